@@ -1,0 +1,89 @@
+"""A preallocated KV cache whose slots can be rearranged in place.
+
+Slot s of every layer holds one position's key and value. A verify forward writes its nodes to the slots behind the
+committed ones; `keep` then moves the accepted path's slots together. Layers of one shape on one device share one buffer,
+so that keeping is one indexed copy for all of them.
+"""
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+
+
+class _Layer(CacheLayerMixin):
+    """One layer's window onto the shared buffer, in the interface that transformers' models call."""
+
+    is_sliding = False  # sliding layers keep every slot; the attention mask does the sliding
+
+    def __init__(self, owner: "KVCache") -> None:
+        super().__init__()
+        self.owner = owner
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        start, end = self.owner.length, self.owner.length + key_states.shape[-2]
+        self.keys[:, :, start:end] = key_states
+        self.values[:, :, start:end] = value_states
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.owner.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.owner.length
+
+    def get_max_length(self) -> int:
+        return self.owner.capacity
+
+
+class KVCache(Cache):
+    """Keys and values of `length` committed slots, with room for `capacity`.
+
+    The layers' shapes, dtypes and devices are learned from `probe`, a stock cache that one forward pass has filled.
+    ValueError where the model keeps any other state than keys and values: such a model cannot verify a tree.
+    """
+
+    def __init__(self, probe: DynamicCache) -> None:
+        self.length = 0
+        self.capacity = 0
+        self._shapes: list[tuple[Tensor, Tensor]] = []
+        for at, layer in enumerate(probe.layers):
+            if not isinstance(layer, DynamicLayer) or not layer.is_initialized:
+                raise ValueError(f"layer {at} keeps its state in a {type(layer).__name__}, not as keys and values")
+            self._shapes.append((layer.keys[:, :, :0], layer.values[:, :, :0]))
+        super().__init__(layers=[_Layer(self) for _ in self._shapes])
+        self._buffers: list[Tensor] = []
+
+    def reserve(self, capacity: int) -> None:
+        """Forget everything and make room for `capacity` slots; a buffer that is large enough is used again."""
+        self.length = 0
+        if capacity <= self.capacity:
+            return
+        self.capacity = -(-capacity // 256) * 256
+        self._buffers = []  # freed before the larger ones are made
+        groups = defaultdict(list)
+        for layer, (keys, values) in zip(self.layers, self._shapes, strict=True):
+            layer.keys = layer.values = None
+            groups[keys.shape, keys.dtype, keys.device].append((layer, "keys"))
+            groups[values.shape, values.dtype, values.device].append((layer, "values"))
+        for (shape, dtype, device), members in groups.items():
+            buffer = torch.zeros(len(members), *shape[:2], self.capacity, shape[3], dtype=dtype, device=device)
+            self._buffers.append(buffer)
+            for view, (layer, name) in zip(buffer, members, strict=True):
+                setattr(layer, name, view)
+
+    def keep(self, slots: Tensor) -> None:
+        """Copy the entries in `slots` [kept] (counted from `length`) to the slots from `length` on, in that order."""
+        start, end = self.length, self.length + len(slots)
+        for buffer in self._buffers:
+            source = (slots + start).to(buffer.device)
+            buffer[:, :, :, start:end] = buffer.index_select(3, source)
+
+    @property
+    def peak_bytes(self) -> int:
+        return sum(buffer.nbytes for buffer in self._buffers)

@@ -1,0 +1,55 @@
+"""MEDUSA-Plus (arXiv 2502.05947): each step builds the tree of the most likely paths afresh.
+
+A path's probability is the product of the heads' marginals. `normalise` says over what each head's probabilities sum to
+one: "topk" (the paper's code: softmax over the topk best logits) or "vocab" (over the whole vocabulary).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from decoders.base import Decoder, check_depth
+from decoders.model import Model
+from decoders.registry import register
+from decoders.top_paths import TopPaths
+from decoders.tree import Draft
+
+
+@register("dynamic")
+@dataclass
+class Dynamic(Decoder):
+    nodes: int = 64
+    topk: int = 32
+    depth: int | None = None  # None: as deep as there are heads
+    normalise: str = "topk"
+
+    def __post_init__(self) -> None:
+        for name, value in (("nodes", self.nodes), ("topk", self.topk), ("depth", self.depth)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1 (nodes counts the root)")
+        if self.normalise not in ("topk", "vocab"):
+            raise ValueError(f"normalise is {self.normalise!r}; available: topk, vocab")
+
+    def setup(self, model: Model) -> None:
+        check_depth(self.depth or 1, model.num_heads, "the tree")
+        self.levels = self.depth or model.num_heads
+        if self.topk > model.vocab:
+            raise ValueError(f"topk is {self.topk}, but the vocabulary has {model.vocab} tokens")
+        self.paths = TopPaths.of(self.nodes, self.topk, self.levels, model.device)
+        super().setup(model)
+
+    @property
+    def max_depth(self) -> int:
+        return self.levels
+
+    def propose(self, root: Tensor, hidden: Tensor) -> Draft:
+        logits = self.model.guess(hidden)[: self.levels].float()  # [depth, vocab]
+        if self.normalise == "vocab":
+            logits = logits.log_softmax(-1)
+        best, guesses = logits.topk(self.topk)  # [depth, topk]
+        if self.normalise == "topk":
+            best = best.log_softmax(-1)
+        tree, cells, log_prob = self.paths.choose(best.to(root.device))
+        tokens = torch.cat((root, guesses.flatten().to(root.device))).index_select(0, cells)
+        return Draft(tree, tokens, log_prob)

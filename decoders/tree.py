@@ -1,0 +1,170 @@
+"""The candidate tree: which drafted token continues which.
+
+A tree of `nodes` candidates is one array, `parent`: node 0 is the root (its parent is itself) and parents stand before
+their children. Depth, ancestors and the attention mask all follow from it.
+
+    parent = [0, 0, 0, 1, 1, 3]          0          depth 0
+                                       1   2        depth 1
+                                      3 4           depth 2
+                                      5             depth 3
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+RankPath = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """The shape of a candidate tree, without its tokens.
+
+    >>> Tree.from_parent([0, 0, 0, 1, 1, 3]).ancestors.tolist()
+    [[0, 0, 0, 0], [1, 0, 0, 0], [2, 0, 0, 0], [3, 1, 0, 0], [4, 1, 0, 0], [5, 3, 1, 0]]
+    """
+
+    ancestors: Tensor  # [nodes, max_depth + 1] int64; column k is the k-th ancestor (0: the node itself), then the root
+
+    @classmethod
+    def from_parent(cls, parent: Sequence[int]) -> "Tree":
+        """The tree of a parent array [nodes]; ValueError where it is not one."""
+        if len(parent) == 0 or parent[0] != 0:
+            raise ValueError("a tree begins with its root, whose parent is itself: parent[0] must be 0")
+        lines: list[list[int]] = [[0]]  # each node's line of ancestors, from itself up to the root
+        for node, above in enumerate(parent[1:], start=1):
+            if not 0 <= above < node:
+                raise ValueError(f"node {node} has parent {above}; a parent stands before its children")
+            lines.append([node, *lines[above]])
+        width = max(map(len, lines))
+        return cls(torch.tensor([line + [0] * (width - len(line)) for line in lines]))
+
+    @classmethod
+    def from_paths(cls, paths: Sequence[RankPath]) -> "Tree":
+        """The tree of rank paths, a parent before its children; the root is added.
+
+        >>> Tree.from_paths([(0,), (1,), (0, 0)]).parent.tolist()
+        [0, 0, 0, 1]
+        """
+        index = {(): 0} | {path: node for node, path in enumerate(paths, start=1)}
+        return cls.from_parent([0] + [index[path[:-1]] for path in paths])
+
+    def to(self, device: torch.device) -> "Tree":
+        return Tree(self.ancestors.to(device))
+
+    def __len__(self) -> int:
+        return self.ancestors.shape[0]
+
+    @property
+    def max_depth(self) -> int:
+        return self.ancestors.shape[1] - 1
+
+    @cached_property
+    def parent(self) -> Tensor:
+        """[nodes] int64; the root is its own parent."""
+        return self.ancestors[:, min(1, self.max_depth)]
+
+    @cached_property
+    def depth(self) -> Tensor:
+        """[nodes] int64; root 0."""
+        return self.ancestors.ne(0).sum(-1)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """[nodes, nodes] bool; row n is True at n and at its ancestors: what node n may attend to."""
+        nodes = len(self)
+        return torch.zeros(nodes, nodes, dtype=torch.bool, device=self.ancestors.device).scatter_(
+            1, self.ancestors, True
+        )
+
+    @cached_property
+    def _levels(self) -> Tensor:
+        return torch.arange(self.max_depth + 1, device=self.ancestors.device)
+
+    def path_to(self, node: Tensor) -> tuple[Tensor, Tensor]:
+        """The nodes from the root to `node` [1], by depth, and which of them are real.
+
+        Returns path [max_depth + 1], padded with `node` itself, and on_path [max_depth + 1] bool.
+
+        >>> path, on_path = Tree.from_parent([0, 0, 0, 1, 1, 3]).path_to(torch.tensor([4]))
+        >>> path.tolist(), on_path.tolist()
+        ([0, 1, 4, 4], [True, True, True, False])
+        """
+        above = self.depth.index_select(0, node) - self._levels  # [max_depth + 1], < 0 beyond the node
+        line = self.ancestors.index_select(0, node).squeeze(0)
+        return line.gather(0, above.clamp(min=0)), above >= 0
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A tree with its tokens: what one verify forward looks at."""
+
+    tree: Tree
+    token: Tensor  # [nodes] int64; token[0] is the root, already known from the base model
+    log_prob: Tensor | None = None  # [nodes] the decoder's own log probability of each path; root 0
+
+
+def paths_from_child_counts(counts: Sequence[int]) -> list[RankPath]:
+    """Rank paths, breadth first, of a tree given by every node's number of children; trailing zeros may be cut.
+
+    >>> paths_from_child_counts([2, 1])
+    [(0,), (1,), (0, 0)]
+    """
+    queue: list[RankPath] = [()]
+    for at, children in enumerate(counts):
+        if at >= len(queue):
+            raise ValueError(f"entry {at} counts the children of a node that no entry before it makes")
+        if type(children) is not int or children < 0:
+            raise ValueError(f"entry {at} is {children!r}; a number of children is an integer >= 0")
+        queue += [(*queue[at], rank) for rank in range(children)]
+    return queue[1:]
+
+
+def checked_paths(paths: Sequence[Sequence[int]]) -> list[RankPath]:
+    """Rank paths as tuples, parents first; ValueError that names the first path which does not fit a tree."""
+    seen: set[RankPath] = {()}
+    for path in sorted((tuple(path) for path in paths), key=len):
+        if not path or any(type(rank) is not int or rank < 0 for rank in path):
+            raise ValueError(f"{list(path)} is not a path; a path is a non-empty list of ranks >= 0")
+        if path in seen:
+            raise ValueError(f"{list(path)} stands twice")
+        if path[:-1] not in seen:
+            raise ValueError(f"{list(path)} has no parent {list(path[:-1])} in the tree")
+        seen.add(path)
+    ordered = [tuple(path) for path in paths]
+    placed = {path: at for at, path in enumerate(ordered)}
+    if any(placed.get(path[:-1], -1) > at for path, at in placed.items()):
+        ordered.sort(key=lambda path: (len(path), path))  # the given order is kept where it is one already
+    return ordered
+
+
+@cache
+def published_trees() -> dict[str, list[RankPath]]:
+    """The nine static trees that MEDUSA publishes (`medusa_choices.py`), by name."""
+    counts = json.loads(files(__package__).joinpath("published_trees.json").read_text(encoding="utf-8"))
+    return {name: paths_from_child_counts(each) for name, each in counts.items()}
+
+
+def read_tree(path: Path) -> list[RankPath]:
+    """Rank paths from a JSON file: a list of paths, a list of child counts, or an object with either as "paths".
+
+    ValueError where the file is no tree, OSError where it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content = content["paths"] if isinstance(content, dict) else content
+        if not isinstance(content, list) or not content:
+            raise ValueError("expected a non-empty list of rank paths or of child counts")
+        if all(isinstance(entry, list) for entry in content):
+            return checked_paths(content)
+        return paths_from_child_counts(content)
+    except KeyError:
+        raise ValueError(f'{path} is not a tree: an object needs "paths"') from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not a tree: {error}") from None
