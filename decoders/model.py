@@ -61,7 +61,7 @@ class Model:
                 raise UnsupportedModel(f"{type(lm).__name__} cannot attend a tree: {error}") from error
 
     def _remember_hidden(self, _module: object, inputs: tuple[Tensor, ...]) -> None:
-        self._hidden = inputs[0][0]
+        self._hidden = inputs[0]
 
     @property
     def num_heads(self) -> int:
@@ -86,7 +86,13 @@ class Model:
             logits_to_keep=0 if all_rows else 1,
         )
         self.cache.length = len(prompt)
-        return Rows(self._hidden, output.logits[0])
+        return Rows(self._hidden[0], output.logits[0])
+
+    @torch.no_grad()
+    def hidden_rows(self, ids: Tensor) -> Tensor:
+        """The rows [batch, length, hidden] that heads read, of plain texts [batch, length], without the cache."""
+        self.lm(input_ids=ids, use_cache=False, logits_to_keep=0)
+        return self._hidden
 
     @torch.inference_mode()
     def guess(self, hidden: Tensor) -> Tensor:
@@ -106,7 +112,7 @@ class Model:
             past_key_values=self.cache,
             use_cache=True,
         )
-        return Rows(self._hidden, output.logits[0])
+        return Rows(self._hidden[0], output.logits[0])
 
     def keep(self, path: Tensor, tokens: int) -> None:
         """Commit the first `tokens` nodes of `path` [max_depth + 1]: their KV entries become the sequence's next."""

@@ -10,7 +10,6 @@ template. Everything below `<out>` is a checkpoint: run the same command again a
 """
 
 import argparse
-import gzip
 import json
 import math
 import time
@@ -19,9 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers.decoders import ByteLevel
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from training import learning_rate, read_chats, save_atomically
 
 SPECIAL = ["<|bos|>", "<|end|>", "<|user|>", "<|assistant|>"]
 CHAT_TEMPLATE = (
@@ -55,15 +57,6 @@ class Corpus:
         return np.concatenate([self.tokens[self.starts[i] : self.starts[i + 1]] for i in order])
 
 
-def read_chats(path: Path):
-    """Yield (source, turns) from a chat JSONL file, plain or gzipped."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            yield row.get("source", ""), row["turns"]
-
-
 def train_tokenizer(corpus: Path, vocab_size: int, max_length: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer: any Unicode text survives a round trip; digits are single tokens, as in Llama."""
     bpe = Tokenizer(models.BPE())
@@ -72,7 +65,7 @@ def train_tokenizer(corpus: Path, vocab_size: int, max_length: int) -> PreTraine
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(split, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
-    bpe.decoder = decoders.ByteLevel()
+    bpe.decoder = ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
@@ -115,11 +108,6 @@ def optimizers(model: LlamaForCausalLM, lr: float) -> list[torch.optim.Optimizer
         torch.optim.Muon(blocks, lr=lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
-
-
-def schedule(seen: float, total: float, warmup: float, decay: float = 0.25) -> float:
-    """Learning rate factor in [0, 1] by tokens seen: linear warm-up, constant, linear decay over the last quarter."""
-    return min(1.0, (seen + 1) / warmup, max(0.0, (total - seen) / (decay * total)))
 
 
 @torch.no_grad()
@@ -186,8 +174,7 @@ def main() -> None:
 
     def save() -> None:
         state = {"model": model.state_dict(), "opts": [o.state_dict() for o in opts], "seen": seen}
-        torch.save(state, checkpoint.with_suffix(".tmp"))
-        checkpoint.with_suffix(".tmp").replace(checkpoint)
+        save_atomically(state, checkpoint)
 
     total = args.tokens
     started = last_save = time.monotonic()
@@ -212,7 +199,7 @@ def main() -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for opt in opts:
             for group in opt.param_groups:
-                group["lr"] = args.lr * schedule(seen, total, warmup=100 * args.batch_tokens)
+                group["lr"] = args.lr * learning_rate(seen, total, warmup=100 * args.batch_tokens)
             opt.step()
             opt.zero_grad(set_to_none=True)
         seen += args.batch_tokens
