@@ -1,5 +1,5 @@
 """The harness: models on disk, questions, time and records.
 
-    python -m bench.run --decoder greedy,static,dynamic
-    python -m bench.report results/<run>
+python -m bench.run --decoder greedy,static,dynamic
+python -m bench.report results/<run>
 """

@@ -239,5 +239,3 @@ def _readable_errors(name: str):
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
-
-

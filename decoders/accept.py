@@ -143,9 +143,7 @@ class Sample:
         return rows.narrow(0, start - needed[0] * block, count)
 
 
-def make_rule(
-    acceptance: str, temperature: float, seed: int, top_p: float, typical: Typical, drafts: bool = True
-) -> Rule:
+def make_rule(acceptance: str, temperature: float, seed: int, top_p: float, typical: Typical, drafts: bool = True) -> Rule:
     """The rule of one turn. Acceptance is about drafted tokens: a decoder that drafts none samples from the model."""
     if temperature == 0:
         return Exact()

@@ -1,16 +1,16 @@
 """What a decoder is: a dataclass of options that proposes a tree each step.
 
-    @register("repeat")
-    @dataclass
-    class Repeat(Decoder):
-        nodes: int = 4                                # a field is an option: --decoder repeat:nodes=8
+@register("repeat")
+@dataclass
+class Repeat(Decoder):
+    nodes: int = 4                                # a field is an option: --decoder repeat:nodes=8
 
-        def setup(self, model):                       # once per model: check the options against it, build tensors
-            self.tree = Tree.from_parent([0, *range(self.nodes - 1)]).to(model.device)
-            super().setup(model)
+    def setup(self, model):                       # once per model: check the options against it, build tensors
+        self.tree = Tree.from_parent([0, *range(self.nodes - 1)]).to(model.device)
+        super().setup(model)
 
-        def propose(self, root, hidden):              # each step: candidates that could follow `root`
-            return Draft(self.tree, root.expand(self.nodes))
+    def propose(self, root, hidden):              # each step: candidates that could follow `root`
+        return Draft(self.tree, root.expand(self.nodes))
 """
 
 from dataclasses import dataclass

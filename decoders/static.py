@@ -62,20 +62,17 @@ class Static(Decoder):
         super().setup(model)
 
     def _own(self, model: Model) -> list[RankPath]:
-        nodes = self.nodes or 64
-        if model.static_tree is None:
-            if self.tree == "own":
-                raise ValueError("this model has no static tree of its own; make one with scripts/search_tree.py")
-            paths = self._named("mc_sim_7b_63")
-            if nodes != len(paths) + 1:
+        own = model.static_tree
+        if own is None:
+            if self.tree == "own" or self.nodes not in (None, 64):
                 raise ValueError(
-                    f"this model has no static tree of its own, and mc_sim_7b_63 has 64 nodes, not {nodes}; "
-                    "make one with scripts/search_tree.py or name one with --tree"
+                    f"this model has no static tree of its own to take {self.nodes or 'all'} nodes of; make one with "
+                    "scripts/search_tree.py, or name a published one (static:tree=mc_sim_7b_63)"
                 )
-            return paths
-        if nodes - 1 > len(model.static_tree):
-            raise ValueError(f"the model's own static tree has at most {len(model.static_tree) + 1} nodes, not {nodes}")
-        return model.static_tree[: nodes - 1]
+            return published_trees()["mc_sim_7b_63"]
+        if self.nodes is not None and self.nodes > len(own) + 1:
+            raise ValueError(f"the model's own static tree has at most {len(own) + 1} nodes, not {self.nodes}")
+        return own[: (self.nodes or 64) - 1]
 
     @property
     def max_nodes(self) -> int:

@@ -79,9 +79,7 @@ class Tree:
     def mask(self) -> Tensor:
         """[nodes, nodes] bool; row n is True at n and at its ancestors: what node n may attend to."""
         nodes = len(self)
-        return torch.zeros(nodes, nodes, dtype=torch.bool, device=self.ancestors.device).scatter_(
-            1, self.ancestors, True
-        )
+        return torch.zeros(nodes, nodes, dtype=torch.bool, device=self.ancestors.device).scatter_(1, self.ancestors, True)
 
     @cached_property
     def _levels(self) -> Tensor:

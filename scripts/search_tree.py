@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from train_heads import corpus_examples, distil
 
 from bench.chat import Chat
 from bench.errors import UserError, exit_cleanly
 from bench.loader import STATIC_TREE_FILE, Loaded, load
+from train_heads import corpus_examples, distil
 
 
 @torch.inference_mode()

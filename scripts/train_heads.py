@@ -24,12 +24,12 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 from tqdm import tqdm
-from training import learning_rate, read_chats, save_atomically
 
 from bench.chat import Chat
 from bench.errors import UserError, exit_cleanly
 from bench.loader import Loaded, load
 from decoders.heads import MERGED_PREFIX, MedusaHeads
+from training import learning_rate, read_chats, save_atomically
 
 Example = tuple[list[int], int]  # token ids, and where the answer begins
 

@@ -1,0 +1,72 @@
+"""Question sets in MT-Bench's format: one JSON object a line with question_id, category, turns [and reference]."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from bench.errors import UserError
+
+SAMPLE = "sample"
+
+
+@dataclass(frozen=True)
+class Question:
+    question_id: int
+    category: str
+    turns: tuple[str, ...]  # what the user says, turn by turn
+    reference: tuple[str, ...] = ()  # reference answers, where the set has them
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    name: str
+    sha256: str  # of the file
+    questions: tuple[Question, ...]
+
+
+def load_questions(name: str, limit: int | None = None) -> QuestionSet:
+    """A set by name, or any file in that format; at most the first `limit` questions.
+
+    UserError names the file, the line and the field that is not as it must be.
+    """
+    path = Path(str(files(__package__) / "data" / "sample" / "question.jsonl")) if name == SAMPLE else Path(name)
+    if not path.is_file():
+        raise UserError(f"no questions at {name!r}: expected {SAMPLE!r} or a .jsonl file in MT-Bench's format")
+    content = path.read_bytes()
+    questions: list[Question] = []
+    seen: dict[int, int] = {}
+    for number, line in enumerate(content.splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        question = _parse(line, where)
+        if question.question_id in seen:
+            first = seen[question.question_id]
+            raise UserError(f"{where}: question_id {question.question_id} stands in line {first} already")
+        seen[question.question_id] = number
+        questions.append(question)
+    if not questions:
+        raise UserError(f"{path} has no questions in it")
+    name = SAMPLE if name == SAMPLE else path.parent.name if path.name == "question.jsonl" else path.stem
+    return QuestionSet(name, hashlib.sha256(content).hexdigest(), tuple(questions[:limit]))
+
+
+def _parse(line: bytes, where: str) -> Question:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected an object, found {type(row).__name__}")
+    if type(row.get("question_id")) is not int:
+        raise UserError(f"{where}: question_id must be an integer, found {row.get('question_id')!r}")
+    category = row.get("category")
+    if not isinstance(category, str) or not category:
+        raise UserError(f"{where}: category must be a non-empty text, found {category!r}")
+    turns, reference = row.get("turns"), row.get("reference") or ()
+    if not isinstance(turns, list) or not turns or not all(isinstance(turn, str) and turn.strip() for turn in turns):
+        raise UserError(f"{where}: turns must be a non-empty list of non-empty texts, found {str(turns)[:80]}")
+    reference = (reference,) if isinstance(reference, str) else tuple(map(str, reference))
+    return Question(row["question_id"], category, tuple(turns), reference)

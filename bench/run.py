@@ -1,0 +1,100 @@
+"""Answer a question set with several decoders on one loaded model, and compare them.
+
+    python -m bench.run                                             the demo model, its sample questions, dynamic
+    python -m bench.run --decoder greedy,static,dynamic             three decoders, compared
+    python -m bench.run --decoder greedy,dynamic:nodes=16,dynamic   one decoder in two sizes
+    python -m bench.run --model FasterDecoding/medusa-vicuna-7b-v1.3 --template vicuna_v1.1 \\
+        --questions question.jsonl --temperature 0 --decoder greedy,static,dynamic --out results/vicuna-7b
+
+A run is a folder: run.json, turns.jsonl (one row a turn, the source of every number), and, made from these, answers/
+(FastChat's format), summary.csv and figures/. An interrupted run goes on with the same command and --out.
+"""
+
+import argparse
+import shlex
+import sys
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+
+from bench.errors import UserError, exit_cleanly
+from bench.loader import DTYPES
+from bench.runner import RunConfig
+from decoders import registry
+from decoders.accept import ACCEPTANCES
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        "python -m bench.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = {field.name: field.default for field in fields(RunConfig)}
+
+    def flag(name: str, text: str, **options: object) -> None:
+        made.add_argument(f"--{name}", help=text, default=default[name.replace("-", "_")], **options)
+
+    names = ", ".join(sorted(registry.available()))
+    made.add_argument(
+        "--decoder", default="dynamic", metavar="NAMES",
+        help=f"comma-separated: {names}; options behind colons, as in dynamic:nodes=16 (default: dynamic)",
+    )  # fmt: skip
+    flag("model", "demo, a folder, or a hub id (default: demo)")
+    flag("questions", "sample, or a .jsonl file in MT-Bench's format (default: sample)")
+    flag("template", "a FastChat conversation name, or chat: the tokenizer's own (default)")
+    made.add_argument("--temperature", default="auto", help="auto: MT-Bench's, by category (default); or a number")
+    flag("acceptance", f"above temperature 0: {', '.join(ACCEPTANCES)} (default: lossless); at 0 always exact")
+    flag("top-p", "sample from the nucleus of this mass (default: 1, everything)", type=float)
+    flag("posterior-threshold", "epsilon of typical acceptance (default: 0.09)", type=float)
+    flag("posterior-alpha", "alpha of typical acceptance (default: 0.3)", type=float)
+    flag("nodes", "nodes of the tree, root included (default: 64)", type=int)
+    flag("topk", "guesses taken from each head (default: 32)", type=int)
+    flag("depth", "levels of the tree below the root (default: all heads)", type=int)
+    flag("tree", "static's tree: a published name, a JSON file, or own (default: own where there is one)")
+    flag("max-new-tokens", "tokens a turn at most (default: 1024)", type=int)
+    flag("num-choices", "answers to each question (default: 1)", type=int)
+    flag("seed", "of all samples (default: 0)", type=int)
+    flag("limit", "only the first so many questions", type=int)
+    flag("device", "auto (default), cpu, cuda, cuda:N, mps, or balanced: one model over all GPUs")
+    flag("dtype", f"{', '.join(DTYPES)} (auto: the checkpoint's on an accelerator, float32 on the CPU)", choices=DTYPES)
+    for bits in (8, 4):
+        made.add_argument(f"--load-in-{bits}bit", action="store_true", help=f"quantise to {bits} bits (CUDA, bitsandbytes)")
+    made.add_argument("--out", type=Path, help="folder of the run (default: a new one in results/)")
+    return made
+
+
+def main() -> int:
+    args = vars(parser().parse_args())
+    out = args.pop("out") or Path("results") / f"{datetime.now():%Y%m%d-%H%M%S}"
+    args["decoders"] = tuple(name.strip() for name in args.pop("decoder").split(",") if name.strip())
+    if args["temperature"] == "auto":
+        args["temperature"] = None
+    else:
+        try:
+            args["temperature"] = float(args["temperature"])
+        except ValueError:
+            raise UserError(f"--temperature is {args['temperature']!r}; expected auto or a number >= 0") from None
+    # Late, so that --help and a wrong flag answer at once.
+    from bench.report import derive, print_summary
+    from bench.runner import run
+
+    command = ["python", "-m", "bench.run", *sys.argv[1:]]
+    try:
+        folder = run(RunConfig(**args), out, command)
+    except KeyboardInterrupt:
+        again = shlex.join(command if "--out" in " ".join(command) else [*command, "--out", str(out)])
+        print(f"\ninterrupted; every finished turn is kept. To go on: {again}", file=sys.stderr)
+        return 130
+    print_summary(derive(out), f"{folder.run['model']['name']} on {folder.run['questions']['name']}")
+    print(f"{out}: run.json, turns.jsonl, summary.csv, figures/, answers/")
+    failed = sum(turn.failed for turn in folder.turns.values())
+    if failed:
+        print(
+            f"error: {failed} turns failed and are in no number; the same command with --out {out} retries them",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

@@ -1,0 +1,301 @@
+"""Questions x decoders -> turns on disk.
+
+The decoders of a run share one loaded model and take turns question by question, so that their times are comparable. The
+clock is here: it starts and stops at the edges of the prefill and of the whole decode, with the device synchronised.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from bench.chat import Chat, check_template
+from bench.errors import UserError
+from bench.loader import Loaded, check_device, check_model_name, load
+from bench.questions import Question, load_questions
+from bench.records import RunFolder, Turn, environment, git_state
+from decoders import registry
+from decoders.accept import ACCEPTANCES, Typical, fold, make_rule
+from decoders.base import Decoder
+from decoders.loop import Stop, decode
+
+# MT-Bench's temperature by category; anything else 0.7 (FastChat's llm_judge/common.py).
+TEMPERATURES = {
+    "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0,
+    "stem": 0.1, "humanities": 0.1,
+}  # fmt: skip
+WARM_UP_TOKENS = 24
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run computes. A folder is resumed only with the same one."""
+
+    decoders: tuple[str, ...] = ("dynamic",)
+    model: str = "demo"
+    questions: str = "sample"
+    template: str | None = None  # None: the tokenizer's own
+    temperature: float | None = None  # None: by category
+    acceptance: str = "lossless"
+    top_p: float = 1.0
+    posterior_threshold: float = Typical.epsilon
+    posterior_alpha: float = Typical.alpha
+    nodes: int | None = None  # None, here and in the next three: the decoder's own default
+    topk: int | None = None
+    depth: int | None = None
+    tree: str | None = None
+    max_new_tokens: int = 1024
+    num_choices: int = 1
+    seed: int = 0
+    limit: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    load_in_8bit: bool = False
+    load_in_4bit: bool = False
+
+    def make_decoders(self) -> list[Decoder]:
+        """The decoders, not yet bound to a model; UserError for a name, an option or a flag that does not fit."""
+        shared = {"nodes": self.nodes, "topk": self.topk, "depth": self.depth, "tree": self.tree}
+        shared = {name: value for name, value in shared.items() if value is not None}
+        try:
+            if len(set(self.decoders)) < len(self.decoders) or not self.decoders:
+                raise ValueError(f"decoders must be one or more different names, got {', '.join(self.decoders)!r}")
+            made = [registry.make(spec, shared) for spec in self.decoders]
+        except (ValueError, OSError) as error:
+            raise UserError(str(error)) from error
+        taken = set().union(*map(registry.option_names, self.decoders))
+        for name in shared:
+            if name not in taken:
+                raise UserError(f"--{name} has no effect on {', '.join(self.decoders)}; leave it out")
+        return made
+
+    def check(self) -> None:
+        """UserError for what is wrong with the numbers."""
+        if self.temperature is not None and not self.temperature >= 0:
+            raise UserError(f"--temperature is {self.temperature}; expected auto or a number >= 0")
+        if self.acceptance not in ACCEPTANCES:
+            raise UserError(f"--acceptance is {self.acceptance!r}; expected {', '.join(ACCEPTANCES)}")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"--top-p is {self.top_p}; expected a number above 0 and at most 1")
+        for name in ("max_new_tokens", "num_choices"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1")
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"--limit is {self.limit}; expected at least 1")
+        if self.top_p < 1 and self.acceptance == "typical":
+            raise UserError("--top-p has no effect on typical acceptance; use lossless or typical-sampled, or leave it out")
+        if self.acceptance == "lossless" and self.typical != Typical():
+            raise UserError("--posterior-threshold and --posterior-alpha have no effect on lossless acceptance")
+        if self.load_in_8bit and self.load_in_4bit:
+            raise UserError("--load-in-8bit and --load-in-4bit exclude each other")
+
+    @property
+    def typical(self) -> Typical:
+        return Typical(self.posterior_threshold, self.posterior_alpha)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One answer: a question, one of its choices, one decoder."""
+
+    question: Question
+    choice: int
+    decoder: Decoder
+    spec: str
+
+
+class Runner:
+    """A loaded model and bound decoders, ready to answer."""
+
+    def __init__(self, config: RunConfig, loaded: Loaded, chat: Chat, decoders: list[Decoder]) -> None:
+        self.config = config
+        self.loaded = loaded
+        self.chat = chat
+        self.decoders = dict(zip(config.decoders, decoders, strict=True))
+        for spec, decoder in self.decoders.items():
+            try:
+                decoder.setup(loaded.model)
+            except ValueError as error:
+                raise UserError(f"decoder {spec!r} does not fit {loaded.name!r}: {error}") from error
+
+    def jobs(self, questions: tuple[Question, ...]) -> Iterator[Job]:
+        """Question by question; the decoder that goes first moves on with each, so that none always runs first."""
+        specs = list(self.decoders)
+        for at, question in enumerate(questions):
+            for choice in range(self.config.num_choices):
+                for turn in range(len(specs)):
+                    spec = specs[(at + turn) % len(specs)]
+                    yield Job(question, choice, self.decoders[spec], spec)
+
+    def warm_up(self, question: Question) -> None:
+        """Run every decoder briefly, so that no measured turn pays for first-time work."""
+        for decoder in self.decoders.values():
+            prompt = self.chat.prompt([question.turns[0]], [])[: self.loaded.model.context - WARM_UP_TOKENS - 1]
+            stop = Stop(frozenset(), WARM_UP_TOKENS)
+            rule = make_rule("lossless", 0.0, 0, 1.0, Typical())
+            for _ in decode(self.loaded.model, decoder, torch.tensor(prompt), rule, stop):
+                pass
+
+    def answer(self, job: Job, turn: int, answered: list[str]) -> Turn:
+        """Generate one turn (1-based). Whatever goes wrong in it is recorded as that turn's failure."""
+        question = job.question
+        temperature = self.config.temperature
+        if temperature is None:
+            temperature = TEMPERATURES.get(question.category, 0.7)
+        known = {
+            "question_id": question.question_id, "category": question.category, "decoder": job.spec,
+            "choice": job.choice, "turn": turn, "temperature": temperature,
+            # The decoder is left out: at the same temperature they all draw the same samples.
+            "seed": fold(self.config.seed, question.question_id, job.choice, turn),
+        }  # fmt: skip
+        prompt: list[int] = []
+        try:
+            prompt = self.chat.prompt(list(question.turns[:turn]), answered)
+            return Turn(**known, prompt_tokens=len(prompt), **self._generate(job, prompt, temperature, known["seed"]))
+        except Exception as error:  # noqa: BLE001 - a failed turn is a result; the run goes on and says so at its end
+            if self.loaded.model.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return Turn(
+                **known, prompt_tokens=len(prompt), token_ids=[], accept_lengths=[], nodes=[], prefill_s=0.0, decode_s=0.0,
+                finish_reason="error", error=f"{type(error).__name__}: {error}", text="",
+            )  # fmt: skip
+
+    def _generate(self, job: Job, prompt: list[int], temperature: float, seed: int) -> dict[str, object]:
+        model, config = self.loaded.model, self.config
+        room = model.context - len(prompt)
+        if room < 1:
+            raise ValueError(f"the prompt has {len(prompt)} tokens, but the model's context is {model.context}")
+        rule = make_rule(config.acceptance, temperature, seed, config.top_p, config.typical, job.decoder.drafts)
+        stop = Stop(
+            self.loaded.eos | self.chat.stop_ids,
+            min(config.max_new_tokens, room),
+            self.chat.stops if self.chat.stop_strings else None,
+        )
+        tokens: list[int] = []
+        accept_lengths: list[int] = []
+        nodes: list[int] = []
+        finish = ""
+        began = self._now()
+        steps = decode(model, job.decoder, torch.tensor(prompt, device=model.device), rule, stop)
+        prefilled = self._now()
+        for step in steps:
+            tokens += step.tokens
+            accept_lengths.append(len(step.tokens))
+            nodes.append(step.nodes)
+            finish = step.finish or finish
+        ended = self._now()
+        if finish == "length" and room < config.max_new_tokens:
+            finish = "context"
+        return {
+            "token_ids": tokens, "accept_lengths": accept_lengths, "nodes": nodes, "prefill_s": prefilled - began,
+            "decode_s": ended - prefilled, "finish_reason": finish, "error": None, "text": self.chat.text(tokens),
+        }  # fmt: skip
+
+    def _now(self) -> float:
+        if self.loaded.model.device.type != "cpu":
+            torch.accelerator.synchronize(self.loaded.model.device)
+        return time.perf_counter()
+
+    @torch.inference_mode()
+    def logit_gap(self, prompt: list[int], tokens: list[int]) -> tuple[list[int], float]:
+        """The two likeliest tokens after prompt + tokens, read as plain text, and how far their logits are apart."""
+        ids = torch.tensor(prompt + tokens)
+        best = self.loaded.model.prefill(ids, room=0).logits[-1].float().topk(2)
+        return best.indices.tolist(), (best.values[0] - best.values[1]).item()
+
+
+def run(config: RunConfig, out: Path, command: list[str]) -> RunFolder:
+    """Do a whole run, or what is left of it. UserError before anything is loaded, where that can be told."""
+    config.check()
+    decoders = config.make_decoders()
+    check_template(config.template)
+    questions = load_questions(config.questions, config.limit)
+    check_model_name(config.model)
+    check_device(config.device, config.load_in_8bit or config.load_in_4bit)
+    now = datetime.now(timezone.utc)
+    facts = {
+        "command": command,
+        "questions": {"name": questions.name, "sha256": questions.sha256, "count": len(questions.questions)},
+        "question_turns": {str(q.question_id): len(q.turns) for q in questions.questions},
+        "git": git_state(),
+        "start": now.isoformat(timespec="seconds"),
+        "start_unix": now.timestamp(),
+        "end": None,
+    }
+    settled = asdict(config) | {"decoders": list(config.decoders), "questions_sha256": questions.sha256}
+    folder = RunFolder.open(out, settled, **facts)
+
+    loaded = load(config.model, config.device, config.dtype, config.load_in_8bit, config.load_in_4bit)
+    runner = Runner(config, loaded, Chat.of(loaded.tokenizer, config.template), decoders)
+    model = {"name": loaded.name, "id": config.model, "revision": loaded.revision, "heads": loaded.model.num_heads}
+    folder.update(model=model, environment=environment(loaded.model.device, loaded.model.dtype))
+    _answer_all(runner, questions.questions, folder)
+    folder.update(end=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    _explain_differences(runner, questions.questions, folder)
+    return folder
+
+
+def _answer_all(runner: Runner, questions: tuple[Question, ...], folder: RunFolder) -> None:
+    jobs = list(runner.jobs(questions))
+    total = sum(len(job.question.turns) for job in jobs)
+    done = len(folder.turns)
+    if done == total:
+        return
+    runner.warm_up(questions[0])
+    counts = {spec: [0, 0, 0.0] for spec in runner.decoders}  # tokens, steps, seconds, for the progress bar alone
+    with tqdm(total=total, initial=done, unit="turn", desc="answering", dynamic_ncols=True) as bar:
+        for job in jobs:
+            answered: list[str] = []
+            for number in range(1, len(job.question.turns) + 1):
+                turn = folder.turns.get((job.question.question_id, job.spec, job.choice, number))
+                if turn is None:
+                    turn = runner.answer(job, number, answered)
+                    folder.append(turn)
+                    count = counts[job.spec]
+                    count[0] += len(turn.token_ids)
+                    count[1] += len(turn.accept_lengths)
+                    count[2] += turn.decode_s
+                    if count[1]:
+                        rate = f"{count[0] / count[1]:.2f} tokens/inference, {count[0] / count[2]:.0f} tokens/s"
+                        bar.set_postfix_str(f"{job.spec}: {rate}")
+                    bar.update()
+                if turn.failed:  # the next turn would need this one's answer
+                    bar.write(f"failed: question {turn.question_id}, {turn.decoder}, turn {turn.turn}: {turn.error}")
+                    break
+                answered.append(turn.text)
+
+
+def _explain_differences(runner: Runner, questions: tuple[Question, ...], folder: RunFolder) -> None:
+    """Say where a lossless decoder's tokens leave greedy's, and how near the tie was that made them."""
+    config = runner.config
+    if "greedy" not in config.decoders:
+        return
+    asked = {question.question_id: question.turns for question in questions}
+    for turn in folder.turns.values():
+        exact = turn.temperature == 0 or config.acceptance == "lossless"
+        base = folder.turns.get((turn.question_id, "greedy", turn.choice, turn.turn))
+        if not exact or turn.failed or base is None or base.failed or turn.token_ids == base.token_ids:
+            continue
+        before = [
+            folder.turns[(turn.question_id, spec, turn.choice, number)].text
+            for spec in (turn.decoder, "greedy")
+            for number in range(1, turn.turn)
+        ]
+        half = len(before) // 2
+        if before[:half] != before[half:]:
+            continue  # its prompt already differs: the difference was in the turn before
+        pairs = zip(turn.token_ids, base.token_ids, strict=False)
+        first = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(turn.token_ids), len(base.token_ids)))
+        prompt = runner.chat.prompt(list(asked[turn.question_id][: turn.turn]), before[:half])
+        tokens, gap = runner.logit_gap(prompt, turn.token_ids[:first])
+        print(
+            f"differs from greedy: {turn.decoder}, question {turn.question_id}, turn {turn.turn}, token {first}: "
+            f"{turn.token_ids[first : first + 1]} for {base.token_ids[first : first + 1]}; "
+            f"likeliest {tokens}, logit gap {gap:.3g}",
+            file=sys.stderr,
+        )
