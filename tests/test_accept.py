@@ -1,0 +1,171 @@
+import itertools
+import math
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from decoders.accept import ACCEPTANCES, Exact, Sample, Threshold, Typical, Verdict, deepest, fold, make_rule
+from decoders.base import Decoder
+from decoders.loop import Stop, decode
+from decoders.model import Rows
+from decoders.registry import available
+from decoders.tree import Draft, Tree
+
+VOCAB = 6
+
+
+class MarkovModel:
+    """A model whose next-token distribution depends on the last token alone, and is known: softmax of `table`'s row."""
+
+    device, vocab, num_heads, static_tree, context = torch.device("cpu"), VOCAB, 3, None, 10**9
+
+    def __init__(self, table: torch.Tensor, guessed: torch.Tensor) -> None:
+        self.table, self.guessed, self.length = table, guessed, 0
+
+    def prefill(self, prompt, room, all_rows=False):
+        self.length = len(prompt)
+        return Rows(prompt[-1:, None].float(), self.table[prompt[-1:]])
+
+    def verify(self, draft):
+        return Rows(draft.token[:, None].float(), self.table[draft.token])
+
+    def guess(self, hidden):
+        return self.guessed[int(hidden)]
+
+    def keep(self, path, tokens):
+        self.length += tokens
+
+
+@pytest.fixture
+def markov() -> MarkovModel:
+    generator = torch.Generator().manual_seed(5)
+    table = torch.randn(VOCAB, VOCAB, generator=generator)
+    table[2] = torch.tensor([0.4, 0.3, 0.1, 0.1, 0.05, 0.05]).log()  # the case that published "nucleus" gets wrong
+    # The heads guess well but not perfectly, so that long and short paths are accepted.
+    guessed = torch.stack([table[table.argmax(-1)], table[table[table.argmax(-1)].argmax(-1)], table], dim=1)
+    return MarkovModel(table, guessed + 0.5 * torch.randn(guessed.shape, generator=generator))
+
+
+def tree_decoders(tmp_path) -> list[Decoder]:
+    tree = tmp_path / "tree.json"
+    tree.write_text("[[0],[1],[2],[0,0],[0,1],[0,2],[1,0],[0,0,0],[0,0,1],[0,1,0]]")
+    classes = {name: load() for name, load in available().items()}
+    made = {"greedy": {}, "static": {"tree": str(tree)}, "dynamic": {"nodes": 12, "topk": 4}}
+    return [cls(**made.get(name, {})) for name, cls in classes.items()]
+
+
+def run(model, decoder, rule, tokens=4000) -> list[int]:
+    decoder.setup(model)
+    steps = decode(model, decoder, torch.tensor([0]), rule, Stop(frozenset(), tokens))
+    return [token for step in steps for token in step.tokens]
+
+
+def p_value(tokens: list[int], table: torch.Tensor, temperature: float) -> float:
+    """Chi-square of every transition's count against the known distribution; the smallest p over the states."""
+    counts = torch.zeros(VOCAB, VOCAB)
+    for a, b in zip([0, *tokens], tokens, strict=False):
+        counts[a, b] += 1
+    expected = (table / temperature).softmax(-1) * counts.sum(-1, keepdim=True)
+    rows = [(c, e) for c, e in zip(counts, expected, strict=True) if c.sum() > 100]
+    return min(chisquare(c, e, sum_check=False).pvalue for c, e in rows)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.3])
+def test_lossless_reproduces_a_known_distribution_for_every_decoder(markov, tmp_path, temperature):
+    """Guards against one sample per leaf row, which gave a token of probability 0.40 a frequency of 0.52."""
+    answers = {}
+    for decoder in tree_decoders(tmp_path):
+        tokens = run(markov, decoder, Sample(temperature, seed=11))
+        assert len(set(tokens)) == VOCAB
+        assert p_value(tokens, markov.table, temperature) > 1e-3, decoder
+        answers[type(decoder).__name__] = tokens
+    # The noise belongs to the position: not only the distribution is the same, the samples are.
+    assert all(tokens == answers["Greedy"] for tokens in answers.values())
+
+
+def test_the_chi_square_test_notices_a_wrong_distribution(markov, tmp_path):
+    """Typical acceptance is not lossless, and this test's statistic can tell."""
+    decoder = tree_decoders(tmp_path)[0]
+    assert p_value(run(markov, decoder, Threshold(1.0, Typical())), markov.table, 1.0) < 1e-6
+
+
+def test_top_p_samples_from_the_nucleus(markov, tmp_path):
+    for decoder in tree_decoders(tmp_path):
+        tokens = run(markov, decoder, Sample(1.0, seed=3, top_p=0.6))
+        after_two = [b for a, b in itertools.pairwise(tokens) if a == 2]
+        assert set(after_two) == {0, 1}  # 0.4 + 0.3 is the smallest set that reaches 0.6
+        share = after_two.count(0) / len(after_two)
+        assert abs(share - 4 / 7) < 4 * math.sqrt(0.25 / len(after_two))
+
+
+def test_a_seed_decides_the_samples(markov, tmp_path):
+    decoder = tree_decoders(tmp_path)[0]
+    first, again, other = (run(markov, decoder, Sample(1.0, seed), 60) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def draft(tokens: list[int], parent: list[int]) -> Draft:
+    return Draft(Tree.from_parent(parent), torch.tensor(tokens))
+
+
+def test_exact_accepts_what_the_argmax_says():
+    #    5 -> 1, 2;  1 -> 3, 4;  3 -> 0
+    tree = draft([5, 1, 2, 3, 4, 0], [0, 0, 0, 1, 1, 3])
+    logits = torch.zeros(6, VOCAB)
+    for node, wanted in enumerate([1, 4, 0, 0, 2, 5]):
+        logits[node, wanted] = 1
+    verdict = Exact().judge(tree, logits, length=9)
+    # Node 5 (token 0) is what its parent wants, but its parent is not what node 1 wants.
+    assert verdict.allowed.tolist() == [True, True, False, False, True, True]
+    assert deepest(tree.tree, verdict).tolist() == [4]
+    assert verdict.next_token[4] == 2
+
+
+def test_never_sometimes_always():
+    tree = Tree.from_parent([0, 0, 1, 2])
+    for allowed, best in (([1, 0, 0, 0], 0), ([1, 1, 0, 1], 1), ([1, 1, 1, 1], 3)):
+        verdict = Verdict(torch.tensor(allowed, dtype=torch.bool), torch.zeros(4))
+        assert deepest(tree, verdict).tolist() == [best]
+
+
+def test_ties_go_to_the_likeliest_path():
+    tree = Tree.from_parent([0, 0, 0])
+    verdict = Verdict(torch.ones(3, dtype=torch.bool), torch.zeros(3), torch.tensor([0.0, -3.0, -0.5]))
+    assert deepest(tree, verdict).tolist() == [2]
+
+
+def test_the_threshold_by_hand():
+    """p > min(epsilon, alpha * exp(-H)), H in nats."""
+    prob = torch.tensor([[0.5, 0.5, 0.0], [0.98, 0.01, 0.01]])
+    high, low = Typical(0.09, 0.3).threshold(prob).flatten().tolist()
+    assert high == pytest.approx(0.09)  # 0.3 * exp(-ln 2) = 0.15 is capped
+    entropy = -(0.98 * math.log(0.98) + 0.02 * math.log(0.01))
+    assert low == pytest.approx(min(0.09, 0.3 * math.exp(-entropy)))
+    wide = torch.full((1, 1000), 0.001)
+    assert Typical(0.09, 0.3).threshold(wide).item() == pytest.approx(0.3 / 1000, rel=1e-4)
+
+
+def test_threshold_allows_several_siblings_and_continues_with_the_argmax():
+    tree = draft([0, 1, 2, 3], [0, 0, 0, 1])
+    probs = torch.tensor([[0.0, 0.5, 0.4, 0.1], [0.7, 0.1, 0.1, 0.1], [0.97, 0.01, 0.01, 0.01], [0.25, 0.25, 0.2, 0.3]])
+    verdict = Threshold(1.0, Typical(0.2, 1.0)).judge(tree, probs.log(), length=1)
+    assert verdict.allowed.tolist() == [True, True, True, False]
+    assert deepest(tree.tree, verdict).tolist() == [1]  # 0.5 beats 0.4
+    assert verdict.next_token.tolist() == [1, 0, 0, 3]
+
+
+def test_rules_by_name():
+    for acceptance in ACCEPTANCES:
+        assert isinstance(make_rule(acceptance, 0.0, 0, 1.0, Typical()), Exact)
+        assert isinstance(make_rule(acceptance, 0.5, 0, 1.0, Typical(), drafts=False), Sample)
+    assert isinstance(make_rule("typical", 0.5, 0, 1.0, Typical()), Threshold)
+    assert make_rule("typical-sampled", 0.5, 0, 1.0, Typical()).typical == Typical()
+    with pytest.raises(ValueError, match="available"):
+        make_rule("typcal", 0.5, 0, 1.0, Typical())
+
+
+def test_seeds_differ_by_every_part():
+    assert len({fold(0, 81, 0, 1), fold(1, 81, 0, 1), fold(0, 82, 0, 1), fold(0, 81, 1, 1), fold(0, 81, 0, 2)}) == 5
+    # The same on every machine, or a run could not be repeated elsewhere.
+    assert fold(0, 81, 0, 1) == 1042992097479411243

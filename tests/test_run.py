@@ -1,0 +1,307 @@
+"""The main job as its user runs it: command line in, files and one-line errors out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+
+from bench import run as command
+from bench.chat import Chat
+from bench.errors import exit_cleanly
+from bench.records import Turn, read_turns
+from bench.runner import Runner
+from decoders.model import Model
+from tests.conftest import ROOT, write_base, write_merged
+
+QUESTIONS = [
+    {"question_id": 1, "category": "math", "turns": ["1 + 1?", "And twice?"]},
+    {"question_id": 2, "category": "writing", "turns": ["A line, please.", "Another."]},
+    {"question_id": 7, "category": "stem", "turns": ["Why is it dark at night?"]},
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return str(write_merged(tmp_path_factory.mktemp("model") / "tiny"))
+
+
+@pytest.fixture
+def questions(tmp_path) -> str:
+    file = tmp_path / "three.jsonl"
+    file.write_text("".join(json.dumps(q) + "\n" for q in QUESTIONS))
+    return str(file)
+
+
+def bench(*arguments: object) -> int:
+    """Run the command line in this process; its exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["bench.run", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            exit_cleanly(command.main)
+    return ended.value.code
+
+
+def basics(model, questions, out) -> list[object]:
+    return ["--model", model, "--questions", questions, "--out", out, "--max-new-tokens", 24, "--device", "cpu"]
+
+
+def test_the_whole_chain(model, questions, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert bench(*basics(model, questions, out), "--decoder", "greedy,static,dynamic,dynamic:nodes=8") == 0
+    printed = capsys.readouterr().out
+    assert "tokens/" in printed and "dynamic:nodes=8" in printed
+
+    turns, warnings = read_turns(out / "turns.jsonl")
+    assert len(turns) == 4 * 5 and not warnings
+    for turn in turns:
+        assert sum(turn.accept_lengths) == len(turn.token_ids) <= 24
+        assert turn.temperature == {"math": 0.0, "writing": 0.7, "stem": 0.1}[turn.category]
+        assert turn.prefill_s > 0 and turn.decode_s > 0
+        assert len(turn.nodes) == len(turn.accept_lengths)
+    by_key = {turn.key: turn for turn in turns}
+    for question_id, decoder, choice, number in by_key:
+        greedy = by_key[question_id, "greedy", choice, number]
+        assert by_key[question_id, decoder, choice, number].token_ids == greedy.token_ids
+        assert by_key[question_id, decoder, choice, number].seed == greedy.seed
+        assert set(greedy.accept_lengths) == {1}
+    # The decoders take turns, and none is always first.
+    order = [(t.question_id, t.decoder) for t in turns]
+    assert next(d for q, d in order if q == 1) == "greedy"
+    assert next(d for q, d in order if q == 2) == "static"
+
+    run = json.loads((out / "run.json").read_text())
+    assert run["schema_version"] == 1 and run["config"]["decoders"][0] == "greedy" and run["end"] >= run["start"]
+    assert run["environment"]["dtype"] == "float32" and run["environment"]["torch"] == torch.__version__
+    assert len(run["questions"]["sha256"]) == 64 and run["model"]["heads"] == 4
+
+    summary = pd.read_csv(out / "summary.csv").set_index("decoder")
+    assert summary.tokens_per_inference["greedy"] == 1.0 and summary.tpi_ratio["greedy"] == 1.0
+    assert (summary.equal_answers == 3).all() and (summary.compared_answers == 3).all()
+    assert {f.name for f in (out / "figures").iterdir()} == {
+        "tokens_per_inference.png", "tokens_per_second.png", "accept_lengths.png",
+    }  # fmt: skip
+
+
+def test_answer_files_speak_all_dialects(model, questions, tmp_path):
+    out = tmp_path / "run"
+    assert bench(*basics(model, questions, out), "--decoder", "greedy,dynamic", "--num-choices", 2) == 0
+    rows = [json.loads(line) for line in (out / "answers" / "tiny-dynamic.jsonl").read_text().splitlines()]
+    assert [row["question_id"] for row in rows] == [1, 2, 7]
+    turns = {turn.key: turn for turn in read_turns(out / "turns.jsonl")[0]}
+    for row in rows:
+        assert row["model_id"] == "tiny-dynamic" and isinstance(row["answer_id"], str) and row["tstamp"] > 0
+        assert [choice["index"] for choice in row["choices"]] == [0, 1]
+        for choice in row["choices"]:
+            own = [turns[row["question_id"], "dynamic", choice["index"], n + 1] for n in range(len(choice["turns"]))]
+            assert choice["turns"] == [turn.text for turn in own]
+            assert choice["idxs"] == [len(turn.accept_lengths) - 1 for turn in own]
+            assert choice["new_tokens"] == [len(turn.token_ids) for turn in own]
+            assert choice["decoding_steps"] == [len(turn.accept_lengths) for turn in own]
+            assert sum(choice["accept_lengths"]) == sum(choice["new_tokens"])
+            assert choice["wall_time"] == [turn.prefill_s + turn.decode_s for turn in own]
+    # Two choices of a sampled question differ; of a temperature-0 question they cannot.
+    sampled = [turns[2, "dynamic", choice, 1].token_ids for choice in (0, 1)]
+    exact = [turns[1, "dynamic", choice, 1].token_ids for choice in (0, 1)]
+    assert sampled[0] != sampled[1] and exact[0] == exact[1]
+
+
+def test_a_second_turn_holds_the_models_own_first_answer(model, questions, tmp_path, monkeypatch):
+    prompts, original = [], Chat.prompt
+
+    def watched(self, asked, answered):
+        prompts.append((list(asked), list(answered)))
+        return original(self, asked, answered)
+
+    monkeypatch.setattr(Chat, "prompt", watched)
+    out = tmp_path / "run"
+    assert bench(*basics(model, questions, out), "--decoder", "greedy", "--temperature", 0) == 0
+    first = next(t for t in read_turns(out / "turns.jsonl")[0] if t.key == (1, "greedy", 0, 1))
+    assert (["1 + 1?", "And twice?"], [first.text]) in prompts
+
+
+def test_a_finished_run_is_not_run_again(model, questions, tmp_path):
+    out = tmp_path / "run"
+    assert bench(*basics(model, questions, out)) == 0
+    before = (out / "turns.jsonl").read_bytes()
+    assert bench(*basics(model, questions, out)) == 0
+    assert (out / "turns.jsonl").read_bytes() == before
+
+
+def without_times(path) -> list[dict]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{key: value for key, value in row.items() if not key.endswith("_s")} for row in rows]
+
+
+def test_a_killed_run_goes_on_where_it_was(model, questions, tmp_path):
+    arguments = ["--decoder", "greedy,dynamic"]
+    assert bench(*basics(model, questions, tmp_path / "whole"), *arguments) == 0
+    out = tmp_path / "killed"
+    line = [sys.executable, "-m", "bench.run", *map(str, basics(model, questions, out)), *arguments]
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    turns = out / "turns.jsonl"
+    while process.poll() is None and not (turns.exists() and turns.read_bytes().count(b"\n") >= 3):
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with turns.open("ab") as torn:  # what a crash in the middle of a write leaves
+        torn.write(b'{"question_id": 2, "decoder": "gre')
+    assert bench(*basics(model, questions, out), *arguments) == 0
+    assert without_times(turns) == without_times(tmp_path / "whole" / "turns.jsonl")
+
+
+def test_interrupting_says_how_to_go_on(model, questions, tmp_path, monkeypatch, capsys):
+    original, calls = Runner.answer, []
+
+    def interrupted(self, *arguments) -> Turn:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Runner, "answer", interrupted)
+    assert bench(*basics(model, questions, tmp_path / "run")) == 130
+    assert "every finished turn is kept. To go on: python -m bench.run" in capsys.readouterr().err
+    assert len(read_turns(tmp_path / "run" / "turns.jsonl")[0]) == 2
+
+
+def test_another_configuration_is_refused_with_the_difference(model, questions, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert bench(*basics(model, questions, out)) == 0
+    before = (out / "turns.jsonl").read_bytes()
+    assert bench(*basics(model, questions, out), "--seed", 1, "--nodes", 8) == 2
+    assert "nodes: None there, 8 now; seed: 0 there, 1 now" in capsys.readouterr().err
+    assert (out / "turns.jsonl").read_bytes() == before
+
+
+def test_changed_questions_are_another_configuration(model, questions, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert bench(*basics(model, questions, out)) == 0
+    with open(questions, "a") as more:
+        more.write(json.dumps({"question_id": 9, "category": "math", "turns": ["?"]}) + "\n")
+    assert bench(*basics(model, questions, out)) == 2
+    assert "questions_sha256" in capsys.readouterr().err
+
+
+def test_a_failed_turn_is_recorded_as_failed_and_retried(model, questions, tmp_path, monkeypatch, capsys):
+    """Predecessors wrote "ERROR" as the answer, with the previous turn's step count and time."""
+    original, calls = Model.verify, []
+
+    def failing(self, draft):
+        calls.append(1)
+        if len(calls) == 60:
+            raise RuntimeError("out of luck")
+        return original(self, draft)
+
+    out = tmp_path / "run"
+    monkeypatch.setattr(Model, "verify", failing)
+    assert bench(*basics(model, questions, out), "--decoder", "greedy") == 1
+    assert "1 turns failed" in capsys.readouterr().err
+    turns, _ = read_turns(out / "turns.jsonl")
+    failed = [turn for turn in turns if turn.failed]
+    assert len(failed) == 1 and failed[0].error == "RuntimeError: out of luck"
+    assert (failed[0].token_ids, failed[0].accept_lengths, failed[0].decode_s, failed[0].text) == ([], [], 0.0, "")
+    answers = (out / "answers" / "tiny-greedy.jsonl").read_text()
+    assert "ERROR" not in answers and f'"question_id": {failed[0].question_id}' not in answers
+
+    assert bench(*basics(model, questions, out), "--decoder", "greedy") == 0
+    turns, _ = read_turns(out / "turns.jsonl")
+    assert len(turns) == 5 and not any(turn.failed for turn in turns)
+
+
+def test_the_context_ends_a_turn_and_a_prompt_that_does_not_fit_fails_alone(model, tmp_path):
+    file = tmp_path / "long.jsonl"
+    rows = [
+        {"question_id": 1, "category": "math", "turns": ["x" * 135]},
+        {"question_id": 2, "category": "math", "turns": ["x" * 500]},
+        {"question_id": 3, "category": "math", "turns": ["short"]},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert bench(*basics(model, file, tmp_path / "run"), "--decoder", "greedy,dynamic", "--max-new-tokens", 1024) == 1
+    turns = {turn.key: turn for turn in read_turns(tmp_path / "run" / "turns.jsonl")[0]}
+    for decoder in ("greedy", "dynamic"):
+        near, over, short = (turns[q, decoder, 0, 1] for q in (1, 2, 3))
+        assert near.finish_reason in ("context", "eos") and near.prompt_tokens + len(near.token_ids) <= 160
+        assert over.finish_reason == "error" and "the model's context is 160" in over.error
+        assert not short.failed
+        assert near.token_ids == turns[1, "greedy", 0, 1].token_ids
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--decoder", "dinamic"], "Did you mean 'dynamic'"),
+        (["--decoder", "greedy,greedy"], "different names"),
+        (["--decoder", ","], "one or more"),
+        (["--questions", "nowhere.jsonl"], "no questions at 'nowhere.jsonl'"),
+        (["--model", "./nowhere"], "model folder './nowhere' does not exist"),
+        (["--model", "{tmp}"], "expected 'demo', a folder with config.json"),
+        (["--nodes", "0"], "nodes is 0"),
+        (["--topk", "-1"], "topk is -1"),
+        (["--nodes", "8", "--decoder", "greedy"], "--nodes has no effect on greedy"),
+        (["--temperature", "-0.1"], "--temperature is -0.1"),
+        (["--temperature", "nan"], "--temperature is nan"),
+        (["--temperature", "warm"], "--temperature is 'warm'"),
+        (["--acceptance", "hopeful"], "--acceptance is 'hopeful'"),
+        (["--top-p", "0"], "--top-p is 0.0"),
+        (["--top-p", "0.9", "--acceptance", "typical"], "--top-p has no effect"),
+        (["--posterior-alpha", "0.5"], "no effect on lossless"),
+        (["--max-new-tokens", "0"], "--max-new-tokens is 0"),
+        (["--num-choices", "0"], "--num-choices is 0"),
+        (["--limit", "0"], "--limit is 0"),
+        (["--template", "vicuna_v1"], "did you mean vicuna_v1.1"),
+        (["--decoder", "static", "--tree", "mc_sim"], "neither a published tree nor a file"),
+        (["--decoder", "static", "--tree", "{tmp}/tree.json"], "is not a tree: [0, 1] has no parent"),
+        (["--load-in-8bit"], "need a CUDA GPU"),
+        (["--out", "{tmp}/tree.json"], "exists and is not a run's folder"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_model_is_loaded(arguments, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("bench.runner.load", lambda *a: pytest.fail("a model was loaded"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tree.json").write_text("[[0, 1]]")
+    assert bench(*(argument.format(tmp=tmp_path) for argument in arguments)) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there(capsys):
+    assert bench("--device", "cuda") == 2
+    assert "this machine has no accelerator; use --device cpu" in capsys.readouterr().err
+
+
+def test_heads_that_are_not_there(questions, tmp_path, capsys):
+    write_base(tmp_path / "plain")
+    assert bench(*basics(tmp_path / "plain", questions, tmp_path / "run"), "--decoder", "dynamic") == 2
+    assert "no Medusa heads; use a decoder that needs none, such as greedy" in capsys.readouterr().err
+    # Nothing was answered, so the folder is free for another configuration.
+    assert bench(*basics(tmp_path / "plain", questions, tmp_path / "run"), "--decoder", "greedy") == 0
+
+
+def test_typical_acceptance_is_not_compared_as_if_it_were_lossless(model, questions, tmp_path, capsys):
+    out = tmp_path / "run"
+    arguments = ["--decoder", "greedy,dynamic", "--acceptance", "typical", "--temperature", 0.9]
+    assert bench(*basics(model, questions, out), *arguments) == 0
+    assert "differs from greedy" not in capsys.readouterr().err
+
+
+def test_a_difference_is_printed_with_its_logit_gap(model, questions, tmp_path, monkeypatch, capsys):
+    """As half precision may make one at a near-tie; here the verified logits are disturbed on purpose."""
+    original = Model.verify
+
+    def disturbed(self, draft):
+        rows = original(self, draft)
+        if len(draft.tree) > 1 and self.length > 60:
+            rows.logits[:, 50] += 100
+        return rows
+
+    monkeypatch.setattr(Model, "verify", disturbed)
+    assert bench(*basics(model, questions, tmp_path / "run"), "--decoder", "greedy,dynamic", "--temperature", 0) == 0
+    error = capsys.readouterr().err
+    assert "differs from greedy: dynamic, question" in error and "logit gap" in error

@@ -1,0 +1,130 @@
+"""The training and searching tools, on a tiny model."""
+
+import gzip
+import json
+import sys
+
+import pytest
+import search_tree
+import torch
+import train_demo
+
+import train_heads
+from bench.errors import exit_cleanly
+from bench.loader import load
+from bench.questions import load_questions
+from tests.conftest import write_base
+
+
+def script(main, *arguments: object) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["script", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            exit_cleanly(main)
+    return ended.value.code
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Enough text for a tokenizer and a few steps: the sample questions, with themselves as answers."""
+    file = tmp_path / "chat.jsonl.gz"
+    with gzip.open(file, "wt") as out:
+        for _ in range(4):
+            for question in load_questions("sample").questions:
+                turns = [{"role": r, "content": t} for t in question.turns for r in ("user", "assistant")]
+                out.write(json.dumps({"source": "sample", "turns": turns}) + "\n")
+    return file
+
+
+def test_train_demo_makes_a_model_that_loads_and_resumes(corpus, tmp_path, capsys):
+    arguments = [
+        "--corpus", corpus, "--heldout", corpus, "--out", tmp_path / "demo", "--vocab", 300, "--layers", 1, "--hidden", 32,
+        "--context", 64, "--seq", 32, "--batch-tokens", 256, "--no-compile", "--device", "cpu",
+    ]  # fmt: skip
+    assert script(train_demo.main, *arguments, "--tokens", 1024) == 0
+    first = json.loads((tmp_path / "demo" / "base_result.json").read_text())
+    assert first["tokens"] == 1024
+    assert script(train_demo.main, *arguments, "--tokens", 40_000) == 0
+    second = json.loads((tmp_path / "demo" / "base_result.json").read_text())
+    assert second["tokens"] >= 40_000 and second["heldout_loss_nats"] < first["heldout_loss_nats"]
+    loaded = load(str(tmp_path / "demo" / "base"), device="cpu")
+    text = "def f(x):\n    return 2 ** x  # 😀"
+    assert loaded.tokenizer.decode(loaded.tokenizer(text).input_ids) == text
+    assert loaded.model.context == 64
+
+
+@pytest.mark.parametrize("layout", ["medusa", "merged"])
+def test_train_heads_learns_and_its_folder_loads(corpus, tmp_path, layout):
+    base = write_base(tmp_path / "base")
+    merge = ["--merge"] if layout == "merged" else []
+    arguments = [
+        "--model", base, "--corpus", corpus, "--out", tmp_path / "out", "--heads", 3, "--max-length", 150, "--distill", 8,
+        "--distill-tokens", 20, "--distill-batch", 4, "--batch-tokens", 512, "--save-dtype", "float32", "--device", "cpu",
+        "--temperatures", "0", "--lr", "0.02",
+    ]  # fmt: skip
+    assert script(train_heads.main, *arguments, "--tokens", 4000, *merge) == 0
+    loaded = load(str(tmp_path / "out" / layout), device="cpu")
+    assert loaded.model.num_heads == 3
+    answers = [tuple(json.loads(line)) for line in (tmp_path / "out" / "own_answers.jsonl").read_text().splitlines()]
+    assert len(answers) == 8
+    # The base is frozen; the heads know its own answers better than untrained ones do.
+    before = load(str(base), device="cpu").model.lm.state_dict()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in loaded.model.lm.state_dict().items())
+    fresh = train_heads.MedusaHeads(3, 32, 101)
+    fresh.out_weight.data.copy_(loaded.model.lm.get_output_embeddings().weight.expand_as(fresh.out_weight))
+    with torch.no_grad():
+        trained = train_heads.heads_loss(loaded, loaded.model.heads, answers)
+        untrained = train_heads.heads_loss(loaded, fresh, answers)
+    assert (trained < untrained - 0.2).all()
+
+
+def test_heads_learn_the_token_two_places_on(tmp_path):
+    """Head 0 of a row guesses what follows the root that the row itself predicts."""
+    loaded = load(str(write_base(tmp_path)), device="cpu")
+    ids = [1, 5, 6, 7, 8, 2]
+    hidden = loaded.model.hidden_rows(torch.tensor([ids]))[0]
+    heads = train_heads.MedusaHeads(2, 32, 101)
+    heads.out_weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    loss = train_heads.heads_loss(loaded, heads, [(ids, 2)])
+    logits = heads(hidden)
+    # Rows 1..4 precede the roots 6, 7, 8, 2 of the answer; head 0 has targets behind the first three, head 1 two.
+    expected = [
+        torch.nn.functional.cross_entropy(logits[0, 1:4], torch.tensor([7, 8, 2])),
+        torch.nn.functional.cross_entropy(logits[1, 1:3], torch.tensor([8, 2])),
+    ]
+    torch.testing.assert_close(loss, torch.stack(expected))
+
+
+def test_search_tree_measures_ranks_and_writes_a_tree(corpus, tmp_path, capsys):
+    from tests.conftest import write_merged
+
+    write_merged(tmp_path / "m")
+    arguments = ["--model", tmp_path / "m", "--corpus", corpus, "--out", tmp_path / "m", "--device", "cpu"]
+    # The sample's prompts are longer than the tiny model's context; shorter ones are used.
+    short = tmp_path / "short.jsonl"
+    short.write_text("".join(json.dumps({"turns": [{"role": "user", "content": c}, {"role": "assistant", "content": c}]}) + "\n"
+                             for c in "abcdefgh"))  # fmt: skip
+    arguments[3] = short
+    assert script(search_tree.main, *arguments, "--prompts", 8, "--new-tokens", 40, "--batch", 4, "--nodes", 16) == 0
+    assert "top-1 by head" in capsys.readouterr().out
+    tree = json.loads((tmp_path / "m" / "medusa_tree.json").read_text())
+    assert tree["frequency"] == sorted(tree["frequency"], reverse=True) and len(tree["paths"]) == 15
+    loaded = load(str(tmp_path / "m"), device="cpu")
+    assert loaded.model.static_tree == [tuple(path) for path in tree["paths"]]
+
+
+def test_frequent_paths_by_hand():
+    ranks = torch.tensor([[0, 0], [0, 1], [1, 0], [0, 0], [9, 0]])
+    assert search_tree.best_paths(ranks, topk=3, limit=10) == [
+        ((0,), 0.6), ((0, 0), 0.4), ((1,), 0.2), ((0, 1), 0.2), ((1, 0), 0.2),
+    ]  # fmt: skip
+
+
+def test_a_corpus_line_that_is_no_chat_is_named(tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"turns": []}\n{"turns": [{"role": "system", "content": "x"}]}\n')
+    write_base(tmp_path / "base")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["x", "--model", str(tmp_path / "base"), "--corpus", str(tmp_path / "bad.jsonl"),
+                                    "--out", str(tmp_path / "out"), "--device", "cpu"])  # fmt: skip
+        with pytest.raises(SystemExit, match="line 2: expected"):
+            train_heads.main()

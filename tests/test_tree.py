@@ -1,0 +1,96 @@
+import doctest
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import decoders.accept
+import decoders.top_paths
+import decoders.tree
+from decoders.tree import Tree, checked_paths, paths_from_child_counts, published_trees, read_tree
+from tests.conftest import SHARED
+
+
+@pytest.mark.parametrize("module", [decoders.tree, decoders.top_paths, decoders.accept])
+def test_the_examples_in_docstrings_are_true(module):
+    result = doctest.testmod(module, extraglobs={"torch": torch, "Tree": Tree})
+    assert result.attempted > 0 and result.failed == 0
+
+
+def test_mask_as_a_picture():
+    tree = Tree.from_parent([0, 0, 0, 1, 1, 3])
+    picture = ["".join("#" if seen else "." for seen in row) for row in tree.mask.tolist()]
+    assert picture == [
+        "#.....",
+        "##....",
+        "#.#...",
+        "##.#..",
+        "##..#.",
+        "##.#.#",
+    ]
+    assert tree.depth.tolist() == [0, 1, 1, 2, 2, 3]
+    assert tree.parent.tolist() == [0, 0, 0, 1, 1, 3]
+    assert (len(tree), tree.max_depth) == (6, 3)
+
+
+parents = st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(0), *(st.integers(0, i - 1) for i in range(1, n))))
+
+
+@settings(max_examples=150, deadline=None)
+@given(parents)
+def test_everything_follows_from_parent(parent):
+    """Against the plain definitions, one node at a time."""
+    tree = Tree.from_parent(parent)
+    for node in range(len(parent)):
+        line = [node]
+        while line[-1] != 0:
+            line.append(parent[line[-1]])
+        assert tree.depth[node] == len(line) - 1
+        assert tree.parent[node] == parent[node]
+        assert tree.mask[node].nonzero().flatten().tolist() == sorted(line)
+        path, real = tree.path_to(torch.tensor([node]))
+        assert path[real].tolist() == line[::-1]
+        assert set(path[~real].tolist()) <= {node}
+
+
+@pytest.mark.parametrize("parent", [[], [1], [0, 1], [0, 2, 0], [0, -1]])
+def test_what_is_not_a_parent_array_is_refused(parent):
+    with pytest.raises(ValueError, match=r"root|parent"):
+        Tree.from_parent(parent)
+
+
+def test_published_trees():
+    trees = published_trees()
+    assert len(trees) == 9
+    for name, paths in trees.items():
+        assert len(paths) == 63, name
+        assert checked_paths(paths) == paths
+    facts = SHARED.parent / "facts" / "published_trees.json"
+    if not facts.exists():
+        pytest.skip("the published child counts are not here to compare with (../shared/facts)")
+    assert trees == {name: paths_from_child_counts(counts) for name, counts in json.loads(facts.read_text()).items()}
+
+
+def test_a_tree_file_may_hold_paths_counts_or_an_object(tmp_path):
+    file = tmp_path / "tree.json"
+    for content in ([[0], [1], [0, 0]], [2, 1], {"paths": [[0], [1], [0, 0]], "frequency": []}, [[0, 0], [1], [0]]):
+        file.write_text(json.dumps(content))
+        assert Tree.from_paths(read_tree(file)).parent.tolist() == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[]", "non-empty list"), ("{}", "needs"), ("[[0],[0]]", "twice"), ("[[0,1]]", "no parent"), ("[[]]", "not a path"),
+        ("[[0],[-1]]", "not a path"), ("[[0.5]]", "not a path"),
+        ("[0, 1]", "entry 1"), ("[true]", "entry 0"), ("[2, [0]]", "entry 1"), ("nonsense", "not a tree"), ("7", "non-empty"),
+        ("[" * 5000, "not a tree"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_tree_says_why(tmp_path, content, says):
+    file = tmp_path / "tree.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=says):
+        read_tree(file)
