@@ -13,7 +13,7 @@ import train_heads
 from bench.errors import exit_cleanly
 from bench.loader import load
 from bench.questions import load_questions
-from tests.conftest import write_base
+from tests.conftest import write_base, write_merged
 
 
 def script(main, *arguments: object) -> int:
@@ -53,12 +53,23 @@ def test_train_demo_makes_a_model_that_loads_and_resumes(corpus, tmp_path, capsy
     assert loaded.model.context == 64
 
 
+@pytest.fixture
+def short_corpus(tmp_path):
+    """Prompts that a context of 160 characters holds."""
+    file = tmp_path / "short.jsonl"
+    with file.open("w") as out:
+        for letter in "abcdefgh":
+            turns = [{"role": role, "content": letter * 5} for role in ("user", "assistant")]
+            out.write(json.dumps({"turns": turns}) + "\n")
+    return file
+
+
 @pytest.mark.parametrize("layout", ["medusa", "merged"])
-def test_train_heads_learns_and_its_folder_loads(corpus, tmp_path, layout):
+def test_train_heads_learns_and_its_folder_loads(short_corpus, tmp_path, layout):
     base = write_base(tmp_path / "base")
     merge = ["--merge"] if layout == "merged" else []
     arguments = [
-        "--model", base, "--corpus", corpus, "--out", tmp_path / "out", "--heads", 3, "--max-length", 150, "--distill", 8,
+        "--model", base, "--corpus", short_corpus, "--out", tmp_path / "out", "--heads", 3, "--max-length", 150, "--distill", 8,
         "--distill-tokens", 20, "--distill-batch", 4, "--batch-tokens", 512, "--save-dtype", "float32", "--device", "cpu",
         "--temperatures", "0", "--lr", "0.02",
     ]  # fmt: skip
@@ -95,16 +106,9 @@ def test_heads_learn_the_token_two_places_on(tmp_path):
     torch.testing.assert_close(loss, torch.stack(expected))
 
 
-def test_search_tree_measures_ranks_and_writes_a_tree(corpus, tmp_path, capsys):
-    from tests.conftest import write_merged
-
+def test_search_tree_measures_ranks_and_writes_a_tree(short_corpus, tmp_path, capsys):
     write_merged(tmp_path / "m")
-    arguments = ["--model", tmp_path / "m", "--corpus", corpus, "--out", tmp_path / "m", "--device", "cpu"]
-    # The sample's prompts are longer than the tiny model's context; shorter ones are used.
-    short = tmp_path / "short.jsonl"
-    short.write_text("".join(json.dumps({"turns": [{"role": "user", "content": c}, {"role": "assistant", "content": c}]}) + "\n"
-                             for c in "abcdefgh"))  # fmt: skip
-    arguments[3] = short
+    arguments = ["--model", tmp_path / "m", "--corpus", short_corpus, "--out", tmp_path / "m", "--device", "cpu"]
     assert script(search_tree.main, *arguments, "--prompts", 8, "--new-tokens", 40, "--batch", 4, "--nodes", 16) == 0
     assert "top-1 by head" in capsys.readouterr().out
     tree = json.loads((tmp_path / "m" / "medusa_tree.json").read_text())

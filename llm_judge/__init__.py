@@ -1,0 +1,1 @@
+"""MT-Bench's own conventions: answer scripts, judging, results."""
