@@ -17,9 +17,9 @@ from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 
+from bench.config import RunConfig
 from bench.errors import UserError, exit_cleanly
 from bench.loader import DTYPES
-from bench.runner import RunConfig
 from decoders import registry
 from decoders.accept import ACCEPTANCES
 

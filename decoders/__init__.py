@@ -1,4 +1,4 @@
-"""Decoding strategies: tensors in, tokens out. No files, no questions, no clocks.
+"""Decoding strategies: tensors in, tokens out. No files (but a tree's JSON), no questions, no clocks.
 
 model.py   a causal LM and its Medusa heads behind one small face
 tree.py    the candidate tree

@@ -1,0 +1,75 @@
+"""What decides a run: one frozen configuration, checked before anything is loaded."""
+
+from dataclasses import dataclass
+
+from bench.errors import UserError
+from decoders import registry
+from decoders.accept import ACCEPTANCES, Typical
+from decoders.base import Decoder
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run computes. A folder is resumed only with the same one."""
+
+    decoders: tuple[str, ...] = ("dynamic",)
+    model: str = "demo"
+    questions: str = "sample"
+    template: str | None = None  # None: the tokenizer's own
+    temperature: float | None = None  # None: by category
+    acceptance: str = "lossless"
+    top_p: float = 1.0
+    posterior_threshold: float = Typical.epsilon
+    posterior_alpha: float = Typical.alpha
+    nodes: int | None = None  # None, here and in the next three: the decoder's own default
+    topk: int | None = None
+    depth: int | None = None
+    tree: str | None = None
+    max_new_tokens: int = 1024
+    num_choices: int = 1
+    seed: int = 0
+    limit: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    load_in_8bit: bool = False
+    load_in_4bit: bool = False
+
+    def make_decoders(self) -> list[Decoder]:
+        """The decoders, not yet bound to a model; UserError for a name, an option or a flag that does not fit."""
+        shared = {"nodes": self.nodes, "topk": self.topk, "depth": self.depth, "tree": self.tree}
+        shared = {name: value for name, value in shared.items() if value is not None}
+        try:
+            if len(set(self.decoders)) < len(self.decoders) or not self.decoders:
+                raise ValueError(f"decoders must be one or more different names, got {', '.join(self.decoders)!r}")
+            made = [registry.make(spec, shared) for spec in self.decoders]
+        except (ValueError, OSError) as error:
+            raise UserError(str(error)) from error
+        taken = set().union(*map(registry.option_names, self.decoders))
+        for name in shared:
+            if name not in taken:
+                raise UserError(f"--{name} has no effect on {', '.join(self.decoders)}; leave it out")
+        return made
+
+    def check(self) -> None:
+        """UserError for what is wrong with the numbers."""
+        if self.temperature is not None and not self.temperature >= 0:
+            raise UserError(f"--temperature is {self.temperature}; expected auto or a number >= 0")
+        if self.acceptance not in ACCEPTANCES:
+            raise UserError(f"--acceptance is {self.acceptance!r}; expected {', '.join(ACCEPTANCES)}")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"--top-p is {self.top_p}; expected a number above 0 and at most 1")
+        for name in ("max_new_tokens", "num_choices"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1")
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"--limit is {self.limit}; expected at least 1")
+        if self.top_p < 1 and self.acceptance == "typical":
+            raise UserError("--top-p has no effect on typical acceptance; use lossless or typical-sampled, or leave it out")
+        if self.acceptance == "lossless" and self.typical != Typical():
+            raise UserError("--posterior-threshold and --posterior-alpha have no effect on lossless acceptance")
+        if self.load_in_8bit and self.load_in_4bit:
+            raise UserError("--load-in-8bit and --load-in-4bit exclude each other")
+
+    @property
+    def typical(self) -> Typical:
+        return Typical(self.posterior_threshold, self.posterior_alpha)
