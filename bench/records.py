@@ -189,12 +189,14 @@ def _cpu_name() -> str:
 
 def git_state() -> dict[str, object]:
     """Commit of this project's checkout and whether it had changes; nothing where it is no checkout."""
+    where = Path(__file__).resolve().parent.parent
 
     def git(*command: str) -> str:
-        where = Path(__file__).parent
         return subprocess.run(["git", *command], cwd=where, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        if not (where / ".git").exists():  # installed somewhere inside another project's checkout
+            return {"commit": None, "dirty": None}
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}

@@ -198,7 +198,9 @@ def _answer_all(runner: Runner, questions: tuple[Question, ...], folder: RunFold
                         bar.set_postfix_str(f"{job.spec}: {rate}")
                     bar.update()
                 if turn.failed:  # the next turn would need this one's answer
-                    bar.write(f"failed: question {turn.question_id}, {turn.decoder}, turn {turn.turn}: {turn.error}")
+                    bar.write(
+                        f"failed: question {turn.question_id}, {turn.decoder}, turn {turn.turn}: {turn.error}", file=sys.stderr
+                    )
                     break
                 answered.append(turn.text)
 

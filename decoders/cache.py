@@ -83,7 +83,3 @@ class KVCache(Cache):
         for buffer in self._buffers:
             source = (slots + start).to(buffer.device)
             buffer[:, :, :, start:end] = buffer.index_select(3, source)
-
-    @property
-    def peak_bytes(self) -> int:
-        return sum(buffer.nbytes for buffer in self._buffers)
