@@ -48,8 +48,9 @@ class Rule(Protocol):
 
 def matching(draft: Draft, choice: Tensor) -> Verdict:
     """Allow the children that are their parent's `choice` [nodes]. Siblings differ, so at most one of them is."""
-    tree = draft.tree
-    return Verdict(draft.token.eq(choice.index_select(0, tree.parent)) | tree.depth.eq(0), choice)
+    allowed = draft.token.eq(choice.index_select(0, draft.tree.parent))
+    allowed[0] = True
+    return Verdict(allowed, choice)
 
 
 class Exact:
@@ -90,10 +91,10 @@ class Threshold:
         prob = (logits.float() / self.temperature).softmax(-1)
         threshold = self.typical.threshold(prob).squeeze(-1).index_select(0, tree.parent)
         own = prob.index_select(0, tree.parent).gather(1, draft.token.unsqueeze(1)).squeeze(1)  # p(node | its parent)
-        root = tree.depth.eq(0)
-        log_prob = own.log().masked_fill(root, 0.0)
+        allowed, log_prob = own > threshold, own.log()
+        allowed[0], log_prob[0] = True, 0.0
         along = log_prob.index_select(0, tree.ancestors.flatten()).view(tree.ancestors.shape).sum(-1)
-        return Verdict((own > threshold) | root, logits.argmax(-1), along)
+        return Verdict(allowed, logits.argmax(-1), along)
 
 
 class Sample:
@@ -170,7 +171,8 @@ def deepest(tree: Tree, verdict: Verdict) -> Tensor:
     [4]
     """
     alive = verdict.allowed.index_select(0, tree.ancestors.flatten()).view(tree.ancestors.shape).all(-1)
-    score = tree.depth.float()
-    if verdict.path_log_prob is not None:
-        score = score * 1000 + verdict.path_log_prob.clamp(min=-999)  # likelihood only decides within a depth
+    if verdict.path_log_prob is None:
+        return (alive * tree.depth).argmax(0, keepdim=True)
+    # Likelihood only decides within a depth.
+    score = tree.depth * 1000 + verdict.path_log_prob.clamp(min=-999)
     return score.masked_fill(~alive, float("-inf")).argmax(0, keepdim=True)

@@ -78,8 +78,7 @@ class KVCache(Cache):
                 setattr(layer, name, view)
 
     def keep(self, slots: Tensor) -> None:
-        """Copy the entries in `slots` [kept] (counted from `length`) to the slots from `length` on, in that order."""
-        start, end = self.length, self.length + len(slots)
+        """Copy the entries in `slots` [kept], counted from `length`, to the slots from `length` on, in that order."""
         for buffer in self._buffers:
-            source = (slots + start).to(buffer.device)
-            buffer[:, :, :, start:end] = buffer.index_select(3, source)
+            behind = buffer[:, :, :, self.length :]
+            behind[:, :, :, : len(slots)] = behind.index_select(3, slots.to(buffer.device))

@@ -71,14 +71,13 @@ def _steps(model: Model, decoder: Decoder, rule: Rule, stop: Stop, root: Tensor,
         # 4. Accept the deepest path that the base model agrees with.
         verdict = rule.judge(draft, verified.logits, model.length)
         best = deepest(draft.tree, verdict)  # [1]
-        path, on_path = draft.tree.path_to(best)  # [max_depth + 1] each
+        path, depth = draft.tree.path_to(best)  # [max_depth + 1], [1]
         root = verdict.next_token.index_select(0, best)
         hidden = verified.hidden.index_select(0, best)
         decoder.observe(draft, verified)
         # 5. Commit it. This transfer is the step's only wait for the device.
-        accepted = draft.token.index_select(0, path).where(on_path, -1).tolist()
-        accepted = [token for token in accepted if token >= 0]
-        model.keep(path, len(accepted))
-        tokens, finish = stop.cut(committed, accepted)
+        *on_path, last = torch.cat((draft.token.index_select(0, path), depth)).tolist()
+        model.keep(path, last + 1)
+        tokens, finish = stop.cut(committed, on_path[: last + 1])
         committed += tokens
         yield Step(tokens, len(draft.tree), finish, draft, path)

@@ -103,12 +103,13 @@ class Model:
     @torch.inference_mode()
     def verify(self, draft: Draft) -> Rows:
         """One forward pass over all nodes of a draft: each attends to the cache, its ancestors and itself."""
-        depth = draft.tree.depth
+        position = draft.tree.depth + self.length
+        if self.length + draft.tree.max_depth >= self.context:
+            position = position.clamp(max=self.context - 1)  # nodes there are never committed, but must be legal
         output = self.lm(
             input_ids=draft.token.unsqueeze(0),
             attention_mask=self._attention_mask(draft.tree),
-            # Nodes past the model's last position are never committed, but their positions must be legal.
-            position_ids=(depth + self.length).clamp(max=self.context - 1).unsqueeze(0),
+            position_ids=position.unsqueeze(0),
             past_key_values=self.cache,
             use_cache=True,
         )
@@ -123,7 +124,7 @@ class Model:
     def _attention_mask(self, tree: Tree) -> Tensor | dict[str, Tensor]:
         """Additive mask [1, 1, nodes, length + nodes]; one by kind of layer where the family takes them so."""
         never = torch.finfo(self.dtype).min
-        among = tree.mask.new_zeros(tree.mask.shape, dtype=self.dtype).masked_fill_(~tree.mask, never)
+        among = tree.mask(hidden=never, visible=0.0, dtype=self.dtype)
         full = torch.cat((among.new_zeros(1, 1).expand(len(tree), self.length), among), dim=1)
         masks = {"full_attention": full[None, None]}
         if self._window is not None:

@@ -22,8 +22,7 @@ class TopPaths:
 
     nodes: int
     cells: Tensor  # [members, depth] index into (nothing, head 1's guesses, head 2's, ...); 0 beyond the member's depth
-    last_cell: Tensor  # [members] the cell of the member's own token
-    ancestors: Tensor  # [members, depth + 1] as in Tree, over members; member 0 is the root
+    facts: Tensor  # [members, 2 + depth + 1] depth, cell of the member's own token, ancestors as in Tree but over members
 
     @classmethod
     def of(cls, nodes: int, topk: int, depth: int, device: torch.device) -> "TopPaths":
@@ -32,10 +31,11 @@ class TopPaths:
         cells = torch.zeros(len(paths), depth, dtype=torch.long)
         for member, path in enumerate(paths):
             cells[member, : len(path)] = torch.tensor([1 + d * topk + rank for d, rank in enumerate(path)])
-        ancestors = Tree.from_paths(paths[1:]).ancestors
-        if ancestors.shape[1] <= depth:  # fewer nodes than levels: nothing reaches the deepest heads
-            ancestors = torch.nn.functional.pad(ancestors, (0, depth + 1 - ancestors.shape[1]))
-        return cls(nodes, cells.to(device), cells.max(1).values.to(device), ancestors.to(device))
+        shape = Tree.from_paths(paths[1:])
+        missing = depth - shape.max_depth  # too few nodes for the deepest heads
+        ancestors = torch.nn.functional.pad(shape.ancestors, (0, missing))
+        facts = torch.cat((shape.depth[:, None], cells.amax(1, keepdim=True), ancestors), dim=1)
+        return cls(nodes, cells.to(device), facts.to(device))
 
     def choose(self, log_prob: Tensor) -> tuple[Tree, Tensor, Tensor]:
         """The tree of the most likely paths.
@@ -48,15 +48,18 @@ class TopPaths:
         # Rounding is monotone and no term exceeds 0, so a child's sum never exceeds its parent's.
         score = flat.index_select(0, self.cells.flatten()).view(self.cells.shape).sum(-1)  # [members]
         score, order = score.sort(descending=True, stable=True)
-        chosen = order[: self.nodes]
-        place = torch.empty_like(order).scatter_(0, order, self._ranks)  # member -> its place in the order
-        ancestors = self.ancestors.index_select(0, chosen)
-        ancestors = place.index_select(0, ancestors.flatten()).view(ancestors.shape)
-        return Tree(ancestors), self.last_cell.index_select(0, chosen), score[: self.nodes]
+        self._place.scatter_(0, order, self._ranks)  # member -> its place in the order
+        facts = self.facts.index_select(0, order[: self.nodes])
+        ancestors = self._place.index_select(0, facts[:, 2:].flatten()).view(-1, self.cells.shape[1] + 1)
+        return Tree(ancestors, facts[:, 0]), facts[:, 1], score[: self.nodes]
 
     @cached_property
     def _ranks(self) -> Tensor:
-        return torch.arange(len(self.last_cell), device=self.last_cell.device)
+        return torch.arange(len(self.cells), device=self.cells.device)
+
+    @cached_property
+    def _place(self) -> Tensor:
+        return torch.empty_like(self._ranks)
 
 
 @lru_cache(maxsize=64)

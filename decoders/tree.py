@@ -31,6 +31,7 @@ class Tree:
     """
 
     ancestors: Tensor  # [nodes, max_depth + 1] int64; column k is the k-th ancestor (0: the node itself), then the root
+    depth: Tensor  # [nodes] int64; root 0
 
     @classmethod
     def from_parent(cls, parent: Sequence[int]) -> "Tree":
@@ -43,7 +44,8 @@ class Tree:
                 raise ValueError(f"node {node} has parent {above}; a parent stands before its children")
             lines.append([node, *lines[above]])
         width = max(map(len, lines))
-        return cls(torch.tensor([line + [0] * (width - len(line)) for line in lines]))
+        ancestors = [line + [0] * (width - len(line)) for line in lines]
+        return cls(torch.tensor(ancestors), torch.tensor([len(line) - 1 for line in lines]))
 
     @classmethod
     def from_paths(cls, paths: Sequence[RankPath]) -> "Tree":
@@ -56,7 +58,7 @@ class Tree:
         return cls.from_parent([0] + [index[path[:-1]] for path in paths])
 
     def to(self, device: torch.device) -> "Tree":
-        return Tree(self.ancestors.to(device))
+        return Tree(self.ancestors.to(device), self.depth.to(device))
 
     def __len__(self) -> int:
         return self.ancestors.shape[0]
@@ -70,33 +72,27 @@ class Tree:
         """[nodes] int64; the root is its own parent."""
         return self.ancestors[:, min(1, self.max_depth)]
 
-    @cached_property
-    def depth(self) -> Tensor:
-        """[nodes] int64; root 0."""
-        return self.ancestors.ne(0).sum(-1)
-
-    @cached_property
-    def mask(self) -> Tensor:
-        """[nodes, nodes] bool; row n is True at n and at its ancestors: what node n may attend to."""
-        nodes = len(self)
-        return torch.zeros(nodes, nodes, dtype=torch.bool, device=self.ancestors.device).scatter_(1, self.ancestors, True)
+    def mask(self, hidden: float, visible: float, dtype: torch.dtype) -> Tensor:
+        """[nodes, nodes]; row n is `visible` at n and at its ancestors, what node n may attend to, and `hidden` elsewhere."""
+        shape = (len(self), len(self))
+        return torch.full(shape, hidden, dtype=dtype, device=self.ancestors.device).scatter_(1, self.ancestors, visible)
 
     @cached_property
     def _levels(self) -> Tensor:
         return torch.arange(self.max_depth + 1, device=self.ancestors.device)
 
     def path_to(self, node: Tensor) -> tuple[Tensor, Tensor]:
-        """The nodes from the root to `node` [1], by depth, and which of them are real.
+        """The nodes from the root to `node` [1], by depth.
 
-        Returns path [max_depth + 1], padded with `node` itself, and on_path [max_depth + 1] bool.
+        Returns path [max_depth + 1], padded with `node` itself, and the node's depth [1].
 
-        >>> path, on_path = Tree.from_parent([0, 0, 0, 1, 1, 3]).path_to(torch.tensor([4]))
-        >>> path.tolist(), on_path.tolist()
-        ([0, 1, 4, 4], [True, True, True, False])
+        >>> path, depth = Tree.from_parent([0, 0, 0, 1, 1, 3]).path_to(torch.tensor([4]))
+        >>> path.tolist(), depth.tolist()
+        ([0, 1, 4, 4], [2])
         """
-        above = self.depth.index_select(0, node) - self._levels  # [max_depth + 1], < 0 beyond the node
+        depth = self.depth.index_select(0, node)
         line = self.ancestors.index_select(0, node).squeeze(0)
-        return line.gather(0, above.clamp(min=0)), above >= 0
+        return line.gather(0, (depth - self._levels).clamp(min=0)), depth
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ def test_the_examples_in_docstrings_are_true(module):
 
 def test_mask_as_a_picture():
     tree = Tree.from_parent([0, 0, 0, 1, 1, 3])
-    picture = ["".join("#" if seen else "." for seen in row) for row in tree.mask.tolist()]
+    picture = ["".join("#" if seen else "." for seen in row) for row in tree.mask(0, 1, torch.int8).tolist()]
     assert picture == [
         "#.....",
         "##....",
@@ -49,10 +49,10 @@ def test_everything_follows_from_parent(parent):
             line.append(parent[line[-1]])
         assert tree.depth[node] == len(line) - 1
         assert tree.parent[node] == parent[node]
-        assert tree.mask[node].nonzero().flatten().tolist() == sorted(line)
-        path, real = tree.path_to(torch.tensor([node]))
-        assert path[real].tolist() == line[::-1]
-        assert set(path[~real].tolist()) <= {node}
+        assert tree.mask(0, 1, torch.int8)[node].nonzero().flatten().tolist() == sorted(line)
+        path, depth = tree.path_to(torch.tensor([node]))
+        assert path[: depth + 1].tolist() == line[::-1]
+        assert set(path[depth + 1 :].tolist()) <= {node}
 
 
 @pytest.mark.parametrize("parent", [[], [1], [0, 1], [0, 2, 0], [0, -1]])
