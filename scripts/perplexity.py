@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 from tqdm import tqdm
-from training import read_chats
 
 from bench.errors import UserError, exit_cleanly
 from bench.loader import load
+from training import read_chats
 
 
 @torch.inference_mode()
