@@ -85,9 +85,10 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="chat JSONL (.gz allowed)")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--updates", type=int, default=80)
-    parser.add_argument("--batch", type=int, default=48, help="prompts answered an update")
+    parser.add_argument("--batch", type=int, default=24, help="prompts answered an update")
     parser.add_argument("--new-tokens", type=int, default=192)
-    parser.add_argument("--max-prompt", type=int, default=256)
+    parser.add_argument("--max-prompt", type=int, default=192)
+    parser.add_argument("--max-length", type=int, default=384, help="longer conversations of the corpus are cut")
     parser.add_argument("--ngram", type=int, default=4)
     parser.add_argument("--weight", type=float, default=0.5, help="of the unlikelihood beside the ordinary loss")
     parser.add_argument("--lr", type=float, default=3e-4)
@@ -103,7 +104,7 @@ def main() -> None:
     examples = []
     for ids, start in tqdm(corpus_examples(args.corpus, chat), desc="reading corpus", total=wanted):
         if start <= args.max_prompt:
-            examples.append((ids[:768], start))
+            examples.append((ids[: args.max_length], start))
         if len(examples) == wanted:
             break
     measured_on = [ids[:start] for ids, start in examples[: args.batch]]
