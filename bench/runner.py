@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from bench.chat import Chat, check_template
 from bench.errors import UserError
-from bench.loader import Loaded, check_device, check_model_name, load
+from bench.loader import Loaded, check_device, check_model_name, gpu_memory, load
 from bench.questions import Question, load_questions
 from bench.records import RunFolder, Turn, environment, git_state
 from decoders import registry
@@ -53,7 +53,10 @@ class RunConfig:
     num_choices: int = 1
     seed: int = 0
     limit: int | None = None
+    skip: int = 0  # leave out the first so many questions; `limit` counts the rest
     device: str = "auto"
+    gpus: int | None = None  # with device "balanced": the first so many; None: all
+    max_gpu_memory: str | None = None  # with device "balanced": of each GPU, for the weights
     dtype: str = "auto"
     load_in_8bit: bool = False
     load_in_4bit: bool = False
@@ -87,6 +90,11 @@ class RunConfig:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1")
         if self.limit is not None and self.limit < 1:
             raise UserError(f"--limit is {self.limit}; expected at least 1")
+        if self.skip < 0:
+            raise UserError(f"--skip is {self.skip}; expected at least 0")
+        for name in ("gpus", "max_gpu_memory"):
+            if getattr(self, name) is not None and self.device != "balanced":
+                raise UserError(f"--{name.replace('_', '-')} has no effect on device {self.device!r}; it needs balanced")
         if self.top_p < 1 and self.acceptance == "typical":
             raise UserError("--top-p has no effect on typical acceptance; use lossless or typical-sampled, or leave it out")
         if self.acceptance == "lossless" and self.typical != Typical():
@@ -214,7 +222,7 @@ def run(config: RunConfig, out: Path, command: list[str]) -> RunFolder:
     config.check()
     decoders = config.make_decoders()
     check_template(config.template)
-    questions = load_questions(config.questions, config.limit)
+    questions = load_questions(config.questions, config.limit, config.skip)
     check_model_name(config.model)
     check_device(config.device, config.load_in_8bit or config.load_in_4bit)
     now = datetime.now(timezone.utc)
@@ -230,7 +238,8 @@ def run(config: RunConfig, out: Path, command: list[str]) -> RunFolder:
     settled = asdict(config) | {"decoders": list(config.decoders), "questions_sha256": questions.sha256}
     folder = RunFolder.open(out, settled, **facts)
 
-    loaded = load(config.model, config.device, config.dtype, config.load_in_8bit, config.load_in_4bit)
+    memory = gpu_memory(config.gpus, config.max_gpu_memory) if config.device == "balanced" else None
+    loaded = load(config.model, config.device, config.dtype, config.load_in_8bit, config.load_in_4bit, memory)
     runner = Runner(config, loaded, Chat.of(loaded.tokenizer, config.template), decoders)
     model = {"name": loaded.name, "id": config.model, "revision": loaded.revision, "heads": loaded.model.num_heads}
     folder.update(model=model, environment=environment(loaded.model.device, loaded.model.dtype))
