@@ -14,7 +14,9 @@ has a question.jsonl. Questions and references of the first two are copied into 
 
 import argparse
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.answers import Answer, read_answers
@@ -60,33 +62,37 @@ class Bench:
         """kind: single or pair."""
         return self.folder / "model_judgment" / f"{safe_name(judge)}_{kind}.jsonl"
 
-    def questions(self, download: bool = True) -> QuestionSet | None:
-        """The questions, put into the folder where they belong to a known set.
-
-        UserError where there are none. Without `download` None where a published set is not here yet.
-        """
+    def questions(self) -> QuestionSet:
+        """The questions; those of a known set, and its references, are put into the folder. UserError where there are none."""
         if not self.question_file.is_file():
-            if self.name in SETS and not download and fetched(self.name, QUESTIONS, download=False) is None:
-                return None
-            known = {
-                QUESTIONS: lambda: fetched(self.name, QUESTIONS),
-                REFERENCE: lambda: fetched(self.name, REFERENCE),
-            }
-            if self.name == SAMPLE:
-                known = {
-                    name: lambda name=name: SAMPLE_FOLDER / name for name in (QUESTIONS, "reference_answer/reference.jsonl")
-                }
-            elif self.name not in SETS:
+            sources = self._known_files()
+            if not sources:
                 raise UserError(
                     f"no bench {self.name!r}: {self.question_file} does not exist, and the known sets are "
                     f"{', '.join([SAMPLE, *SETS])}"
                 )
-            for name, source in known.items():
+            for name, source in sources.items():
                 there = self.folder / name
                 if not there.exists():
                     there.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(source(), there)
         return load_questions(str(self.question_file))
+
+    def questions_here(self) -> QuestionSet | None:
+        """The questions where nothing has to be downloaded or written for them."""
+        if self.question_file.is_file():
+            return load_questions(str(self.question_file))
+        here = self.name == SAMPLE or (self.name in SETS and fetched(self.name, QUESTIONS, download=False))
+        return load_questions(self.name) if here else None
+
+    def _known_files(self) -> dict[str, Callable[[], Path]]:
+        """Name in the folder -> where it comes from."""
+        if self.name == SAMPLE:
+            names = (QUESTIONS, "reference_answer/reference.jsonl")
+            return {name: partial(SAMPLE_FOLDER.joinpath, name) for name in names}
+        if self.name in SETS:
+            return {name: partial(fetched, self.name, name) for name in (QUESTIONS, REFERENCE)}
+        return {}
 
     def prompt_file(self) -> Path:
         """The judge prompts that belong to the bench: the published ones to a published set, else this project's own."""
