@@ -208,9 +208,8 @@ def judge_all(client: "JudgeClient", ledger: Ledger, calls: list[tuple[Match, in
 def _report(ledger: Ledger, failed: Counter[str]) -> int:
     rows = ledger.rows()
     unread = sum(not has_verdict(row) for row in rows)
-    print(
-        f"{ledger.path}: {len(rows)} of {len(ledger.matches)} judgments" + (f", {unread} without a verdict" if unread else "")
-    )
+    without = f", {unread} of them without a verdict" if unread else ""
+    print(f"{ledger.path}: {len(rows)} of {len(ledger.matches)} judgments{without}")
     for message, count in failed.most_common(3):
         print(f"failed {count}x: {message}", file=sys.stderr)
     if failed:

@@ -113,13 +113,11 @@ def win_rates(rows: list[dict], baseline: str | None) -> pd.DataFrame:
 
 
 def speed_and_quality(bench: Bench, grades: pd.DataFrame) -> pd.DataFrame:
-    """The paper's two columns by model: tokens per inference (of those whose answer files tell) and mean grade."""
+    """The paper's two columns by model: tokens per inference (NaN where no answer file tells) and mean grade."""
     rows = {}
     for model, own in grades.groupby("model"):
-        if str(model) in bench.models():
-            turns = frame(bench.read_model(str(model)).values())
-            if len(turns):
-                rows[model] = (tokens_per_inference(turns), *with_interval(own))
+        turns = frame(bench.read_model(str(model)).values() if str(model) in bench.models() else ())
+        rows[model] = (tokens_per_inference(turns), *with_interval(own))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["tokens_per_inference", "quality", "low", "high"])
 
 
@@ -169,10 +167,10 @@ def show_grades(grades: pd.DataFrame, bench: Bench) -> None:
             table.add_section()
         _print(table)
     both = speed_and_quality(bench, grades)
-    if len(both):
+    if both.tokens_per_inference.notna().any():
         table = _table("Speed and quality", "model", "tokens/inference", "quality", "from", "to")
         for row in both.itertuples():
-            table.add_row(row.Index, f"{row.tokens_per_inference:.4f}", f"{row.quality:.4f}", *map(_number, row[3:]))
+            table.add_row(row.Index, *map(_number, row[1:]))
         _print(table)
 
 
