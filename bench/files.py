@@ -58,4 +58,4 @@ def safe_name(text: str) -> str:
     >>> safe_name("org/model:nodes=16")
     'org-model-nodes-16'
     """
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text).lstrip(".")
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in text).lstrip("-.")

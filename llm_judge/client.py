@@ -26,8 +26,8 @@ class CallFailed(Exception):
     """One call that brought no reply; the others may."""
 
 
-class _TryAgain(CallFailed):
-    """A failure that may pass."""
+class EndpointTrouble(CallFailed):
+    """A failure that is not the call's own and may pass: busy, broken, unreachable. It is tried again first."""
 
     def __init__(self, what: str, after_s: float | None = None) -> None:
         super().__init__(what)
@@ -73,7 +73,7 @@ class JudgeClient:
     def ask(self, system: str, user: str) -> Reply:
         """UserError where no call can ever succeed, CallFailed where this one did not."""
         retrying = Retrying(
-            retry=retry_if_exception_type(_TryAgain),
+            retry=retry_if_exception_type(EndpointTrouble),
             wait=self._wait,
             stop=stop_after_attempt(self.tries) | stop_when_event_set(self.stop),
             sleep=self.stop.wait,
@@ -83,7 +83,7 @@ class JudgeClient:
 
     def _wait(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        asked = error.after_s if isinstance(error, _TryAgain) else None
+        asked = error.after_s if isinstance(error, EndpointTrouble) else None
         return self.backoff(state) if asked is None else asked
 
     def _ask_once(self, system: str, user: str) -> Reply:
@@ -99,15 +99,17 @@ class JudgeClient:
         except openai.APIStatusError as error:
             raise self._of_status(error) from error
         except openai.APITimeoutError as error:
-            raise _TryAgain(f"no reply within {self.client.timeout} s") from error
+            raise EndpointTrouble(f"no reply within {self.client.timeout} s") from error
         except openai.APIConnectionError as error:
-            raise _TryAgain(f"{self.where} cannot be reached ({error.__cause__ or error})") from error
+            raise EndpointTrouble(f"{self.where} cannot be reached ({error.__cause__ or error})") from error
         except (openai.APIResponseValidationError, ValueError) as error:
-            raise _TryAgain(f"the reply is not JSON ({error})") from error
+            raise EndpointTrouble(f"the reply is not JSON ({error})") from error
         return _reply(completion)
 
     def _of_status(self, error: openai.APIStatusError) -> Exception:
         status, said = error.status_code, " ".join(str(error.message).split())[:300]
+        if said == f"Error code: {status}":  # an endpoint that does not put its reason where OpenAI does
+            said = f"{said}, {' '.join(error.response.text.split())[:200]}"
         if status in (401, 403):
             return UserError(f"{self.where} refuses the key ({said}); set {KEY} to one that it takes")
         if status == 404:
@@ -121,7 +123,7 @@ class JudgeClient:
             after_s = _retry_after(error)
             if after_s is not None and after_s > LONGEST_WAIT_S:
                 return CallFailed(f"{said}; the server asks to come back after {after_s:.0f} s")
-            return _TryAgain(said, after_s)
+            return EndpointTrouble(said, after_s)
         return CallFailed(said)
 
 
@@ -146,8 +148,8 @@ def _reply(completion: ChatCompletion) -> Reply:
         message = completion.choices[0].message
         text = message.content if message.content is not None else getattr(message, "refusal", None)
     except (AttributeError, IndexError, TypeError) as error:
-        raise _TryAgain(f"the reply has no message in it ({str(completion)[:200]})") from error
+        raise EndpointTrouble(f"the reply has no message in it ({str(completion)[:200]})") from error
     if not isinstance(text, str):
-        raise _TryAgain(f"the reply's message has no text ({str(message)[:200]})")
+        raise EndpointTrouble(f"the reply's message has no text ({str(message)[:200]})")
     usage = completion.usage
     return Reply(text, getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # openai is an extra, and a dry run does without it
     from llm_judge.client import JudgeClient
 
 MODES = ("single", "pairwise-baseline", "pairwise-all")
-GIVE_UP_AFTER = 8  # calls that failed for good with none that succeeded between them
+GIVE_UP_AFTER = 8  # calls that the endpoint did not answer in all their tries, with none that succeeded between them
 
 
 def parser() -> argparse.ArgumentParser:
@@ -172,7 +172,7 @@ def _client(args: argparse.Namespace) -> "JudgeClient":
 
 def judge_all(client: "JudgeClient", ledger: Ledger, calls: list[tuple[Match, int]], parallel: int) -> Counter[str]:
     """Make the calls, so many at once; returns how often which failure came. UserError where no call can succeed."""
-    from llm_judge.client import CallFailed
+    from llm_judge.client import CallFailed, EndpointTrouble
 
     def call(match: Match, index: int) -> tuple[int, int]:
         reply = client.ask(match.system, match.users[index])
@@ -190,7 +190,8 @@ def judge_all(client: "JudgeClient", ledger: Ledger, calls: list[tuple[Match, in
                     tokens_in, tokens_out, in_a_row = tokens_in + used[0], tokens_out + used[1], 0
                 except CallFailed as error:
                     failed[str(error)] += 1
-                    in_a_row += 1
+                    # Calls that are refused for what they hold, such as their length, say nothing of the others.
+                    in_a_row += isinstance(error, EndpointTrouble)
                     if in_a_row >= GIVE_UP_AFTER:
                         raise UserError(
                             f"{in_a_row} calls in a row failed, the last one with: {error}; what arrived is kept, and the "
@@ -198,7 +199,10 @@ def judge_all(client: "JudgeClient", ledger: Ledger, calls: list[tuple[Match, in
                         ) from error
                 bar.set_postfix_str(f"tokens {tokens_in:,} in, {tokens_out:,} out; {failed.total()} failed")
                 bar.update()
-    finally:  # after an interruption too: what is under way was asked for and is taken in when it arrives
+    except KeyboardInterrupt:
+        print("\ninterrupted; taking in what is under way (Ctrl-C again: leave it)", file=sys.stderr)
+        raise
+    finally:
         client.stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
     print(f"{tokens_in:,} tokens of prompts, {tokens_out:,} of replies")
@@ -222,7 +226,7 @@ def command() -> int:
     try:
         return main()
     except KeyboardInterrupt:
-        print("\ninterrupted; every judgment that arrived is kept, and the same command goes on from there", file=sys.stderr)
+        print("every judgment that arrived is kept, and the same command goes on from there", file=sys.stderr)
         sys.stderr.flush()
         return 130
 

@@ -1,17 +1,22 @@
 """The judge command against a scripted server that does what real endpoints do on a bad day."""
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 from threading import Event, Lock
+from urllib.request import urlopen
 
 import pytest
 from loopback import server
+from tiny_llama import save_tiny_llama
 
+from bench import fetch
 from bench.errors import UserError
 from bench.questions import SAMPLE_FOLDER
 from llm_judge import gen_judgment
@@ -19,6 +24,7 @@ from llm_judge.judgments import read_judgments
 
 pytest.importorskip("openai", reason="the judge needs the extra `judge`")
 ROOT = Path(__file__).parents[1]
+OFFICIAL = ROOT.parent / "shared" / "data" / "mt_bench"
 
 
 class Judge:
@@ -117,6 +123,13 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def answers(url):
+    try:
+        return urlopen(url, timeout=1).status == 200
+    except OSError:
+        return False
 
 
 def lines(path):
@@ -294,6 +307,59 @@ def test_the_whole_prompt_that_is_sent(bench, monkeypatch):
     assert sent == {}
 
 
+def test_published_answers_are_judged_with_the_published_prompts(bench, monkeypatch, tmp_path):
+    """From nothing but answer files: questions, references and prompts of MT-Bench come from the (local) mirror."""
+    if not OFFICIAL.is_dir():
+        pytest.skip(f"the official files are not at {OFFICIAL}")
+    for remote in fetch.SETS["mt_bench"].values():
+        there = tmp_path / "mirror" / remote.repository / remote.commit / remote.path
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.symlink_to(OFFICIAL / "fastchat" / remote.path.removeprefix("fastchat/llm_judge/data/").removeprefix("mt_bench/"))
+    monkeypatch.setenv(fetch.MIRROR, (tmp_path / "mirror").as_uri())
+    monkeypatch.setenv(fetch.CACHE, str(tmp_path / "cache"))
+    name = "medusa-vicuna-7b-v1.3-1-temperature-0.0-posterior_threshold-0.09-posterior_alpha-0.3"
+    bench.folder = bench.data / "mt_bench"
+    (bench.folder / "model_answer").mkdir(parents=True)
+    (bench.folder / "model_answer" / f"{name}.jsonl").symlink_to(OFFICIAL / "medusa" / "model_answer" / f"{name}.jsonl")
+    judge = Judge()
+    with server(judge) as url:
+        assert bench.judge(monkeypatch, url, "--bench-name", "mt_bench", "--parallel", "8") == 0
+    published = read_judgments(OFFICIAL / "medusa" / "model_judgment" / "gpt-4_single.jsonl")
+    assert set(judge.prompts) == {row["user_prompt"] for row in published if row["model"] == name}
+    assert len(judge.asked) == len(read_judgments(bench.single)) == 160
+    assert (bench.folder / "question.jsonl").is_file()  # where FastChat's tools look for it
+
+
+def test_a_real_server_with_a_real_model(bench, monkeypatch, capsys, tmp_path):
+    """`transformers serve` with a random model as the judge: its replies are noise, which is a verdict of nobody."""
+    pytest.importorskip("uvicorn", reason="transformers serve needs its extra `serving`")
+    folder = tmp_path / "noise"
+    save_tiny_llama(folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = Path(sys.executable).with_name("transformers")
+    command = [str(serve), "serve", str(folder), "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen(
+        command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: process.poll() is not None or answers(url + "/health"))
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        bench.questions(2, turns=2)
+        bench.answers("m", {n: ["one", "two"] for n in (1, 2)})
+        given = ["--judge-model", str(folder), "--max-tokens", "8", "--parallel", "2"]
+        assert bench.judge(monkeypatch, url, *given) == 0
+        assert "4 of 4 judgments" in capsys.readouterr().out
+        assert bench.judge(monkeypatch, url, *given) == 0
+        assert "4 there already; 0 calls" in capsys.readouterr().out
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
 def test_a_dry_run_counts_and_calls_nobody(bench, monkeypatch, capsys):
     monkeypatch.delenv("OPENAI_API_KEY")
     bench.questions(3, turns=2)
@@ -349,6 +415,16 @@ def test_an_endpoint_that_is_down_is_given_up_on(bench, monkeypatch):
         pass
     with pytest.raises(UserError, match=r"8 calls in a row failed.*cannot be reached"):
         bench.judge(monkeypatch, url, "--tries", "2")
+
+
+def test_calls_that_are_refused_do_not_end_the_others(bench, monkeypatch, capsys):
+    bench.questions(12)
+    bench.answers("m", {n: ["too long" if n <= 10 else "fine"] for n in range(1, 13)})
+    refuses = lambda request: request.send(400, b"context of 8192 exceeded", Content_Type="text/plain")  # noqa: E731
+    with server(Judge({"too long": [refuses]})) as url:
+        assert bench.judge(monkeypatch, url) == 1
+    assert [row["question_id"] for row in read_judgments(bench.single)] == [11, 12]
+    assert "failed 10x: Error code: 400, context of 8192 exceeded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tiny_llama import save_tiny_llama
 
 from bench.answers import read_answers
 from bench.errors import UserError
+from bench.loader import gpu_memory
 from decoders.heads import MedusaHeads
 from llm_judge import answers
 from llm_judge.layout import Bench
 
 ROOT = Path(__file__).parents[1]
-TEMPLATE = "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}a:"
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +27,9 @@ def model(tmp_path_factory):
     """A random byte-level Llama with four Medusa heads (a Medusa-1 folder beside its base)."""
     torch.set_num_threads(1)  # on so small a model threads only wait for each other
     folder = tmp_path_factory.mktemp("models")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: at for at, token in enumerate(["<eos>", *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
-    wrapped.chat_template = TEMPLATE
-    wrapped.save_pretrained(folder / "base")
+    hidden, vocab = save_tiny_llama(folder / "base")
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(vocab), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=2048, bos_token_id=None, eos_token_id=0,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder / "base")
-    heads = MedusaHeads(4, 16, len(vocab))
+    heads = MedusaHeads(4, hidden, vocab)
     torch.nn.init.normal_(heads.out_weight)
     (folder / "tiny-medusa").mkdir()
     save_file({name: t.clone() for name, t in heads.published().items()}, folder / "tiny-medusa" / "medusa_lm_head.safetensors")
@@ -242,3 +229,15 @@ def test_the_folder_is_the_same_from_a_checkout_and_from_inside_it(tmp_path, mon
     outside = Bench.of("mt_bench", None).folder.resolve()
     monkeypatch.chdir(tmp_path / "llm_judge")
     assert Bench.of("mt_bench", None).folder.resolve() == outside == tmp_path / "llm_judge" / "data" / "mt_bench"
+
+
+def test_memory_is_given_to_the_gpus_that_were_asked_for(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda gpu: (100 + gpu, 1000))
+    assert gpu_memory(2, "20GiB") == {0: "20GiB", 1: "20GiB"}
+    assert gpu_memory(2, None) == {0: 100, 1: 101}
+    assert list(gpu_memory(None, None)) == [0, 1, 2, 3]
+    with pytest.raises(UserError, match=r"5 GPUs were asked for.*has 4"):
+        gpu_memory(5, None)
+    with pytest.raises(UserError, match="size such as 20GiB"):
+        gpu_memory(2, "much")
