@@ -159,7 +159,7 @@ def main() -> None:
     if not wanted:
         table = Table(title=f"question sets, cached in {cache_folder()}", title_justify="left")
         for column in ("set", "file", "from", "here"):
-            table.add_column(column)
+            table.add_column(column, overflow="fold")
         for name, files in SETS.items():
             for file, remote in files.items():
                 here = "yes" if fetched(name, file, download=False) else "no"
