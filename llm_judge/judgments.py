@@ -6,6 +6,8 @@ waits in `<file>.games`, so that it is not asked again after a crash either.
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
@@ -29,6 +31,8 @@ def read_judgments(path: Path) -> list[dict]:
         for field in ("question_id", "judge", "turn", *fields):
             if field not in row:
                 raise UserError(f"{path}, line {number} is not a judgment: it has no {field!r}")
+        if not isinstance(row["judge"], list) or len(row["judge"]) != 2:
+            raise UserError(f"{path}, line {number}: judge must be [model, prompt name], found {row['judge']!r}")
         if FAILED not in (row.get("judgment"), row.get("g1_judgment"), row.get("g2_judgment")):
             rows[(tuple(row["judge"]), *_key(row))] = row
     return list(rows.values())
@@ -82,15 +86,16 @@ class Ledger:
 
     def begin(self) -> None:
         """Make the files ready to be added to: without failed rows, duplicates and a torn end."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._tidy(self.path, self._rows)
-        self._tidy(self.games_path, [self._game_row(game, text) for game, text in self._games.items()])
+        with self._writing():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._tidy(self.path, self._rows)
+            self._tidy(self.games_path, [self._game_row(game, text) for game, text in self._games.items()])
         for match in list(self._open.values()):  # killed between the second reply and the row
             self._close_if_complete(match)
 
     def add(self, match: Match, index: int, reply: str) -> dict | None:
         """Take in a reply, on disk before returning; returns the row if the judgment is complete with it."""
-        with self._lock:
+        with self._lock, self._writing():
             game = self._game(match, match.users[index])
             self._games[game] = reply
             if len(match.users) > 1:
@@ -113,6 +118,15 @@ class Ledger:
         """The judgments of today's matches that are there."""
         keys = {match.key for match in self.matches}
         return [row for row in self._rows if row["judge"][0] == self.judge and _key(row) in keys]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written: {error.strerror}; give another --data-dir, or make room"
+            ) from error
 
     @staticmethod
     def _game(match: Match, user: str) -> tuple:

@@ -13,7 +13,6 @@ has a question.jsonl. Questions and references of the first two are copied into 
 """
 
 import argparse
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,7 @@ from pathlib import Path
 from bench.answers import Answer, read_answers
 from bench.errors import UserError
 from bench.fetch import PROMPTS, QUESTIONS, REFERENCE, SETS, fetched
-from bench.files import safe_name
+from bench.files import safe_name, write_atomically
 from bench.questions import SAMPLE, SAMPLE_FOLDER, QuestionSet, load_questions
 
 OWN_PROMPTS = Path(__file__).parent / "data" / "judge_prompts.jsonl"
@@ -73,9 +72,14 @@ class Bench:
                 )
             for name, source in sources.items():
                 there = self.folder / name
-                if not there.exists():
+                if there.exists():
+                    continue
+                found = source()
+                try:
                     there.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(source(), there)
+                    write_atomically(there, found.read_bytes())
+                except OSError as error:
+                    raise UserError(f"{there} cannot be written: {error.strerror}; give another --data-dir") from error
         return load_questions(str(self.question_file))
 
     def questions_here(self) -> QuestionSet | None:

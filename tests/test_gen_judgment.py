@@ -460,6 +460,8 @@ def test_what_the_user_can_put_right_is_said(bench, monkeypatch, tmp_path):
     refused("--api-base is", "--api-base", "localhost:8000/v1")
     monkeypatch.delenv("OPENAI_API_KEY")
     refused("no key for http://judge.example/v1: set OPENAI_API_KEY", "--api-base", "http://judge.example/v1")
+    (tmp_path / "file").write_text("")
+    refused("cannot be written", "--bench-name", "sample", "--data-dir", str(tmp_path / "file"))
     bench.questions(1, category="math")
     refused("reference answers.*found no file.*--reference-file")
     bench.write(bench.folder / "model_answer" / "m.jsonl", [{"question_id": 1, "choices": [{"turns": ["x"]}]}] * 2)

@@ -14,6 +14,7 @@ import pytest
 
 from bench.errors import UserError
 from llm_judge import show_result
+from llm_judge.judging import Match
 from llm_judge.judgments import read_judgments
 from llm_judge.layout import Bench
 
@@ -188,3 +189,9 @@ def test_fastchats_reader_and_browser_read_the_folder(mt_bench, monkeypatch):
             of_prompt = common.resolve_single_judgment_dict(question, judgments, judgments, multi_turn=multi_turn)
             assert (question["question_id"], MEDUSA) in of_prompt
     assert Bench.of("mt_bench", mt_bench.parent).models() == list(answers)
+
+    match = Match(101, 1, ("b", "a"), "pair-math-v1", "", ("b first", "a first"))
+    ours = mt_bench / "ours_pair.jsonl"
+    ours.write_text(json.dumps(match.row("gpt-4", ["[[A]]", "[[B]]"], 0.0)) + "\n")
+    [read] = common.load_pairwise_model_judgments(str(ours)).values()
+    assert read == {(101, "a", "b"): {"winners": ("model_2",), "g1_judgment": "[[B]]", "g2_judgment": "[[A]]"}}
