@@ -81,11 +81,9 @@ def main() -> int:
     )
     if args.dry_run:
         return 0
-    failed: Counter[str] = Counter()
-    if calls:
-        client = _client(args)
-        ledger.begin()
-        failed = judge_all(client, ledger, calls, args.parallel)
+    client = _client(args) if calls else None
+    ledger.begin()
+    failed = judge_all(client, ledger, calls, args.parallel) if client else Counter()
     return _report(ledger, failed)
 
 

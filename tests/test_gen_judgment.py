@@ -238,6 +238,24 @@ def test_half_a_pair_is_kept_over_a_kill(bench, monkeypatch):
     assert [path.name for path in bench.pair.parent.iterdir()] == ["j_pair.jsonl"]
 
 
+def test_a_pair_whose_replies_are_both_there_needs_no_call(bench, monkeypatch):
+    """Killed between the second reply and the row."""
+    bench.questions(1)
+    for model in ("one", "two"):
+        bench.answers(model, {1: [f"<{model}>"]})
+    judge = Judge(default="[[A]]")
+    with server(judge) as url:
+        assert bench.judge(monkeypatch, url, "--mode", "pairwise-all") == 0
+        [row] = read_judgments(bench.pair)
+        about = {"question_id": 1, "turn": 1, "models": ["one", "two"], "judge": "j"}
+        games = [{**about, "user_prompt": row[f"g{n}_user_prompt"], "judgment": row[f"g{n}_judgment"]} for n in (1, 2)]
+        bench.write(bench.pair.with_name("j_pair.jsonl.games"), games)
+        bench.pair.unlink()
+        assert bench.judge(monkeypatch, url, "--mode", "pairwise-all") == 0
+    assert len(judge.asked) == 2
+    assert [{**row, "tstamp": 0} for row in read_judgments(bench.pair)] == [{**row, "tstamp": 0}]
+
+
 def test_pairs_are_asked_in_both_orders_and_against_the_baseline(bench, monkeypatch):
     bench.questions(2, turns=2)
     for model in ("base", "better", "same"):
