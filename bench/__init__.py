@@ -2,4 +2,5 @@
 
 python -m bench.run --decoder greedy,static,dynamic
 python -m bench.report results/<run>
+python -m bench.fetch mt_bench
 """

@@ -29,7 +29,10 @@ class RunConfig:
     num_choices: int = 1
     seed: int = 0
     limit: int | None = None
+    skip: int = 0  # leave out the first so many questions; `limit` counts the rest
     device: str = "auto"
+    gpus: int | None = None  # with device "balanced": the first so many; None: all
+    max_gpu_memory: str | None = None  # with device "balanced": of each GPU, for the weights
     dtype: str = "auto"
     load_in_8bit: bool = False
     load_in_4bit: bool = False
@@ -63,6 +66,11 @@ class RunConfig:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1")
         if self.limit is not None and self.limit < 1:
             raise UserError(f"--limit is {self.limit}; expected at least 1")
+        if self.skip < 0:
+            raise UserError(f"--skip is {self.skip}; expected at least 0")
+        for name in ("gpus", "max_gpu_memory"):
+            if getattr(self, name) is not None and self.device != "balanced":
+                raise UserError(f"--{name.replace('_', '-')} has no effect on device {self.device!r}; it needs balanced")
         if self.top_p < 1 and self.acceptance == "typical":
             raise UserError("--top-p has no effect on typical acceptance; use lossless or typical-sampled, or leave it out")
         if self.acceptance == "lossless" and self.typical != Typical():

@@ -17,6 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
+from accelerate.utils import convert_file_size_to_int
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -48,12 +49,18 @@ class Loaded:
 
 
 def load(
-    name: str, device: str = "auto", dtype: str = "auto", load_in_8bit: bool = False, load_in_4bit: bool = False
+    name: str,
+    device: str = "auto",
+    dtype: str = "auto",
+    load_in_8bit: bool = False,
+    load_in_4bit: bool = False,
+    max_memory: dict[int, int | str] | None = None,
 ) -> Loaded:
     """Load a model by name; UserError says what does not fit.
 
     device: "auto" (cuda where there is one), "cpu", "cuda", "cuda:1", "mps", or "balanced": spread over all GPUs.
     dtype: "auto" is the checkpoint's own on an accelerator and float32 on the CPU.
+    max_memory: with "balanced", what each GPU may hold of the weights; GPUs that are not in it hold nothing.
     """
     device = check_device(device, load_in_8bit or load_in_4bit)
     where = str(files(__package__) / "demo") if name == DEMO else name
@@ -63,7 +70,7 @@ def load(
         base = _base_of(where, config) if medusa1 else where
         if not medusa1:
             _check_weights_exist(where)
-        lm, unexpected = _load_lm(base, device, dtype, load_in_8bit, load_in_4bit)
+        lm, unexpected = _load_lm(base, device, dtype, load_in_8bit, load_in_4bit, max_memory)
         tokenizer = AutoTokenizer.from_pretrained(base)
         heads = _read_heads(where, medusa1, unexpected)
         tree_file = _find(where, STATIC_TREE_FILE)
@@ -104,9 +111,22 @@ def check_device(device: str, quantised: bool = False) -> str:
     return device
 
 
-def _load_lm(base: str, device: str, dtype: str, load_in_8bit: bool, load_in_4bit: bool):
+def gpu_memory(gpus: int | None, each: str | None) -> dict[int, int | str]:
+    """`max_memory` for the first `gpus` GPUs (None: all), `each` of a size such as "20GiB" (None: what is free there)."""
+    there = torch.cuda.device_count()
+    if gpus is not None and not 1 <= gpus <= there:
+        raise UserError(f"{gpus} GPUs were asked for one model, but this machine has {there}")
+    if each is not None:
+        try:
+            convert_file_size_to_int(each)
+        except ValueError:
+            raise UserError(f"a GPU memory of {each!r} was asked for; expected a size such as 20GiB") from None
+    return {gpu: each or torch.cuda.mem_get_info(gpu)[0] for gpu in range(gpus or there)}
+
+
+def _load_lm(base: str, device: str, dtype: str, load_in_8bit: bool, load_in_4bit: bool, max_memory: dict | None):
     """The language model and the names of the tensors in its files that it does not have."""
-    options = {}
+    options = {"max_memory": max_memory} if max_memory else {}
     if load_in_8bit or load_in_4bit:
         options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=load_in_8bit, load_in_4bit=load_in_4bit)
     if dtype == "auto" and device == "cpu":

@@ -1,10 +1,14 @@
 """Every number once. A frame has one row a finished turn; failed turns are in no number."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from bench.records import Turn
+if TYPE_CHECKING:  # records load torch, which readers of answer files do not need
+    from bench.records import Turn
 
 BASELINE = "greedy"
 PAIR = ["question_id", "choice", "turn"]

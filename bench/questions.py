@@ -1,14 +1,20 @@
-"""Question sets in MT-Bench's format: one JSON object a line with question_id, category, turns [and reference]."""
+"""Question sets in MT-Bench's format: one JSON object a line with question_id, category, turns [and reference].
+
+A set is `sample` (shipped), one of those that `bench.fetch` knows (mt_bench, spec_bench), or any file in that format.
+"""
 
 import hashlib
 import json
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 
 from bench.errors import UserError
+from bench.fetch import QUESTIONS, SETS, fetched
 
 SAMPLE = "sample"
+SAMPLE_FOLDER = Path(str(files(__package__) / "data" / "sample"))
 
 
 @dataclass(frozen=True)
@@ -26,14 +32,12 @@ class QuestionSet:
     questions: tuple[Question, ...]
 
 
-def load_questions(name: str, limit: int | None = None) -> QuestionSet:
-    """A set by name, or any file in that format; at most the first `limit` questions.
+def load_questions(name: str, limit: int | None = None, skip: int = 0) -> QuestionSet:
+    """A set by name, or any file in that format; without the first `skip` questions, and at most `limit` of the rest.
 
     UserError names the file, the line and the field that is not as it must be.
     """
-    path = Path(str(files(__package__) / "data" / "sample" / "question.jsonl")) if name == SAMPLE else Path(name)
-    if not path.is_file():
-        raise UserError(f"no questions at {name!r}: expected {SAMPLE!r} or a .jsonl file in MT-Bench's format")
+    path = question_file(name)
     content = path.read_bytes()
     questions: list[Question] = []
     seen: dict[int, int] = {}
@@ -49,8 +53,28 @@ def load_questions(name: str, limit: int | None = None) -> QuestionSet:
         questions.append(question)
     if not questions:
         raise UserError(f"{path} has no questions in it")
-    name = SAMPLE if name == SAMPLE else path.parent.name if path.name == "question.jsonl" else path.stem
-    return QuestionSet(name, hashlib.sha256(content).hexdigest(), tuple(questions[:limit]))
+    chosen = tuple(questions[skip:][:limit])
+    if not chosen:
+        raise UserError(f"{path} has {len(questions)} questions, all of which are left out")
+    name = SAMPLE if name == SAMPLE else path.parent.name if path.name == QUESTIONS else path.stem
+    return QuestionSet(name, hashlib.sha256(content).hexdigest(), chosen)
+
+
+def question_file(name: str) -> Path:
+    """The file of a set by name (fetched where it is a published one that is not here yet), or the file itself."""
+    if name == SAMPLE:
+        return SAMPLE_FOLDER / QUESTIONS
+    if name in SETS:
+        path = fetched(name, QUESTIONS)
+        assert path is not None
+        return path
+    path = Path(name)
+    if not path.is_file():
+        near = get_close_matches(name, [SAMPLE, *SETS], 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        known = ", ".join(map(repr, [SAMPLE, *SETS]))
+        raise UserError(f"no questions at {name!r}: expected {known} or a .jsonl file in MT-Bench's format{hint}")
+    return path
 
 
 def _parse(line: bytes, where: str) -> Question:

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from bench.errors import UserError
+from bench.files import write_atomically
 
 SCHEMA_VERSION = 1
 Key = tuple[int, str, int, int]
@@ -50,16 +51,6 @@ class Turn:
     @property
     def failed(self) -> bool:
         return self.finish_reason == "error"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file so that a reader finds the old or the new content, never half of one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.replace(path)
 
 
 def _row(turn: Turn) -> str:

@@ -5,6 +5,7 @@ python -m bench.report results/<run>
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
@@ -15,7 +16,8 @@ from rich.table import Table
 
 from bench import metrics
 from bench.errors import UserError, exit_cleanly
-from bench.records import Turn, read_run, read_turns, write_atomically
+from bench.files import safe_name, write_atomically
+from bench.records import Turn, read_run, read_turns
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -44,32 +46,41 @@ def derive(folder: Path) -> pd.DataFrame:
 
 def model_id(run: dict, decoder: str) -> str:
     """The name of one decoder's answers: the model and what the decoder is, in characters that any file system takes."""
-    safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in f"{run['model']['name']}-{decoder}")
-    return safe.lstrip(".")
+    return safe_name(f"{run['model']['name']}-{decoder}")
 
 
 def write_answers(folder: Path, run: dict, turns: list[Turn]) -> None:
-    """FastChat answer files, one a decoder; a question counts when every one of its turns was finished."""
+    """FastChat answer files, one a decoder."""
     (folder / "answers").mkdir(exist_ok=True)
     for decoder in run["config"]["decoders"]:
-        rows: dict[int, dict[int, list[Turn]]] = {}
-        for turn in sorted((t for t in turns if t.decoder == decoder and not t.failed), key=lambda t: t.key):
-            rows.setdefault(turn.question_id, {}).setdefault(turn.choice, []).append(turn)
-        lines = []
-        for question_id, choices in rows.items():
-            asked = run["question_turns"][str(question_id)]
-            if len(choices) < run["config"]["num_choices"] or any(len(c) < asked for c in choices.values()):
-                continue
-            name = model_id(run, decoder)
-            row = {
+        name = model_id(run, decoder)
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in answer_rows(run, turns, decoder, name)]
+        write_atomically(folder / "answers" / f"{name}.jsonl", "".join(lines))
+
+
+def answer_rows(run: dict, turns: Iterable[Turn], decoder: str, name: str) -> list[dict]:
+    """One decoder's answers in FastChat's format, as those of model `name`, by question_id.
+
+    A question counts when every one of its turns was finished: a failed turn is never written as an answer.
+    """
+    by_question: dict[int, dict[int, list[Turn]]] = {}
+    for turn in sorted((t for t in turns if t.decoder == decoder and not t.failed), key=lambda t: t.key):
+        by_question.setdefault(turn.question_id, {}).setdefault(turn.choice, []).append(turn)
+    rows = []
+    for question_id, choices in by_question.items():
+        asked = run["question_turns"][str(question_id)]
+        if len(choices) < run["config"]["num_choices"] or any(len(c) < asked for c in choices.values()):
+            continue
+        rows.append(
+            {
                 "question_id": question_id,
                 "answer_id": shortuuid.uuid(f"{run['start']}/{name}/{question_id}"),  # the same whenever derived again
                 "model_id": name,
                 "choices": [_choice(index, each) for index, each in choices.items()],
                 "tstamp": run["start_unix"],
             }
-            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-        write_atomically(folder / "answers" / f"{model_id(run, decoder)}.jsonl", "".join(lines))
+        )
+    return rows
 
 
 def _choice(index: int, turns: list[Turn]) -> dict:

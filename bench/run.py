@@ -4,7 +4,7 @@
     python -m bench.run --decoder greedy,static,dynamic             three decoders, compared
     python -m bench.run --decoder greedy,dynamic:nodes=16,dynamic   one decoder in two sizes
     python -m bench.run --model FasterDecoding/medusa-vicuna-7b-v1.3 --template vicuna_v1.1 \\
-        --questions question.jsonl --temperature 0 --decoder greedy,static,dynamic --out results/vicuna-7b
+        --questions mt_bench --temperature 0 --decoder greedy,static,dynamic --out results/vicuna-7b
 
 A run is a folder: run.json, turns.jsonl (one row a turn, the source of every number), and, made from these, answers/
 (FastChat's format), summary.csv and figures/. An interrupted run goes on with the same command and --out.
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from bench.config import RunConfig
 from bench.errors import UserError, exit_cleanly
+from bench.fetch import SETS
 from bench.loader import DTYPES
 from decoders import registry
 from decoders.accept import ACCEPTANCES
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         help=f"comma-separated: {names}; options behind colons, as in dynamic:nodes=16 (default: dynamic)",
     )  # fmt: skip
     flag("model", "demo, a folder, or a hub id (default: demo)")
-    flag("questions", "sample, or a .jsonl file in MT-Bench's format (default: sample)")
+    flag("questions", f"sample, {', '.join(SETS)}, or a .jsonl file in MT-Bench's format (default: sample)")
     flag("template", "a FastChat conversation name, or chat: the tokenizer's own (default)")
     made.add_argument("--temperature", default="auto", help="auto: MT-Bench's, by category (default); or a number")
     flag("acceptance", f"above temperature 0: {', '.join(ACCEPTANCES)} (default: lossless); at 0 always exact")
@@ -54,7 +55,10 @@ def parser() -> argparse.ArgumentParser:
     flag("num-choices", "answers to each question (default: 1)", type=int)
     flag("seed", "of all samples (default: 0)", type=int)
     flag("limit", "only the first so many questions", type=int)
+    flag("skip", "leave out the first so many questions (default: 0)", type=int)
     flag("device", "auto (default), cpu, cuda, cuda:N, mps, or balanced: one model over all GPUs")
+    flag("gpus", "with balanced: spread over the first so many GPUs (default: all)", type=int)
+    flag("max-gpu-memory", "with balanced: memory of each GPU for weights, such as 20GiB")
     flag("dtype", f"{', '.join(DTYPES)} (auto: the checkpoint's on an accelerator, float32 on the CPU)", choices=DTYPES)
     for bits in (8, 4):
         made.add_argument(f"--load-in-{bits}bit", action="store_true", help=f"quantise to {bits} bits (CUDA, bitsandbytes)")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from bench.chat import Chat, check_template
 from bench.config import RunConfig
 from bench.errors import UserError
-from bench.loader import Loaded, check_device, check_model_name, load
+from bench.loader import Loaded, check_device, check_model_name, gpu_memory, load
 from bench.questions import Question, load_questions
 from bench.records import RunFolder, Turn, environment, git_state
 from decoders.accept import Typical, fold, make_rule
@@ -147,7 +147,7 @@ def run(config: RunConfig, out: Path, command: list[str]) -> RunFolder:
     config.check()
     decoders = config.make_decoders()
     check_template(config.template)
-    questions = load_questions(config.questions, config.limit)
+    questions = load_questions(config.questions, config.limit, config.skip)
     check_model_name(config.model)
     check_device(config.device, config.load_in_8bit or config.load_in_4bit)
     now = datetime.now(timezone.utc)
@@ -163,7 +163,8 @@ def run(config: RunConfig, out: Path, command: list[str]) -> RunFolder:
     settled = asdict(config) | {"decoders": list(config.decoders), "questions_sha256": questions.sha256}
     folder = RunFolder.open(out, settled, **facts)
 
-    loaded = load(config.model, config.device, config.dtype, config.load_in_8bit, config.load_in_4bit)
+    memory = gpu_memory(config.gpus, config.max_gpu_memory) if config.device == "balanced" else None
+    loaded = load(config.model, config.device, config.dtype, config.load_in_8bit, config.load_in_4bit, memory)
     runner = Runner(config, loaded, Chat.of(loaded.tokenizer, config.template), decoders)
     model = {"name": loaded.name, "id": config.model, "revision": loaded.revision, "heads": loaded.model.num_heads}
     folder.update(model=model, environment=environment(loaded.model.device, loaded.model.dtype))

@@ -1,1 +1,6 @@
-"""MT-Bench's own conventions: answer scripts, judging, results."""
+"""MT-Bench's own conventions: FastChat's folder layout, answer scripts, judge and result tables.
+
+python -m llm_judge.gen_model_answer_medusa_dynamic --model-path demo --bench-name sample
+python -m llm_judge.gen_judgment --bench-name sample --judge-model gpt-4
+python -m llm_judge.show_result --bench-name sample
+"""

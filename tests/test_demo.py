@@ -8,9 +8,10 @@ from safetensors import safe_open
 
 from bench import metrics
 from bench.chat import Chat
+from bench.config import RunConfig
 from bench.loader import load
 from bench.questions import load_questions
-from bench.runner import Job, RunConfig, Runner
+from bench.runner import Job, Runner
 from tests.conftest import ROOT
 
 DEMO = ROOT / "bench" / "demo"

@@ -1,0 +1,155 @@
+"""One judge behind an OpenAI-compatible endpoint: a prompt in, a reply and its cost out.
+
+Retries are tenacity's and the client's own are switched off: theirs end at the HTTP status, while a reply that is no JSON or
+has no choice in it must be asked for again as well; and a wait must end when the user interrupts.
+"""
+
+import os
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from threading import Event
+from time import time
+from urllib.parse import urlsplit
+
+import openai
+from openai.types.chat import ChatCompletion
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity.stop import stop_when_event_set
+
+from bench.errors import UserError
+
+KEY = "OPENAI_API_KEY"
+LONGEST_WAIT_S = 600.0  # a server that asks for more is not waited for
+
+
+class CallFailed(Exception):
+    """One call that brought no reply; the others may."""
+
+
+class EndpointTrouble(CallFailed):
+    """A failure that is not the call's own and may pass: busy, broken, unreachable. It is tried again first."""
+
+    def __init__(self, what: str, after_s: float | None = None) -> None:
+        super().__init__(what)
+        self.after_s = after_s  # what the server asks for, if it does
+
+
+@dataclass(frozen=True)
+class Reply:
+    text: str
+    prompt_tokens: int  # 0 where the endpoint does not say
+    completion_tokens: int
+
+
+class JudgeClient:
+    """Thread-safe; `stop` ends all waiting."""
+
+    def __init__(
+        self,
+        model: str,
+        api_base: str | None = None,
+        *,
+        options: dict[str, object] | None = None,
+        timeout_s: float = 120.0,
+        tries: int = 8,
+        backoff_s: float = 1.0,
+    ) -> None:
+        """`options` go into every request, such as temperature. UserError where there is no key for the endpoint."""
+        self.model = model
+        self.options = options or {}
+        self.stop = Event()
+        self.backoff = wait_random_exponential(multiplier=backoff_s, max=60)
+        self.tries = tries
+        api_base = api_base or os.environ.get("OPENAI_BASE_URL") or None
+        if api_base and urlsplit(api_base).scheme not in ("http", "https"):
+            raise UserError(f"--api-base is {api_base!r}; expected a URL such as http://localhost:8000/v1")
+        key = os.environ.get(KEY)
+        if not key and not (api_base and urlsplit(api_base).hostname in ("localhost", "127.0.0.1", "::1")):
+            where = api_base or "OpenAI's endpoint"
+            raise UserError(f"no key for {where}: set {KEY} (any text where the endpoint asks for none)")
+        self.client = openai.OpenAI(api_key=key or "none", base_url=api_base, timeout=timeout_s, max_retries=0)
+        self.where = str(self.client.base_url)
+
+    def ask(self, system: str, user: str) -> Reply:
+        """UserError where no call can ever succeed, CallFailed where this one did not."""
+        retrying = Retrying(
+            retry=retry_if_exception_type(EndpointTrouble),
+            wait=self._wait,
+            stop=stop_after_attempt(self.tries) | stop_when_event_set(self.stop),
+            sleep=self.stop.wait,
+            reraise=True,
+        )
+        return retrying(self._ask_once, system, user)
+
+    def _wait(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.after_s if isinstance(error, EndpointTrouble) else None
+        return self.backoff(state) if asked is None else asked
+
+    def _ask_once(self, system: str, user: str) -> Reply:
+        if self.stop.is_set():
+            raise CallFailed("interrupted")
+        try:
+            completion = self.client.chat.completions.create(
+                model=self.model,
+                messages=[{"role": "system", "content": system}, {"role": "user", "content": user}],
+                n=1,
+                **self.options,
+            )
+        except openai.APIStatusError as error:
+            raise self._of_status(error) from error
+        except openai.APITimeoutError as error:
+            raise EndpointTrouble(f"no reply within {self.client.timeout} s") from error
+        except openai.APIConnectionError as error:
+            raise EndpointTrouble(f"{self.where} cannot be reached ({error.__cause__ or error})") from error
+        except (openai.APIResponseValidationError, ValueError) as error:
+            raise EndpointTrouble(f"the reply is not JSON ({error})") from error
+        return _reply(completion)
+
+    def _of_status(self, error: openai.APIStatusError) -> Exception:
+        status, said = error.status_code, " ".join(str(error.message).split())[:300]
+        if said == f"Error code: {status}":  # an endpoint that does not put its reason where OpenAI does
+            said = f"{said}, {' '.join(error.response.text.split())[:200]}"
+        if status in (401, 403):
+            return UserError(f"{self.where} refuses the key ({said}); set {KEY} to one that it takes")
+        if status == 404:
+            return UserError(
+                f"{self.where} does not know the judge {self.model!r} ({said}); "
+                "--judge-model takes a model of the endpoint, --api-base its URL up to and with /v1"
+            )
+        if error.code == "insufficient_quota":
+            return UserError(f"the account of {KEY} has no quota left ({said}); every judgment so far is kept")
+        if status in (408, 409, 429) or status >= 500:
+            after_s = _retry_after(error)
+            if after_s is not None and after_s > LONGEST_WAIT_S:
+                return CallFailed(f"{said}; the server asks to come back after {after_s:.0f} s")
+            return EndpointTrouble(said, after_s)
+        return CallFailed(said)
+
+
+def _retry_after(error: openai.APIStatusError) -> float | None:
+    """Seconds that the server asks to wait: a number or a date."""
+    given = error.response.headers.get("retry-after")
+    if given is None:
+        return None
+    try:
+        return max(0.0, float(given))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(given).timestamp() - time())
+    except ValueError:
+        return None
+
+
+def _reply(completion: ChatCompletion) -> Reply:
+    """A refusal is a reply without a grade; nothing at all is none."""
+    try:
+        message = completion.choices[0].message
+        text = message.content if message.content is not None else getattr(message, "refusal", None)
+    except (AttributeError, IndexError, TypeError) as error:
+        raise EndpointTrouble(f"the reply has no message in it ({str(completion)[:200]})") from error
+    if not isinstance(text, str):
+        raise EndpointTrouble(f"the reply's message has no text ({str(message)[:200]})")
+    usage = completion.usage
+    return Reply(text, getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0)
