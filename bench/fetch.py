@@ -74,6 +74,15 @@ SETS: dict[str, dict[str, Remote]] = {
         REFERENCE: _REFERENCE,  # its questions 81 to 160 are MT-Bench's
         PROMPTS: _PROMPTS,
     },
+    "vicuna_bench": {
+        QUESTIONS: Remote(
+            "lm-sys/FastChat",
+            "589532dcfa83700f950b9aa3983416c543afabc0",
+            "fastchat/llm_judge/data/vicuna_bench/question.jsonl",
+            "c248c5c98ba45bb0c2aadae2f270e643bd32679c6c306a3b2a503ac4254cdaa5",
+        ),
+        PROMPTS: _PROMPTS,
+    },
 }  # fmt: skip
 
 

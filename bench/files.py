@@ -21,10 +21,14 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def json_line(row: dict) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
 def append_synced(path: Path, row: dict) -> None:
     """Put one row on disk, whole, before returning. The file must not end within a line."""
     with path.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(row, ensure_ascii=False) + "\n")
+        out.write(json_line(row))
         out.flush()
         os.fsync(out.fileno())
 

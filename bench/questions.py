@@ -1,6 +1,6 @@
 """Question sets in MT-Bench's format: one JSON object a line with question_id, category, turns [and reference].
 
-A set is `sample` (shipped), one of those that `bench.fetch` knows (mt_bench, spec_bench), or any file in that format.
+A set is `sample` (shipped), one of those that `bench.fetch` knows, or any file in that format.
 """
 
 import hashlib

@@ -5,7 +5,6 @@
 """
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 import torch
 
 from bench.errors import UserError
-from bench.files import write_atomically
+from bench.files import append_synced, json_line, write_atomically
 
 SCHEMA_VERSION = 1
 Key = tuple[int, str, int, int]
@@ -51,10 +50,6 @@ class Turn:
     @property
     def failed(self) -> bool:
         return self.finish_reason == "error"
-
-
-def _row(turn: Turn) -> str:
-    return json.dumps(asdict(turn), ensure_ascii=False) + "\n"
 
 
 def read_turns(path: Path) -> tuple[list[Turn], list[str]]:
@@ -110,7 +105,7 @@ class RunFolder:
                 for warning in warnings:
                     print(f"warning: {warning}", file=sys.stderr)
                 turns = [turn for turn in turns if not turn.failed]  # failed turns are tried again
-                write_atomically(turns_file, "".join(map(_row, turns)))
+                write_atomically(turns_file, "".join(json_line(asdict(turn)) for turn in turns))
             elif path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise UserError(f"{path} exists and is not a run's folder; give another --out")
             path.mkdir(parents=True, exist_ok=True)
@@ -122,10 +117,7 @@ class RunFolder:
 
     def append(self, turn: Turn) -> None:
         """Put a turn on disk, whole and synced, before returning."""
-        with (self.path / "turns.jsonl").open("a", encoding="utf-8") as out:
-            out.write(_row(turn))
-            out.flush()
-            os.fsync(out.fileno())
+        append_synced(self.path / "turns.jsonl", asdict(turn))
         self.turns[turn.key] = turn
 
     def update(self, **facts: object) -> None:

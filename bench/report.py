@@ -4,7 +4,6 @@ python -m bench.report results/<run>
 """
 
 import argparse
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from rich.table import Table
 
 from bench import metrics
 from bench.errors import UserError, exit_cleanly
-from bench.files import safe_name, write_atomically
+from bench.files import json_line, safe_name, write_atomically
 from bench.records import Turn, read_run, read_turns
 
 matplotlib.use("Agg")
@@ -54,7 +53,7 @@ def write_answers(folder: Path, run: dict, turns: list[Turn]) -> None:
     (folder / "answers").mkdir(exist_ok=True)
     for decoder in run["config"]["decoders"]:
         name = model_id(run, decoder)
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in answer_rows(run, turns, decoder, name)]
+        lines = map(json_line, answer_rows(run, turns, decoder, name))
         write_atomically(folder / "answers" / f"{name}.jsonl", "".join(lines))
 
 

@@ -5,7 +5,6 @@ temperature 0, a static tree for the dynamic decoder) may be given with upstream
 """
 
 import argparse
-import json
 import shlex
 import sys
 from dataclasses import fields
@@ -15,7 +14,7 @@ from pathlib import Path
 from bench.config import RunConfig
 from bench.errors import UserError, exit_cleanly
 from bench.fetch import SETS
-from bench.files import read_rows, safe_name, write_atomically
+from bench.files import json_line, read_rows, safe_name, write_atomically
 from bench.loader import DTYPES
 from bench.questions import SAMPLE, question_file
 from bench.records import read_run, read_turns
@@ -202,7 +201,7 @@ def merge_answers(path: Path, rows: list[dict], name: str) -> None:
         merged[row["question_id"]] = row
     merged |= {row["question_id"]: row for row in rows}
     if merged:
-        write_atomically(path, "".join(json.dumps(merged[key], ensure_ascii=False) + "\n" for key in sorted(merged)))
+        write_atomically(path, "".join(json_line(merged[key]) for key in sorted(merged)))
 
 
 def answer(decoder: str, doc: str, module: str) -> int:

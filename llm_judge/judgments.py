@@ -4,7 +4,6 @@ A row is on disk before the next is begun. A pairwise row needs two calls; until
 waits in `<file>.games`, so that it is not asked again after a crash either.
 """
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 
 from bench.errors import UserError
-from bench.files import append_synced, read_rows, write_atomically
+from bench.files import append_synced, json_line, read_rows, write_atomically
 from llm_judge.judging import Match
 
 # FastChat records a call that failed as this text with a score of -1; it is no judgment.
@@ -142,4 +141,4 @@ class Ledger:
         """Write the file again where it holds anything but these rows; a row is appended to a whole line only."""
         content = path.read_bytes() if path.exists() else b""
         if content and (not content.endswith(b"\n") or len(content.split(b"\n")) - 1 != len(rows)):
-            write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            write_atomically(path, "".join(map(json_line, rows)))

@@ -8,7 +8,7 @@
 <data> is --data-dir; without it `llm_judge/data` where the current folder has an llm_judge in it, and `data` elsewhere. So
 the scripts find the same files from a checkout's root (`python -m llm_judge...`) and from inside llm_judge/.
 
-A bench is the shipped `sample`, a published set that is fetched (mt_bench, spec_bench), or any folder in this layout that
+A bench is the shipped `sample`, a published set that `bench.fetch` knows, or any folder in this layout that
 has a question.jsonl. Questions and references of the first two are copied into the folder, where FastChat's tools look.
 """
 
@@ -28,7 +28,9 @@ OWN_PROMPTS = Path(__file__).parent / "data" / "judge_prompts.jsonl"
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bench-name", default="mt_bench", help="mt_bench (default), spec_bench, sample, or a folder in data")
+    parser.add_argument(
+        "--bench-name", default="mt_bench", help=f"{', '.join(SETS)}, {SAMPLE}, or a folder in data (default: mt_bench)"
+    )
     parser.add_argument("--data-dir", type=Path, help="default: llm_judge/data from a checkout's root, elsewhere data")
 
 
@@ -95,7 +97,7 @@ class Bench:
             names = (QUESTIONS, "reference_answer/reference.jsonl")
             return {name: partial(SAMPLE_FOLDER.joinpath, name) for name in names}
         if self.name in SETS:
-            return {name: partial(fetched, self.name, name) for name in (QUESTIONS, REFERENCE)}
+            return {name: partial(fetched, self.name, name) for name in (QUESTIONS, REFERENCE) if name in SETS[self.name]}
         return {}
 
     def prompt_file(self) -> Path:
