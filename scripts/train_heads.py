@@ -99,8 +99,8 @@ def batches(examples: list[Example], batch_tokens: int, seed: int) -> Iterator[l
             yield groups[at]
 
 
-def heads_loss(loaded: Loaded, heads: MedusaHeads, group: list[Example]) -> torch.Tensor:
-    """Mean cross-entropy [heads] over the answers' positions of one batch."""
+def heads_loss(loaded: Loaded, heads: MedusaHeads, group: list[Example], autocast: bool = False) -> torch.Tensor:
+    """Mean cross-entropy [heads] over the answers' positions of one batch; with `autocast` in bfloat16 products."""
     device = loaded.model.device
     longest = max(len(ids) for ids, _ in group) + len(heads)  # so that every head has a (maybe absent) target everywhere
     ids = torch.zeros(len(group), longest, dtype=torch.long)
@@ -109,15 +109,17 @@ def heads_loss(loaded: Loaded, heads: MedusaHeads, group: list[Example]) -> torc
         ids[row, : len(tokens)] = torch.tensor(tokens)
         answer[row, start : len(tokens)] = True
     ids, answer = ids.to(device), answer.to(device)
-    with torch.no_grad():
+    bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
+    with bfloat16:
         hidden = loaded.model.hidden_rows(ids)  # [batch, length, hidden]; right padding is never looked at
     losses = []
     width = longest - len(heads) - 1
     used = answer[:, 1 : 1 + width]  # a row is used where the root that follows it is in the answer
-    logits = heads(hidden[:, :width][used].float())  # [heads, rows, vocab]
+    with bfloat16:
+        logits = heads(hidden[:, :width][used].float())  # [heads, rows, vocab]
     for k in range(len(heads)):
         target = ids[:, k + 2 : k + 2 + width].masked_fill(~answer[:, k + 2 : k + 2 + width], -100)[used]
-        losses.append(F.cross_entropy(logits[k], target, ignore_index=-100))
+        losses.append(F.cross_entropy(logits[k].float(), target, ignore_index=-100))
     return torch.stack(losses)
 
 
@@ -211,7 +213,7 @@ def main() -> None:
     bar = tqdm(total=int(total), initial=seen, unit="tok", unit_scale=True, desc="heads")
     while seen < total:
         group = next(source)
-        losses = heads_loss(loaded, heads, group)
+        losses = heads_loss(loaded, heads, group, autocast=True)
         (losses.nan_to_num() * weight).sum().backward()
         for each in optimizer.param_groups:
             each["lr"] = args.lr * learning_rate(seen, total, warmup=20 * args.batch_tokens)
