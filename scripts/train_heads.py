@@ -59,7 +59,7 @@ def distil(
     prompts = sorted((ids[:start] for ids, start in examples), key=len)
     bar = tqdm(total=len(prompts), initial=len(done), desc="own answers", unit="answer")
     with cache.open("a") as out:
-        for number in range(len(done) // batch, math.ceil(len(prompts) / batch)):
+        for number in range(math.ceil(len(done) / batch), math.ceil(len(prompts) / batch)):
             torch.manual_seed(seed + number)
             group = prompts[number * batch : (number + 1) * batch]
             width = max(map(len, group))
