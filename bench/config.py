@@ -1,8 +1,12 @@
 """What decides a run: one frozen configuration, checked before anything is loaded."""
 
+import json
+import math
 from dataclasses import dataclass
+from hashlib import sha256
 
 from bench.errors import UserError
+from bench.files import safe_name
 from decoders import registry
 from decoders.accept import ACCEPTANCES, Typical
 from decoders.base import Decoder
@@ -47,16 +51,26 @@ class RunConfig:
             made = [registry.make(spec, shared) for spec in self.decoders]
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
-        taken = set().union(*map(registry.option_names, self.decoders))
+        names = [safe_name(spec) for spec in self.decoders]
+        if len(set(names)) < len(names) or max(map(len, names)) > 150:
+            raise UserError(
+                f"{', '.join(self.decoders)} would share an answer file, or its name is too long; rename a tree's file"
+            )
+        taken = set().union(*(registry.open_options(spec) for spec in self.decoders))
         for name in shared:
             if name not in taken:
                 raise UserError(f"--{name} has no effect on {', '.join(self.decoders)}; leave it out")
         return made
 
+    def tree_digests(self, decoders: list[Decoder]) -> dict[str, str]:
+        """sha256 of the rank paths of every decoder that names a tree: a file may change under its name."""
+        paths = {spec: getattr(decoder, "paths", None) for spec, decoder in zip(self.decoders, decoders, strict=True)}
+        return {spec: sha256(json.dumps(each).encode()).hexdigest() for spec, each in paths.items() if each is not None}
+
     def check(self) -> None:
         """UserError for what is wrong with the numbers."""
-        if self.temperature is not None and not self.temperature >= 0:
-            raise UserError(f"--temperature is {self.temperature}; expected auto or a number >= 0")
+        if self.temperature is not None and not (self.temperature == 0 or 1e-3 <= self.temperature < math.inf):
+            raise UserError(f"--temperature is {self.temperature}; expected auto, 0, or a number from 0.001 on")
         if self.acceptance not in ACCEPTANCES:
             raise UserError(f"--acceptance is {self.acceptance!r}; expected {', '.join(ACCEPTANCES)}")
         if not 0 < self.top_p <= 1:
@@ -71,6 +85,10 @@ class RunConfig:
         for name in ("gpus", "max_gpu_memory"):
             if getattr(self, name) is not None and self.device != "balanced":
                 raise UserError(f"--{name.replace('_', '-')} has no effect on device {self.device!r}; it needs balanced")
+        if not (0 < self.posterior_threshold <= 1 and 0 < self.posterior_alpha < math.inf):
+            raise UserError("--posterior-threshold must be above 0 and at most 1, and --posterior-alpha above 0")
+        if self.temperature == 0 and (self.top_p < 1 or self.typical != Typical()):
+            raise UserError("--top-p, --posterior-threshold and --posterior-alpha have no effect at temperature 0")
         if self.top_p < 1 and self.acceptance == "typical":
             raise UserError("--top-p has no effect on typical acceptance; use lossless or typical-sampled, or leave it out")
         if self.acceptance == "lossless" and self.typical != Typical():

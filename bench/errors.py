@@ -15,6 +15,9 @@ def exit_cleanly(command: Callable[[], int | None]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:  # the reader of our output went away (`| head`)
         sys.stderr.close()
         sys.exit(1)

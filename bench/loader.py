@@ -13,12 +13,12 @@ import json
 import pickle
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 
 import torch
 from accelerate.utils import convert_file_size_to_int
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -44,7 +44,7 @@ class Loaded:
     model: Model
     tokenizer: PreTrainedTokenizerBase
     name: str  # short, for file names and tables
-    revision: str | None  # commit of a hub model
+    identity: str  # of its files: commit of a hub model, digest of a folder
     eos: frozenset[int]  # token ids that end an answer
 
 
@@ -87,8 +87,22 @@ def load(
         raise UserError(f"{name!r} cannot be used: {error}") from error
     eos = lm.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
-    revision = getattr(lm.config, "_commit_hash", None)
-    return Loaded(model, tokenizer, Path(name.rstrip("/")).name, revision, frozenset(ends))
+    identity = getattr(lm.config, "_commit_hash", None) or _digest({Path(where), Path(base)})
+    return Loaded(model, tokenizer, Path(name).resolve().name, identity, frozenset(ends))
+
+
+def _digest(folders: set[Path], sample: int = 1 << 20) -> str:
+    """A digest that changes with any file of the folders: names, sizes, and the first and last MiB of each."""
+    digest = sha256()
+    for folder in sorted(folders):
+        for path in sorted(path for path in folder.iterdir() if path.is_file()):
+            size = path.stat().st_size
+            with path.open("rb") as content:
+                ends = content.read(sample)
+                content.seek(max(0, size - sample))
+                ends += content.read(sample)
+            digest.update(f"{path.name} {size} {sha256(ends).hexdigest()}\n".encode())
+    return digest.hexdigest()
 
 
 def check_device(device: str, quantised: bool = False) -> str:
@@ -99,6 +113,7 @@ def check_device(device: str, quantised: bool = False) -> str:
     if device != "balanced":
         try:
             kind = torch.device(device).type
+            device = "cpu" if kind == "cpu" else device
         except RuntimeError:
             raise UserError(f"unknown device {device!r}; expected auto, balanced, cpu, cuda, cuda:N or mps") from None
     else:
@@ -151,6 +166,8 @@ def _load_lm(base: str, device: str, dtype: str, load_in_8bit: bool, load_in_4bi
 def _base_of(where: str, config: dict) -> str:
     """The base model's folder or hub id; a relative path counts from the heads' folder."""
     base = config["base_model_name_or_path"]
+    if not isinstance(base, str) or not base:
+        raise UserError(f"config.json of {where!r} names no base model: base_model_name_or_path is {base!r}")
     beside = Path(where) / base
     if beside.is_dir():
         return str(beside)
@@ -170,8 +187,8 @@ def _read_heads(where: str, medusa1: bool, unexpected: set[str]) -> dict[str, Te
     if found.endswith(".safetensors"):
         return load_file(found)
     tensors = torch.load(found, map_location="cpu", weights_only=True)
-    if not isinstance(tensors, dict) or not all(isinstance(each, Tensor) for each in tensors.values()):
-        raise UserError(f"{found} holds a {type(tensors).__name__}, not named tensors")
+    if not isinstance(tensors, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()):
+        raise UserError(f"{found} holds a {type(tensors).__name__}, not a dictionary of named tensors")
     return tensors
 
 
@@ -212,7 +229,10 @@ def _read_json(where: str, filename: str, required: bool = False) -> dict:
         if required:
             raise UserError(f"no model at {where!r}: expected {DEMO!r}, a folder with {filename}, or a hub id in reach")
         return {}
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}; expected an object")
+    return content
 
 
 def check_model_name(name: str) -> None:
@@ -223,9 +243,10 @@ def check_model_name(name: str) -> None:
     if folder.is_file():
         raise UserError(f"model {name!r} is a file; expected {DEMO!r}, a folder or a hub id")
     if folder.is_dir():
-        config = _read_json(name, "config.json", required=True)
-        if "base_model_name_or_path" not in config:
-            _check_weights_exist(name)
+        with _readable_errors(name):
+            config = _read_json(name, "config.json", required=True)
+            if "base_model_name_or_path" not in config:
+                _check_weights_exist(name)
         return
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"model folder {name!r} does not exist")
@@ -250,8 +271,10 @@ def _readable_errors(name: str):
         raise UserError(f"a file of {name!r} is damaged: {_line(error)}") from error
     except ImportError as error:
         raise UserError(f"{name!r} needs a package that is not installed: {_line(error)}") from error
-    except (OSError, ValueError, KeyError, RuntimeError, HfHubHTTPError, HFValidationError) as error:
-        raise UserError(f"model {name!r} cannot be loaded: {_line(error)}") from error
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"model {name!r} cannot be loaded: {type(error).__name__}: {_line(error)}") from error
     finally:
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -60,17 +60,19 @@ def wall_clock_ratio(turns: pd.DataFrame, decoder: str, baseline: str = BASELINE
     return _ratio(tokens_per_second(ours), tokens_per_second(theirs))
 
 
-def equal_to_baseline(turns: pd.DataFrame, decoder: str, baseline: str = BASELINE) -> tuple[int, int]:
+def equal_to_baseline(turns: pd.DataFrame, decoder: str, asked: Mapping[int, int], baseline: str = BASELINE) -> tuple[int, int]:
     """(answers with the same tokens as the baseline's in every turn, answers that both finished).
 
-    An answer is one choice of one question with all its turns.
+    An answer is one choice of one question with all its turns; `asked` says how many a question has.
     """
     ours, theirs = paired(turns, decoder, baseline)
     if ours.empty:
         return 0, 0
     same = pd.Series([a == b for a, b in zip(ours.token_ids, theirs.token_ids, strict=True)], index=ours.index)
-    by_answer = same.groupby(level=["question_id", "choice"]).all()
-    return int(by_answer.sum()), len(by_answer)
+    by_answer = same.groupby(level=["question_id", "choice"])
+    wanted = [asked[question_id] for question_id, _ in by_answer.size().index]
+    whole = by_answer.all()[by_answer.size() == wanted]
+    return int(whole.sum()), len(whole)
 
 
 def accept_length_histogram(turns: pd.DataFrame) -> pd.Series:
@@ -81,12 +83,12 @@ def accept_length_histogram(turns: pd.DataFrame) -> pd.Series:
     return lengths.value_counts(normalize=True).reindex(range(1, lengths.max() + 1), fill_value=0.0)
 
 
-def summary(turns: pd.DataFrame, decoders: Iterable[str]) -> pd.DataFrame:
-    """The headline: one row a decoder. Ratios are NaN where no baseline ran."""
+def summary(turns: pd.DataFrame, decoders: Iterable[str], asked: Mapping[int, int]) -> pd.DataFrame:
+    """The headline: one row a decoder. Ratios are NaN where no baseline ran. `asked`: turns of each question."""
     rows = []
     for decoder in decoders:
         own = turns[turns.decoder == decoder]
-        same, compared = equal_to_baseline(turns, decoder)
+        same, compared = equal_to_baseline(turns, decoder, asked)
         rows.append(
             {
                 "decoder": decoder,

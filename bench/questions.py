@@ -89,8 +89,14 @@ def _parse(line: bytes, where: str) -> Question:
     category = row.get("category")
     if not isinstance(category, str) or not category:
         raise UserError(f"{where}: category must be a non-empty text, found {category!r}")
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeError as error:
+        raise UserError(f"{where} holds text that is not Unicode ({error.reason})") from error
     turns, reference = row.get("turns"), row.get("reference") or ()
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, str) and turn.strip() for turn in turns):
         raise UserError(f"{where}: turns must be a non-empty list of non-empty texts, found {str(turns)[:80]}")
+    if not isinstance(reference, (str, list, tuple)):
+        raise UserError(f"{where}: reference must be a text or a list of texts, found {reference!r}")
     reference = (reference,) if isinstance(reference, str) else tuple(map(str, reference))
     return Question(row["question_id"], category, tuple(turns), reference)

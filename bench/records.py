@@ -53,76 +53,129 @@ class Turn:
 
 
 def read_turns(path: Path) -> tuple[list[Turn], list[str]]:
-    """The turns of a file, the last row for each key, and warnings about lines that are not whole rows."""
+    """The turns of a file, the last row for each key, and a warning if its last line is torn, which is left out.
+
+    UserError names any other line that is not a turn: it is not a crash that made it, and nothing here would mend it.
+    """
     turns: dict[Key, Turn] = {}
     warnings = []
-    names = {field.name for field in fields(Turn)}
-    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    try:
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     for number, line in enumerate(lines, start=1):
         if not line:
             continue
         try:
-            row = json.loads(line)
-            turn = Turn(**{name: row[name] for name in names})
-            if sum(turn.accept_lengths) != len(turn.token_ids) or len(turn.nodes) != len(turn.accept_lengths):
-                raise ValueError("accept_lengths do not add up to the tokens")
+            turn = _turn(json.loads(line))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            torn = number == len(lines)  # a row is followed by a newline once it is whole
-            warnings.append(f"{path}, line {number}: {'torn, ' if torn else ''}left out ({type(error).__name__}: {error})")
-            continue
+            where = f"{path}, line {number}"
+            if number == len(lines):  # a whole row is followed by a newline
+                warnings.append(f"{where} is torn and left out")
+                continue
+            what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"{where} is not a turn of this version ({what}); repair or remove the line") from error
         turns[turn.key] = turn
     return list(turns.values()), warnings
 
 
-class RunFolder:
-    """The folder of one run: refuses another configuration, appends turns, knows what is done."""
+_KINDS = {int: int, list[int]: int, str: str, float: (int, float), str | None: (str, type(None))}
 
-    def __init__(self, path: Path, run: dict, turns: list[Turn]) -> None:
+
+def _turn(row: dict) -> Turn:
+    """A turn from a row; KeyError, TypeError or ValueError where a field is missing or not what it must be."""
+    for field in fields(Turn):
+        value = row[field.name]
+        members, kind = value if field.type == list[int] else [value], _KINDS[field.type]
+        if not isinstance(members, list) or not all(isinstance(each, kind) and not isinstance(each, bool) for each in members):
+            raise TypeError(f"{field.name} is {str(value)[:40]!r}, expected {field.type}")
+    turn = Turn(**{field.name: row[field.name] for field in fields(Turn)})
+    if sum(turn.accept_lengths) != len(turn.token_ids) or len(turn.nodes) != len(turn.accept_lengths):
+        raise ValueError("accept_lengths do not add up to the tokens")
+    return turn
+
+
+class RunFolder:
+    """The folder of one run: refuses another configuration, appends turns, knows what is done.
+
+    No file is written before `begin`, so that a run which cannot start leaves a finished one as it was.
+    """
+
+    def __init__(self, path: Path, run: dict, turns: list[Turn], resumed: bool) -> None:
         self.path = path
         self.run = run
         self.turns = {turn.key: turn for turn in turns}
+        self.resumed = resumed
 
     @classmethod
-    def open(cls, path: Path, config: dict, **facts: object) -> "RunFolder":
-        """Begin a run in `path`, or go on with the one that is there if its configuration is the same.
+    def open(cls, path: Path, config: dict) -> "RunFolder":
+        """A new run in `path`, or the one that is there if its configuration is the same.
 
-        `facts` are the further fields of run.json; "start" is kept from the beginning. UserError where the folder
-        holds something else, with the differences.
+        UserError where the folder holds something else, with the differences.
         """
-        run = {"schema_version": SCHEMA_VERSION, "config": config, **facts}
-        run_file, turns_file = path / "run.json", path / "turns.jsonl"
-        turns: list[Turn] = []
-        try:
-            if run_file.exists():
-                before = read_run(path)
-                turns, warnings = read_turns(turns_file)
-                if turns and (differences := list(_differences(before["config"], json.loads(json.dumps(config))))):
-                    raise UserError(
-                        f"{path} holds a run of another configuration ({'; '.join(differences)}); "
-                        "give another --out, or the same options to resume it"
-                    )
-                run["start"] = before["start"]
-                for warning in warnings:
-                    print(f"warning: {warning}", file=sys.stderr)
-                turns = [turn for turn in turns if not turn.failed]  # failed turns are tried again
-                write_atomically(turns_file, "".join(json_line(asdict(turn)) for turn in turns))
-            elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        config = json.loads(json.dumps(config))  # as it will be read back
+        if not (path / "run.json").exists():
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
                 raise UserError(f"{path} exists and is not a run's folder; give another --out")
-            path.mkdir(parents=True, exist_ok=True)
-            folder = cls(path, run, turns)
-            folder.update()
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"{path} cannot be made: {error.strerror}; give another --out") from error
+            return cls(path, {"schema_version": SCHEMA_VERSION, "config": config}, [], resumed=False)
+        run = read_run(path)
+        turns_file = path / "turns.jsonl"
+        if not turns_file.exists() or not turns_file.stat().st_size:
+            return cls(path, {"schema_version": SCHEMA_VERSION, "config": config}, [], resumed=False)
+        _refuse_differences(path, "configuration", run["config"], config)
+        turns, warnings = read_turns(turns_file)
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        return cls(path, run, [turn for turn in turns if not turn.failed], resumed=True)  # failed turns are tried again
+
+    def begin(self, keys: set[Key], model: dict, session: dict[str, object], **facts: object) -> None:
+        """Get ready to append the turns `keys` that are missing.
+
+        `session` (command, git, environment, start) is recorded for every sitting that has something to do; the first one's
+        fields also stand at the top. UserError where the folder's turns are not this run's, or of another model.
+        """
+        if strange := self.turns.keys() - keys:
+            raise UserError(f"{self.path / 'turns.jsonl'} has turns that this run does not have, such as {min(strange)}")
+        if self.resumed:
+            _refuse_differences(self.path, "model", self.run["model"], json.loads(json.dumps(model)))
+            if not keys - self.turns.keys():
+                return
+            before = self.run["environment"]
+            if changed := list(_differences(before, json.loads(json.dumps(session["environment"])))):
+                print(
+                    f"warning: this run was begun elsewhere ({'; '.join(changed)}); its times do not compare", file=sys.stderr
+                )
+        else:
+            self.run |= {**facts, "model": model, **session, "sessions": []}
+        self.run["sessions"].append(session)
+        self.run["end"] = None
+        try:
+            self._write_run()
+            rows = "".join(json_line(asdict(turn)) for turn in self.turns.values())
+            write_atomically(self.path / "turns.jsonl", rows)
         except OSError as error:
-            raise UserError(f"{path} cannot be written: {error.strerror}; give another --out") from error
-        return folder
+            raise UserError(f"{self.path} cannot be written: {error.strerror}; give another --out") from error
 
     def append(self, turn: Turn) -> None:
         """Put a turn on disk, whole and synced, before returning."""
-        append_synced(self.path / "turns.jsonl", asdict(turn))
+        try:
+            append_synced(self.path / "turns.jsonl", asdict(turn))
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written: {error.strerror}; every turn before this one is kept, and the same command "
+                "goes on from there"
+            ) from error
         self.turns[turn.key] = turn
 
-    def update(self, **facts: object) -> None:
-        """Set fields of run.json."""
-        self.run |= facts
+    def end(self, now: str) -> None:
+        self.run["end"] = now
+        self._write_run()
+
+    def _write_run(self) -> None:
         write_atomically(self.path / "run.json", json.dumps(self.run, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -131,14 +184,29 @@ def read_run(path: Path) -> dict:
     run_file = path / "run.json"
     try:
         run = json.loads(run_file.read_text(encoding="utf-8"))
-        found = run["schema_version"]
+        if run["schema_version"] != SCHEMA_VERSION:
+            raise UserError(f"{run_file} has schema version {run['schema_version']}; this version reads {SCHEMA_VERSION}")
+        shape = {"config": dict, "model": dict, "environment": dict, "question_turns": dict, "sessions": list, "start": str}
+        for name, kind in shape.items():
+            if not isinstance(run[name], kind):
+                raise TypeError(f"{name} is {str(run[name])[:40]!r}")
+        if not isinstance(run["config"]["decoders"], list) or not isinstance(run["start_unix"], float):
+            raise TypeError("its decoders or its start are not what they must be")
     except FileNotFoundError:
         raise UserError(f"{path} is not a run's folder: it has no run.json") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise UserError(f"{run_file} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{run_file} is damaged ({error}); restore it, or give another --out") from error
-    if found != SCHEMA_VERSION:
-        raise UserError(f"{run_file} has schema version {found}; this version reads {SCHEMA_VERSION}")
     return run
+
+
+def _refuse_differences(path: Path, what: str, before: dict, now: dict) -> None:
+    if differences := list(_differences(before, now)):
+        raise UserError(
+            f"{path} holds a run of another {what} ({'; '.join(differences)}); "
+            "give another --out, or the same options to resume it"
+        )
 
 
 def _differences(before: dict, now: dict) -> Iterable[str]:

@@ -4,6 +4,7 @@ python -m bench.report results/<run>
 """
 
 import argparse
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,20 +27,39 @@ COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F
 
 
 def derive(folder: Path) -> pd.DataFrame:
-    """Write summary.csv, figures/ and answers/ of a run; returns the summary. UserError where it has no turn."""
+    """Write summary.csv, figures/ and answers/ of a run; returns the summary.
+
+    Says on stderr which decoders have turns that failed or are missing. UserError where no turn is finished.
+    """
     run = read_run(folder)
     turns, warnings = read_turns(folder / "turns.jsonl")
-    console = Console(stderr=True)
-    for warning in warnings:
-        console.print(f"warning: {warning}", markup=False)
     frame = metrics.frame(turns)
     if frame.empty:
-        raise UserError(f"{folder} has no finished turn yet")
+        failures = [turn.error for turn in turns if turn.failed]
+        raise UserError(
+            f"{folder} has no finished turn" + (f"; {len(failures)} failed, first: {failures[0]}" if failures else "")
+        )
     decoders = [each for each in run["config"]["decoders"] if (frame.decoder == each).any()]
-    table = metrics.summary(frame, decoders)
-    table.to_csv(folder / "summary.csv", index=False)
-    write_answers(folder, run, turns)
-    draw_figures(folder / "figures", frame, decoders)
+    asked = {int(question_id): turns for question_id, turns in run["question_turns"].items()}
+    if strange := set(frame.question_id) - asked.keys():
+        raise UserError(f"{folder / 'turns.jsonl'} has turns of question {min(strange)}, which this run does not ask")
+    table = metrics.summary(frame, decoders, asked)
+    wanted = sum(asked.values()) * run["config"]["num_choices"]
+    for decoder in run["config"]["decoders"]:
+        finished = int((frame.decoder == decoder).sum())
+        if finished < wanted:
+            warnings.append(f"{decoder}: {finished} of {wanted} turns are finished; the others are in no number")
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    try:
+        table.to_csv(folder / "summary.csv", index=False)
+        write_answers(folder, run, turns)
+        draw_figures(folder / "figures", frame, decoders)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or folder} cannot be written: {error.strerror}; the turns are kept, and "
+            f"python -m bench.report {folder} makes the rest again"
+        ) from error
     return table
 
 
@@ -112,7 +132,7 @@ def print_summary(table: pd.DataFrame, title: str) -> None:
             f"{row.equal_answers} of {row.compared_answers}" if row.compared_answers else "-",
             " ".join(f"{100 * share:.0f}" for share in row.accept_length_histogram),
         )
-    Console().print(out)
+    Console(markup=False).print(out)
 
 
 def _times(ratio: float) -> str:
@@ -122,7 +142,8 @@ def _times(ratio: float) -> str:
 def draw_figures(folder: Path, frame: pd.DataFrame, decoders: list[str]) -> None:
     """tokens_per_inference.png, tokens_per_second.png (both by category), accept_lengths.png."""
     folder.mkdir(exist_ok=True)
-    with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "font.size": 10}):
+    style = {"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "font.size": 10}
+    with plt.rc_context(style | {"text.parse_math": False}):  # a category may hold a dollar sign
         _by_category(frame, decoders, metrics.tokens_per_inference, "tokens per inference (tokens / verify forward)",
                      folder / "tokens_per_inference.png")  # fmt: skip
         _by_category(frame, decoders, metrics.tokens_per_second, "decoding speed (tokens / s, without prefill)",
@@ -132,15 +153,15 @@ def draw_figures(folder: Path, frame: pd.DataFrame, decoders: list[str]) -> None
 
 def _by_category(frame: pd.DataFrame, decoders: list[str], metric, label: str, path: Path) -> None:
     categories = list(dict.fromkeys(frame.category))
-    groups = {"all": frame, **{category: frame[frame.category == category] for category in categories}}
+    groups = [("all", frame), *((category, frame[frame.category == category]) for category in categories)]
     figure, axes = plt.subplots(figsize=(max(6.4, 1.05 * len(groups) + 1.5), 3.8), layout="constrained")
     width = 0.8 / len(decoders)
     for at, decoder in enumerate(decoders):
-        heights = [metric(group[group.decoder == decoder]) for group in groups.values()]
+        heights = [metric(group[group.decoder == decoder]) for _, group in groups]
         places = [x + (at - (len(decoders) - 1) / 2) * width for x in range(len(groups))]
         axes.bar(places, heights, width * 0.92, label=decoder, color=COLOURS[at % len(COLOURS)])
     axes.axvline(0.5, color="0.7", linewidth=0.8)
-    axes.set_xticks(range(len(groups)), list(groups), rotation=20 if len(groups) > 5 else 0)
+    axes.set_xticks(range(len(groups)), [name for name, _ in groups], rotation=20 if len(groups) > 5 else 0)
     axes.set_ylabel(label.replace(" (", "\n("))
     axes.grid(axis="y", color="0.9")
     _legend(figure, decoders)

@@ -65,14 +65,24 @@ class Runner:
                     spec = specs[(at + turn) % len(specs)]
                     yield Job(question, choice, self.decoders[spec], spec)
 
+    def turns(self, questions: tuple[Question, ...]) -> Iterator[tuple[Job, int]]:
+        """Every turn (1-based) of every job."""
+        return ((job, turn) for job in self.jobs(questions) for turn in range(1, len(job.question.turns) + 1))
+
     def warm_up(self, question: Question) -> None:
-        """Run every decoder briefly, so that no measured turn pays for first-time work."""
-        for decoder in self.decoders.values():
-            prompt = self.chat.prompt([question.turns[0]], [])[: self.loaded.model.context - WARM_UP_TOKENS - 1]
-            stop = Stop(frozenset(), WARM_UP_TOKENS)
-            rule = make_rule("lossless", 0.0, 0, 1.0, Typical())
-            for _ in decode(self.loaded.model, decoder, torch.tensor(prompt), rule, stop):
-                pass
+        """Run every decoder briefly, so that no measured turn pays for first-time work; UserError where one cannot run."""
+        for spec, decoder in self.decoders.items():
+            try:
+                prompt = self.chat.prompt([question.turns[0]], [])[: self.loaded.model.context - WARM_UP_TOKENS - 1]
+                stop = Stop(frozenset(), WARM_UP_TOKENS)
+                rule = make_rule("lossless", 0.0, 0, 1.0, Typical())
+                for _ in decode(self.loaded.model, decoder, torch.tensor(prompt), rule, stop):
+                    pass
+            except Exception as error:
+                what = " ".join(str(error).split())[:300]
+                raise UserError(
+                    f"decoder {spec!r} cannot run on {self.loaded.name!r}: {type(error).__name__}: {what}"
+                ) from error
 
     def answer(self, job: Job, turn: int, answered: list[str]) -> Turn:
         """Generate one turn (1-based). Whatever goes wrong in it is recorded as that turn's failure."""
@@ -150,36 +160,39 @@ def run(config: RunConfig, out: Path, command: list[str]) -> RunFolder:
     questions = load_questions(config.questions, config.limit, config.skip)
     check_model_name(config.model)
     check_device(config.device, config.load_in_8bit or config.load_in_4bit)
-    now = datetime.now(timezone.utc)
-    facts = {
-        "command": command,
-        "questions": {"name": questions.name, "sha256": questions.sha256, "count": len(questions.questions)},
-        "question_turns": {str(q.question_id): len(q.turns) for q in questions.questions},
-        "git": git_state(),
-        "start": now.isoformat(timespec="seconds"),
-        "start_unix": now.timestamp(),
-        "end": None,
-    }
-    settled = asdict(config) | {"decoders": list(config.decoders), "questions_sha256": questions.sha256}
-    folder = RunFolder.open(out, settled, **facts)
+    settled = asdict(config) | {"questions_sha256": questions.sha256, "trees": config.tree_digests(decoders)}
+    folder = RunFolder.open(out, settled)
 
     memory = gpu_memory(config.gpus, config.max_gpu_memory) if config.device == "balanced" else None
     loaded = load(config.model, config.device, config.dtype, config.load_in_8bit, config.load_in_4bit, memory)
     runner = Runner(config, loaded, Chat.of(loaded.tokenizer, config.template), decoders)
-    model = {"name": loaded.name, "id": config.model, "revision": loaded.revision, "heads": loaded.model.num_heads}
-    folder.update(model=model, environment=environment(loaded.model.device, loaded.model.dtype))
-    _answer_all(runner, questions.questions, folder)
-    folder.update(end=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    now = datetime.now(timezone.utc)
+    folder.begin(
+        {(job.question.question_id, job.spec, job.choice, turn) for job, turn in runner.turns(questions.questions)},
+        model={"name": loaded.name, "id": config.model, "identity": loaded.identity, "heads": loaded.model.num_heads},
+        session={
+            "command": command,
+            "git": git_state(),
+            "environment": environment(loaded.model.device, loaded.model.dtype),
+            "start": now.isoformat(timespec="seconds"),
+        },
+        start_unix=now.timestamp(),
+        questions={"name": questions.name, "sha256": questions.sha256, "count": len(questions.questions)},
+        question_turns={str(q.question_id): len(q.turns) for q in questions.questions},
+    )
+    if _answer_all(runner, questions.questions, folder):
+        folder.end(datetime.now(timezone.utc).isoformat(timespec="seconds"))
     _explain_differences(runner, questions.questions, folder)
     return folder
 
 
-def _answer_all(runner: Runner, questions: tuple[Question, ...], folder: RunFolder) -> None:
+def _answer_all(runner: Runner, questions: tuple[Question, ...], folder: RunFolder) -> bool:
+    """Generate the turns that are missing; whether there were any."""
     jobs = list(runner.jobs(questions))
-    total = sum(len(job.question.turns) for job in jobs)
+    total = sum(1 for _ in runner.turns(questions))
     done = len(folder.turns)
     if done == total:
-        return
+        return False
     runner.warm_up(questions[0])
     counts = {spec: [0, 0, 0.0] for spec in runner.decoders}  # tokens, steps, seconds, for the progress bar alone
     with tqdm(total=total, initial=done, unit="turn", desc="answering", dynamic_ncols=True) as bar:
@@ -204,6 +217,7 @@ def _answer_all(runner: Runner, questions: tuple[Question, ...], folder: RunFold
                     )
                     break
                 answered.append(turn.text)
+    return True
 
 
 def _explain_differences(runner: Runner, questions: tuple[Question, ...], folder: RunFolder) -> None:

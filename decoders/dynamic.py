@@ -13,7 +13,7 @@ from decoders.base import Decoder, check_depth
 from decoders.model import Model
 from decoders.registry import register
 from decoders.top_paths import TopPaths
-from decoders.tree import Draft
+from decoders.tree import MOST_NODES, Draft
 
 
 @register("dynamic")
@@ -28,6 +28,8 @@ class Dynamic(Decoder):
         for name, value in (("nodes", self.nodes), ("topk", self.topk), ("depth", self.depth)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1 (nodes counts the root)")
+        if self.nodes > MOST_NODES:
+            raise ValueError(f"nodes is {self.nodes}; at most {MOST_NODES} can be verified at once")
         if self.normalise not in ("topk", "vocab"):
             raise ValueError(f"normalise is {self.normalise!r}; available: topk, vocab")
 

@@ -56,6 +56,10 @@ class MedusaHeads(nn.Module):
             raise ValueError("there is no tensor in it")
         heads = 1 + max(int(match[1]) for match in found.values() if match)
         layers = max(int(match[2]) for match in found.values() if match)
+        if max(heads, layers) > len(tensors):
+            raise ValueError(f"{len(tensors)} tensors cannot make {heads} heads of {layers} blocks")
+        if whole := sorted(name for name, tensor in tensors.items() if not tensor.is_floating_point()):
+            raise ValueError(f"tensor {whole[0]!r} is {tensors[whole[0]].dtype}; expected floating point")
         stacked = cls(heads, hidden, vocab, layers)
         expected = stacked.published()
         for name in sorted(expected.keys() | tensors.keys()):

@@ -62,12 +62,16 @@ def make(spec: str, defaults: Mapping[str, object] | None = None) -> Decoder:
     types_ = typing.get_type_hints(cls)
     fields = {field.name: types_[field.name] for field in dataclasses.fields(cls) if field.init}
     options = {key: value for key, value in (defaults or {}).items() if key in fields}
+    seen: set[str] = set()
     for assignment in given:
         key, equals, value = assignment.partition("=")
         if not equals:
             raise ValueError(f"decoder {spec!r}: {assignment!r} is not option=value")
         if key not in fields:
             raise UnknownName(f"option of decoder {name!r}", key, fields)
+        if key in seen:
+            raise ValueError(f"decoder {spec!r}: option {key} stands twice")
+        seen.add(key)
         options[key] = _parse(value, fields[key], f"decoder {spec!r}: option {key}")
     try:
         return cls(**options)
@@ -75,9 +79,11 @@ def make(spec: str, defaults: Mapping[str, object] | None = None) -> Decoder:
         raise ValueError(f"decoder {spec!r}: {error}") from error
 
 
-def option_names(spec: str) -> set[str]:
-    """The options that the decoder of a spec has."""
-    return {field.name for field in dataclasses.fields(available()[spec.split(":")[0]]()) if field.init}
+def open_options(spec: str) -> set[str]:
+    """The options that the decoder of a spec has and that the spec itself leaves open."""
+    name, *given = spec.split(":")
+    fields = {field.name for field in dataclasses.fields(available()[name]()) if field.init}
+    return fields - {assignment.partition("=")[0] for assignment in given}
 
 
 def _parse(text: str, wanted: object, where: str) -> object:

@@ -27,10 +27,10 @@ class Static(Decoder):
     def __post_init__(self) -> None:
         if self.nodes is not None and self.nodes < 1:
             raise ValueError(f"nodes is {self.nodes}; a tree has at least 1 node, its root")
-        self._paths = None if self.tree in (None, "own") else self._named(self.tree)
-        if self._paths is not None and self.nodes not in (None, len(self._paths) + 1):
+        self.paths = None if self.tree in (None, "own") else self._named(self.tree)
+        if self.paths is not None and self.nodes not in (None, len(self.paths) + 1):
             raise ValueError(
-                f"tree {self.tree} has {len(self._paths) + 1} nodes, not {self.nodes}; leave nodes out, "
+                f"tree {self.tree} has {len(self.paths) + 1} nodes, not {self.nodes}; leave nodes out, "
                 "or use the model's own tree (static:tree=own), which has one for every size"
             )
 
@@ -47,7 +47,7 @@ class Static(Decoder):
         )
 
     def setup(self, model: Model) -> None:
-        paths = self._paths
+        paths = self.paths
         if paths is None:
             paths = self._own(model)
         check_depth(max(map(len, paths), default=0), model.num_heads, f"tree {self.tree or ''}".strip())

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 RankPath = tuple[int, ...]
+MOST_NODES = 4096  # of any tree; a file from a stranger may ask for more than there is memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +117,8 @@ def paths_from_child_counts(counts: Sequence[int]) -> list[RankPath]:
             raise ValueError(f"entry {at} counts the children of a node that no entry before it makes")
         if type(children) is not int or children < 0:
             raise ValueError(f"entry {at} is {children!r}; a number of children is an integer >= 0")
+        if len(queue) + children > MOST_NODES:
+            raise ValueError(f"it has more than {MOST_NODES} nodes")
         queue += [(*queue[at], rank) for rank in range(children)]
     return queue[1:]
 
@@ -155,6 +158,8 @@ def read_tree(path: Path) -> list[RankPath]:
         content = content["paths"] if isinstance(content, dict) else content
         if not isinstance(content, list) or not content:
             raise ValueError("expected a non-empty list of rank paths or of child counts")
+        if len(content) >= MOST_NODES:
+            raise ValueError(f"it has more than {MOST_NODES} nodes")
         if all(isinstance(entry, list) for entry in content):
             return checked_paths(content)
         return paths_from_child_counts(content)

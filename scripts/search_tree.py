@@ -16,6 +16,7 @@ import argparse
 import json
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from tqdm import tqdm
@@ -72,6 +73,10 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     args = parser.parse_args()
+    if args.nodes < 2 or args.topk < 1 or args.prompts < 1 or args.new_tokens < 1:
+        raise UserError("--nodes must be at least 2, and --topk, --prompts and --new-tokens at least 1")
+    if not args.corpus.is_file():
+        raise UserError(f"--corpus {args.corpus} is not a file")
     loaded = load(args.model, args.device, args.dtype)
     if loaded.model.heads is None:
         raise UserError(f"{args.model!r} has no Medusa heads to measure")
@@ -82,9 +87,13 @@ def main() -> None:
         if start + args.new_tokens <= loaded.model.context
     ][: args.prompts]
     args.out.mkdir(parents=True, exist_ok=True)
-    cache = args.out / "search_tree_answers.jsonl"
-    answers = distil(loaded, prompts, [0.0], args.new_tokens, args.batch, cache, seed=0)
+    with TemporaryDirectory() as work:
+        answers = distil(loaded, prompts, [0.0], args.new_tokens, args.batch, Path(work), seed=0)
+    if not answers:
+        raise UserError(f"no prompt of {args.corpus} leaves room for --new-tokens {args.new_tokens} in the model's context")
     measured = torch.cat([ranks(loaded, ids, start) for ids, start in tqdm(answers, desc="ranking guesses")])
+    if not len(measured):
+        raise UserError("every answer is shorter than the number of heads; there is nothing to measure")
     paths = best_paths(measured, args.topk, args.nodes - 1)
     accuracy = [[round((measured[:, k] == r).float().mean().item(), 5) for r in range(10)] for k in range(measured.shape[1])]
     tree = {
@@ -94,7 +103,6 @@ def main() -> None:
         "frequency": [round(frequency, 6) for _, frequency in paths],
     }
     (args.out / STATIC_TREE_FILE).write_text(json.dumps(tree) + "\n")
-    cache.unlink()
     print(f"{len(measured):,} positions; top-1 by head {[row[0] for row in accuracy]}")
     for nodes in (8, 16, 32, 64, 128, 256):
         print(f"best static tree of {nodes:3} nodes: expected accept length {1 + sum(f for _, f in paths[: nodes - 1]):.3f}")

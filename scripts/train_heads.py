@@ -18,6 +18,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -47,18 +48,24 @@ def corpus_examples(path: Path, chat: Chat) -> Iterator[Example]:
 
 @torch.inference_mode()
 def distil(
-    loaded: Loaded, examples: list[Example], temperatures: list[float], new_tokens: int, batch: int, cache: Path, seed: int
+    loaded: Loaded, examples: list[Example], temperatures: list[float], new_tokens: int, batch: int, out: Path, seed: int
 ) -> list[Example]:
-    """The model's own answers to the examples' prompts; `cache` holds the batches already done."""
+    """The model's own answers to the examples' prompts; a file in `out` keeps them, for these very settings."""
     lm, tokenizer = loaded.model.lm, loaded.tokenizer
     pad = tokenizer.eos_token_id
-    done: list[Example] = []
-    if cache.exists():
-        done = [tuple(json.loads(line)) for line in cache.read_text().splitlines()]
     # Prompts of like length share a batch, so that little of it is padding.
     prompts = sorted((ids[:start] for ids, start in examples), key=len)
+    settings = json.dumps([loaded.identity, temperatures, new_tokens, batch, seed, prompts])
+    cache = out / f"own_answers-{sha256(settings.encode()).hexdigest()[:12]}.jsonl"
+    done: list[Example] = []
+    if cache.exists():
+        whole = cache.read_text().split("\n")[:-1]  # a torn last line has no newline
+        if len(whole) < len(prompts):
+            whole = whole[: len(whole) // batch * batch]  # a batch that was cut off is made again
+        done = [tuple(json.loads(line)) for line in whole]
+        cache.write_text("".join(json.dumps(row) + "\n" for row in done))
     bar = tqdm(total=len(prompts), initial=len(done), desc="own answers", unit="answer")
-    with cache.open("a") as out:
+    with cache.open("a") as kept:
         for number in range(math.ceil(len(done) / batch), math.ceil(len(prompts) / batch)):
             torch.manual_seed(seed + number)
             group = prompts[number * batch : (number + 1) * batch]
@@ -72,8 +79,8 @@ def distil(
             for prompt, answer in zip(group, made[:, width:].tolist(), strict=True):
                 ends = [at for at, token in enumerate(answer) if token in loaded.eos]
                 rows.append((prompt + answer[: ends[0] + 1 if ends else None], len(prompt)))
-            out.write("".join(json.dumps(row) + "\n" for row in rows))
-            out.flush()
+            kept.write("".join(json.dumps(row) + "\n" for row in rows))
+            kept.flush()
             done += rows
             bar.update(len(rows))
     bar.close()
@@ -190,7 +197,7 @@ def main() -> None:
         temperatures = [float(each) for each in args.temperatures.split(",")]
         examples = distil(
             loaded, examples[: args.distill], temperatures, args.distill_tokens, args.distill_batch,
-            args.out / "own_answers.jsonl", args.seed,
+            args.out, args.seed,
         )  # fmt: skip
 
     projection = loaded.model.lm.get_output_embeddings().weight
@@ -235,6 +242,9 @@ def main() -> None:
     bar.close()
     result = args.out / ("merged" if args.merge else "medusa")
     save(loaded, heads, args.model, result, args.merge, getattr(torch, args.save_dtype))
+    if average is None:
+        print(f"{result}: {args.heads} heads, trained before on {seen:,} answer tokens")
+        return
     print(f"{result}: {args.heads} heads, {seen:,} answer tokens, loss by head {[round(v, 3) for v in average.tolist()]}")
 
 

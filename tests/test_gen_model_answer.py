@@ -149,7 +149,7 @@ def test_a_script_runs_from_inside_its_folder(model, data, monkeypatch):
         ("static", ["--temperature", "0.7", "--top-p", "0.9"], "--sampling nucleus"),
         ("static", ["--temperature", "0.7", "--sampling", "nucleus", "--fast"], "typical acceptance, not"),
         ("static", ["--temperature", "warm"], "expected a number"),
-        ("static", ["--temperature", "-1"], ">= 0"),
+        ("static", ["--temperature", "-1"], "expected auto, 0"),
         ("static", ["--num-gpus-total", "2"], "no parallel workers yet"),
         ("static", ["--num-gpus-per-model", "4", "--num-gpus-total", "2"], "fewer than the 4"),
         ("static", ["--num-gpus-per-model", "0"], "at least 1"),

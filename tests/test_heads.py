@@ -47,6 +47,8 @@ def test_no_blocks_at_all_is_a_layout_too():
         (lambda t: t.update({"1.1.weight": torch.ones(12, 8)}), r"'1.1.weight' is \[12, 8\]; this base model needs \[11, 8\]"),
         (lambda t: t.update({"0.0.linear.weight": torch.ones(8, 9)}), r"'0.0.linear.weight' is \[8, 9\]"),
         (lambda t: t.clear(), "no tensor"),
+        (lambda t: t.update({"0.1.weight": torch.ones(11, 8, dtype=torch.int8)}), "'0.1.weight' is torch.int8"),
+        (lambda t: t.update({"99999999.0.linear.weight": torch.ones(8, 8)}), "cannot make 100000000 heads"),
     ],
 )
 def test_a_tensor_that_does_not_fit_is_named(change, says):

@@ -79,6 +79,12 @@ def damage(folder, what: str) -> None:
         (folder / "config.json").unlink()
     elif what == "config is not JSON":
         (folder / "config.json").write_text("{")
+    elif what == "config is a list":
+        (folder / "config.json").write_text("[]")
+    elif what == "config of odd types":
+        (folder / "config.json").write_text('{"model_type": "llama", "hidden_size": "x"}')
+    elif what == "a base that is no name":
+        (folder / "config.json").write_text('{"base_model_name_or_path": null}')
     elif what == "no tokenizer":
         for file in folder.glob("tokenizer*"):
             file.unlink()
@@ -90,7 +96,8 @@ def damage(folder, what: str) -> None:
     ("what", "says"),
     [
         ("no weights", "has no weights"), ("torn weights", "damaged"), ("no config", "expected 'demo', a folder"),
-        ("config is not JSON", "damaged"), ("no tokenizer", "cannot be loaded"),
+        ("config is not JSON", "damaged"), ("no tokenizer", "cannot be loaded"), ("config is a list", "holds a list"),
+        ("config of odd types", "cannot be loaded"), ("a base that is no name", "names no base model"),
     ],
 )  # fmt: skip
 def test_a_broken_folder_says_what_is_broken(tmp_path, what, says):

@@ -24,6 +24,13 @@ TURNS = [
     turn("dynamic", [4, 1], [1, 1], 1.5, question_id=2, category="coding"),
     turn("dynamic", [], [], 0.0, question_id=3, finish_reason="error", error="boom"),
 ]
+ASKED = {1: 2, 2: 1, 3: 1}  # turns of each question
+
+
+def test_half_an_answer_is_not_compared():
+    """An answer whose second turn failed is not equal to greedy's, whatever its first turn says."""
+    frame = metrics.frame([turn for turn in TURNS if turn.key != (1, "dynamic", 0, 2)])
+    assert metrics.equal_to_baseline(frame, "dynamic", ASKED) == (0, 1)
 
 
 def test_every_number_by_hand():
@@ -34,7 +41,7 @@ def test_every_number_by_hand():
     assert metrics.tokens_per_second(dynamic) == 8 / 3.0
     assert metrics.tpi_ratio(frame, "dynamic") == 1.6
     assert metrics.wall_clock_ratio(frame, "dynamic") == (8 / 3.0) / (8 / 4.0)
-    assert metrics.equal_to_baseline(frame, "dynamic") == (1, 2)
+    assert metrics.equal_to_baseline(frame, "dynamic", ASKED) == (1, 2)
     assert metrics.accept_length_histogram(dynamic).to_dict() == {1: 3 / 5, 2: 1 / 5, 3: 1 / 5}
 
 
@@ -47,7 +54,7 @@ def test_the_histograms_mean_is_tokens_per_inference():
 def test_a_failed_turn_is_in_no_number():
     """Predecessors gave it the step count and the time of the turn before."""
     assert len(metrics.frame(TURNS)) == len(TURNS) - 1
-    assert metrics.summary(metrics.frame(TURNS), ["dynamic"]).turns.tolist() == [3]
+    assert metrics.summary(metrics.frame(TURNS), ["dynamic"], ASKED).turns.tolist() == [3]
 
 
 def test_ratios_are_of_turns_that_both_finished():
@@ -56,7 +63,7 @@ def test_ratios_are_of_turns_that_both_finished():
 
 
 def test_without_a_baseline_there_is_no_ratio():
-    table = metrics.summary(metrics.frame(TURNS[3:]), ["dynamic"])
+    table = metrics.summary(metrics.frame(TURNS[3:]), ["dynamic"], ASKED)
     assert math.isnan(table.tpi_ratio[0]) and math.isnan(table.wall_clock_ratio[0])
     assert table.tokens_per_inference[0] == 1.6 and table.compared_answers[0] == 0
 
@@ -64,5 +71,5 @@ def test_without_a_baseline_there_is_no_ratio():
 def test_no_turns_at_all():
     frame = metrics.frame([])
     assert math.isnan(metrics.tokens_per_inference(frame)) and math.isnan(metrics.tokens_per_second(frame))
-    assert metrics.equal_to_baseline(frame, "dynamic") == (0, 0)
+    assert metrics.equal_to_baseline(frame, "dynamic", ASKED) == (0, 0)
     assert metrics.accept_length_histogram(frame).empty

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from bench import run as command
 from bench.chat import Chat
 from bench.errors import exit_cleanly
 from bench.records import Turn, read_turns
+from bench.report import derive
 from bench.runner import Runner
 from decoders.model import Model
 from tests.conftest import ROOT, write_base, write_merged
@@ -246,6 +248,14 @@ def test_the_context_ends_a_turn_and_a_prompt_that_does_not_fit_fails_alone(mode
         (["--nodes", "8", "--decoder", "greedy"], "--nodes has no effect on greedy"),
         (["--temperature", "-0.1"], "--temperature is -0.1"),
         (["--temperature", "nan"], "--temperature is nan"),
+        (["--temperature", "inf"], "--temperature is inf"),
+        (["--temperature", "1e-40"], "expected auto, 0, or a number from 0.001 on"),
+        (["--temperature", "0", "--top-p", "0.5"], "have no effect at temperature 0"),
+        (["--posterior-threshold", "nan", "--acceptance", "typical"], "--posterior-threshold must be above 0"),
+        (["--nodes", "8", "--decoder", "dynamic:nodes=16"], "--nodes has no effect on dynamic:nodes=16"),
+        (["--decoder", "dynamic:nodes=16:nodes=8"], "option nodes stands twice"),
+        (["--nodes", "99999999999999999999"], "at most 4096"),
+        (["--decoder", "static:tree={tmp}/tree.json,static:tree={tmp}-tree.json"], "would share an answer file"),
         (["--temperature", "warm"], "--temperature is 'warm'"),
         (["--acceptance", "hopeful"], "--acceptance is 'hopeful'"),
         (["--top-p", "0"], "--top-p is 0.0"),
@@ -264,7 +274,8 @@ def test_the_context_ends_a_turn_and_a_prompt_that_does_not_fit_fails_alone(mode
 def test_bad_input_is_one_line_before_any_model_is_loaded(arguments, says, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("bench.runner.load", lambda *a: pytest.fail("a model was loaded"))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "tree.json").write_text("[[0, 1]]")
+    (tmp_path / "tree.json").write_text("[[0]]" if "share" in says else "[[0, 1]]")
+    tmp_path.with_name(tmp_path.name + "-tree.json").write_text("[[0]]")
     assert bench(*(argument.format(tmp=tmp_path) for argument in arguments)) == 2
     error = capsys.readouterr().err
     assert says in error and error.startswith("error: ") and error.count("\n") == 1
@@ -305,3 +316,111 @@ def test_a_difference_is_printed_with_its_logit_gap(model, questions, tmp_path, 
     assert bench(*basics(model, questions, tmp_path / "run"), "--decoder", "greedy,dynamic", "--temperature", 0) == 0
     error = capsys.readouterr().err
     assert "differs from greedy: dynamic, question" in error and "logit gap" in error
+
+
+def test_a_run_that_cannot_start_leaves_a_finished_one_as_it_was(model, questions, tmp_path, capsys):
+    """Resuming with a broken model used to rewrite run.json first, which no report could read afterwards."""
+    own = tmp_path / "model"
+    shutil.copytree(model, own)
+    out = tmp_path / "run"
+    assert bench(*basics(own, questions, out)) == 0
+    before = (out / "run.json").read_bytes()
+    (own / "medusa_tree.json").write_text("{}")
+    assert bench(*basics(own, questions, out)) == 2
+    assert "is not a tree" in capsys.readouterr().err
+    assert (out / "run.json").read_bytes() == before
+
+
+def test_rerunning_a_finished_run_does_not_change_where_it_came_from(model, questions, tmp_path):
+    out = tmp_path / "run"
+    assert bench(*basics(model, questions, out)) == 0
+    run = json.loads((out / "run.json").read_text())
+    run["environment"]["device"], run["git"]["commit"] = "another machine", "another commit"
+    (out / "run.json").write_text(json.dumps(run))
+    assert bench(*basics(model, questions, out)) == 0
+    assert json.loads((out / "run.json").read_text()) == run
+
+
+def test_resuming_elsewhere_is_recorded_and_said(model, questions, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert bench(*basics(model, questions, out)) == 0
+    run = json.loads((out / "run.json").read_text())
+    run["environment"]["device"] = "another machine"
+    (out / "run.json").write_text(json.dumps(run))
+    rows = (out / "turns.jsonl").read_text().splitlines(keepends=True)
+    (out / "turns.jsonl").write_text("".join(rows[:2]))
+    assert bench(*basics(model, questions, out)) == 0
+    assert "begun elsewhere (device: 'another machine' there" in capsys.readouterr().err
+    run = json.loads((out / "run.json").read_text())
+    assert len(run["sessions"]) == 2 and run["environment"]["device"] == "another machine"
+
+
+@pytest.mark.parametrize("what", ["the tree file", "the model's own tree", "the weights"])
+def test_what_lies_behind_a_name_may_not_change(what, model, questions, tmp_path, capsys):
+    own, tree, out = tmp_path / "model", tmp_path / "tree.json", tmp_path / "run"
+    shutil.copytree(model, own)
+    tree.write_text("[[0], [1]]")
+    (own / "medusa_tree.json").write_text("[[0], [1]]")
+    named = ["--tree", tree] if what == "the tree file" else []
+    assert bench(*basics(own, questions, out), "--decoder", "static", *named) == 0
+    if what == "the weights":
+        write_merged(own, hidden_act="relu")
+        weights = (own / "model.safetensors").read_bytes()
+        (own / "model.safetensors").write_bytes(weights[:-4] + b"\0\0\0\0")
+    else:
+        (tree if named else own / "medusa_tree.json").write_text("[[0], [1], [0, 0]]")
+    assert bench(*basics(own, questions, out), "--decoder", "static", *named) == 2
+    assert f"a run of another {'configuration' if named else 'model'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda row: row.pop("prefill_s"), "it has no 'prefill_s'"),
+        (lambda row: row.update(text=None), "text is 'None'"),
+        (lambda row: row.update(question_id="1"), "question_id is '1'"),
+        (lambda row: row.update(token_ids="aaaa"), "token_ids is 'aaaa'"),
+        (lambda row: row.update(decode_s="x"), "decode_s is 'x'"),
+        (lambda row: row.update(accept_lengths=[1]), "do not add up"),
+        (lambda row: row.update(turn=3), "turns that this run does not have"),
+        (lambda row: row.update(question_id=777), "turns that this run does not have"),
+    ],
+)
+def test_rows_that_are_not_this_runs_are_never_erased(damage, says, model, questions, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert bench(*basics(model, questions, out)) == 0
+    rows = [json.loads(line) for line in (out / "turns.jsonl").read_text().splitlines()]
+    damage(rows[1])
+    (out / "turns.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = (out / "turns.jsonl").read_bytes()
+    assert bench(*basics(model, questions, out)) == 2
+    assert says in capsys.readouterr().err
+    assert (out / "turns.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"schema_version": 1}', '{"schema_version": 1, "config": null}'])
+def test_a_damaged_run_json_is_one_line(content, model, questions, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(content)
+    assert bench(*basics(model, questions, tmp_path / "run")) == 2
+    assert "run.json is damaged" in capsys.readouterr().err
+    (tmp_path / "run" / "run.json").write_text('{"schema_version": 99}')
+    assert bench(*basics(model, questions, tmp_path / "run")) == 2
+    assert "has schema version 99; this version reads 1" in capsys.readouterr().err
+
+
+def test_a_report_says_what_is_missing(model, questions, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert bench(*basics(model, questions, out), "--decoder", "greedy,dynamic") == 0
+    rows = (out / "turns.jsonl").read_text().splitlines(keepends=True)
+    (out / "turns.jsonl").write_text("".join(rows[:-1]))
+    capsys.readouterr()
+    table = derive(out)
+    assert "warning: dynamic: 4 of 5 turns are finished" in capsys.readouterr().err
+    assert table.set_index("decoder").compared_answers["dynamic"] == 2
+
+
+def test_dollars_and_brackets_in_names_are_text(model, tmp_path):
+    file = tmp_path / "odd.jsonl"
+    file.write_text(json.dumps({"question_id": 1, "category": "$\\frac$ [/b]", "turns": ["x"]}) + "\n")
+    assert bench(*basics(model, file, tmp_path / "run [/b]")) == 0

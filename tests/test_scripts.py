@@ -76,7 +76,9 @@ def test_train_heads_learns_and_its_folder_loads(short_corpus, tmp_path, layout)
     assert script(train_heads.main, *arguments, "--tokens", 4000, *merge) == 0
     loaded = load(str(tmp_path / "out" / layout), device="cpu")
     assert loaded.model.num_heads == 3
-    answers = [tuple(json.loads(line)) for line in (tmp_path / "out" / "own_answers.jsonl").read_text().splitlines()]
+    answers = [
+        tuple(json.loads(line)) for line in next((tmp_path / "out").glob("own_answers-*.jsonl")).read_text().splitlines()
+    ]
     assert len(answers) == 8
     # The base is frozen; the heads know its own answers better than untrained ones do.
     before = load(str(base), device="cpu").model.lm.state_dict()
