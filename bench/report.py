@@ -118,9 +118,9 @@ def print_summary(table: pd.DataFrame, title: str) -> None:
     """The headline table on the terminal."""
     out = Table(title=title, title_justify="left", caption_justify="left")
     out.caption = "accept length: share of steps that committed 1, 2, 3, ... tokens; its mean is tokens/inference"
-    out.add_column("decoder", no_wrap=True)
+    out.add_column("decoder", overflow="fold")
     for column in ("tokens/\ninference", "tokens/s", "TPI\nratio", "wall-clock\nratio", "answers equal\nto greedy"):
-        out.add_column(column, justify="right")
+        out.add_column(column, justify="right", no_wrap=True)
     out.add_column("accept length, %")
     for row in table.itertuples():
         out.add_row(
