@@ -21,6 +21,8 @@ from bench.config import RunConfig
 from bench.errors import UserError, exit_cleanly
 from bench.fetch import SETS
 from bench.loader import DTYPES
+from bench.report import derive, print_summary
+from bench.runner import run
 from decoders import registry
 from decoders.accept import ACCEPTANCES
 
@@ -76,11 +78,7 @@ def main() -> int:
         try:
             args["temperature"] = float(args["temperature"])
         except ValueError:
-            raise UserError(f"--temperature is {args['temperature']!r}; expected auto or a number >= 0") from None
-    # Late, so that --help and a wrong flag answer at once.
-    from bench.report import derive, print_summary
-    from bench.runner import run
-
+            raise UserError(f"--temperature is {args['temperature']!r}; expected auto, 0, or a number from 0.001 on") from None
     command = ["python", "-m", "bench.run", *sys.argv[1:]]
     try:
         folder = run(RunConfig(**args), out, command)
