@@ -1,13 +1,17 @@
 """The training and searching tools, on a tiny model."""
 
+import doctest
 import gzip
 import json
+import math
 import sys
 
+import perplexity
 import pytest
 import search_tree
 import torch
 import train_demo
+import unlearn_loops
 
 import train_heads
 from bench.errors import exit_cleanly
@@ -134,3 +138,31 @@ def test_a_corpus_line_that_is_no_chat_is_named(tmp_path):
                                     "--out", str(tmp_path / "out"), "--device", "cpu"])  # fmt: skip
         with pytest.raises(SystemExit, match="line 2: expected"):
             train_heads.main()
+
+
+def test_unlearning_lowers_the_probability_of_repeats(short_corpus, tmp_path, capsys):
+    assert doctest.testmod(unlearn_loops).failed == 0
+    write_base(tmp_path / "base")
+    arguments = ["--model", tmp_path / "base", "--corpus", short_corpus, "--out", tmp_path / "out", "--device", "cpu"]
+    options = ["--batch", 2, "--new-tokens", 24, "--ngram", 1, "--lr", 0.01, "--weight", 1]
+    assert script(unlearn_loops.main, *arguments, *options, "--updates", 2) == 0
+    result = json.loads((tmp_path / "out" / "unlearn_result.json").read_text())
+    assert result["before"]["repeated_ngrams"] > 0 and result["before"] != result["after"]
+    assert load(str(tmp_path / "out" / "base"), device="cpu").model.num_heads == 0
+
+    lm = load(str(tmp_path / "base"), device="cpu").model.lm
+    rows = [([5, 6, 5, 6], [False, False, True, True])]
+    log_prob = lm(torch.tensor([[5, 6, 5, 6]])).logits[0, :-1].log_softmax(-1)
+    likelihood, unlikelihood = unlearn_loops.losses(lm, rows)
+    own = log_prob[[0, 1, 2], [6, 5, 6]]
+    assert likelihood.item() == pytest.approx(-own.mean().item(), rel=0.03)  # bfloat16 products
+    assert unlikelihood.item() == pytest.approx(-torch.log(1 - own[1:].exp()).mean().item(), rel=0.1, abs=1e-3)
+
+
+def test_perplexity_of_a_model_that_knows_nothing(short_corpus, tmp_path, capsys):
+    """All logits equal: the perplexity is the size of the vocabulary."""
+    lm = load(str(write_base(tmp_path)), device="cpu").model.lm
+    lm.get_output_embeddings().weight.zero_()
+    lm.save_pretrained(tmp_path)
+    assert script(perplexity.main, "--model", tmp_path, "--corpus", short_corpus, "--device", "cpu") == 0
+    assert f"{math.log(101):.4f} nats a token, perplexity 101.00" in capsys.readouterr().out
