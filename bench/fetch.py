@@ -17,11 +17,11 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from platformdirs import user_cache_path
-from rich.console import Console
 from rich.table import Table
 
 from bench.errors import UserError, exit_cleanly
 from bench.files import write_atomically
+from bench.terminal import console
 
 CACHE, MIRROR = "MEDUSA_BENCH_CACHE", "MEDUSA_BENCH_MIRROR"
 GITHUB = "https://raw.githubusercontent.com"
@@ -173,7 +173,7 @@ def main() -> None:
             for file, remote in files.items():
                 here = "yes" if fetched(name, file, download=False) else "no"
                 table.add_row(name, file, f"{remote.repository}@{remote.commit[:10]}", here)
-        Console().print(table)
+        console().print(table)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 import shortuuid
-from rich.console import Console
+from rich import box
 from rich.table import Table
 
 from bench import metrics
 from bench.errors import UserError, exit_cleanly
 from bench.files import json_line, safe_name, write_atomically
 from bench.records import Turn, read_run, read_turns
+from bench.terminal import console
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -116,10 +117,10 @@ def _choice(index: int, turns: list[Turn]) -> dict:
 
 def print_summary(table: pd.DataFrame, title: str) -> None:
     """The headline table on the terminal."""
-    out = Table(title=title, title_justify="left", caption_justify="left")
+    out = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
     out.caption = "accept length: share of steps that committed 1, 2, 3, ... tokens; its mean is tokens/inference"
     out.add_column("decoder", overflow="fold")
-    for column in ("tokens/\ninference", "tokens/s", "TPI\nratio", "wall-clock\nratio", "answers equal\nto greedy"):
+    for column in ("tokens/\ninference", "tokens/s", "TPI\nratio", "wall-clock\nratio", "equal to\ngreedy"):
         out.add_column(column, justify="right", no_wrap=True)
     out.add_column("accept length, %")
     for row in table.itertuples():
@@ -132,7 +133,7 @@ def print_summary(table: pd.DataFrame, title: str) -> None:
             f"{row.equal_answers} of {row.compared_answers}" if row.compared_answers else "-",
             " ".join(f"{100 * share:.0f}" for share in row.accept_length_histogram),
         )
-    Console(markup=False).print(out)
+    console().print(out)
 
 
 def _times(ratio: float) -> str:

@@ -19,13 +19,13 @@ if not __package__:  # run as a script, from wherever: the packages lie one fold
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 from scipy.stats import bootstrap
 
 from bench.answers import frame
 from bench.errors import UserError, exit_cleanly
 from bench.metrics import tokens_per_inference
+from bench.terminal import console
 from llm_judge.gen_judgment import MODES
 from llm_judge.judging import has_verdict
 from llm_judge.judgments import read_judgments
@@ -193,8 +193,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _print(table: Table) -> None:
-    # Piped into a file, names are not folded to the width of a terminal that is not there.
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    console().print(table)
 
 
 def _number(value: float) -> str:
