@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import cached_file, logging
+from transformers.utils.hub import extract_commit_hash
 
 from bench.errors import UserError
 from decoders.heads import MERGED_PREFIX, MedusaHeads
@@ -44,7 +45,7 @@ class Loaded:
     model: Model
     tokenizer: PreTrainedTokenizerBase
     name: str  # short, for file names and tables
-    identity: str  # of its files: commit of a hub model, digest of a folder
+    identity: str  # of its files, and of the base model's where they lie elsewhere
     eos: frozenset[int]  # token ids that end an answer
 
 
@@ -87,21 +88,25 @@ def load(
         raise UserError(f"{name!r} cannot be used: {error}") from error
     eos = lm.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
-    identity = getattr(lm.config, "_commit_hash", None) or _digest({Path(where), Path(base)})
+    identity = " ".join(_identity(each) for each in dict.fromkeys((where, base)))
     return Loaded(model, tokenizer, Path(name).resolve().name, identity, frozenset(ends))
 
 
-def _digest(folders: set[Path], sample: int = 1 << 20) -> str:
-    """A digest that changes with any file of the folders: names, sizes, and the first and last MiB of each."""
+def _identity(where: str, sample: int = 1 << 20) -> str:
+    """What tells a model's files apart: the commit on a hub; of a folder, a digest of every file's name, size and ends.
+
+    The ends are the first and last `sample` bytes: a checkpoint of many GB is not read a second time for it.
+    """
+    if not Path(where).is_dir():
+        return extract_commit_hash(_find(where, "config.json"), None) or where
     digest = sha256()
-    for folder in sorted(folders):
-        for path in sorted(path for path in folder.iterdir() if path.is_file()):
-            size = path.stat().st_size
-            with path.open("rb") as content:
-                ends = content.read(sample)
-                content.seek(max(0, size - sample))
-                ends += content.read(sample)
-            digest.update(f"{path.name} {size} {sha256(ends).hexdigest()}\n".encode())
+    for path in sorted(path for path in Path(where).iterdir() if path.is_file()):
+        size = path.stat().st_size
+        with path.open("rb") as content:
+            ends = content.read(sample)
+            content.seek(max(0, size - sample))
+            ends += content.read(sample)
+        digest.update(f"{path.name} {size} {sha256(ends).hexdigest()}\n".encode())
     return digest.hexdigest()
 
 

@@ -61,8 +61,8 @@ class Runner:
         specs = list(self.decoders)
         for at, question in enumerate(questions):
             for choice in range(self.config.num_choices):
-                for turn in range(len(specs)):
-                    spec = specs[(at + turn) % len(specs)]
+                for place in range(len(specs)):
+                    spec = specs[(at + place) % len(specs)]
                     yield Job(question, choice, self.decoders[spec], spec)
 
     def turns(self, questions: tuple[Question, ...]) -> Iterator[tuple[Job, int]]:

@@ -64,18 +64,20 @@ class KVCache(Cache):
         self.length = 0
         if capacity <= self.capacity:
             return
-        self.capacity = -(-capacity // 256) * 256
+        self.capacity = 0  # until the larger buffers are there: making them may fail
         self._buffers = []  # freed before the larger ones are made
+        slots = -(-capacity // 256) * 256
         groups = defaultdict(list)
         for layer, (keys, values) in zip(self.layers, self._shapes, strict=True):
             layer.keys = layer.values = None
             groups[keys.shape, keys.dtype, keys.device].append((layer, "keys"))
             groups[values.shape, values.dtype, values.device].append((layer, "values"))
         for (shape, dtype, device), members in groups.items():
-            buffer = torch.zeros(len(members), *shape[:2], self.capacity, shape[3], dtype=dtype, device=device)
+            buffer = torch.zeros(len(members), *shape[:2], slots, shape[3], dtype=dtype, device=device)
             self._buffers.append(buffer)
             for view, (layer, name) in zip(buffer, members, strict=True):
                 setattr(layer, name, view)
+        self.capacity = slots
 
     def keep(self, slots: Tensor) -> None:
         """Copy the entries in `slots` [kept], counted from `length`, to the slots from `length` on, in that order."""

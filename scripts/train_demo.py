@@ -123,7 +123,7 @@ def held_out_loss(model: LlamaForCausalLM, stream: np.ndarray, length: int, devi
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="chat JSONL to train on (.gz allowed)")
-    parser.add_argument("--heldout", type=Path, required=True, help="chat JSONL for the held-out perplexity")
+    parser.add_argument("--heldout", type=Path, required=True, help="chat JSONL for the held-out loss")
     parser.add_argument("--out", type=Path, required=True, help="work folder: checkpoints, caches and the result")
     parser.add_argument("--tokens", type=float, default=24e6, help="tokens to train on, all sittings together")
     parser.add_argument("--minutes", type=float, help="end this sitting after so many minutes, fully decayed")
@@ -216,9 +216,9 @@ def main() -> None:
     save()
     model.save_pretrained(base)
     loss = held_out_loss(model, heldout.epoch(0, 0), args.seq, args.device)
-    result = {"tokens": seen, "heldout_loss_nats": loss, "heldout_perplexity": math.exp(loss)}
+    result = {"tokens": seen, "heldout_loss_nats": loss}
     (args.out / "base_result.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{base}: {seen:,} tokens, held-out loss {loss:.4f} nats/token, perplexity {math.exp(loss):.2f}")
+    print(f"{base}: {seen:,} tokens, held-out loss {loss:.4f} nats a token on packed rows (see also perplexity.py)")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,17 @@ def test_medusa_2_as_a_pickle(tmp_path):
     assert load(str(tmp_path), device="cpu").model.num_heads == 4
 
 
+def test_identity_is_of_the_heads_and_of_the_base(tmp_path):
+    base = write_base(tmp_path / "base")
+    folder = write_medusa1(tmp_path / "heads", "../base")
+    first = load(folder, device="cpu").identity
+    assert load(folder, device="cpu").identity == first
+    write_medusa1(tmp_path / "heads", "../base", heads=3)
+    second = load(folder, device="cpu").identity
+    write_base(base, seed=5)
+    assert len({first, second, load(folder, device="cpu").identity}) == 3
+
+
 def test_a_plain_model_has_no_heads(tmp_path):
     loaded = load(str(write_base(tmp_path)), device="cpu")
     assert loaded.model.num_heads == 0 and loaded.model.heads is None

@@ -94,6 +94,15 @@ def test_the_cache_after_a_commit_is_the_cache_of_plain_text(tiny_model):
         torch.testing.assert_close(values, layer.values[:, :, :40], rtol=1e-4, atol=1e-5)
 
 
+def test_a_cache_that_found_no_memory_is_made_anew(tiny_model, monkeypatch):
+    expected = generate(tiny_model, "dynamic", Exact(), tokens=20)[0]
+    with monkeypatch.context() as full:
+        full.setattr(torch, "zeros", lambda *a, **k: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
+        with pytest.raises(torch.OutOfMemoryError):
+            tiny_model.cache.reserve(5000)
+    assert generate(tiny_model, "dynamic", Exact(), tokens=20)[0] == expected
+
+
 def test_greedy_is_one_token_a_step(tiny_model):
     tokens, steps = generate(tiny_model, "greedy", Exact(), tokens=25)
     assert [len(step.tokens) for step in steps] == [1] * 25 and len(tokens) == 25
