@@ -25,7 +25,7 @@ class RunConfig:
     top_p: float = 1.0
     posterior_threshold: float = Typical.epsilon
     posterior_alpha: float = Typical.alpha
-    nodes: int | None = None  # None, here and in the next three: the decoder's own default
+    nodes: int | str | None = None  # or "auto". None, here and in the next three: the decoder's own default
     topk: int | None = None
     depth: int | None = None
     tree: str | None = None
@@ -40,6 +40,7 @@ class RunConfig:
     dtype: str = "auto"
     load_in_8bit: bool = False
     load_in_4bit: bool = False
+    static_shapes: bool | None = None  # None: on CUDA, where steps are then captured as graphs
 
     def make_decoders(self) -> list[Decoder]:
         """The decoders, not yet bound to a model; UserError for a name, an option or a flag that does not fit."""

@@ -25,6 +25,7 @@ from bench.report import derive, print_summary
 from bench.runner import run
 from decoders import registry
 from decoders.accept import ACCEPTANCES
+from decoders.budget import AUTO
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     flag("top-p", "sample from the nucleus of this mass (default: 1, everything)", type=float)
     flag("posterior-threshold", "epsilon of typical acceptance (default: 0.09)", type=float)
     flag("posterior-alpha", "alpha of typical acceptance (default: 0.3)", type=float)
-    flag("nodes", "nodes of the tree, root included (default: 64)", type=int)
+    flag("nodes", "nodes of the tree, root included (default: 64), or auto: what pays on this machine", type=_nodes)
     flag("topk", "guesses taken from each head (default: 32)", type=int)
     flag("depth", "levels of the tree below the root (default: all heads)", type=int)
     flag("tree", "static's tree: a published name, a JSON file, or own (default: own where there is one)")
@@ -64,8 +65,19 @@ def parser() -> argparse.ArgumentParser:
     flag("dtype", f"{', '.join(DTYPES)} (auto: the checkpoint's on an accelerator, float32 on the CPU)", choices=DTYPES)
     for bits in (8, 4):
         made.add_argument(f"--load-in-{bits}bit", action="store_true", help=f"quantise to {bits} bits (CUDA, bitsandbytes)")
+    made.add_argument(
+        "--static-shapes", action=argparse.BooleanOptionalAction,
+        help="steps of fixed shapes, captured as CUDA graphs where there is CUDA (default: there only)",
+    )  # fmt: skip
     made.add_argument("--out", type=Path, help="folder of the run (default: a new one in results/)")
     return made
+
+
+def _nodes(text: str) -> int | str:
+    try:
+        return text if text == AUTO else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {AUTO}") from None
 
 
 def main() -> int:

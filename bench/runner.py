@@ -20,9 +20,11 @@ from bench.errors import UserError
 from bench.loader import Loaded, check_device, check_model_name, gpu_memory, load
 from bench.questions import Question, load_questions
 from bench.records import RunFolder, Turn, environment, git_state
+from bench.step_times import draft_time, step_times, synchronise
 from decoders.accept import Typical, fold, make_rule
 from decoders.base import Decoder
-from decoders.loop import Stop, decode
+from decoders.budget import AutoBudget
+from decoders.loop import Stop
 
 # MT-Bench's temperature by category; anything else 0.7 (FastChat's llm_judge/common.py).
 TEMPERATURES = {
@@ -50,11 +52,18 @@ class Runner:
         self.loaded = loaded
         self.chat = chat
         self.decoders = dict(zip(config.decoders, decoders, strict=True))
+        wanted = config.static_shapes
+        loaded.model.static_shapes = loaded.model.device.type == "cuda" if wanted is None else wanted
+        self.step_times = step_times(loaded.model) if any(decoder.auto for decoder in decoders) else None
         for spec, decoder in self.decoders.items():
+            if decoder.auto:
+                decoder.budget = AutoBudget(self.step_times)
             try:
                 decoder.setup(loaded.model)
             except ValueError as error:
                 raise UserError(f"decoder {spec!r} does not fit {loaded.name!r}: {error}") from error
+            if decoder.auto:
+                decoder.budget.draft_s = draft_time(decoder)
 
     def jobs(self, questions: tuple[Question, ...]) -> Iterator[Job]:
         """Question by question; the decoder that goes first moves on with each, so that none always runs first."""
@@ -76,7 +85,7 @@ class Runner:
                 prompt = self.chat.prompt([question.turns[0]], [])[: self.loaded.model.context - WARM_UP_TOKENS - 1]
                 stop = Stop(frozenset(), WARM_UP_TOKENS)
                 rule = make_rule("lossless", 0.0, 0, 1.0, Typical())
-                for _ in decode(self.loaded.model, decoder, torch.tensor(prompt), rule, stop):
+                for _ in decoder.decode(torch.tensor(prompt), rule, stop):
                     pass
             except Exception as error:
                 what = " ".join(str(error).split())[:300]
@@ -124,7 +133,7 @@ class Runner:
         nodes: list[int] = []
         finish = ""
         began = self._now()
-        steps = decode(model, job.decoder, torch.tensor(prompt, device=model.device), rule, stop)
+        steps = job.decoder.decode(torch.tensor(prompt, device=model.device), rule, stop)
         prefilled = self._now()
         for step in steps:
             tokens += step.tokens
@@ -140,8 +149,7 @@ class Runner:
         }  # fmt: skip
 
     def _now(self) -> float:
-        if self.loaded.model.device.type != "cpu":
-            torch.accelerator.synchronize(self.loaded.model.device)
+        synchronise(self.loaded.model)
         return time.perf_counter()
 
     @torch.inference_mode()
@@ -174,6 +182,7 @@ def run(config: RunConfig, out: Path, command: list[str]) -> RunFolder:
             "command": command,
             "git": git_state(),
             "environment": environment(loaded.model.device, loaded.model.dtype),
+            "step_times": asdict(runner.step_times) if runner.step_times else None,
             "start": now.isoformat(timespec="seconds"),
         },
         start_unix=now.timestamp(),

@@ -31,7 +31,7 @@ ACCEPTANCES = ("lossless", "typical", "typical-sampled")
 class Verdict:
     """A rule's word on every node of a verified draft."""
 
-    allowed: Tensor  # [nodes] bool, given its parent; the root always is
+    allowed: Tensor  # [nodes] bool, given its parent; the root is kept whatever it says here
     next_token: Tensor  # [nodes] int64, what the base model continues with if the path ends here
     path_log_prob: Tensor | None = None  # [nodes] under the base model, to choose among equally deep survivors
 
@@ -48,9 +48,7 @@ class Rule(Protocol):
 
 def matching(draft: Draft, choice: Tensor) -> Verdict:
     """Allow the children that are their parent's `choice` [nodes]. Siblings differ, so at most one of them is."""
-    allowed = draft.token.eq(choice.index_select(0, draft.tree.parent))
-    allowed[0] = True
-    return Verdict(allowed, choice)
+    return Verdict(draft.token.eq(choice.index_select(0, draft.tree.parent)), choice)
 
 
 class Exact:
@@ -91,10 +89,9 @@ class Threshold:
         prob = (logits.float() / self.temperature).softmax(-1)
         threshold = self.typical.threshold(prob).squeeze(-1).index_select(0, tree.parent)
         own = prob.index_select(0, tree.parent).gather(1, draft.token.unsqueeze(1)).squeeze(1)  # p(node | its parent)
-        allowed, log_prob = own > threshold, own.log()
-        allowed[0], log_prob[0] = True, 0.0
-        along = log_prob.index_select(0, tree.ancestors.flatten()).view(tree.ancestors.shape).sum(-1)
-        return Verdict(allowed, logits.argmax(-1), along)
+        on_line = torch.arange(tree.max_depth, device=own.device) < tree.depth.unsqueeze(1)  # the rest of a line is padding
+        along = own.log().take(tree.lines).where(on_line, 0.0).sum(-1)
+        return Verdict(own > threshold, logits.argmax(-1), along)
 
 
 class Sample:
@@ -166,13 +163,13 @@ def deepest(tree: Tree, verdict: Verdict) -> Tensor:
     """The node [1] whose whole path is allowed and that is deepest; among equals the most likely, then the first.
 
     >>> tree = Tree.from_parent([0, 0, 0, 1, 1, 3])
-    >>> allowed = torch.tensor([True, True, False, False, True, True])
+    >>> allowed = torch.tensor([False, True, False, False, True, True])
     >>> deepest(tree, Verdict(allowed, torch.zeros(6))).tolist()
     [4]
     """
-    alive = verdict.allowed.index_select(0, tree.ancestors.flatten()).view(tree.ancestors.shape).all(-1)
+    alive = verdict.allowed.take(tree.lines).all(-1)
     if verdict.path_log_prob is None:
-        return (alive * tree.depth).argmax(0, keepdim=True)
+        return (alive * tree.depth).argmax(0, keepdim=True)  # where nothing is alive this is 0, the root
     # Likelihood only decides within a depth.
     score = tree.depth * 1000 + verdict.path_log_prob.clamp(min=-999)
     return score.masked_fill(~alive, float("-inf")).argmax(0, keepdim=True)

@@ -13,15 +13,17 @@ class Repeat(Decoder):
         return Draft(self.tree, root.expand(self.nodes))
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
-from decoders.tree import Draft
-
-if TYPE_CHECKING:
-    from decoders.model import Model, Rows
+from decoders.accept import Rule
+from decoders.budget import AUTO, Budget
+from decoders.loop import Step, Stop, decode
+from decoders.model import Model, Rows
+from decoders.tree import MOST_NODES, Draft
 
 
 @dataclass
@@ -30,30 +32,50 @@ class Decoder:
 
     drafts: ClassVar[bool] = True  # whether it proposes anything beyond the root
     reads_prompt: ClassVar[bool] = False  # whether `start` needs the prefill's row of every prompt position
+    budget: ClassVar[Budget] = Budget()  # how many of the proposed nodes a step verifies; an instance may be given its own
 
-    def setup(self, model: "Model") -> None:
+    def setup(self, model: Model) -> None:
         """Bind to a model. ValueError where the options do not fit it."""
         self.model = model
+
+    def decode(self, prompt: Tensor, rule: Rule, stop: Stop) -> Iterator[Step]:
+        """Prefill `prompt` [prompt] and return the iterator of steps, the last of which has a `finish`."""
+        return decode(self.model, self, prompt, rule, stop)
+
+    @property
+    def auto(self) -> bool:
+        """Whether it needs a budget of its own, an AutoBudget, before `setup`."""
+        return getattr(self, "nodes", None) == AUTO
 
     @property
     def max_nodes(self) -> int:
         """The largest tree it proposes, root included."""
-        return self.nodes
+        return self.budget.max_nodes if self.auto else self.nodes
 
     @property
     def max_depth(self) -> int:
         """The deepest tree it proposes; the root has depth 0."""
         return self.max_nodes - 1
 
-    def start(self, prompt: Tensor, rows: "Rows") -> None:
+    def start(self, prompt: Tensor, rows: Rows) -> None:
         """A new turn begins: forget the last one. `rows` are the prefill's, all of them if `reads_prompt`."""
 
     def propose(self, root: Tensor, hidden: Tensor) -> Draft:
         """The tree to verify next, from the root token [1] and the hidden row [1, hidden] that predicted it."""
         raise NotImplementedError
 
-    def observe(self, draft: Draft, verified: "Rows") -> None:
+    def observe(self, draft: Draft, verified: Rows) -> None:
         """The base model's rows at every node of the draft, for decoders that learn from them."""
+
+
+def check_nodes(nodes: int | str) -> None:
+    """ValueError where `nodes` is neither "auto" nor a number of nodes that can be verified at once."""
+    if nodes == AUTO:
+        return
+    if isinstance(nodes, str) or nodes < 1:
+        raise ValueError(f"nodes is {nodes!r}; expected {AUTO} or a number from 1 on (the root counts)")
+    if nodes > MOST_NODES:
+        raise ValueError(f"nodes is {nodes}; at most {MOST_NODES} can be verified at once")
 
 
 def check_depth(depth: int, heads: int, what: str) -> None:

@@ -26,9 +26,14 @@ class _Layer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        start, end = self.owner.length, self.owner.length + key_states.shape[-2]
-        self.keys[:, :, start:end] = key_states
-        self.values[:, :, start:end] = value_states
+        if self.owner.fixed is not None:
+            slots, end = self.owner.fixed
+            self.keys.index_copy_(2, slots, key_states)
+            self.values.index_copy_(2, slots, value_states)
+        else:
+            start, end = self.owner.length, self.owner.length + key_states.shape[-2]
+            self.keys[:, :, start:end] = key_states
+            self.values[:, :, start:end] = value_states
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -51,6 +56,8 @@ class KVCache(Cache):
     def __init__(self, probe: DynamicCache) -> None:
         self.length = 0
         self.capacity = 0
+        # While a forward has static shapes: the slots [nodes] it writes, and the width (slots from 0) that it reads.
+        self.fixed: tuple[Tensor, int] | None = None
         self._shapes: list[tuple[Tensor, Tensor]] = []
         for at, layer in enumerate(probe.layers):
             if not isinstance(layer, DynamicLayer) or not layer.is_initialized:
@@ -59,11 +66,11 @@ class KVCache(Cache):
         super().__init__(layers=[_Layer(self) for _ in self._shapes])
         self._buffers: list[Tensor] = []
 
-    def reserve(self, capacity: int) -> None:
-        """Forget everything and make room for `capacity` slots; a buffer that is large enough is used again."""
+    def reserve(self, capacity: int) -> bool:
+        """Forget everything and make room for `capacity` slots; whether that took new buffers."""
         self.length = 0
         if capacity <= self.capacity:
-            return
+            return False
         self.capacity = 0  # until the larger buffers are there: making them may fail
         self._buffers = []  # freed before the larger ones are made
         slots = -(-capacity // 256) * 256
@@ -78,9 +85,10 @@ class KVCache(Cache):
             for view, (layer, name) in zip(buffer, members, strict=True):
                 setattr(layer, name, view)
         self.capacity = slots
+        return True
 
-    def keep(self, slots: Tensor) -> None:
-        """Copy the entries in `slots` [kept], counted from `length`, to the slots from `length` on, in that order."""
+    def keep(self, nodes: Tensor) -> None:
+        """Copy the entries of `nodes` [kept], counted from slot `length`, to the slots behind the root's, in that order."""
         for buffer in self._buffers:
             behind = buffer[:, :, :, self.length :]
-            behind[:, :, :, : len(slots)] = behind.index_select(3, slots.to(buffer.device))
+            behind[:, :, :, 1 : 1 + len(nodes)] = behind.index_select(3, nodes.to(buffer.device))

@@ -6,30 +6,28 @@ one: "topk" (the paper's code: softmax over the topk best logits) or "vocab" (ov
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from decoders.base import Decoder, check_depth
+from decoders.base import Decoder, check_depth, check_nodes
 from decoders.model import Model
 from decoders.registry import register
 from decoders.top_paths import TopPaths
-from decoders.tree import MOST_NODES, Draft
+from decoders.tree import Draft
 
 
 @register("dynamic")
 @dataclass
 class Dynamic(Decoder):
-    nodes: int = 64
+    nodes: int | str = 64  # or "auto"
     topk: int = 32
     depth: int | None = None  # None: as deep as there are heads
     normalise: str = "topk"
 
     def __post_init__(self) -> None:
-        for name, value in (("nodes", self.nodes), ("topk", self.topk), ("depth", self.depth)):
+        check_nodes(self.nodes)
+        for name, value in (("topk", self.topk), ("depth", self.depth)):
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1 (nodes counts the root)")
-        if self.nodes > MOST_NODES:
-            raise ValueError(f"nodes is {self.nodes}; at most {MOST_NODES} can be verified at once")
+                raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.normalise not in ("topk", "vocab"):
             raise ValueError(f"normalise is {self.normalise!r}; available: topk, vocab")
 
@@ -38,7 +36,7 @@ class Dynamic(Decoder):
         self.levels = self.depth or model.num_heads
         if self.topk > model.vocab:
             raise ValueError(f"topk is {self.topk}, but the vocabulary has {model.vocab} tokens")
-        self.paths = TopPaths.of(self.nodes, self.topk, self.levels, model.device)
+        self.paths = TopPaths(self.max_nodes, self.topk, self.levels, model.device)
         super().setup(model)
 
     @property
@@ -52,6 +50,4 @@ class Dynamic(Decoder):
         best, guesses = logits.topk(self.topk)  # [depth, topk]
         if self.normalise == "topk":
             best = best.log_softmax(-1)
-        tree, cells, log_prob = self.paths.choose(best.to(root.device))
-        tokens = torch.cat((root, guesses.flatten().to(root.device))).index_select(0, cells)
-        return Draft(tree, tokens, log_prob)
+        return self.paths.choose(root, guesses, best)

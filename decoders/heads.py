@@ -39,6 +39,8 @@ class MedusaHeads(nn.Module):
         x = rows.expand(len(self), *rows.shape)  # [heads, rows, hidden]
         for weight, bias in zip(self.block_weight, self.block_bias, strict=True):
             x = x + F.silu(torch.baddbmm(bias.unsqueeze(1), x, weight.mT))
+        if rows.shape[0] == 1:  # one row as a column: the CPU's batched product takes a third of the time
+            return torch.bmm(self.out_weight, x.mT).mT
         return x @ self.out_weight.mT
 
     @classmethod

@@ -1,6 +1,6 @@
 """The decoding loop that every tree decoder shares: propose -> verify -> accept -> commit.
 
-    steps = decode(model, decoder, prompt, rule, stop)   # the prefill happens here
+    steps = decoder.decode(prompt, rule, stop)           # the prefill happens here
     for step in steps: ...                               # one verify forward each
 
 The clock is the caller's: nothing here measures time or waits for the device, but for the one small transfer a step that
@@ -9,14 +9,17 @@ brings the committed tokens to the host.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from decoders.accept import Rule, deepest
-from decoders.base import Decoder
 from decoders.model import Model
 from decoders.tree import Draft
+
+if TYPE_CHECKING:
+    from decoders.base import Decoder
 
 
 @dataclass(frozen=True)
@@ -46,38 +49,47 @@ class Step:
     tokens: list[int]  # root first, then the accepted drafted tokens, cut where the turn ends
     nodes: int  # nodes of the tree that was verified, root included
     finish: str | None  # why the turn ends here, or None
-    draft: Draft  # the tree itself, still on the device
-    path: Tensor  # [max_depth + 1] its nodes that were kept, padded with the last
+    draft: Draft | None = None  # the tree itself, still on the device; None for decoders that have none
+    path: Tensor | None = None  # [max_depth] its nodes that were kept, the root left out, padded with the last
 
 
 @torch.inference_mode()
-def decode(model: Model, decoder: Decoder, prompt: Tensor, rule: Rule, stop: Stop) -> Iterator[Step]:
+def decode(model: Model, decoder: "Decoder", prompt: Tensor, rule: Rule, stop: Stop) -> Iterator[Step]:
     """Prefill `prompt` [prompt] and return the iterator of steps; it ends with the step whose `finish` is set."""
-    room = stop.max_tokens + decoder.max_nodes + decoder.max_depth
-    rows = model.prefill(prompt, room, all_rows=decoder.reads_prompt)
+    rows = model.prefill(prompt, stop.max_tokens + decoder.max_nodes + decoder.max_depth, all_rows=decoder.reads_prompt)
     decoder.start(prompt, rows)
     return _steps(model, decoder, rule, stop, rule.first(rows.logits[-1:], model.length), rows.hidden[-1:])
 
 
 @torch.inference_mode()
-def _steps(model: Model, decoder: Decoder, rule: Rule, stop: Stop, root: Tensor, hidden: Tensor) -> Iterator[Step]:
+def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, root: Tensor, hidden: Tensor) -> Iterator[Step]:
+    budget = decoder.budget
+    budget.start()
     committed: list[int] = []
     finish = None
+    # 1. Draft and propose: the candidates that could follow the root.
+    draft = budget.propose(decoder, root, hidden)  # [nodes]
+    token, *forecast = torch.cat((root, budget.forecast(draft))).tolist()
     while finish is None:
-        # 1, 2. Draft and propose: the candidates that could follow the root.
-        draft = decoder.propose(root, hidden)  # [nodes]
-        # 3. Verify all of them in one forward pass.
+        draft = draft.first(budget.choose(forecast, len(draft.tree), model.length))
+        # 2. Verify all of them in one forward pass.
         verified = model.verify(draft)  # hidden [nodes, hidden], logits [nodes, vocab]
-        # 4. Accept the deepest path that the base model agrees with.
+        # 3. Accept the deepest path that the base model agrees with.
         verdict = rule.judge(draft, verified.logits, model.length)
         best = deepest(draft.tree, verdict)  # [1]
-        path, depth = draft.tree.path_to(best)  # [max_depth + 1], [1]
-        root = verdict.next_token.index_select(0, best)
-        hidden = verified.hidden.index_select(0, best)
+        path = draft.tree.lines.index_select(0, best).squeeze(0)  # [max_depth]
+        depth = draft.tree.depth.index_select(0, best)  # [1]
+        root = verdict.next_token.index_select(0, best)  # [1]
+        hidden = verified.hidden.index_select(0, best)  # [1, hidden]
         decoder.observe(draft, verified)
-        # 5. Commit it. This transfer is the step's only wait for the device.
-        *on_path, last = torch.cat((draft.token.index_select(0, path), depth)).tolist()
-        model.keep(path, last + 1)
-        tokens, finish = stop.cut(committed, on_path[: last + 1])
+        # 4. Commit it, and draft the next. This transfer is the step's only wait for the device.
+        model.keep(path)
+        upcoming = budget.propose(decoder, root, hidden)
+        news = torch.cat((root, depth, draft.token.index_select(0, path), budget.forecast(upcoming))).tolist()
+        kept = int(news[1])
+        model.advance(1 + kept)
+        budget.learn(kept)
+        tokens, finish = stop.cut(committed, [int(each) for each in (token, *news[2 : 2 + kept])])
         committed += tokens
         yield Step(tokens, len(draft.tree), finish, draft, path)
+        token, forecast, draft = news[0], news[2 + len(path) :], upcoming

@@ -7,59 +7,64 @@ small fixed universe of tuples holds every possible answer. For 63 paths of dept
 product of 32 guesses has 1,082,400.
 """
 
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from decoders.tree import Tree
+from decoders.tree import Draft, Tree
 
 
-@dataclass(frozen=True, eq=False)
 class TopPaths:
-    """Chooses the `nodes - 1` most likely paths; scores live in log space. Members are ordered by depth, then by rank."""
+    """Chooses the `nodes - 1` most likely paths; scores live in log space. Members are ordered by depth, then by rank.
 
-    nodes: int
-    cells: Tensor  # [members, depth] index into (nothing, head 1's guesses, head 2's, ...); 0 beyond the member's depth
-    facts: Tensor  # [members, 2 + depth + 1] depth, cell of the member's own token, ancestors as in Tree but over members
+    Everything that a chosen member looks up (its depth, its token, where its ancestors stand in the chosen tree) lies in
+    one table, so that a tree is one look-up, whatever its size.
+    """
 
-    @classmethod
-    def of(cls, nodes: int, topk: int, depth: int, device: torch.device) -> "TopPaths":
+    def __init__(self, nodes: int, topk: int, depth: int, device: torch.device) -> None:
         """For trees of `nodes` nodes (root included) from `depth` heads with `topk` guesses each."""
         paths = universe(nodes, topk, depth)
-        cells = torch.zeros(len(paths), depth, dtype=torch.long)
+        members = len(paths)
+        shape = Tree.from_paths(paths[1:])
+        self.nodes = min(nodes, members)
+        # Where each level's guess stands in (nothing, head 1's guesses, head 2's, ...); 0 beyond the member's depth.
+        cells = torch.zeros(members, depth, dtype=torch.long)
         for member, path in enumerate(paths):
             cells[member, : len(path)] = torch.tensor([1 + d * topk + rank for d, rank in enumerate(path)])
-        shape = Tree.from_paths(paths[1:])
-        missing = depth - shape.max_depth  # too few nodes for the deepest heads
-        ancestors = torch.nn.functional.pad(shape.ancestors, (0, missing))
-        facts = torch.cat((shape.depth[:, None], cells.amax(1, keepdim=True), ancestors), dim=1)
-        return cls(nodes, cells.to(device), facts.to(device))
+        # The table: every member's place in the order, the depths, then the root's token and every guess's.
+        depths, tokens = members, members + depth + 1
+        table = torch.cat((torch.zeros(members), torch.arange(depth + 1), torch.zeros(1 + depth * topk))).long()
+        itself = torch.arange(members).unsqueeze(1).expand(-1, depth - shape.max_depth)  # heads that no path reaches
+        facts = [tokens + cells.amax(1), depths + shape.depth, shape.parent, *shape.lines.T, *itself.T]
+        self._cells = cells.to(device)
+        self._facts = torch.stack(facts).to(device)  # [3 + depth, members]
+        self._member = torch.arange(members, device=device)
+        self._table = table.to(device)
+        self._place = self._table[:members]
+        self._root = self._table[tokens : tokens + 1]
+        self._guesses = self._table[tokens + 1 :]
+        self._log_prob = torch.zeros(1 + depth * topk, device=device)
 
-    def choose(self, log_prob: Tensor) -> tuple[Tree, Tensor, Tensor]:
-        """The tree of the most likely paths.
+    def choose(self, root: Tensor, guesses: Tensor, log_prob: Tensor) -> Draft:
+        """The tree of the most likely paths, most likely first.
 
-        log_prob: [depth, topk] of each head's guesses, each row descending and <= 0.
-        Returns the tree, cell [nodes] (0: root, else 1 + head * topk + rank) and path log probability [nodes].
+        root: [1]; guesses: [depth, topk] tokens; log_prob: [depth, topk] of each, every row descending and <= 0.
         Ties go to the shallower path, then to the lower ranks, so a path never stands without its parent.
         """
-        flat = torch.cat((log_prob.new_zeros(1), log_prob.flatten()))
+        self._root.copy_(root)
+        self._guesses.copy_(guesses.flatten())
+        self._log_prob[1:].copy_(log_prob.flatten())
         # Rounding is monotone and no term exceeds 0, so a child's sum never exceeds its parent's.
-        score = flat.index_select(0, self.cells.flatten()).view(self.cells.shape).sum(-1)  # [members]
-        score, order = score.sort(descending=True, stable=True)
-        self._place.scatter_(0, order, self._ranks)  # member -> its place in the order
-        facts = self.facts.index_select(0, order[: self.nodes])
-        ancestors = self._place.index_select(0, facts[:, 2:].flatten()).view(-1, self.cells.shape[1] + 1)
-        return Tree(ancestors, facts[:, 0]), facts[:, 1], score[: self.nodes]
-
-    @cached_property
-    def _ranks(self) -> Tensor:
-        return torch.arange(len(self.cells), device=self.cells.device)
-
-    @cached_property
-    def _place(self) -> Tensor:
-        return torch.empty_like(self._ranks)
+        score = self._log_prob.take(self._cells).sum(-1)  # [members]
+        # The bits of a float >= 0, read as an integer, sort as the float does. With the member's number behind them no two
+        # keys are equal, and ties fall as in a stable sort, at a fraction of its time.
+        keys = torch.add(self._member, score.abs().view(torch.int32), alpha=1 << 29)
+        order = keys.topk(self.nodes, largest=False).indices  # [nodes]
+        self._place.scatter_(0, order, self._member[: self.nodes])
+        fixed, lines = self._table.take(self._facts.index_select(1, order)).split((3, len(self._facts) - 3))
+        token, depth, parent = fixed.unbind()
+        return Draft(Tree(depth, parent, lines.mT), token, score.index_select(0, order))
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,7 @@
 """The candidate tree: which drafted token continues which.
 
 A tree of `nodes` candidates is one array, `parent`: node 0 is the root (its parent is itself) and parents stand before
-their children. Depth, ancestors and the attention mask all follow from it.
+their children. Depth, lines of ancestors and the attention mask all follow from it.
 
     parent = [0, 0, 0, 1, 1, 3]          0          depth 0
                                        1   2        depth 1
@@ -12,7 +12,7 @@ their children. Depth, ancestors and the attention mask all follow from it.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -27,26 +27,28 @@ MOST_NODES = 4096  # of any tree; a file from a stranger may ask for more than t
 class Tree:
     """The shape of a candidate tree, without its tokens.
 
-    >>> Tree.from_parent([0, 0, 0, 1, 1, 3]).ancestors.tolist()
-    [[0, 0, 0, 0], [1, 0, 0, 0], [2, 0, 0, 0], [3, 1, 0, 0], [4, 1, 0, 0], [5, 3, 1, 0]]
+    >>> Tree.from_parent([0, 0, 0, 1, 1, 3]).lines.tolist()
+    [[0, 0, 0], [1, 1, 1], [2, 2, 2], [1, 3, 3], [1, 4, 4], [1, 3, 5]]
     """
 
-    ancestors: Tensor  # [nodes, max_depth + 1] int64; column k is the k-th ancestor (0: the node itself), then the root
     depth: Tensor  # [nodes] int64; root 0
+    parent: Tensor  # [nodes] int64; the root is its own parent
+    lines: Tensor  # [nodes, max_depth] int64; the nodes that lead from the root (left out) to each node, padded with itself
 
     @classmethod
     def from_parent(cls, parent: Sequence[int]) -> "Tree":
         """The tree of a parent array [nodes]; ValueError where it is not one."""
         if len(parent) == 0 or parent[0] != 0:
             raise ValueError("a tree begins with its root, whose parent is itself: parent[0] must be 0")
-        lines: list[list[int]] = [[0]]  # each node's line of ancestors, from itself up to the root
+        lines: list[list[int]] = [[]]
         for node, above in enumerate(parent[1:], start=1):
             if not 0 <= above < node:
                 raise ValueError(f"node {node} has parent {above}; a parent stands before its children")
-            lines.append([node, *lines[above]])
+            lines.append([*lines[above], node])
         width = max(map(len, lines))
-        ancestors = [line + [0] * (width - len(line)) for line in lines]
-        return cls(torch.tensor(ancestors), torch.tensor([len(line) - 1 for line in lines]))
+        padded = [line + [node] * (width - len(line)) for node, line in enumerate(lines)]
+        depth = [len(line) for line in lines]
+        return cls(torch.tensor(depth), torch.tensor(parent), torch.tensor(padded, dtype=torch.long))
 
     @classmethod
     def from_paths(cls, paths: Sequence[RankPath]) -> "Tree":
@@ -59,41 +61,30 @@ class Tree:
         return cls.from_parent([0] + [index[path[:-1]] for path in paths])
 
     def to(self, device: torch.device) -> "Tree":
-        return Tree(self.ancestors.to(device), self.depth.to(device))
+        return Tree(self.depth.to(device), self.parent.to(device), self.lines.to(device))
+
+    def first(self, nodes: int) -> "Tree":
+        """The tree of the first `nodes` nodes; as parents stand before their children, it is one."""
+        return Tree(self.depth[:nodes], self.parent[:nodes], self.lines[:nodes])
 
     def __len__(self) -> int:
-        return self.ancestors.shape[0]
+        return self.depth.shape[0]
 
     @property
     def max_depth(self) -> int:
-        return self.ancestors.shape[1] - 1
+        """Levels that `lines` has room for; no node is deeper."""
+        return self.lines.shape[1]
 
-    @cached_property
-    def parent(self) -> Tensor:
-        """[nodes] int64; the root is its own parent."""
-        return self.ancestors[:, min(1, self.max_depth)]
+    def mask(self, dtype: torch.dtype, hidden: float, committed: int | Tensor = 0, width: int | None = None) -> Tensor:
+        """Additive attention mask [nodes, width]: row n is 0 at what node n may attend to, and `hidden` elsewhere.
 
-    def mask(self, hidden: float, visible: float, dtype: torch.dtype) -> Tensor:
-        """[nodes, nodes]; row n is `visible` at n and at its ancestors, what node n may attend to, and `hidden` elsewhere."""
-        shape = (len(self), len(self))
-        return torch.full(shape, hidden, dtype=dtype, device=self.ancestors.device).scatter_(1, self.ancestors, visible)
-
-    @cached_property
-    def _levels(self) -> Tensor:
-        return torch.arange(self.max_depth + 1, device=self.ancestors.device)
-
-    def path_to(self, node: Tensor) -> tuple[Tensor, Tensor]:
-        """The nodes from the root to `node` [1], by depth.
-
-        Returns path [max_depth + 1], padded with `node` itself, and the node's depth [1].
-
-        >>> path, depth = Tree.from_parent([0, 0, 0, 1, 1, 3]).path_to(torch.tensor([4]))
-        >>> path.tolist(), depth.tolist()
-        ([0, 1, 4, 4], [2])
+        That is the `committed` positions (an int, or [1]), then, among the nodes behind them, the root, n's ancestors and n.
+        The width is committed + nodes unless a wider one is given, whose rest is hidden.
         """
-        depth = self.depth.index_select(0, node)
-        line = self.ancestors.index_select(0, node).squeeze(0)
-        return line.gather(0, (depth - self._levels).clamp(min=0)), depth
+        width = committed + len(self) if width is None else width
+        column = torch.arange(width, device=self.depth.device)
+        mask = torch.zeros(len(self), width, dtype=dtype, device=column.device).masked_fill_(column > committed, hidden)
+        return mask.scatter_(1, self.lines + committed, 0.0) if self.max_depth else mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +94,12 @@ class Draft:
     tree: Tree
     token: Tensor  # [nodes] int64; token[0] is the root, already known from the base model
     log_prob: Tensor | None = None  # [nodes] the decoder's own log probability of each path; root 0
+
+    def first(self, nodes: int) -> "Draft":
+        """The first `nodes` nodes alone."""
+        if nodes == len(self.tree):
+            return self
+        return Draft(self.tree.first(nodes), self.token[:nodes], None if self.log_prob is None else self.log_prob[:nodes])
 
 
 def paths_from_child_counts(counts: Sequence[int]) -> list[RankPath]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from decoders.top_paths import TopPaths, universe
+from decoders.tree import Tree
 
 CPU = torch.device("cpu")
 
@@ -24,16 +25,19 @@ def brute_force(log_prob: torch.Tensor, nodes: int) -> list[tuple[int, ...]]:
 
 def chosen_paths(log_prob: torch.Tensor, nodes: int) -> list[tuple[int, ...]]:
     depth, topk = log_prob.shape
-    tree, cells, score = TopPaths.of(nodes, topk, depth, CPU).choose(log_prob)
-    parent = tree.parent.tolist()
+    guesses = 1 + torch.arange(depth * topk).view(depth, topk)  # as tokens their own places, the root's is 0
+    draft = TopPaths(nodes, topk, depth, CPU).choose(torch.tensor([0]), guesses, log_prob)
+    tree, score, parent = draft.tree, draft.log_prob, draft.tree.parent.tolist()
     assert all(above < node for node, above in enumerate(parent[1:], start=1)), "a parent stands before its children"
-    assert score[0] == 0 and (score[1:] <= score[tree.parent[1:]]).all()
+    assert score[0] == 0 and (score[1:] <= score[tree.parent[1:]]).all() and (score[1:] <= score[:-1]).all()
     paths: list[tuple[int, ...]] = [()]
     for node in range(1, len(tree)):
-        d, rank = divmod(cells[node].item() - 1, topk)
+        d, rank = divmod(draft.token[node].item() - 1, topk)
         assert d == tree.depth[node] - 1
         paths.append((*paths[parent[node]], rank))
         assert torch.allclose(score[node], sum(log_prob[i, r] for i, r in enumerate(paths[node])))
+    plain = Tree.from_parent(parent)
+    assert tree.depth.equal(plain.depth) and tree.lines[:, : plain.max_depth].equal(plain.lines)
     return paths[1:]
 
 

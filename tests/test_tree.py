@@ -21,7 +21,7 @@ def test_the_examples_in_docstrings_are_true(module):
 
 def test_mask_as_a_picture():
     tree = Tree.from_parent([0, 0, 0, 1, 1, 3])
-    picture = ["".join("#" if seen else "." for seen in row) for row in tree.mask(0, 1, torch.int8).tolist()]
+    picture = ["".join(".#"[value == 0] for value in row) for row in tree.mask(torch.int8, hidden=1).tolist()]
     assert picture == [
         "#.....",
         "##....",
@@ -30,6 +30,9 @@ def test_mask_as_a_picture():
         "##..#.",
         "##.#.#",
     ]
+    behind = tree.mask(torch.int8, 1, committed=3, width=11)
+    assert behind.eq(tree.mask(torch.int8, 1, committed=torch.tensor([3]), width=11)).all()
+    assert not behind[:, :3].any() and behind[:, 9:].all() and behind[:, 3:9].eq(tree.mask(torch.int8, 1)).all()
     assert tree.depth.tolist() == [0, 1, 1, 2, 2, 3]
     assert tree.parent.tolist() == [0, 0, 0, 1, 1, 3]
     assert (len(tree), tree.max_depth) == (6, 3)
@@ -49,10 +52,10 @@ def test_everything_follows_from_parent(parent):
             line.append(parent[line[-1]])
         assert tree.depth[node] == len(line) - 1
         assert tree.parent[node] == parent[node]
-        assert tree.mask(0, 1, torch.int8)[node].nonzero().flatten().tolist() == sorted(line)
-        path, depth = tree.path_to(torch.tensor([node]))
-        assert path[: depth + 1].tolist() == line[::-1]
-        assert set(path[depth + 1 :].tolist()) <= {node}
+        assert tree.mask(torch.int8, hidden=1)[node].eq(0).nonzero().flatten().tolist() == sorted(line)
+        path = [0, *tree.lines[node].tolist()]
+        assert path[: len(line)] == line[::-1]
+        assert set(path[len(line) :]) <= {node}
 
 
 @pytest.mark.parametrize("parent", [[], [1], [0, 1], [0, 2, 0], [0, -1]])

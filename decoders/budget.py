@@ -1,0 +1,133 @@
+"""How many of the nodes that a decoder proposes a step verifies.
+
+A verify forward of more nodes accepts more tokens and takes longer; how much longer is the machine's affair. Where a
+forward of 64 nodes takes as long as one of 1 (a GPU at batch 1), large trees win; on a CPU small ones do, and sometimes none.
+`AutoBudget` weighs the two afresh each step.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from decoders.tree import Draft, Tree
+
+if TYPE_CHECKING:
+    from decoders.base import Decoder
+
+AUTO = "auto"
+LADDER = (1, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # the sizes that `auto` chooses among: few, so that shapes stay static
+
+
+class Budget:
+    """The plain one: every proposed node is verified."""
+
+    def start(self) -> None:
+        """A new turn begins."""
+
+    def propose(self, decoder: "Decoder", root: Tensor, hidden: Tensor) -> Draft:
+        return decoder.propose(root, hidden)
+
+    def forecast(self, draft: Draft) -> Tensor:
+        """What `choose` needs to know of a draft, to be transferred with the step's tokens."""
+        return draft.token[:0]
+
+    def choose(self, forecast: Sequence[float], nodes: int, length: int) -> int:
+        """How many of a draft's `nodes` to verify, with `length` positions committed."""
+        return nodes
+
+    def learn(self, kept: int) -> None:
+        """The step that was last chosen for has kept so many drafted tokens."""
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds that a verify forward takes on this machine, by context length and number of nodes."""
+
+    lengths: tuple[int, ...]  # committed positions, ascending
+    sizes: tuple[int, ...]  # nodes, ascending, the first 1
+    seconds: tuple[tuple[float, ...], ...]  # [lengths][sizes]
+
+    def at(self, length: int) -> list[float]:
+        """Seconds by size, linear between the measured lengths and flat outside them.
+
+        >>> StepTimes((0, 100), (1, 8), ((1.0, 2.0), (3.0, 6.0))).at(25)
+        [1.5, 3.0]
+        """
+        if len(self.lengths) == 1 or length <= self.lengths[0]:
+            return list(self.seconds[0])
+        after = min(bisect_right(self.lengths, length), len(self.lengths) - 1)
+        low, high = self.lengths[after - 1 : after + 1]
+        part = min(1.0, (length - low) / (high - low))
+        return [a + part * (b - a) for a, b in zip(self.seconds[after - 1], self.seconds[after], strict=True)]
+
+
+class AutoBudget(Budget):
+    """As many nodes as make the most tokens per second, by the draft's own path probabilities and measured step times.
+
+    The n best nodes of a draft commit E(n) = sum of their path probabilities tokens (the root's is 1) and take T(n) seconds.
+    The long-run rate of tokens per second is highest when each step maximises E(n) - rate * T(n), with the rate that
+    results; the turn's rate so far stands for it. What the probabilities are worth is learned as well: E's drafted part is
+    scaled by what past drafts kept over what they promised. Where drafting as such does not pay it pauses, for longer each time.
+
+    Needs drafts in descending order of log_prob. Nothing here is read off a clock while decoding, so a turn's budgets follow
+    from its tokens and the measured times alone.
+    """
+
+    PRIOR = 8  # steps' (and tokens') worth of trust in "no better than greedy" and in the probabilities as they are
+    LONGEST_PAUSE = 64  # steps
+
+    def __init__(self, times: StepTimes, most: float = 3.0) -> None:
+        """`most`: sizes that take longer than so many one-node steps are never drafted for."""
+        usable = [size for at, size in enumerate(times.sizes) if times.seconds[0][at] <= most * times.seconds[0][0]]
+        self.times = times
+        self.max_nodes = max(usable)
+        self.draft_s = 0.0  # seconds that proposing takes, to be measured once the decoder is set up
+        self._last: dict[torch.device, Tensor] = {}
+
+    def start(self) -> None:
+        self.tokens, self.seconds = float(self.PRIOR), self.PRIOR * self.times.seconds[0][0]
+        self.kept = self.promised = float(self.PRIOR)
+        self.gain, self.pause, self.resting = 0.0, 1, 0
+
+    def propose(self, decoder: "Decoder", root: Tensor, hidden: Tensor) -> Draft:
+        if self.resting == 0:
+            return decoder.propose(root, hidden)
+        self.resting -= 1
+        lone = root.new_zeros(1)
+        return Draft(Tree(lone, lone, lone.view(1, 1)[:, :0]), root)
+
+    def forecast(self, draft: Draft) -> Tensor:
+        """E [sizes]: expected tokens by size; empty for a lone root."""
+        if draft.log_prob is None:
+            return draft.token[:0]
+        device = draft.log_prob.device
+        if device not in self._last:
+            self._last[device] = torch.tensor(self.times.sizes, device=device) - 1
+        last = self._last[device][: bisect_right(self.times.sizes, len(draft.tree))]
+        return draft.log_prob.exp().cumsum(0).index_select(0, last)
+
+    def choose(self, forecast: Sequence[float], nodes: int, length: int) -> int:
+        seconds = self.times.at(length)
+        if not forecast:
+            self._spent, self._promise = seconds[0], 0.0
+            return 1
+        rate, trust = self.tokens / self.seconds, self.kept / self.promised
+        worth = [trust * (tokens - 1) - rate * (s - seconds[0]) for tokens, s in zip(forecast, seconds, strict=False)]
+        best = max(range(len(worth)), key=worth.__getitem__)
+        self._spent, self._promise = seconds[best] + self.draft_s, forecast[best] - 1
+        self.gain += 0.25 * (worth[best] - rate * self.draft_s - self.gain)
+        if self.gain < 0:
+            self.resting, self.pause = self.pause, min(2 * self.pause, self.LONGEST_PAUSE)
+        else:
+            self.pause = 1
+        return self.times.sizes[best]
+
+    def learn(self, kept: int) -> None:
+        self.tokens += 1 + kept
+        self.seconds += self._spent
+        self.kept += kept
+        self.promised += self._promise

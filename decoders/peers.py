@@ -1,0 +1,117 @@
+"""What a user would otherwise pick: transformers' own `generate`, on the same model, in the same records.
+
+    hf-greedy       one token a forward
+    prompt-lookup   its assisted generation with candidates copied from the text so far, a chain a step
+
+The prefill is done apart, as for every decoder, so that prefill and decode times mean the same. At temperature > 0 both draw
+the samples that the rule draws (decoders/accept.py), so their tokens too can be compared with greedy's.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from decoders.accept import Exact, Rule
+from decoders.base import Decoder
+from decoders.loop import Step, Stop
+from decoders.registry import register
+
+
+class _Steps(BaseStreamer, StoppingCriteria):
+    """Hears of every forward's tokens, cuts them as our loop does, and says when the turn has ended."""
+
+    def __init__(self, stop: Stop, prefilled: int) -> None:
+        self.stop = stop
+        self.prefilled = prefilled  # positions that are in the cache already
+        self.nodes = 0  # positions that the last forward looked at; 0 before the first
+        self.prompt_seen = False
+        self.committed: list[int] = []
+        self.steps: list[Step] = []
+
+    def before_forward(self, module: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """Assisted generation gives its first forward the whole prompt, whatever the cache holds of it."""
+        if self.nodes == 0 and kwargs["input_ids"].shape[1] > self.prefilled:
+            kwargs |= {name: kwargs[name][..., self.prefilled :] for name in ("input_ids", "position_ids") if name in kwargs}
+        self.nodes = kwargs["input_ids"].shape[1]
+        return args, kwargs
+
+    def put(self, value: Tensor) -> None:
+        if not self.prompt_seen:  # the first call brings the prompt
+            self.prompt_seen = True
+            return
+        tokens, finish = self.stop.cut(self.committed, value.flatten().tolist())
+        self.committed += tokens
+        self.steps.append(Step(tokens, self.nodes, finish))
+
+    def end(self) -> None: ...
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
+        ended = bool(self.steps) and self.steps[-1].finish is not None
+        return torch.full((len(input_ids),), ended, dtype=torch.bool, device=input_ids.device)
+
+
+class _Choose(LogitsProcessor):
+    """Leaves only the token that the rule chooses at each position."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        chosen = self.rule.first(scores, input_ids.shape[1])
+        return torch.full_like(scores, float("-inf")).scatter_(1, chosen.unsqueeze(1), 0.0)
+
+
+@register("hf-greedy")
+@dataclass
+class HFGreedy(Decoder):
+    drafts: ClassVar[bool] = False
+    max_nodes: ClassVar[int] = 1
+
+    def options(self) -> dict[str, object]:
+        return {}
+
+    @torch.inference_mode()
+    def decode(self, prompt: Tensor, rule: Rule, stop: Stop) -> Iterator[Step]:
+        prompt = prompt.to(self.model.device).unsqueeze(0)
+        cache = DynamicCache(config=self.model.lm.config)
+        if prompt.shape[1] > 1:  # the last token's forward is the first step
+            with self.model.as_loaded():
+                self.model.lm(input_ids=prompt[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return self._steps(prompt, cache, rule, stop)
+
+    @torch.inference_mode()
+    def _steps(self, prompt: Tensor, cache: DynamicCache, rule: Rule, stop: Stop) -> Iterator[Step]:
+        heard = _Steps(stop, cache.get_seq_length())
+        hook = self.model.lm.register_forward_pre_hook(heard.before_forward, with_kwargs=True)
+        try:
+            with self.model.as_loaded():
+                self.model.lm.generate(
+                    prompt, past_key_values=cache, attention_mask=torch.ones_like(prompt), do_sample=False, streamer=heard,
+                    max_new_tokens=stop.max_tokens, eos_token_id=sorted(stop.eos) or None, pad_token_id=0,
+                    stopping_criteria=StoppingCriteriaList([heard]),
+                    logits_processor=LogitsProcessorList([] if isinstance(rule, Exact) else [_Choose(rule)]),
+                    **self.options(),
+                )  # fmt: skip
+        finally:
+            hook.remove()
+        yield from heard.steps
+
+
+@register("prompt-lookup")
+@dataclass
+class PromptLookup(HFGreedy):
+    tokens: int = 10  # candidates a step at most
+    ngram: int = 2  # the longest ending of the text that is looked up
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "ngram"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    def options(self) -> dict[str, object]:
+        return {"prompt_lookup_num_tokens": self.tokens, "max_matching_ngram_size": self.ngram}
