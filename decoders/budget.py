@@ -71,7 +71,8 @@ class AutoBudget(Budget):
     The n best nodes of a draft commit E(n) = sum of their path probabilities tokens (the root's is 1) and take T(n) seconds.
     The long-run rate of tokens per second is highest when each step maximises E(n) - rate * T(n), with the rate that
     results; the turn's rate so far stands for it. What the probabilities are worth is learned as well: E's drafted part is
-    scaled by what past drafts kept over what they promised. Where drafting as such does not pay it pauses, for longer each time.
+    scaled by what past drafts kept over what they promised. Where drafting as such does not pay it pauses, for longer each
+    time.
 
     Needs drafts in descending order of log_prob. Nothing here is read off a clock while decoding, so a turn's budgets follow
     from its tokens and the measured times alone.
