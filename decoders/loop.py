@@ -68,7 +68,7 @@ def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, root: Tenso
     committed: list[int] = []
     finish = None
     # 1. Draft and propose: the candidates that could follow the root.
-    draft = budget.propose(decoder, root, hidden)  # [nodes]
+    draft = budget.propose(decoder.propose, root, hidden)  # [nodes]
     token, *forecast = torch.cat((root, budget.forecast(draft))).tolist()
     while finish is None:
         draft = draft.first(budget.choose(forecast, len(draft.tree), model.length))
@@ -84,7 +84,7 @@ def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, root: Tenso
         decoder.observe(draft, verified)
         # 4. Commit it, and draft the next. This transfer is the step's only wait for the device.
         model.keep(path)
-        upcoming = budget.propose(decoder, root, hidden)
+        upcoming = budget.propose(decoder.propose, root, hidden)
         news = torch.cat((root, depth, draft.token.index_select(0, path), budget.forecast(upcoming))).tolist()
         kept = int(news[1])
         model.advance(1 + kept)

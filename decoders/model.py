@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from decoders.cache import KVCache
-from decoders.columns import ColumnLinears
 from decoders.heads import MedusaHeads
-from decoders.tree import Draft, Tree
+from decoders.linears import FewRowLinears
+from decoders.tree import Draft, RankTree, Tree
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +58,11 @@ class UnsupportedModel(ValueError):
 class Model:
     """One loaded model; one sequence at a time.
 
-    `heads` may be None for a plain causal LM. `static_tree` are the rank paths searched for this model, if any.
+    `heads` may be None for a plain causal LM. `static_tree` is the one searched for this model, if any.
     `static_shapes` may be switched at any time between turns.
     """
 
-    def __init__(self, lm: PreTrainedModel, heads: MedusaHeads | None = None, static_tree: list | None = None) -> None:
+    def __init__(self, lm: PreTrainedModel, heads: MedusaHeads | None = None, static_tree: RankTree | None = None) -> None:
         self.static_shapes = False
         self.lm = lm.eval().requires_grad_(False)
         self.dtype = lm.dtype
@@ -81,7 +81,7 @@ class Model:
         if unknown := self._layer_types - {"full_attention", "sliding_attention"}:
             raise UnsupportedModel(f"{type(lm).__name__} has layers of type {min(unknown)!r}, which cannot attend a tree")
         self._hidden = torch.empty(0)
-        self.columns = ColumnLinears(lm) if self.device.type == "cpu" else None
+        self.linears = FewRowLinears(lm) if self.device.type == "cpu" else None
         self._static_steps: dict[tuple[int, int, int], _StaticStep] = {}
         self._capture = self.device.type == "cuda" and len({parameter.device for parameter in lm.parameters()}) == 1
         with torch.inference_mode():
@@ -97,7 +97,7 @@ class Model:
 
     def as_loaded(self) -> AbstractContextManager:
         """The language model without anything of ours in its forward pass, for comparisons."""
-        return self.columns.switched_off() if self.columns else nullcontext()
+        return self.linears.switched_off() if self.linears else nullcontext()
 
     @property
     def num_heads(self) -> int:
