@@ -9,6 +9,7 @@ that every step with as many nodes is the same computation on the same addresses
 spares the host some thousand kernel launches a step.
 """
 
+import os
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -81,9 +82,14 @@ class Model:
         if unknown := self._layer_types - {"full_attention", "sliding_attention"}:
             raise UnsupportedModel(f"{type(lm).__name__} has layers of type {min(unknown)!r}, which cannot attend a tree")
         self._hidden = torch.empty(0)
-        self.linears = FewRowLinears(lm) if self.device.type == "cpu" else None
+        self.linears = None
+        if self.device.type == "cpu":
+            self.linears = FewRowLinears(lm)
+            # Grouped-query attention without a repeated copy of keys and values a layer, which transformers makes of them
+            # for more than one row under a mask; a CPU's attention kernel reads them as they are.
+            os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
         self._static_steps: dict[tuple[int, int, int], _StaticStep] = {}
-        self._capture = self.device.type == "cuda" and len({parameter.device for parameter in lm.parameters()}) == 1
+        self.captures = self.device.type == "cuda" and len({parameter.device for parameter in lm.parameters()}) == 1
         with torch.inference_mode():
             try:
                 probe = DynamicCache(config=lm.config)
@@ -206,11 +212,11 @@ class Model:
             itself = torch.arange(nodes, device=self.device)
             tree = Tree(torch.zeros_like(itself), torch.zeros_like(itself), itself.unsqueeze(1).repeat(1, max_depth))
             step = _StaticStep(Draft(tree, torch.zeros_like(itself)), torch.full_like(itself[:1], self.length), width)
-            if self._capture:
+            if self.captures:
                 try:
                     self._record(step)
                 except RuntimeError as error:
-                    self._capture = False
+                    self.captures = False
                     step.graph = None
                     what = " ".join(str(error).split())[:200]
                     warnings.warn(f"no CUDA graph of {type(self.lm).__name__}: {what}; steps run without", stacklevel=2)
