@@ -64,8 +64,8 @@ class Decoder:
         """The tree to verify next, from the root token [1] and the hidden row [1, hidden] that predicted it."""
         raise NotImplementedError
 
-    def observe(self, draft: Draft, verified: Rows) -> None:
-        """The base model's rows at every node of the draft, for decoders that learn from them."""
+    def observe(self, draft: Draft, verified: Rows, best: Tensor) -> None:
+        """The base model's rows at every node of a draft, kept down to node `best` [1], for decoders that learn from them."""
 
 
 def check_nodes(nodes: int | str) -> None:

@@ -81,7 +81,7 @@ def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, root: Tenso
         depth = draft.tree.depth.index_select(0, best)  # [1]
         root = verdict.next_token.index_select(0, best)  # [1]
         hidden = verified.hidden.index_select(0, best)  # [1, hidden]
-        decoder.observe(draft, verified)
+        decoder.observe(draft, verified, best)
         # 4. Commit it, and draft the next. This transfer is the step's only wait for the device.
         model.keep(path)
         upcoming = budget.propose(decoder.propose, root, hidden)

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from decoders.cache import KVCache
+from decoders.calibration import Calibration
 from decoders.heads import MedusaHeads
 from decoders.linears import FewRowLinears
 from decoders.tree import Draft, RankTree, Tree
@@ -59,11 +60,18 @@ class UnsupportedModel(ValueError):
 class Model:
     """One loaded model; one sequence at a time.
 
-    `heads` may be None for a plain causal LM. `static_tree` is the one searched for this model, if any.
+    `heads` may be None for a plain causal LM. `static_tree` and
+    `calibration` are those found for this model, if any.
     `static_shapes` may be switched at any time between turns.
     """
 
-    def __init__(self, lm: PreTrainedModel, heads: MedusaHeads | None = None, static_tree: RankTree | None = None) -> None:
+    def __init__(
+        self,
+        lm: PreTrainedModel,
+        heads: MedusaHeads | None = None,
+        static_tree: RankTree | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
         self.static_shapes = False
         self.lm = lm.eval().requires_grad_(False)
         self.dtype = lm.dtype
@@ -74,6 +82,7 @@ class Model:
         projection.register_forward_pre_hook(self._remember_hidden)
         self.heads = heads.to(projection.weight.device, self.dtype).requires_grad_(False) if heads else None
         self.static_tree = static_tree
+        self.calibration = calibration
         config = lm.config.get_text_config()
         self.vocab: int = config.vocab_size
         self.context: int = getattr(config, "max_position_embeddings", None) or 1 << 20
