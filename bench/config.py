@@ -40,6 +40,7 @@ class RunConfig:
     dtype: str = "auto"
     load_in_8bit: bool = False
     load_in_4bit: bool = False
+    trust_remote_code: bool = False
     static_shapes: bool | None = None  # None: on CUDA, where steps are then captured as graphs
 
     def make_decoders(self) -> list[Decoder]:
@@ -53,10 +54,8 @@ class RunConfig:
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
         names = [safe_name(spec) for spec in self.decoders]
-        if len(set(names)) < len(names) or max(map(len, names)) > 150:
-            raise UserError(
-                f"{', '.join(self.decoders)} would share an answer file, or its name is too long; rename a tree's file"
-            )
+        if len(set(names)) < len(names):
+            raise UserError(f"{', '.join(self.decoders)} would share an answer file; rename a tree's file")
         taken = set().union(*(registry.open_options(spec) for spec in self.decoders))
         for name in shared:
             if name not in taken:

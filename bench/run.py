@@ -66,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     flag("dtype", f"{', '.join(DTYPES)} (auto: the checkpoint's on an accelerator, float32 on the CPU)", choices=DTYPES)
     for bits in (8, 4):
         made.add_argument(f"--load-in-{bits}bit", action="store_true", help=f"quantise to {bits} bits (CUDA, bitsandbytes)")
+    made.add_argument("--trust-remote-code", action="store_true", help="execute Python files that the model brings along")
     made.add_argument(
         "--static-shapes", action=argparse.BooleanOptionalAction,
         help="steps of fixed shapes, captured as CUDA graphs where there is CUDA (default: there only)",

@@ -111,12 +111,13 @@ class Runner:
             prompt = self.chat.prompt(list(question.turns[:turn]), answered)
             return Turn(**known, prompt_tokens=len(prompt), **self._generate(job, prompt, temperature, known["seed"]))
         except Exception as error:  # noqa: BLE001 - a failed turn is a result; the run goes on and says so at its end
-            if self.loaded.model.device.type == "cuda":
-                torch.cuda.empty_cache()
-            return Turn(
-                **known, prompt_tokens=len(prompt), token_ids=[], accept_lengths=[], nodes=[], prefill_s=0.0, decode_s=0.0,
-                finish_reason="error", error=f"{type(error).__name__}: {error}", text="",
-            )  # fmt: skip
+            failure = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        # Out here nothing holds the turn's tensors any more, so that one which found no memory leaves it to the next.
+        self.loaded.model.release()
+        return Turn(
+            **known, prompt_tokens=len(prompt), token_ids=[], accept_lengths=[], nodes=[], prefill_s=0.0, decode_s=0.0,
+            finish_reason="error", error=failure, text="",
+        )  # fmt: skip
 
     def _generate(self, job: Job, prompt: list[int], temperature: float, seed: int) -> dict[str, object]:
         model, config = self.loaded.model, self.config
@@ -172,7 +173,9 @@ def run(config: RunConfig, out: Path, command: list[str]) -> RunFolder:
     settled = asdict(config) | {"questions_sha256": questions.sha256, "trees": config.tree_digests(decoders)}
     with RunFolder.open(out, settled) as folder:
         memory = gpu_memory(config.gpus, config.max_gpu_memory) if config.device == "balanced" else None
-        loaded = load(config.model, config.device, config.dtype, config.load_in_8bit, config.load_in_4bit, memory)
+        quantised = {"load_in_8bit": config.load_in_8bit, "load_in_4bit": config.load_in_4bit}
+        trusted = config.trust_remote_code
+        loaded = load(config.model, config.device, config.dtype, **quantised, max_memory=memory, trust_remote_code=trusted)
         runner = Runner(config, loaded, Chat.of(loaded.tokenizer, config.template), decoders)
         now = datetime.now(timezone.utc)
         folder.begin(

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
+from transformers.modeling_outputs import CausalLMOutput
 
 from decoders.accept import Exact, Rule
 from decoders.base import Decoder
-from decoders.loop import Step, Stop
+from decoders.loop import NotANumber, Step, Stop
 from decoders.registry import register
 
 
@@ -32,6 +33,7 @@ class _Steps(BaseStreamer, StoppingCriteria):
         self.prompt_seen = False
         self.committed: list[int] = []
         self.steps: list[Step] = []
+        self.highest: Tensor | None = None  # logit that any forward gave; NaN and infinity stay
 
     def before_forward(self, module: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Assisted generation gives its first forward the whole prompt, whatever the cache holds of it."""
@@ -39,6 +41,10 @@ class _Steps(BaseStreamer, StoppingCriteria):
             kwargs |= {name: kwargs[name][..., self.prefilled :] for name in ("input_ids", "position_ids") if name in kwargs}
         self.nodes = kwargs["input_ids"].shape[1]
         return args, kwargs
+
+    def after_forward(self, module: object, args: tuple, output: CausalLMOutput) -> None:
+        highest = output.logits.amax()
+        self.highest = highest if self.highest is None else torch.maximum(self.highest, highest)
 
     def put(self, value: Tensor) -> None:
         if not self.prompt_seen:  # the first call brings the prompt
@@ -62,7 +68,7 @@ class _Choose(LogitsProcessor):
         self.rule = rule
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        chosen = self.rule.first(scores, input_ids.shape[1])
+        chosen = self.rule.first(scores, input_ids.shape[1]).clamp(min=0)  # where there is none, that is said at the end
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen.unsqueeze(1), 0.0)
 
 
@@ -87,7 +93,10 @@ class HFGreedy(Decoder):
     @torch.inference_mode()
     def _steps(self, prompt: Tensor, cache: DynamicCache, rule: Rule, stop: Stop) -> Iterator[Step]:
         heard = _Steps(stop, cache.get_seq_length())
-        hook = self.model.lm.register_forward_pre_hook(heard.before_forward, with_kwargs=True)
+        hooks = [
+            self.model.lm.register_forward_pre_hook(heard.before_forward, with_kwargs=True),
+            self.model.lm.register_forward_hook(heard.after_forward),
+        ]
         try:
             with self.model.as_loaded():
                 self.model.lm.generate(
@@ -98,7 +107,10 @@ class HFGreedy(Decoder):
                     **self.options(),
                 )  # fmt: skip
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
+        if heard.highest is not None and not heard.highest.isfinite():
+            raise NotANumber(heard.prefilled + len(heard.committed))
         yield from heard.steps
 
 

@@ -16,22 +16,19 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from bench.errors import UserError, exit_cleanly
-from bench.loader import load
-from training import read_chats
+from training import add_model_flags, load_model, read_chats
 
 
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
+    add_model_flags(parser)
     parser.add_argument("--corpus", type=Path, required=True, help="chat JSONL (.gz allowed)")
     parser.add_argument("--limit", type=int, help="only the first so many conversations")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
     args = parser.parse_args()
     if not args.corpus.is_file():
         raise UserError(f"--corpus {args.corpus} is not a file")
-    loaded = load(args.model, args.device, args.dtype)
+    loaded = load_model(args)
     nats = tokens = text_bytes = 0
     for _, turns in tqdm(list(read_chats(args.corpus))[: args.limit], desc="reading"):
         text = loaded.tokenizer.apply_chat_template(turns, tokenize=False)

@@ -23,7 +23,8 @@ from tokenizers.decoders import ByteLevel
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from training import learning_rate, read_chats, save_atomically
+from bench.errors import UserError, exit_cleanly
+from training import learning_rate, read_chats, read_checkpoint, save_atomically
 
 SPECIAL = ["<|bos|>", "<|end|>", "<|user|>", "<|assistant|>"]
 CHAT_TEMPLATE = (
@@ -159,7 +160,7 @@ def main() -> None:
     opts = optimizers(model, args.lr)
     seen = 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=args.device)
+        state = read_checkpoint(checkpoint, args.device)
         model.load_state_dict(state["model"])
         for opt, saved in zip(opts, state["opts"], strict=True):
             opt.load_state_dict(saved)
@@ -206,7 +207,7 @@ def main() -> None:
         bar.update(args.batch_tokens)
         value = loss.item()
         if not math.isfinite(value):
-            raise SystemExit(f"the loss became {value} at {seen:,} tokens; start again with a lower --lr")
+            raise UserError(f"the loss became {value} at {seen:,} tokens; start again with a lower --lr")
         average = value if average is None else 0.98 * average + 0.02 * value
         bar.set_postfix(loss=f"{average:.3f}")
         if time.monotonic() - last_save > 300:
@@ -222,4 +223,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

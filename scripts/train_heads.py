@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 from bench.chat import Chat
 from bench.errors import UserError, exit_cleanly
-from bench.loader import Loaded, load
+from bench.loader import Loaded
 from decoders.heads import MERGED_PREFIX, MedusaHeads
-from training import learning_rate, read_chats, save_atomically
+from training import add_model_flags, learning_rate, load_model, read_chats, read_checkpoint, save_atomically
 
 Example = tuple[list[int], int]  # token ids, and where the answer begins
 
@@ -153,7 +153,7 @@ def save(loaded: Loaded, heads: MedusaHeads, name: str, out: Path, merge: bool, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="base model: a folder or hub id")
+    add_model_flags(parser)
     parser.add_argument("--corpus", type=Path, required=True, help="chat JSONL (.gz allowed)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the result and of checkpoints")
     parser.add_argument("--template", help="FastChat conversation name; default: the tokenizer's own chat template")
@@ -172,8 +172,6 @@ def main() -> None:
     parser.add_argument("--decay", type=float, default=0.8, help="weight of head k's loss is this to the k")
     parser.add_argument("--merge", action="store_true", help="write one merged Medusa-2 checkpoint")
     parser.add_argument("--save-dtype", choices=("float16", "bfloat16", "float32"), default="float16")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.heads < 1 or args.layers < 1:
@@ -182,7 +180,7 @@ def main() -> None:
         raise UserError(f"--corpus {args.corpus} is not a file")
     args.out.mkdir(parents=True, exist_ok=True)
 
-    loaded = load(args.model, args.device, args.dtype)
+    loaded = load_model(args)
     chat = Chat.of(loaded.tokenizer, args.template)
     wanted = max(args.examples, args.distill)
     examples = []
@@ -207,7 +205,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(heads.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.0)
     checkpoint, seen, step = args.out / "heads_state.pt", 0, 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=projection.device)
+        state = read_checkpoint(checkpoint, projection.device)
         heads.load_state_dict(state["heads"])
         optimizer.load_state_dict(state["optimizer"])
         seen, step = state["seen"], state["step"]

@@ -22,7 +22,7 @@ from bench.chat import Chat
 from bench.errors import exit_cleanly
 from bench.loader import load
 from train_heads import corpus_examples
-from training import save_atomically
+from training import read_checkpoint, save_atomically
 
 
 def repeats(tokens: list[int], n: int) -> list[bool]:
@@ -113,7 +113,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(lm.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.0)
     checkpoint, update = args.out / "unlearn_state.pt", 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=device)
+        state = read_checkpoint(checkpoint, device)
         lm.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         update, before = state["update"], state["before"]
