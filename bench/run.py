@@ -100,6 +100,10 @@ def main() -> int:
         again = shlex.join(command if "--out" in " ".join(command) else [*command, "--out", str(out)])
         print(f"\ninterrupted; every finished turn is kept. To go on: {again}", file=sys.stderr)
         return stop.status if isinstance(stop, Stopped) else 130
+    if not len(folder):
+        first = next(iter(folder.failures.values()))
+        print(f"error: all {len(folder.failures)} turns that were tried failed, the first with: {first}", file=sys.stderr)
+        return 1
     print_summary(derive(out), f"{folder.run['model']['name']} on {folder.run['questions']['name']}")
     print(f"{out}: run.json, turns.jsonl, summary.csv, figures/, answers/")
     failed = len(folder.failures)
