@@ -11,6 +11,8 @@ from decoders import registry
 from decoders.accept import ACCEPTANCES, Typical
 from decoders.base import Decoder
 
+MOST_CHOICES = 10_000
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -78,6 +80,8 @@ class RunConfig:
         for name in ("max_new_tokens", "num_choices"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1")
+        if self.num_choices > MOST_CHOICES:
+            raise UserError(f"--num-choices is {self.num_choices}; expected at most {MOST_CHOICES}")
         if self.limit is not None and self.limit < 1:
             raise UserError(f"--limit is {self.limit}; expected at least 1")
         if self.skip < 0:

@@ -199,8 +199,10 @@ def _read_heads(where: str, medusa1: bool, unexpected: set[str]) -> dict[str, Te
     if found.endswith(".safetensors"):
         return load_file(found)
     tensors = torch.load(found, map_location="cpu", weights_only=True)
-    if not isinstance(tensors, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()):
-        raise UserError(f"{found} holds a {type(tensors).__name__}, not a dictionary of named tensors")
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(each, Tensor) and each.layout == torch.strided for name, each in tensors.items()
+    ):
+        raise UserError(f"{found} holds a {type(tensors).__name__}, not a dictionary of named dense tensors")
     return tensors
 
 
@@ -295,7 +297,10 @@ def _readable_errors(name: str):
     try:
         yield
     except pickle.UnpicklingError as error:
-        raise UserError(f"a file of {name!r} is not a plain tensor file and was not opened: {_line(error)}") from error
+        raise UserError(
+            f"a file of {name!r} is not a plain tensor file (a pickle may hold code) and was not opened; expected safetensors, "
+            "or a pickle of tensors alone"
+        ) from error
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"a file of {name!r} is damaged: {_line(error)}") from error
     except ImportError as error:

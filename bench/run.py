@@ -7,7 +7,11 @@
         --questions mt_bench --temperature 0 --decoder greedy,static,dynamic --out results/vicuna-7b
 
 A run is a folder: run.json, turns.jsonl (one row a turn, the source of every number), and, made from these, answers/
-(FastChat's format), summary.csv and figures/. An interrupted run goes on with the same command and --out.
+(FastChat's format), summary.csv and figures/. An interrupted run goes on with the same command and --out. Ctrl-C and SIGTERM
+wait for the turn that is under way; a second one does not.
+
+Exit status: 0 every turn is finished, 1 some failed (the others count; the same command tries the failed ones again), 2 the
+request or the machine was at fault and the message says how, 130 and 143 stopped by Ctrl-C and by SIGTERM.
 """
 
 import argparse

@@ -27,6 +27,7 @@ if not __package__:  # run as a script, from wherever: the packages lie one fold
 from tqdm import tqdm
 
 from bench.answers import Answer, read_answers
+from bench.arguments import positive
 from bench.errors import UserError, exit_cleanly
 from bench.files import sole_writer
 from bench.questions import Question
@@ -59,9 +60,14 @@ def parser() -> argparse.ArgumentParser:
     length = made.add_mutually_exclusive_group()
     length.add_argument("--max-tokens", type=int, default=2048, help="of a reply (default: 2048)")
     length.add_argument("--max-completion-tokens", type=int, help="the same for models that take it under this name")
-    add("--timeout", type=float, default=120, help="seconds to wait for a reply (default: 120)")
+    add("--timeout", type=positive, default=120, help="seconds to wait for a reply (default: 120)")
     add("--tries", type=int, default=8, help="tries of a call before it counts as failed (default: 8)")
-    add("--backoff", type=float, default=1, help="pause before the first retry at most, in seconds; then doubling (default: 1)")
+    add(
+        "--backoff",
+        type=positive,
+        default=1,
+        help="longest pause before the first retry, in seconds; then doubling (default: 1)",
+    )
     add("--dry-run", action="store_true", help="say how many calls would be made, and make none")
     return made
 

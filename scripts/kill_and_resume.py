@@ -24,9 +24,11 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from tqdm import tqdm
 
 import bench.run
+from bench.arguments import whole
 from bench.errors import UserError, exit_cleanly
 
 FLAGS = ["--decoder", "greedy,dynamic:nodes=8", "--limit", "6", "--max-new-tokens", "16", "--device", "cpu"]
@@ -45,6 +47,7 @@ def start(flags: list[str], out: Path) -> int:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(os.open(out.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    torch.set_num_threads(1)  # on a busy machine, threads that wait for each other take many times as long
     sys.argv = ["bench.run", *flags, "--out", str(out)]
     status = 1
     try:
@@ -119,7 +122,7 @@ def kill_and_resume(flags: list[str], out: Path, instants: list[float]) -> list[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--runs", type=whole(1), default=100)
     parser.add_argument("--seed", type=int, default=0, help="of the instants (default: 0)")
     parser.add_argument("flags", nargs="*", help=f"of bench.run, behind -- (default: {' '.join(FLAGS)})")
     args = parser.parse_args()

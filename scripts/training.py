@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def read_checkpoint(path: Path, device: torch.device | str) -> dict:
     """What `save_atomically` wrote; UserError where it is damaged. It cannot execute code."""
     try:
         return torch.load(path, weights_only=True, map_location=device)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except (pickle.UnpicklingError, struct.error, RuntimeError, EOFError, OSError, LookupError, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a checkpoint that can be read; remove it to start again") from error
 
 
