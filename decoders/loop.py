@@ -78,7 +78,7 @@ def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, choice: Ten
     committed: list[int] = []
     finish = None
     # 1. Draft and propose: the candidates that could follow the root.
-    draft = budget.propose(decoder, choice.clamp(min=0), hidden)  # [nodes]
+    draft = budget.propose(decoder.propose, choice.clamp(min=0), hidden)  # [nodes]
     token, *forecast = torch.cat((choice, budget.forecast(draft))).tolist()
     while finish is None:
         if token < 0:
@@ -96,7 +96,7 @@ def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, choice: Ten
         decoder.observe(draft, verified)
         # 4. Commit it, and draft the next. This transfer is the step's only wait for the device.
         model.keep(path)
-        upcoming = budget.propose(decoder, choice.clamp(min=0), hidden)
+        upcoming = budget.propose(decoder.propose, choice.clamp(min=0), hidden)
         news = torch.cat((choice, depth, draft.token.index_select(0, path), budget.forecast(upcoming))).tolist()
         kept = int(news[1])
         model.advance(1 + kept)
