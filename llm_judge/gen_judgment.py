@@ -62,12 +62,7 @@ def parser() -> argparse.ArgumentParser:
     length.add_argument("--max-completion-tokens", type=int, help="the same for models that take it under this name")
     add("--timeout", type=positive, default=120, help="seconds to wait for a reply (default: 120)")
     add("--tries", type=int, default=8, help="tries of a call before it counts as failed (default: 8)")
-    add(
-        "--backoff",
-        type=positive,
-        default=1,
-        help="longest pause before the first retry, in seconds; then doubling (default: 1)",
-    )
+    add("--backoff", type=positive, default=1, help="seconds before the first retry at most; then doubling (default: 1)")
     add("--dry-run", action="store_true", help="say how many calls would be made, and make none")
     return made
 

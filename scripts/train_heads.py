@@ -29,6 +29,7 @@ from tqdm import tqdm
 from bench.arguments import positive, temperatures, whole
 from bench.chat import Chat
 from bench.errors import UserError, exit_cleanly
+from bench.files import parse_json, write_atomically
 from bench.loader import Loaded
 from decoders.heads import MERGED_PREFIX, MedusaHeads
 from training import add_model_flags, learning_rate, load_model, read_chats, read_checkpoint, save_atomically
@@ -63,8 +64,11 @@ def distil(
         whole = cache.read_text().split("\n")[:-1]  # a torn last line has no newline
         if len(whole) < len(prompts):
             whole = whole[: len(whole) // batch * batch]  # a batch that was cut off is made again
-        done = [tuple(json.loads(line)) for line in whole]
-        cache.write_text("".join(json.dumps(row) + "\n" for row in done))
+        try:
+            done = [tuple(parse_json(line.encode())) for line in whole]
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{cache} is damaged: {error}; remove it to have the answers made again") from error
+        write_atomically(cache, "".join(json.dumps(row) + "\n" for row in done))
     bar = tqdm(total=len(prompts), initial=len(done), desc="own answers", unit="answer")
     with cache.open("a") as kept:
         for number in range(math.ceil(len(done) / batch), math.ceil(len(prompts) / batch)):
