@@ -55,13 +55,13 @@ def matching(draft: Draft, choice: Tensor) -> Verdict:
 def likeliest(scores: Tensor) -> Tensor:
     """The first token [rows] of the highest score in each row [rows, vocab]; NO_TOKEN in a row with NaN or infinity.
 
-    Either would be the highest. -inf is a score like any other, unless the whole row is.
+    Either would be the highest. -inf is a score like any other.
 
     >>> likeliest(torch.tensor([[1.0, 3.0, -torch.inf], [torch.nan, 3.0, 2.0], [torch.inf, 1.0, 2.0]])).tolist()
     [1, -1, -1]
     """
     top, token = scores.max(-1)
-    return token.where(top.abs() < torch.inf, NO_TOKEN)
+    return token.where(top < torch.inf, NO_TOKEN)
 
 
 class Exact:
@@ -130,10 +130,9 @@ class Sample:
     def _truncated(self, logits: Tensor) -> Tensor:
         if self.typical is not None:
             prob = logits.softmax(-1)
-            likely = prob > self.typical.threshold(prob)
-            # A flat enough distribution has nothing above its threshold; its most likely token always stays.
-            likely |= prob == prob.amax(-1, keepdim=True)
-            logits = logits.masked_fill(~likely, float("-inf"))
+            # A flat enough distribution has nothing above its threshold; its most likely token always stays, and so does NaN.
+            unlikely = (prob <= self.typical.threshold(prob)) & (prob < prob.amax(-1, keepdim=True))
+            logits = logits.masked_fill(unlikely, float("-inf"))
         if self.top_p < 1.0:
             ordered, order = logits.sort(-1, descending=True)
             prob = ordered.softmax(-1)
@@ -172,17 +171,19 @@ def fold(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1
 
 
-def deepest(tree: Tree, verdict: Verdict) -> Tensor:
-    """The node [1] whose whole path is allowed and that is deepest; among equals the most likely, then the first.
+def deepest(tree: Tree, verdict: Verdict) -> tuple[Tensor, Tensor]:
+    """(node [1], its depth [1]) whose whole path is allowed and that is deepest; of equals the most likely, then the first.
 
     >>> tree = Tree.from_parent([0, 0, 0, 1, 1, 3])
     >>> allowed = torch.tensor([False, True, False, False, True, True])
-    >>> deepest(tree, Verdict(allowed, torch.zeros(6))).tolist()
-    [4]
+    >>> deepest(tree, Verdict(allowed, torch.zeros(6)))
+    (tensor([4]), tensor([2]))
     """
     alive = verdict.allowed.take(tree.lines).all(-1)
     if verdict.path_log_prob is None:
-        return (alive * tree.depth).argmax(0, keepdim=True)  # where nothing is alive this is 0, the root
+        depth, best = (alive * tree.depth).max(0, keepdim=True)  # where nothing is alive this is 0, the root
+        return best, depth
     # Likelihood only decides within a depth.
     score = tree.depth * 1000 + verdict.path_log_prob.clamp(min=-999)
-    return score.masked_fill(~alive, float("-inf")).argmax(0, keepdim=True)
+    best = score.masked_fill(~alive, float("-inf")).argmax(0, keepdim=True)
+    return best, tree.depth.index_select(0, best)

@@ -88,9 +88,8 @@ def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, choice: Ten
         verified = model.verify(draft)  # hidden [nodes, hidden], logits [nodes, vocab]
         # 3. Accept the deepest path that the base model agrees with.
         verdict = rule.judge(draft, verified.logits, model.length)
-        best = deepest(draft.tree, verdict)  # [1]
+        best, depth = deepest(draft.tree, verdict)  # [1], [1]
         path = draft.tree.lines.index_select(0, best).squeeze(0)  # [max_depth]
-        depth = draft.tree.depth.index_select(0, best)  # [1]
         choice = verdict.next_token.index_select(0, best)  # [1]
         hidden = verified.hidden.index_select(0, best)  # [1, hidden]
         decoder.observe(draft, verified)

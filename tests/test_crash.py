@@ -251,7 +251,7 @@ def tokens_of(spec, model, rule, most=40) -> list[int]:
     return [token for step in decoder.decode(PROMPT, rule, Stop(frozenset(), most)) for token in step.tokens]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("spec", [name for name in available() if name not in ("hf-greedy", "prompt-lookup")])
 def test_logits_that_are_no_numbers_end_the_turn_where_they_come(spec, value):
     for rule in (Exact(), Sample(0.8, seed=3), Sample(0.8, seed=3, top_p=0.9), Sample(0.8, seed=3, typical=Typical())):
