@@ -20,6 +20,7 @@ from bench.errors import UserError
 from bench.loader import Loaded, check_device, check_model_name, gpu_memory, load
 from bench.questions import Question, load_questions
 from bench.records import RunFolder, Turn, environment, git_state
+from bench.signals import StopBetween
 from bench.step_times import draft_time, step_times, synchronise
 from decoders.accept import Typical, fold, make_rule
 from decoders.base import Decoder
@@ -110,12 +111,13 @@ class Runner:
             prompt = self.chat.prompt(list(question.turns[:turn]), answered)
             return Turn(**known, prompt_tokens=len(prompt), **self._generate(job, prompt, temperature, known["seed"]))
         except Exception as error:  # noqa: BLE001 - a failed turn is a result; the run goes on and says so at its end
-            if self.loaded.model.device.type == "cuda":
-                torch.cuda.empty_cache()
-            return Turn(
-                **known, prompt_tokens=len(prompt), token_ids=[], accept_lengths=[], nodes=[], prefill_s=0.0, decode_s=0.0,
-                finish_reason="error", error=f"{type(error).__name__}: {error}", text="",
-            )  # fmt: skip
+            failure = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        # Out here nothing holds the turn's tensors any more, so that one which found no memory leaves it to the next.
+        self.loaded.model.release()
+        return Turn(
+            **known, prompt_tokens=len(prompt), token_ids=[], accept_lengths=[], nodes=[], prefill_s=0.0, decode_s=0.0,
+            finish_reason="error", error=failure, text="",
+        )  # fmt: skip
 
     def _generate(self, job: Job, prompt: list[int], temperature: float, seed: int) -> dict[str, object]:
         model, config = self.loaded.model, self.config
@@ -169,57 +171,60 @@ def run(config: RunConfig, out: Path, command: list[str]) -> RunFolder:
     check_model_name(config.model)
     check_device(config.device, config.load_in_8bit or config.load_in_4bit)
     settled = asdict(config) | {"questions_sha256": questions.sha256, "trees": config.tree_digests(decoders)}
-    folder = RunFolder.open(out, settled)
-
-    memory = gpu_memory(config.gpus, config.max_gpu_memory) if config.device == "balanced" else None
-    loaded = load(config.model, config.device, config.dtype, config.load_in_8bit, config.load_in_4bit, memory)
-    runner = Runner(config, loaded, Chat.of(loaded.tokenizer, config.template), decoders)
-    now = datetime.now(timezone.utc)
-    folder.begin(
-        {(job.question.question_id, job.spec, job.choice, turn) for job, turn in runner.turns(questions.questions)},
-        model={"name": loaded.name, "id": config.model, "identity": loaded.identity, "heads": loaded.model.num_heads},
-        session={
-            "command": command,
-            "git": git_state(),
-            "environment": environment(loaded.model.device, loaded.model.dtype),
-            "step_times": asdict(runner.step_times) if runner.step_times else None,
-            "start": now.isoformat(timespec="seconds"),
-        },
-        start_unix=now.timestamp(),
-        questions={"name": questions.name, "sha256": questions.sha256, "count": len(questions.questions)},
-        question_turns={str(q.question_id): len(q.turns) for q in questions.questions},
-    )
-    if _answer_all(runner, questions.questions, folder):
-        folder.end(datetime.now(timezone.utc).isoformat(timespec="seconds"))
-    _explain_differences(runner, questions.questions, folder)
+    with RunFolder.open(out, settled) as folder:
+        memory = gpu_memory(config.gpus, config.max_gpu_memory) if config.device == "balanced" else None
+        quantised = {"load_in_8bit": config.load_in_8bit, "load_in_4bit": config.load_in_4bit}
+        trusted = config.trust_remote_code
+        loaded = load(config.model, config.device, config.dtype, **quantised, max_memory=memory, trust_remote_code=trusted)
+        runner = Runner(config, loaded, Chat.of(loaded.tokenizer, config.template), decoders)
+        now = datetime.now(timezone.utc)
+        folder.begin(
+            {(job.question.question_id, job.spec, job.choice, turn) for job, turn in runner.turns(questions.questions)},
+            model={"name": loaded.name, "id": config.model, "identity": loaded.identity, "heads": loaded.model.num_heads},
+            session={
+                "command": command,
+                "git": git_state(),
+                "environment": environment(loaded.model.device, loaded.model.dtype),
+                "step_times": asdict(runner.step_times) if runner.step_times else None,
+                "start": now.isoformat(timespec="seconds"),
+            },
+            start_unix=now.timestamp(),
+            questions={"name": questions.name, "sha256": questions.sha256, "count": len(questions.questions)},
+            question_turns={str(q.question_id): len(q.turns) for q in questions.questions},
+        )
+        if _answer_all(runner, questions.questions, folder):
+            folder.end(datetime.now(timezone.utc).isoformat(timespec="seconds"))
+        _explain_differences(runner, questions.questions, folder)
     return folder
 
 
 def _answer_all(runner: Runner, questions: tuple[Question, ...], folder: RunFolder) -> bool:
     """Generate the turns that are missing; whether there were any."""
-    jobs = list(runner.jobs(questions))
     total = sum(1 for _ in runner.turns(questions))
-    done = len(folder.turns)
-    if done == total:
+    if len(folder) == total:
         return False
     runner.warm_up(questions[0])
     counts = {spec: [0, 0, 0.0] for spec in runner.decoders}  # tokens, steps, seconds, for the progress bar alone
-    with tqdm(total=total, initial=done, unit="turn", desc="answering", dynamic_ncols=True) as bar:
-        for job in jobs:
+    stop = StopBetween("finishing the turn that is under way (again: leave it, and stop at once)")
+    with tqdm(total=total, initial=len(folder), unit="turn", desc="answering", dynamic_ncols=True) as bar, stop:
+        for job in runner.jobs(questions):
             answered: list[str] = []
             for number in range(1, len(job.question.turns) + 1):
-                turn = folder.turns.get((job.question.question_id, job.spec, job.choice, number))
-                if turn is None:
-                    turn = runner.answer(job, number, answered)
-                    folder.append(turn)
-                    count = counts[job.spec]
-                    count[0] += len(turn.token_ids)
-                    count[1] += len(turn.accept_lengths)
-                    count[2] += turn.decode_s
-                    if count[1]:
-                        rate = f"{count[0] / count[1]:.2f} tokens/inference, {count[0] / count[2]:.0f} tokens/s"
-                        bar.set_postfix_str(f"{job.spec}: {rate}")
-                    bar.update()
+                key = (job.question.question_id, job.spec, job.choice, number)
+                if key in folder:
+                    answered.append(folder.turn(key).text)
+                    continue
+                stop.check()
+                turn = runner.answer(job, number, answered)
+                folder.append(turn)
+                count = counts[job.spec]
+                count[0] += len(turn.token_ids)
+                count[1] += len(turn.accept_lengths)
+                count[2] += turn.decode_s
+                if count[1]:
+                    rate = f"{count[0] / count[1]:.2f} tokens/inference, {count[0] / count[2]:.0f} tokens/s"
+                    bar.set_postfix_str(f"{job.spec}: {rate}")
+                bar.update()
                 if turn.failed:  # the next turn would need this one's answer
                     bar.write(
                         f"failed: question {turn.question_id}, {turn.decoder}, turn {turn.turn}: {turn.error}", file=sys.stderr
@@ -235,13 +240,14 @@ def _explain_differences(runner: Runner, questions: tuple[Question, ...], folder
     if "greedy" not in config.decoders:
         return
     asked = {question.question_id: question.turns for question in questions}
-    for turn in folder.turns.values():
+    for key in folder:
+        turn = folder.turn(key)
         exact = turn.temperature == 0 or config.acceptance == "lossless"
-        base = folder.turns.get((turn.question_id, "greedy", turn.choice, turn.turn))
-        if not exact or turn.failed or base is None or base.failed or turn.token_ids == base.token_ids:
+        base_key = (turn.question_id, "greedy", turn.choice, turn.turn)
+        if not exact or base_key not in folder or turn.token_ids == (base := folder.turn(base_key)).token_ids:
             continue
         before = [
-            folder.turns[(turn.question_id, spec, turn.choice, number)].text
+            folder.turn((turn.question_id, spec, turn.choice, number)).text
             for spec in (turn.decoder, "greedy")
             for number in range(1, turn.turn)
         ]

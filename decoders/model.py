@@ -128,6 +128,14 @@ class Model:
         if self.cache.reserve(bucket(slots) if self.static_shapes else slots):
             self._static_steps.clear()  # they hold the old buffers' addresses
 
+    def release(self) -> None:
+        """Forget everything, and give back all memory but the weights'."""
+        self.cache.release()
+        self._static_steps.clear()
+        self._hidden = torch.empty(0)
+        if self.device.type != "cpu":
+            torch.accelerator.empty_cache()
+
     @torch.inference_mode()
     def prefill(self, prompt: Tensor, room: int, all_rows: bool = False) -> Rows:
         """Start over with `prompt` [prompt]; `room` is how many further slots the decoding may use.
@@ -266,6 +274,8 @@ class Model:
             for leaf in (2, 3, 4):
                 path = torch.cat((tree.lines.new_zeros(1), tree.lines[leaf, : int(tree.depth[leaf])]))
                 plain = self.lm(input_ids=torch.cat((prompt, token[path])).unsqueeze(0)).logits[0, 6:].float()
+                if plain.isnan().any():
+                    raise ValueError("its logits are NaN; the checkpoint is damaged, or needs another dtype (such as float32)")
                 distance = (in_tree[path] - plain).norm() / plain.norm().clamp(min=1e-6)
                 if not distance < (1e-3 if self.dtype == torch.float32 else 0.1):
                     raise ValueError(f"a verified tree differs from plain text by {distance:.2g} (relative)")

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 RankPath = tuple[int, ...]
+MOST_BYTES = 16 << 20  # of a tree's file
 MOST_NODES = 4096  # of any tree; a file from a stranger may ask for more than there is memory
 
 
@@ -167,6 +168,8 @@ def read_tree(path: Path) -> RankTree:
     ValueError where the file is no tree, OSError where it cannot be read.
     """
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
         content = json.loads(path.read_text(encoding="utf-8"))
         content, frequency = (content["paths"], content.get("frequency")) if isinstance(content, dict) else (content, None)
         if not isinstance(content, list) or not content:
@@ -182,7 +185,9 @@ def read_tree(path: Path) -> RankTree:
         return RankTree(paths, frequency)
     except KeyError:
         raise ValueError(f'{path} is not a tree: an object needs "paths"') from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise ValueError(f"{path} is not a tree: it is nested too deeply") from None
+    except ValueError as error:
         raise ValueError(f"{path} is not a tree: {error}") from None
 
 

@@ -121,7 +121,7 @@ def test_exact_accepts_what_the_argmax_says():
     verdict = Exact().judge(tree, logits, length=9)
     # Node 5 (token 0) is what its parent wants, but its parent is not what node 1 wants.
     assert verdict.allowed[1:].tolist() == [True, False, False, True, True]
-    assert deepest(tree.tree, verdict).tolist() == [4]
+    assert deepest(tree.tree, verdict)[0].tolist() == [4]
     assert verdict.next_token[4] == 2
 
 
@@ -129,13 +129,13 @@ def test_never_sometimes_always():
     tree = Tree.from_parent([0, 0, 1, 2])
     for allowed, best in (([0, 0, 0, 0], 0), ([1, 0, 1, 1], 0), ([0, 1, 0, 1], 1), ([1, 1, 1, 1], 3)):
         verdict = Verdict(torch.tensor(allowed, dtype=torch.bool), torch.zeros(4))
-        assert deepest(tree, verdict).tolist() == [best]
+        assert deepest(tree, verdict)[0].tolist() == [best]
 
 
 def test_ties_go_to_the_likeliest_path():
     tree = Tree.from_parent([0, 0, 0])
     verdict = Verdict(torch.ones(3, dtype=torch.bool), torch.zeros(3), torch.tensor([0.0, -3.0, -0.5]))
-    assert deepest(tree, verdict).tolist() == [2]
+    assert deepest(tree, verdict)[0].tolist() == [2]
 
 
 def test_the_threshold_by_hand():
@@ -154,7 +154,7 @@ def test_threshold_allows_several_siblings_and_continues_with_the_argmax():
     probs = torch.tensor([[0.0, 0.5, 0.4, 0.1], [0.7, 0.1, 0.1, 0.1], [0.97, 0.01, 0.01, 0.01], [0.25, 0.25, 0.2, 0.3]])
     verdict = Threshold(1.0, Typical(0.2, 1.0)).judge(tree, probs.log(), length=1)
     assert verdict.allowed[1:].tolist() == [True, True, False]
-    assert deepest(tree.tree, verdict).tolist() == [1]  # 0.5 beats 0.4
+    assert deepest(tree.tree, verdict)[0].tolist() == [1]  # 0.5 beats 0.4
     assert verdict.next_token.tolist() == [1, 0, 0, 3]
 
 
