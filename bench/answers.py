@@ -21,6 +21,7 @@ from bench.files import read_rows
 
 # What FastChat and MEDUSA write as an answer where there is none.
 FAILED = ("ERROR", "$ERROR$")
+LARGEST = 1e15  # of any count or time; sums of such are still exact
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def read_answers(path: Path) -> dict[int, Answer]:
         where = f"{path}, line {number}"
         try:
             answer = _answer(row)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise UserError(f"{where} is not an answer: {what}") from error
         again = lines.setdefault(answer.question_id, number)
@@ -66,7 +67,7 @@ def read_answers(path: Path) -> dict[int, Answer]:
 
 def _answer(row: dict) -> Answer:
     if type(row["question_id"]) is not int:
-        raise ValueError(f"question_id is {row['question_id']!r}")
+        raise ValueError(f"question_id is {row['question_id']!r:.60}")
     choices = tuple(map(_choice, row["choices"]))
     if not choices:
         raise ValueError("choices is empty")
@@ -84,6 +85,8 @@ def _choice(row: dict) -> Choice:
             return None
         if len(values) != len(turns):
             raise ValueError(f"{name} has {len(values)} numbers for {len(turns)} turns")
+        if any(abs(float(value)) > LARGEST for value in values):
+            raise ValueError(f"{name} is {values!r:.60}; no number there is that large")
         return tuple(map(kind, values))
 
     steps = numbers("decoding_steps", int)

@@ -16,6 +16,7 @@ from llm_judge.judging import Match
 
 # FastChat records a call that failed as this text with a score of -1; it is no judgment.
 FAILED = "$ERROR$"
+_KINDS = {"question_id": (int, "an integer"), "turn": (int, "an integer"), "score": ((int, float), "a grade")}
 
 
 def read_judgments(path: Path) -> list[dict]:
@@ -25,13 +26,18 @@ def read_judgments(path: Path) -> list[dict]:
     """
     rows: dict[tuple, dict] = {}
     for number, row in read_rows(path, torn=True):
-        fields = ("model", "score", "judgment") if "score" in row and "model" in row else (
+        fields = ("model", "score", "judgment") if "model" in row else (
             "model_1", "model_2", "g1_winner", "g2_winner", "g1_judgment", "g2_judgment")  # fmt: skip
         for field in ("question_id", "judge", "turn", *fields):
             if field not in row:
                 raise UserError(f"{path}, line {number} is not a judgment: it has no {field!r}")
-        if not isinstance(row["judge"], list) or len(row["judge"]) != 2:
-            raise UserError(f"{path}, line {number}: judge must be [model, prompt name], found {row['judge']!r}")
+        judge = row["judge"]
+        if not isinstance(judge, list) or len(judge) != 2 or not all(isinstance(name, str) for name in judge):
+            raise UserError(f"{path}, line {number}: judge must be [model, prompt name], found {judge!r:.80}")
+        for field in ("question_id", "turn", *fields):
+            kind, expected = _KINDS.get(field, (str, "a text"))
+            if not isinstance(row[field], kind) or abs(row[field] if field == "score" else 0) > 1e6:
+                raise UserError(f"{path}, line {number}: {field} is {row[field]!r:.60}; expected {expected}")
         if FAILED not in (row.get("judgment"), row.get("g1_judgment"), row.get("g2_judgment")):
             rows[(tuple(row["judge"]), *_key(row))] = row
     return list(rows.values())
