@@ -3,21 +3,47 @@
 import sys
 from collections.abc import Callable
 
+from bench.signals import StopAtOnce, Stopped
+
 
 class UserError(Exception):
     """Something the user can put right: says what was given, what was expected and what to do next."""
 
 
+def warn(text: str) -> None:
+    """Something that the user should know, and that ends nothing."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
 def exit_cleanly(command: Callable[[], int | None]) -> None:
-    """Run a command line; a UserError becomes one line on stderr and exit status 2."""
+    """Run a command line; a UserError becomes one line on stderr and exit status 2.
+
+    So does what the system refuses: a full disk, a folder without permission. Whatever else is raised is a bug, and keeps
+    its traceback.
+    """
     try:
-        sys.exit(command() or 0)
+        _check_arguments()
+        with StopAtOnce():
+            sys.exit(command() or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("\ninterrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(stop.status if isinstance(stop, Stopped) else 130)
     except BrokenPipeError:  # the reader of our output went away (`| head`)
         sys.stderr.close()
         sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _check_arguments() -> None:
+    """Arguments go into records, which are UTF-8."""
+    for argument in sys.argv:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"the argument {argument!a} is not valid UTF-8") from None

@@ -4,7 +4,6 @@ A set is `sample` (shipped), one of those that `bench.fetch` knows, or any file 
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from bench.errors import UserError
 from bench.fetch import QUESTIONS, SETS, fetched
+from bench.files import parse_row, read_lines, shown
 
 SAMPLE = "sample"
 SAMPLE_FOLDER = Path(str(files(__package__) / "data" / "sample"))
@@ -38,10 +38,11 @@ def load_questions(name: str, limit: int | None = None, skip: int = 0) -> Questi
     UserError names the file, the line and the field that is not as it must be.
     """
     path = question_file(name)
-    content = path.read_bytes()
+    digest = hashlib.sha256()
     questions: list[Question] = []
     seen: dict[int, int] = {}
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, _, line in read_lines(path):
+        digest.update(line)
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -57,7 +58,7 @@ def load_questions(name: str, limit: int | None = None, skip: int = 0) -> Questi
     if not chosen:
         raise UserError(f"{path} has {len(questions)} questions, all of which are left out")
     name = SAMPLE if name == SAMPLE else path.parent.name if path.name == QUESTIONS else path.stem
-    return QuestionSet(name, hashlib.sha256(content).hexdigest(), chosen)
+    return QuestionSet(name, digest.hexdigest(), chosen)
 
 
 def question_file(name: str) -> Path:
@@ -78,25 +79,17 @@ def question_file(name: str) -> Path:
 
 
 def _parse(line: bytes, where: str) -> Question:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: expected an object, found {type(row).__name__}")
-    if type(row.get("question_id")) is not int:
-        raise UserError(f"{where}: question_id must be an integer, found {row.get('question_id')!r}")
+    row = parse_row(line, where)
+    question_id = row.get("question_id")
+    if type(question_id) is not int or abs(question_id) >= 1 << 63:
+        raise UserError(f"{where}: question_id must be an integer, found {shown(question_id)}")
     category = row.get("category")
     if not isinstance(category, str) or not category:
-        raise UserError(f"{where}: category must be a non-empty text, found {category!r}")
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeError as error:
-        raise UserError(f"{where} holds text that is not Unicode ({error.reason})") from error
+        raise UserError(f"{where}: category must be a non-empty text, found {shown(category)}")
     turns, reference = row.get("turns"), row.get("reference") or ()
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, str) and turn.strip() for turn in turns):
-        raise UserError(f"{where}: turns must be a non-empty list of non-empty texts, found {str(turns)[:80]}")
+        raise UserError(f"{where}: turns must be a non-empty list of non-empty texts, found {shown(turns)}")
     if not isinstance(reference, (str, list, tuple)):
-        raise UserError(f"{where}: reference must be a text or a list of texts, found {reference!r}")
+        raise UserError(f"{where}: reference must be a text or a list of texts, found {shown(reference)}")
     reference = (reference,) if isinstance(reference, str) else tuple(map(str, reference))
-    return Question(row["question_id"], category, tuple(turns), reference)
+    return Question(question_id, category, tuple(turns), reference)

@@ -1,24 +1,26 @@
 """What a run writes, and how it is read back.
 
 <run>/run.json      configuration, environment, start and end; replaced atomically
-<run>/turns.jsonl   one `Turn` a line, appended and synced before the next turn begins: the source of every number
+<run>/turns.jsonl   one `Turn` a line, appended and synced before the next turn begins: the source of every number; of a
+                    turn that failed and was tried again the last row counts
 """
 
 import json
 import platform
 import subprocess
-import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-from bench.errors import UserError
-from bench.files import append_synced, json_line, write_atomically
+from bench.errors import UserError, warn
+from bench.files import append_synced, mend_end, parse_json, read_document, read_lines, sole_writer, write_atomically
 
 SCHEMA_VERSION = 1
+TURNS = "turns.jsonl"
 Key = tuple[int, str, int, int]
 
 
@@ -57,80 +59,123 @@ def read_turns(path: Path) -> tuple[list[Turn], list[str]]:
 
     UserError names any other line that is not a turn: it is not a crash that made it, and nothing here would mend it.
     """
-    turns: dict[Key, Turn] = {}
-    warnings = []
-    try:
-        lines = path.read_bytes().split(b"\n") if path.exists() else []
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    for number, line in enumerate(lines, start=1):
-        if not line:
+    warnings: list[str] = []
+    turns = {turn.key: turn for _, turn in iter_turns(path, warnings.append)} if path.exists() else {}
+    return list(turns.values()), warnings
+
+
+def iter_turns(path: Path, torn: Callable[[str], None]) -> Iterator[tuple[int, Turn]]:
+    """(byte offset of its row, turn) one by one, as `read_turns` reads them; `torn` is told of a torn last line."""
+    for number, offset, line in read_lines(path):
+        if not line.strip():
             continue
+        where = f"{path}, line {number}"
         try:
-            turn = _turn(json.loads(line))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            where = f"{path}, line {number}"
-            if number == len(lines):  # a whole row is followed by a newline
-                warnings.append(f"{where} is torn and left out")
-                continue
+            turn = _turn(parse_json(line))
+        except (ValueError, KeyError, TypeError) as error:
+            if not line.endswith(b"\n"):  # a whole row is followed by a newline
+                torn(f"{where} is torn and left out")
+                return
             what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
             raise UserError(f"{where} is not a turn of this version ({what}); repair or remove the line") from error
-        turns[turn.key] = turn
-    return list(turns.values()), warnings
+        yield offset, turn
 
 
 _KINDS = {int: int, list[int]: int, str: str, float: (int, float), str | None: (str, type(None))}
 
 
-def _turn(row: dict) -> Turn:
+def _turn(row: object) -> Turn:
     """A turn from a row; KeyError, TypeError or ValueError where a field is missing or not what it must be."""
+    if not isinstance(row, dict):
+        raise TypeError(f"expected an object, found {type(row).__name__}")
     for field in fields(Turn):
         value = row[field.name]
         members, kind = value if field.type == list[int] else [value], _KINDS[field.type]
         if not isinstance(members, list) or not all(isinstance(each, kind) and not isinstance(each, bool) for each in members):
             raise TypeError(f"{field.name} is {str(value)[:40]!r}, expected {field.type}")
     turn = Turn(**{field.name: row[field.name] for field in fields(Turn)})
-    if sum(turn.accept_lengths) != len(turn.token_ids) or len(turn.nodes) != len(turn.accept_lengths):
+    lengths = turn.accept_lengths
+    if sum(lengths) != len(turn.token_ids) or len(turn.nodes) != len(lengths) or min(lengths, default=1) < 1:
         raise ValueError("accept_lengths do not add up to the tokens")
+    if max(abs(turn.question_id), abs(turn.choice), abs(turn.turn)) >= 1 << 63 or min(turn.prefill_s, turn.decode_s) < 0:
+        raise ValueError("a number is out of its range")
     return turn
 
 
 class RunFolder:
     """The folder of one run: refuses another configuration, appends turns, knows what is done.
 
-    No file is written before `begin`, so that a run which cannot start leaves a finished one as it was.
+    Rows are only ever appended; a turn that failed is tried again, and the last row of a turn is the one that counts. Of
+    what is done the folder remembers where it stands, not what it says, so that its size does not grow with the run.
+
+    Only one process has it open at a time. Nothing of a run is changed before `begin`, so that one which cannot start
+    leaves a finished one as it was.
     """
 
-    def __init__(self, path: Path, run: dict, turns: list[Turn], resumed: bool) -> None:
+    def __init__(self, path: Path, run: dict, resumed: bool) -> None:
         self.path = path
         self.run = run
-        self.turns = {turn.key: turn for turn in turns}
         self.resumed = resumed
+        self.failures: dict[Key, str] = {}  # turns whose last row is a failure, and what it says
+        self._rows: dict[Key, int] = {}  # finished turns, and where their rows begin
 
     @classmethod
-    def open(cls, path: Path, config: dict) -> "RunFolder":
+    @contextmanager
+    def open(cls, path: Path, config: dict) -> Iterator["RunFolder"]:
         """A new run in `path`, or the one that is there if its configuration is the same.
 
-        UserError where the folder holds something else, with the differences.
+        UserError where another process has it open, or where the folder holds something else, with the differences.
         """
         config = json.loads(json.dumps(config))  # as it will be read back
-        if not (path / "run.json").exists():
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        try:
+            if not (path / "run.json").exists() and path.exists() and any(not _is_trace(each) for each in path.iterdir()):
                 raise UserError(f"{path} exists and is not a run's folder; give another --out")
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"{path} cannot be made: {error.strerror}; give another --out") from error
-            return cls(path, {"schema_version": SCHEMA_VERSION, "config": config}, [], resumed=False)
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"{path} exists and is not a run's folder; give another --out") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be made: {error.strerror}; give another --out") from error
+        with sole_writer(path / TURNS):
+            yield cls._opened(path, config)
+
+    @classmethod
+    def _opened(cls, path: Path, config: dict) -> "RunFolder":
+        turns_file = path / TURNS
+        if not (path / "run.json").exists():
+            return cls(path, {"schema_version": SCHEMA_VERSION, "config": config}, resumed=False)
         run = read_run(path)
-        turns_file = path / "turns.jsonl"
         if not turns_file.exists() or not turns_file.stat().st_size:
-            return cls(path, {"schema_version": SCHEMA_VERSION, "config": config}, [], resumed=False)
+            return cls(path, {"schema_version": SCHEMA_VERSION, "config": config}, resumed=False)
         _refuse_differences(path, "configuration", run["config"], config)
-        turns, warnings = read_turns(turns_file)
-        for warning in warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-        return cls(path, run, [turn for turn in turns if not turn.failed], resumed=True)  # failed turns are tried again
+        folder = cls(path, run, resumed=True)
+        for offset, turn in iter_turns(turns_file, lambda _: None):  # `begin` mends a torn end, and says so
+            folder._note(turn, offset)
+        return folder
+
+    def _note(self, turn: Turn, offset: int) -> None:
+        if turn.failed:
+            self.failures[turn.key] = turn.error or ""
+        else:
+            self.failures.pop(turn.key, None)
+            self._rows[turn.key] = offset
+
+    def __contains__(self, key: Key) -> bool:
+        """Whether this turn is finished."""
+        return key in self._rows
+
+    def __len__(self) -> int:
+        """How many turns are finished."""
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Key]:
+        """The keys of the finished turns, in the order of their rows."""
+        return iter(self._rows)
+
+    def turn(self, key: Key) -> Turn:
+        """A finished turn, read from its row."""
+        with (self.path / TURNS).open("rb") as file:
+            file.seek(self._rows[key])
+            return _turn(parse_json(file.readline()))
 
     def begin(self, keys: set[Key], model: dict, session: dict[str, object], **facts: object) -> None:
         """Get ready to append the turns `keys` that are missing.
@@ -138,67 +183,93 @@ class RunFolder:
         `session` (command, git, environment, start) is recorded for every sitting that has something to do; the first one's
         fields also stand at the top. UserError where the folder's turns are not this run's, or of another model.
         """
-        if strange := self.turns.keys() - keys:
-            raise UserError(f"{self.path / 'turns.jsonl'} has turns that this run does not have, such as {min(strange)}")
+        if strange := (self._rows.keys() | self.failures.keys()) - keys:
+            raise UserError(f"{self.path / TURNS} has turns that this run does not have, such as {min(strange)}")
         if self.resumed:
             _refuse_differences(self.path, "model", self.run["model"], json.loads(json.dumps(model)))
-            if not keys - self.turns.keys():
+            if not keys - self._rows.keys():
                 return
             before = self.run["environment"]
             if changed := list(_differences(before, json.loads(json.dumps(session["environment"])))):
-                print(
-                    f"warning: this run was begun elsewhere ({'; '.join(changed)}); its times do not compare", file=sys.stderr
-                )
+                warn(f"this run was begun elsewhere ({'; '.join(changed)}); its times do not compare")
         else:
             self.run |= {**facts, "model": model, **session, "sessions": []}
         self.run["sessions"].append(session)
         self.run["end"] = None
         try:
             self._write_run()
-            rows = "".join(json_line(asdict(turn)) for turn in self.turns.values())
-            write_atomically(self.path / "turns.jsonl", rows)
+            if not self.resumed:
+                write_atomically(self.path / TURNS, "")
+            elif torn := mend_end(self.path / TURNS):
+                warn(torn)
         except OSError as error:
             raise UserError(f"{self.path} cannot be written: {error.strerror}; give another --out") from error
 
     def append(self, turn: Turn) -> None:
         """Put a turn on disk, whole and synced, before returning."""
         try:
-            append_synced(self.path / "turns.jsonl", asdict(turn))
+            self._note(turn, append_synced(self.path / TURNS, asdict(turn)))
         except OSError as error:
             raise UserError(
                 f"{self.path} cannot be written: {error.strerror}; every turn before this one is kept, and the same command "
                 "goes on from there"
             ) from error
-        self.turns[turn.key] = turn
 
     def end(self, now: str) -> None:
         self.run["end"] = now
-        self._write_run()
+        try:
+            self._write_run()
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written: {error.strerror}; every turn is kept") from error
 
     def _write_run(self) -> None:
         write_atomically(self.path / "run.json", json.dumps(self.run, indent=1, ensure_ascii=False) + "\n")
 
 
+def _is_trace(path: Path) -> bool:
+    """A lock or a temporary file, which a process that was killed before anything else was written leaves."""
+    return path.name.startswith(".") and path.suffix in (".lock", ".tmp")
+
+
 def read_run(path: Path) -> dict:
     """run.json of a run's folder; UserError where there is none that this version reads."""
     run_file = path / "run.json"
+    if not run_file.exists():
+        raise UserError(f"{path} is not a run's folder: it has no run.json")
+    content = read_document(run_file)
     try:
-        run = json.loads(run_file.read_text(encoding="utf-8"))
+        run = parse_json(content)
+        if not isinstance(run, dict):
+            raise TypeError(f"it holds a {type(run).__name__}")
         if run["schema_version"] != SCHEMA_VERSION:
             raise UserError(f"{run_file} has schema version {run['schema_version']}; this version reads {SCHEMA_VERSION}")
-        shape = {"config": dict, "model": dict, "environment": dict, "question_turns": dict, "sessions": list, "start": str}
+        shape = {
+            "config": dict, "model": dict, "environment": dict, "questions": dict, "question_turns": dict, "sessions": list,
+            "start": str, "start_unix": float,
+        }  # fmt: skip
         for name, kind in shape.items():
-            if not isinstance(run[name], kind):
-                raise TypeError(f"{name} is {str(run[name])[:40]!r}")
-        if not isinstance(run["config"]["decoders"], list) or not isinstance(run["start_unix"], float):
-            raise TypeError("its decoders or its start are not what they must be")
-    except FileNotFoundError:
-        raise UserError(f"{path} is not a run's folder: it has no run.json") from None
-    except OSError as error:
-        raise UserError(f"{run_file} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+            _require(run, name, kind)
+        _require(run["config"], "num_choices", int)
+        _require(run["model"], "name", str)
+        if not all(isinstance(each, str) for each in _require(run["config"], "decoders", list)):
+            raise TypeError("its decoders are no names")
+        if not all(_is_number(each) and type(turns) is int and turns > 0 for each, turns in run["question_turns"].items()):
+            raise TypeError("its question_turns are no numbers of turns by question_id")
+    except KeyError as error:
+        raise UserError(f"{run_file} is damaged (it has no {error}); restore it, or give another --out") from error
+    except (ValueError, TypeError) as error:
         raise UserError(f"{run_file} is damaged ({error}); restore it, or give another --out") from error
     return run
+
+
+def _require(row: dict, name: str, kind: type) -> object:
+    if not isinstance(row[name], kind):
+        raise TypeError(f"{name} is {str(row[name])[:40]!r}")
+    return row[name]
+
+
+def _is_number(text: str) -> bool:
+    return text.removeprefix("-").isdecimal() and len(text) < 20
 
 
 def _refuse_differences(path: Path, what: str, before: dict, now: dict) -> None:

@@ -23,6 +23,7 @@ from bench.fetch import SETS
 from bench.loader import DTYPES
 from bench.report import derive, print_summary
 from bench.runner import run
+from bench.signals import Stopped
 from decoders import registry
 from decoders.accept import ACCEPTANCES
 from decoders.budget import AUTO
@@ -97,13 +98,13 @@ def main() -> int:
     command = ["python", "-m", "bench.run", *sys.argv[1:]]
     try:
         folder = run(RunConfig(**args), out, command, **workers)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         again = shlex.join(command if "--out" in " ".join(command) else [*command, "--out", str(out)])
         print(f"\ninterrupted; every finished turn is kept. To go on: {again}", file=sys.stderr)
-        return 130
+        return stop.status if isinstance(stop, Stopped) else 130
     print_summary(derive(out), f"{folder.run['model']['name']} on {folder.run['questions']['name']}")
     print(f"{out}: run.json, turns.jsonl, summary.csv, figures/, answers/")
-    failed = sum(turn.failed for turn in folder.turns.values())
+    failed = len(folder.failures)
     if failed:
         print(
             f"error: {failed} turns failed and are in no number; the same command with --out {out} retries them",

@@ -10,7 +10,7 @@ process writes.
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -26,6 +26,7 @@ from bench.errors import UserError
 from bench.loader import Loaded, check_device, check_model_name, gpu_memory, load
 from bench.questions import Question, load_questions
 from bench.records import Key, RunFolder, Turn, environment, git_state
+from bench.signals import StopBetween
 from bench.step_times import draft_time, step_times, synchronise
 from decoders.accept import Typical, fold, make_rule
 from decoders.base import Decoder
@@ -98,8 +99,11 @@ class Crew(Protocol):
         """Run every decoder briefly, so that no measured turn pays for first-time work; UserError where one cannot run."""
         ...
 
-    def answers(self, jobs: Iterable[Job]) -> Iterator[Turn]:
-        """The turns of the jobs that are not done, each as soon as it is there, a job's in their order."""
+    def answers(self, jobs: Iterable[Job], stopping: Callable[[], bool]) -> Iterator[Turn]:
+        """The turns of the jobs that are not done, each as soon as it is there, a job's in their order.
+
+        Once `stopping()`, only those that are under way.
+        """
         ...
 
     def first_difference(self, asked: list[str], answered: list[str], turn: Turn, base: Turn) -> str:
@@ -160,8 +164,12 @@ class Runner:
                     f"decoder {spec!r} cannot run on {self.loaded.name!r}: {type(error).__name__}: {what}"
                 ) from error
 
-    def answers(self, jobs: Iterable[Job]) -> Iterator[Turn]:
-        return (turn for job in jobs for turn in self.turns_of(job))
+    def answers(self, jobs: Iterable[Job], stopping: Callable[[], bool]) -> Iterator[Turn]:
+        for job in jobs:
+            for turn in self.turns_of(job):
+                yield turn
+                if stopping():
+                    return
 
     def turns_of(self, job: Job) -> Iterator[Turn]:
         """The turns of a job that are not done, up to one that fails: the next would need its answer."""
@@ -255,10 +263,8 @@ def run(config: RunConfig, out: Path, command: list[str], workers: int = 1, ray_
     if ray_address is None:  # a cluster's machines have other devices than this one
         check_device(config.device, config.load_in_8bit or config.load_in_4bit)
     settled = asdict(config) | {"questions_sha256": questions.sha256, "trees": config.tree_digests(decoders)}
-    folder = RunFolder.open(out, settled)
     wanted = list(jobs(config, questions.questions))
-
-    with _crew(config, workers, ray_address, len(_undone(wanted, folder))) as crew:
+    with RunFolder.open(out, settled) as folder, _crew(config, workers, ray_address, len(_undone(wanted, folder))) as crew:
         now = datetime.now(timezone.utc)
         facts = crew.facts()
         session = {"command": command, "git": git_state(), **facts, "start": now.isoformat(timespec="seconds")}
@@ -296,7 +302,7 @@ def _undone(wanted: list[Job], folder: RunFolder) -> list[Job]:
     """The jobs that have turns which the folder has not, with the texts of those that it has."""
     undone = []
     for job in wanted:
-        done = {number: folder.turns[job.key(number)].text for number in job.turns if job.key(number) in folder.turns}
+        done = {number: folder.turn(job.key(number)).text for number in job.turns if job.key(number) in folder}
         if len(done) < len(job.turns):
             undone.append(replace(job, done=done))
     return undone
@@ -310,8 +316,9 @@ def _answer_all(crew: Crew, wanted: list[Job], folder: RunFolder) -> bool:
     crew.warm_up(wanted[0].question)
     counts = defaultdict(lambda: [0, 0, 0.0])  # by decoder: tokens, steps, seconds, for the progress bar alone
     total = sum(len(job.turns) for job in wanted)
-    with tqdm(total=total, initial=len(folder.turns), unit="turn", desc="answering", dynamic_ncols=True) as bar:
-        for turn in crew.answers(undone):
+    stop = StopBetween("finishing the turn that is under way (again: leave it, and stop at once)")
+    with tqdm(total=total, initial=len(folder), unit="turn", desc="answering", dynamic_ncols=True) as bar, stop:
+        for turn in crew.answers(undone, lambda: stop.number is not None):
             folder.append(turn)
             count = counts[turn.decoder]
             count[0] += len(turn.token_ids)
@@ -325,6 +332,8 @@ def _answer_all(crew: Crew, wanted: list[Job], folder: RunFolder) -> bool:
                 bar.write(
                     f"failed: question {turn.question_id}, {turn.decoder}, turn {turn.turn}: {turn.error}", file=sys.stderr
                 )
+        if len(folder) + len(folder.failures) < total:
+            stop.check()
     return True
 
 
@@ -333,13 +342,14 @@ def _explain_differences(crew: Crew, config: RunConfig, questions: tuple[Questio
     if "greedy" not in config.decoders:
         return
     asked = {question.question_id: question.turns for question in questions}
-    for turn in folder.turns.values():
+    for key in folder:
+        turn = folder.turn(key)
         exact = turn.temperature == 0 or config.acceptance == "lossless"
-        base = folder.turns.get((turn.question_id, "greedy", turn.choice, turn.turn))
-        if not exact or turn.failed or base is None or base.failed or turn.token_ids == base.token_ids:
+        base_key = (turn.question_id, "greedy", turn.choice, turn.turn)
+        if not exact or base_key not in folder or turn.token_ids == (base := folder.turn(base_key)).token_ids:
             continue
         before = [
-            folder.turns[(turn.question_id, spec, turn.choice, number)].text
+            folder.turn((turn.question_id, spec, turn.choice, number)).text
             for spec in (turn.decoder, "greedy")
             for number in range(1, turn.turn)
         ]

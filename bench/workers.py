@@ -14,7 +14,7 @@ On a cluster's other machines this package (with plug-ins), the model and any tr
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +27,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from tqdm import tqdm
 
 from bench.config import RunConfig
-from bench.errors import UserError
+from bench.errors import UserError, warn
 from bench.questions import Question
 from bench.records import Turn
 from bench.runner import Job, Runner, failed_turn
@@ -141,8 +141,8 @@ class Workers:
                 f"{len(self.workers)} workers share the cores ({self._threads} threads each): they slow each other down, so "
                 "compare no times with another run's; tokens per inference compare anyway"
             )
-        for warning in self.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+        for text in self.warnings:
+            warn(text)
 
     def facts(self) -> dict[str, object]:
         """The first worker's, and by worker what may differ: each one measures its own step times."""
@@ -150,7 +150,10 @@ class Workers:
         return {
             **first,
             "environment": first["environment"] | {"workers": len(self.workers)},
-            "workers": [{name: facts[name] for name in ("environment", "step_times")} for facts in self._facts],
+            "workers": [
+                {name: facts["environment"][name] for name in ("device", "threads")} | {"step_times": facts["step_times"]}
+                for facts in self._facts
+            ],
             "warnings": self.warnings,
         }
 
@@ -158,12 +161,16 @@ class Workers:
         self.question = question
         self._ready(question)
 
-    def answers(self, jobs: Iterable[Job]) -> Iterator[Turn]:
+    def answers(self, jobs: Iterable[Job], stopping: Callable[[], bool]) -> Iterator[Turn]:
         waiting = deque(jobs)
         idle = deque(self.workers)
         deaths: Counter = Counter()  # by turn
         busy: dict[object, tuple[_Worker, Job | None]] = {}  # by what is awaited: a job's turns, or that a worker is ready
-        while waiting or any(job for _, job in busy.values()):
+        while True:
+            if stopping():
+                waiting.clear()
+            if not waiting and not any(job for _, job in busy.values()):
+                return
             while waiting and idle:
                 worker, job = idle.popleft(), waiting.popleft()
                 busy[worker.actor.turns_of.options(num_returns="streaming").remote(job)] = worker, job
@@ -172,36 +179,35 @@ class Workers:
             [event], _ = ray.wait(list(busy), num_returns=1)
             worker, job = busy.pop(event)
             try:
-                if job is None:
-                    ray.get(event)
-                else:
-                    turn = ray.get(next(event))
-                    job = replace(job, done={**job.done, turn.turn: turn.text})
-                    busy[event] = worker, job
-                    yield turn
-                    continue
+                turn = ray.get(event if job is None else next(event))
             except StopIteration:  # the job has no further turn
-                pass
+                idle.append(worker)
             except RayTaskError as error:
                 raise _as_user_error(error) from error
             except RayError as error:
                 if job is None:
-                    _say("a worker died again before it was ready, and is not replaced")
+                    _say(f"a worker died again before it was ready ({type(error).__name__}), and is not replaced")
                     continue
+                _say(
+                    f"a worker died ({type(error).__name__}) at question {job.question.question_id}, {job.spec}; it is replaced"
+                )
                 busy[self._replace(worker)] = worker, None
-                turn = next(number for number in job.turns if number not in job.done)
-                deaths[job.key(turn)] += 1
-                where = f"question {job.question.question_id}, {job.spec}, turn {turn}"
-                _say(f"a worker died ({type(error).__name__}) and is replaced; it was at {where}")
-                if deaths[job.key(turn)] < ATTEMPTS:
+                number = next((number for number in job.turns if number not in job.done), None)
+                if number is None:
+                    continue
+                deaths[job.key(number)] += 1
+                if deaths[job.key(number)] < ATTEMPTS:
                     waiting.appendleft(job)
                 else:
-                    yield failed_turn(
-                        self.config, job, turn, f"WorkerDied: {ATTEMPTS} workers died in this turn ({type(error).__name__}); a "
-                        "crash in native code, out of memory, or killed from outside",
-                    )  # fmt: skip
-                continue
-            idle.append(worker)
+                    why = f"{ATTEMPTS} workers died in this turn: a crash in native code, no memory, or killed from outside"
+                    yield failed_turn(self.config, job, number, f"{type(error).__name__}: {why}")
+            else:
+                if job is None:
+                    idle.append(worker)
+                    continue
+                if not stopping():  # else its next turn may have been begun, and is not waited for
+                    busy[event] = worker, replace(job, done={**job.done, turn.turn: turn.text})
+                yield turn
 
     def _replace(self, worker: _Worker) -> object:
         """Start a new process in a dead one's place; what to wait for until it is ready."""

@@ -55,7 +55,7 @@ GOOD = {"question_id": 1, "category": "math", "turns": ["1 + 1?", "And doubled?"
         (json.dumps(GOOD | {"question_id": 2, "turns": ["hi", None]}), "line 2: turns"),
         ("[" * 100_000, "line 2 is not JSON"),
         (json.dumps(GOOD | {"question_id": 2, "reference": 5}), "line 2: reference must be"),
-        (json.dumps(GOOD | {"question_id": 2, "turns": ["\ud800"]}), "line 2 holds text that is not Unicode"),
+        (json.dumps(GOOD | {"question_id": 2, "turns": ["\ud800"]}), "line 2 is not JSON: it holds half of a surrogate pair"),
         (b'{"question_id": 2, "category": "\xff"}', "line 2 is not JSON"),
     ],
 )
