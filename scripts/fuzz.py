@@ -103,10 +103,10 @@ def run(file: Path) -> None:
     folder.mkdir(exist_ok=True)
     file.replace(folder / "run.json")
     (folder / "turns.jsonl").write_text(json_line(asdict(TURN)))
-    opened = RunFolder.open(folder, RUN["config"])
-    for decoder in opened.run["config"]["decoders"]:
-        for row in answer_rows(opened.run, opened.turns.values(), decoder, model_id(opened.run, decoder)):
-            json_line(row).encode()
+    with RunFolder.open(folder, RUN["config"]) as opened:
+        for decoder in opened.run["config"]["decoders"]:
+            for row in answer_rows(opened.run, map(opened.turn, opened), decoder, model_id(opened.run, decoder)):
+                json_line(row).encode()
 
 
 TARGETS: dict[str, tuple[Callable[[Path], None], list[dict | list]]] = {
