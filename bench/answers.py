@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench.errors import UserError
-from bench.files import read_rows
+from bench.files import read_rows, shown
 
 # What FastChat and MEDUSA write as an answer where there is none.
 FAILED = ("ERROR", "$ERROR$")
@@ -66,8 +66,10 @@ def read_answers(path: Path) -> dict[int, Answer]:
 
 
 def _answer(row: dict) -> Answer:
-    if type(row["question_id"]) is not int:
-        raise ValueError(f"question_id is {row['question_id']!r:.60}")
+    if type(row["question_id"]) is not int or abs(row["question_id"]) >= 1 << 63:
+        raise ValueError(f"question_id is {shown(row['question_id'])}")
+    if not isinstance(row["choices"], list) or not all(isinstance(choice, dict) for choice in row["choices"]):
+        raise ValueError("choices is not a list of objects")
     choices = tuple(map(_choice, row["choices"]))
     if not choices:
         raise ValueError("choices is empty")
@@ -83,10 +85,12 @@ def _choice(row: dict) -> Choice:
         values = row.get(name)
         if values is None or (values == [] and turns):
             return None
+        if not isinstance(values, list) or not all(type(each) in (int, float) and each >= 0 for each in values):
+            raise ValueError(f"{name} is {shown(values)}, not a list of numbers >= 0")
         if len(values) != len(turns):
             raise ValueError(f"{name} has {len(values)} numbers for {len(turns)} turns")
         if any(abs(float(value)) > LARGEST for value in values):
-            raise ValueError(f"{name} is {values!r:.60}; no number there is that large")
+            raise ValueError(f"{name} is {shown(values)}; no number there is that large")
         return tuple(map(kind, values))
 
     steps = numbers("decoding_steps", int)

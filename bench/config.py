@@ -11,6 +11,8 @@ from decoders import registry
 from decoders.accept import ACCEPTANCES, Typical
 from decoders.base import Decoder
 
+MOST_CHOICES = 10_000
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -40,6 +42,7 @@ class RunConfig:
     dtype: str = "auto"
     load_in_8bit: bool = False
     load_in_4bit: bool = False
+    trust_remote_code: bool = False
     static_shapes: bool | None = None  # None: on CUDA, where steps are then captured as graphs
 
     def make_decoders(self) -> list[Decoder]:
@@ -53,10 +56,8 @@ class RunConfig:
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
         names = [safe_name(spec) for spec in self.decoders]
-        if len(set(names)) < len(names) or max(map(len, names)) > 150:
-            raise UserError(
-                f"{', '.join(self.decoders)} would share an answer file, or its name is too long; rename a tree's file"
-            )
+        if len(set(names)) < len(names):
+            raise UserError(f"{', '.join(self.decoders)} would share an answer file; rename a tree's file")
         taken = set().union(*(registry.open_options(spec) for spec in self.decoders))
         for name in shared:
             if name not in taken:
@@ -79,6 +80,8 @@ class RunConfig:
         for name in ("max_new_tokens", "num_choices"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1")
+        if self.num_choices > MOST_CHOICES:
+            raise UserError(f"--num-choices is {self.num_choices}; expected at most {MOST_CHOICES}")
         if self.limit is not None and self.limit < 1:
             raise UserError(f"--limit is {self.limit}; expected at least 1")
         if self.skip < 0:

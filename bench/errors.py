@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from bench.signals import StopAtOnce, Stopped
 
+LONGEST = 2000  # characters of a message; it may quote a file that a stranger made
+
 
 class UserError(Exception):
     """Something the user can put right: says what was given, what was expected and what to do next."""
@@ -26,7 +28,7 @@ def exit_cleanly(command: Callable[[], int | None]) -> None:
         with StopAtOnce():
             sys.exit(command() or 0)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())[:LONGEST]}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:
         print("\ninterrupted", file=sys.stderr)

@@ -127,7 +127,10 @@ def _is_right(path: Path, remote: Remote) -> bool:
 def _read(remote: Remote, path: Path) -> bytes:
     """The bytes behind a URL, whole; UserError says what to do where they cannot be had."""
     advice = f"try again, put the file at {path} yourself, or set {MIRROR} to a reachable copy"
-    parts = urlsplit(remote.url)
+    try:
+        parts = urlsplit(remote.url)
+    except ValueError as error:
+        raise UserError(f"{MIRROR} is {os.environ.get(MIRROR)!r}: {error}") from None
     if parts.scheme == "file":
         try:
             return Path(unquote(parts.path)).read_bytes()

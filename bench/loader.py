@@ -6,7 +6,8 @@
                          of a merged Medusa-2 checkpoint: an ordinary one with medusa_head.* tensors beside the model's
                          of any causal LM: no heads, for greedy and decoders that need none
 
-Pickles are read with weights_only=True, so a checkpoint cannot execute code.
+A checkpoint cannot execute code: pickles are read with weights_only=True, and modelling code that a checkpoint brings along
+runs only where `trust_remote_code` is given.
 """
 
 import json
@@ -27,6 +28,7 @@ from transformers.utils import cached_file, logging
 from transformers.utils.hub import extract_commit_hash
 
 from bench.errors import UserError
+from bench.files import parse_json, read_document, shown
 from decoders.heads import MERGED_PREFIX, MedusaHeads
 from decoders.model import Model, UnsupportedModel
 from decoders.tree import read_tree
@@ -56,12 +58,14 @@ def load(
     load_in_8bit: bool = False,
     load_in_4bit: bool = False,
     max_memory: dict[int, int | str] | None = None,
+    trust_remote_code: bool = False,
 ) -> Loaded:
     """Load a model by name; UserError says what does not fit.
 
     device: "auto" (cuda where there is one), "cpu", "cuda", "cuda:1", "mps", or "balanced": spread over all GPUs.
     dtype: "auto" is the checkpoint's own on an accelerator and float32 on the CPU.
     max_memory: with "balanced", what each GPU may hold of the weights; GPUs that are not in it hold nothing.
+    trust_remote_code: whether the model's or the tokenizer's own Python files may be executed.
     """
     device = check_device(device, load_in_8bit or load_in_4bit)
     where = str(files(__package__) / "demo") if name == DEMO else name
@@ -71,8 +75,9 @@ def load(
         base = _base_of(where, config) if medusa1 else where
         if not medusa1:
             _check_weights_exist(where)
-        lm, unexpected = _load_lm(base, device, dtype, load_in_8bit, load_in_4bit, max_memory)
-        tokenizer = AutoTokenizer.from_pretrained(base)
+        _read_index(base)
+        lm, unexpected = _load_lm(base, device, dtype, load_in_8bit, load_in_4bit, max_memory, trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code)
         heads = _read_heads(where, medusa1, unexpected)
         tree_file = _find(where, STATIC_TREE_FILE)
         static_tree = read_tree(Path(tree_file)) if tree_file else None
@@ -144,9 +149,11 @@ def gpu_memory(gpus: int | None, each: str | None) -> dict[int, int | str]:
     return {gpu: each or torch.cuda.mem_get_info(gpu)[0] for gpu in range(gpus or there)}
 
 
-def _load_lm(base: str, device: str, dtype: str, load_in_8bit: bool, load_in_4bit: bool, max_memory: dict | None):
+def _load_lm(
+    base: str, device: str, dtype: str, load_in_8bit: bool, load_in_4bit: bool, max_memory: dict | None, trust_remote_code: bool
+):
     """The language model and the names of the tensors in its files that it does not have."""
-    options = {"max_memory": max_memory} if max_memory else {}
+    options = {"trust_remote_code": trust_remote_code} | ({"max_memory": max_memory} if max_memory else {})
     if load_in_8bit or load_in_4bit:
         options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=load_in_8bit, load_in_4bit=load_in_4bit)
     if dtype == "auto" and device == "cpu":
@@ -172,7 +179,7 @@ def _base_of(where: str, config: dict) -> str:
     """The base model's folder or hub id; a relative path counts from the heads' folder."""
     base = config["base_model_name_or_path"]
     if not isinstance(base, str) or not base:
-        raise UserError(f"config.json of {where!r} names no base model: base_model_name_or_path is {base!r}")
+        raise UserError(f"config.json of {where!r} names no base model: base_model_name_or_path is {shown(base)}")
     beside = Path(where) / base
     if beside.is_dir():
         return str(beside)
@@ -192,16 +199,18 @@ def _read_heads(where: str, medusa1: bool, unexpected: set[str]) -> dict[str, Te
     if found.endswith(".safetensors"):
         return load_file(found)
     tensors = torch.load(found, map_location="cpu", weights_only=True)
-    if not isinstance(tensors, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()):
-        raise UserError(f"{found} holds a {type(tensors).__name__}, not a dictionary of named tensors")
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(each, Tensor) and each.layout == torch.strided for name, each in tensors.items()
+    ):
+        raise UserError(f"{found} holds a {type(tensors).__name__}, not a dictionary of named dense tensors")
     return tensors
 
 
 def _read_merged(where: str, names: set[str]) -> dict[str, Tensor]:
     """Medusa-2: the heads' tensors from a checkpoint's files, sharded or not."""
-    index = _read_json(where, "model.safetensors.index.json") or _read_json(where, "pytorch_model.bin.index.json")
+    index = _read_index(where)
     if index:
-        shards = {index["weight_map"][name] for name in names}
+        shards = {index[name] for name in names if name in index}
     else:
         shards = {name for name in ("model.safetensors", "pytorch_model.bin") if _find(where, name)}
     tensors: dict[str, Tensor] = {}
@@ -216,6 +225,20 @@ def _read_merged(where: str, names: set[str]) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             tensors |= {name: content[name] for name in names.intersection(content)}
     return {name.removeprefix(MERGED_PREFIX): tensor for name, tensor in tensors.items()}
+
+
+def _read_index(where: str) -> dict[str, str]:
+    """Tensor -> file of a sharded checkpoint, or nothing; UserError where a file would lie outside the checkpoint."""
+    for filename in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        if index := _read_json(where, filename):
+            files_ = index.get("weight_map")
+            if not isinstance(files_, dict) or not all(isinstance(each, str) for each in files_.values()):
+                raise UserError(f"{filename} of {where!r} has no weight_map of tensors to files")
+            for each in sorted(set(files_.values())):
+                if Path(each).name != each:
+                    raise UserError(f"{filename} of {where!r} names {shown(each)}; expected a file beside it")
+            return files_
+    return {}
 
 
 def _find(where: str, filename: str) -> str | None:
@@ -234,7 +257,10 @@ def _read_json(where: str, filename: str, required: bool = False) -> dict:
         if required:
             raise UserError(f"no model at {where!r}: expected {DEMO!r}, a folder with {filename}, or a hub id in reach")
         return {}
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        content = parse_json(read_document(Path(path)))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}; expected an object")
     return content
@@ -271,7 +297,10 @@ def _readable_errors(name: str):
     try:
         yield
     except pickle.UnpicklingError as error:
-        raise UserError(f"a file of {name!r} is not a plain tensor file and was not opened: {_line(error)}") from error
+        raise UserError(
+            f"a file of {name!r} is not a plain tensor file (a pickle may hold code) and was not opened; expected safetensors, "
+            "or a pickle of tensors alone"
+        ) from error
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"a file of {name!r} is damaged: {_line(error)}") from error
     except ImportError as error:
@@ -279,6 +308,11 @@ def _readable_errors(name: str):
     except UserError:
         raise
     except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{name!r} brings Python code of its own, which was not executed; read it, and if you trust it, give "
+                "--trust-remote-code"
+            ) from error
         raise UserError(f"model {name!r} cannot be loaded: {type(error).__name__}: {_line(error)}") from error
     finally:
         logging.set_verbosity(verbosity)

@@ -14,6 +14,7 @@ from bench.fetch import QUESTIONS, SETS, fetched
 from bench.files import parse_row, read_lines, shown
 
 SAMPLE = "sample"
+LONGEST_CATEGORY = 100  # characters: it stands in tables and under figures
 SAMPLE_FOLDER = Path(str(files(__package__) / "data" / "sample"))
 
 
@@ -81,11 +82,13 @@ def question_file(name: str) -> Path:
 def _parse(line: bytes, where: str) -> Question:
     row = parse_row(line, where)
     question_id = row.get("question_id")
-    if type(question_id) is not int or abs(question_id) >= 1 << 63:
+    if type(question_id) is not int:
         raise UserError(f"{where}: question_id must be an integer, found {shown(question_id)}")
+    if abs(question_id) >= 1 << 63:
+        raise UserError(f"{where}: question_id must be below 2**63, found {shown(question_id)}")
     category = row.get("category")
-    if not isinstance(category, str) or not category:
-        raise UserError(f"{where}: category must be a non-empty text, found {shown(category)}")
+    if not isinstance(category, str) or not 0 < len(category) <= LONGEST_CATEGORY:
+        raise UserError(f"{where}: category must be a text of 1 to {LONGEST_CATEGORY} characters, found {shown(category)}")
     turns, reference = row.get("turns"), row.get("reference") or ()
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, str) and turn.strip() for turn in turns):
         raise UserError(f"{where}: turns must be a non-empty list of non-empty texts, found {shown(turns)}")

@@ -18,6 +18,7 @@ import torch
 
 from bench.errors import UserError, warn
 from bench.files import append_synced, mend_end, parse_json, read_document, read_lines, sole_writer, write_atomically
+from bench.questions import LONGEST_CATEGORY
 
 SCHEMA_VERSION = 1
 TURNS = "turns.jsonl"
@@ -97,6 +98,8 @@ def _turn(row: object) -> Turn:
     lengths = turn.accept_lengths
     if sum(lengths) != len(turn.token_ids) or len(turn.nodes) != len(lengths) or min(lengths, default=1) < 1:
         raise ValueError("accept_lengths do not add up to the tokens")
+    if not 0 < len(turn.category) <= LONGEST_CATEGORY:
+        raise ValueError(f"category has {len(turn.category)} characters")
     if max(abs(turn.question_id), abs(turn.choice), abs(turn.turn)) >= 1 << 63 or min(turn.prefill_s, turn.decode_s) < 0:
         raise ValueError("a number is out of its range")
     return turn

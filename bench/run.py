@@ -7,7 +7,11 @@
         --questions mt_bench --temperature 0 --decoder greedy,static,dynamic --out results/vicuna-7b
 
 A run is a folder: run.json, turns.jsonl (one row a turn, the source of every number), and, made from these, answers/
-(FastChat's format), summary.csv and figures/. An interrupted run goes on with the same command and --out.
+(FastChat's format), summary.csv and figures/. An interrupted run goes on with the same command and --out. Ctrl-C and SIGTERM
+wait for the turn that is under way; a second one does not.
+
+Exit status: 0 every turn is finished, 1 some failed (the others count; the same command tries the failed ones again), 2 the
+request or the machine was at fault and the message says how, 130 and 143 stopped by Ctrl-C and by SIGTERM.
 """
 
 import argparse
@@ -66,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     flag("dtype", f"{', '.join(DTYPES)} (auto: the checkpoint's on an accelerator, float32 on the CPU)", choices=DTYPES)
     for bits in (8, 4):
         made.add_argument(f"--load-in-{bits}bit", action="store_true", help=f"quantise to {bits} bits (CUDA, bitsandbytes)")
+    made.add_argument("--trust-remote-code", action="store_true", help="execute Python files that the model brings along")
     made.add_argument(
         "--static-shapes", action=argparse.BooleanOptionalAction,
         help="steps of fixed shapes, captured as CUDA graphs where there is CUDA (default: there only)",
@@ -102,6 +107,10 @@ def main() -> int:
         again = shlex.join(command if "--out" in " ".join(command) else [*command, "--out", str(out)])
         print(f"\ninterrupted; every finished turn is kept. To go on: {again}", file=sys.stderr)
         return stop.status if isinstance(stop, Stopped) else 130
+    if not len(folder):
+        first = next(iter(folder.failures.values()))
+        print(f"error: all {len(folder.failures)} turns that were tried failed, the first with: {first}", file=sys.stderr)
+        return 1
     print_summary(derive(out), f"{folder.run['model']['name']} on {folder.run['questions']['name']}")
     print(f"{out}: run.json, turns.jsonl, summary.csv, figures/, answers/")
     failed = len(folder.failures)

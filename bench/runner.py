@@ -137,7 +137,9 @@ class Runner:
         """Load what `config` asks for, and bind its decoders to it."""
         decoders = config.make_decoders()
         memory = gpu_memory(config.gpus, config.max_gpu_memory) if config.device == "balanced" else None
-        loaded = load(config.model, config.device, config.dtype, config.load_in_8bit, config.load_in_4bit, memory)
+        quantised = {"load_in_8bit": config.load_in_8bit, "load_in_4bit": config.load_in_4bit}
+        trusted = config.trust_remote_code
+        loaded = load(config.model, config.device, config.dtype, **quantised, max_memory=memory, trust_remote_code=trusted)
         return cls(config, loaded, Chat.of(loaded.tokenizer, config.template), decoders)
 
     def facts(self) -> dict[str, object]:
@@ -194,9 +196,10 @@ class Runner:
             generated = self._generate(decoder, prompt, known["temperature"], known["seed"])
             return Turn(**known, prompt_tokens=len(prompt), **generated)
         except Exception as error:  # noqa: BLE001 - a failed turn is a result; the run goes on and says so at its end
-            if self.loaded.model.device.type == "cuda":
-                torch.cuda.empty_cache()
-            return failed_turn(self.config, job, turn, f"{type(error).__name__}: {error}", len(prompt))
+            failure = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+        # Out here nothing holds the turn's tensors any more, so that one which found no memory leaves it to the next.
+        self.loaded.model.release()
+        return failed_turn(self.config, job, turn, failure, len(prompt))
 
     def _generate(self, decoder: Decoder, prompt: list[int], temperature: float, seed: int) -> dict[str, object]:
         model, config = self.loaded.model, self.config

@@ -2,36 +2,61 @@
 
 import statistics
 import time
+from itertools import cycle
 
 import torch
+from torch import Tensor
 
+from decoders.accept import Exact
 from decoders.base import Decoder
 from decoders.budget import LADDER, StepTimes
+from decoders.loop import Stop
 from decoders.model import Model
 from decoders.tree import Draft, Tree
 
+BLOCK = 4  # steps of one size that follow each other
 DEPTH = 4  # of the trees that are timed; the time hardly depends on it
 LENGTHS = (64, 512, 2048)  # committed positions
 
 
-@torch.inference_mode()
-def step_times(model: Model, sizes: tuple[int, ...] = LADDER, rounds: int = 9) -> StepTimes:
-    """Median seconds of a verify forward by committed positions and nodes.
+class _TakingTurns(Decoder):
+    """Proposes trees of one size after the other, all tokens the same."""
 
-    The sizes take turns, so that a machine that gets busy meanwhile is busy for all of them.
+    max_depth = DEPTH
+
+    def __init__(self, model: Model, sizes: tuple[int, ...]) -> None:
+        self.setup(model)
+        self.nodes = max(sizes)
+        parents = ([max(0, node - max(1, size // DEPTH)) for node in range(size)] for size in sizes)
+        trees = [Tree.from_parent(parent).to(model.device) for parent in parents]
+        self.trees = cycle(tree for tree in trees for _ in range(BLOCK))
+
+    def propose(self, root: Tensor, hidden: Tensor) -> Draft:
+        tree = next(self.trees)
+        return Draft(tree, root.expand(len(tree)))
+
+
+def step_times(model: Model, sizes: tuple[int, ...] = LADDER, rounds: int = 4) -> StepTimes:
+    """Median seconds of a step, drafting left out, by committed positions and nodes.
+
+    The sizes take turns, so that a machine that gets busy meanwhile is busy for all of them; a few steps each, the first of
+    which is not counted: it finds the processor's cache full of what another size reads.
     """
-    longest = model.context - max(sizes) - DEPTH
-    lengths = tuple(length for length in LENGTHS if length < longest) or (max(1, longest // 2),)
-    drafts = []
-    for size in sizes:
-        tree = Tree.from_parent([max(0, node - max(1, size // DEPTH)) for node in range(size)]).to(model.device)
-        drafts.append(Draft(tree, torch.zeros(size, dtype=torch.long, device=model.device)))
-    model.reserve(max(lengths) + max(sizes) + DEPTH)
+    steps = (1 + rounds) * len(sizes) * BLOCK
+    longest = model.context - steps * (1 + DEPTH)
+    lengths = tuple(length for length in LENGTHS if length <= longest) or (max(1, model.context // 2),)
     seconds = []
     for length in lengths:
-        model.advance(length - model.length)  # what the cache holds does not matter to the time
-        samples = [_timed(model, lambda draft=draft: model.verify(draft)) for _ in range(1 + rounds) for draft in drafts]
-        seconds.append(tuple(statistics.median(samples[at + len(sizes) :: len(sizes)]) for at in range(len(sizes))))
+        prompt = torch.arange(length) % model.vocab
+        decoding = _TakingTurns(model, sizes).decode(prompt, Exact(), Stop(frozenset(), model.context - length))
+        samples: dict[int, list[float]] = {size: [] for size in sizes}
+        began = _now(model)
+        for at, step in zip(range(steps), decoding, strict=False):
+            ended = _now(model)
+            if at % BLOCK > 0 and at >= len(sizes) * BLOCK:  # the first round may still set things up
+                samples[step.nodes].append(ended - began)
+            began = ended
+        seconds.append(tuple(statistics.median(samples[size]) for size in sizes))
     return StepTimes(lengths, sizes, tuple(seconds))
 
 
@@ -39,19 +64,20 @@ def step_times(model: Model, sizes: tuple[int, ...] = LADDER, rounds: int = 9) -
 def draft_time(decoder: Decoder, rounds: int = 15) -> float:
     """Median seconds that a decoder takes to propose a tree."""
     model = decoder.model
-    model.reserve(1)
     rows = model.prefill(torch.zeros(1, dtype=torch.long), room=1)
-    decoder.start(torch.zeros(1, dtype=torch.long, device=model.device), rows)
     root = torch.zeros(1, dtype=torch.long, device=model.device)
-    return statistics.median(_timed(model, lambda: decoder.propose(root, rows.hidden)) for _ in range(rounds))
+    decoder.start(root, rows)
+    samples = []
+    for _ in range(rounds):
+        began = _now(model)
+        decoder.propose(root, rows.hidden)
+        samples.append(_now(model) - began)
+    return statistics.median(samples)
 
 
-def _timed(model: Model, work) -> float:
+def _now(model: Model) -> float:
     synchronise(model)
-    began = time.perf_counter()
-    work()
-    synchronise(model)
-    return time.perf_counter() - began
+    return time.perf_counter()
 
 
 def synchronise(model: Model) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor
 from decoders.tree import Draft, Tree
 
 ACCEPTANCES = ("lossless", "typical", "typical-sampled")
+NO_TOKEN = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +33,13 @@ class Verdict:
     """A rule's word on every node of a verified draft."""
 
     allowed: Tensor  # [nodes] bool, given its parent; the root is kept whatever it says here
-    next_token: Tensor  # [nodes] int64, what the base model continues with if the path ends here
+    next_token: Tensor  # [nodes] int64, what the base model continues with if the path ends here; NO_TOKEN where it cannot
     path_log_prob: Tensor | None = None  # [nodes] under the base model, to choose among equally deep survivors
 
 
 class Rule(Protocol):
     def first(self, logits: Tensor, length: int) -> Tensor:
-        """The first root [1] from the prompt's last logits [1, vocab]; `length` positions are committed."""
+        """The first root [1] (or NO_TOKEN) from the prompt's last logits [1, vocab]; `length` positions are committed."""
         ...
 
     def judge(self, draft: Draft, logits: Tensor, length: int) -> Verdict:
@@ -51,14 +52,26 @@ def matching(draft: Draft, choice: Tensor) -> Verdict:
     return Verdict(draft.token.eq(choice.index_select(0, draft.tree.parent)), choice)
 
 
+def likeliest(scores: Tensor) -> Tensor:
+    """The first token [rows] of the highest score in each row [rows, vocab]; NO_TOKEN in a row with NaN or infinity.
+
+    Either would be the highest. -inf is a score like any other, unless the whole row is.
+
+    >>> likeliest(torch.tensor([[1.0, 3.0, -torch.inf], [torch.nan, 3.0, 2.0], [torch.inf, 1.0, 2.0]])).tolist()
+    [1, -1, -1]
+    """
+    top, token = scores.max(-1)
+    return token.where(top.abs() < torch.inf, NO_TOKEN)
+
+
 class Exact:
     """Temperature 0: the argmax."""
 
     def first(self, logits: Tensor, length: int) -> Tensor:
-        return logits.argmax(-1)
+        return likeliest(logits)
 
     def judge(self, draft: Draft, logits: Tensor, length: int) -> Verdict:
-        return matching(draft, logits.argmax(-1))
+        return matching(draft, likeliest(logits))
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ class Threshold:
         self.typical = typical
 
     def first(self, logits: Tensor, length: int) -> Tensor:
-        return logits.argmax(-1)
+        return likeliest(logits)
 
     def judge(self, draft: Draft, logits: Tensor, length: int) -> Verdict:
         tree = draft.tree
@@ -91,7 +104,7 @@ class Threshold:
         own = prob.index_select(0, tree.parent).gather(1, draft.token.unsqueeze(1)).squeeze(1)  # p(node | its parent)
         on_line = torch.arange(tree.max_depth, device=own.device) < tree.depth.unsqueeze(1)  # the rest of a line is padding
         along = own.log().take(tree.lines).where(on_line, 0.0).sum(-1)
-        return Verdict(own > threshold, logits.argmax(-1), along)
+        return Verdict(own > threshold, likeliest(logits), along)
 
 
 class Sample:
@@ -112,7 +125,7 @@ class Sample:
         return matching(draft, self._choose(logits, noise))
 
     def _choose(self, logits: Tensor, noise: Tensor) -> Tensor:
-        return (self._truncated(logits.float() / self.temperature) + noise).argmax(-1)
+        return likeliest(self._truncated(logits.float() / self.temperature) + noise)
 
     def _truncated(self, logits: Tensor) -> Tensor:
         if self.typical is not None:

@@ -6,18 +6,15 @@ forward of 64 nodes takes as long as one of 1 (a GPU at batch 1), large trees wi
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from decoders.tree import Draft, Tree
 
-if TYPE_CHECKING:
-    from decoders.base import Decoder
-
+Propose = Callable[[Tensor, Tensor], Draft]
 AUTO = "auto"
 LADDER = (1, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # the sizes that `auto` chooses among: few, so that shapes stay static
 
@@ -28,8 +25,9 @@ class Budget:
     def start(self) -> None:
         """A new turn begins."""
 
-    def propose(self, decoder: "Decoder", root: Tensor, hidden: Tensor) -> Draft:
-        return decoder.propose(root, hidden)
+    def propose(self, propose: Propose, root: Tensor, hidden: Tensor) -> Draft:
+        """The decoder's draft, by its own `propose`."""
+        return propose(root, hidden)
 
     def forecast(self, draft: Draft) -> Tensor:
         """What `choose` needs to know of a draft, to be transferred with the step's tokens."""
@@ -74,12 +72,17 @@ class AutoBudget(Budget):
     scaled by what past drafts kept over what they promised. Where drafting as such does not pay it pauses, for longer each
     time.
 
+    No step stakes more than the turn can afford: if all of its drafted tokens were wrong, the turn would still be less than
+    STAKE greedy steps and SLOWER of its time behind greedy decoding. So bad heads, too, cost next to nothing.
+
     Needs drafts in descending order of log_prob. Nothing here is read off a clock while decoding, so a turn's budgets follow
     from its tokens and the measured times alone.
     """
 
     PRIOR = 8  # steps' (and tokens') worth of trust in "no better than greedy" and in the probabilities as they are
     LONGEST_PAUSE = 64  # steps
+    STAKE = 1.5
+    SLOWER = 0.02
 
     def __init__(self, times: StepTimes, most: float = 3.0) -> None:
         """`most`: sizes that take longer than so many one-node steps are never drafted for."""
@@ -92,12 +95,14 @@ class AutoBudget(Budget):
     def start(self) -> None:
         self.tokens, self.seconds = float(self.PRIOR), self.PRIOR * self.times.seconds[0][0]
         self.kept = self.promised = float(self.PRIOR)
+        self.ahead = self.STAKE  # tokens that the turn can afford to lose against greedy
         self.gain, self.pause, self.resting = 0.0, 1, 0
 
-    def propose(self, decoder: "Decoder", root: Tensor, hidden: Tensor) -> Draft:
-        if self.resting == 0:
-            return decoder.propose(root, hidden)
-        self.resting -= 1
+    def propose(self, propose: Propose, root: Tensor, hidden: Tensor) -> Draft:
+        least = (self.draft_s + self.times.seconds[0][1]) / self.times.seconds[0][0] - 1  # what drafting stakes at least
+        if self.resting == 0 and self.ahead >= least:
+            return propose(root, hidden)
+        self.resting = max(0, self.resting - 1)
         lone = root.new_zeros(1)
         return Draft(Tree(lone, lone, lone.view(1, 1)[:, :0]), root)
 
@@ -114,21 +119,29 @@ class AutoBudget(Budget):
     def choose(self, forecast: Sequence[float], nodes: int, length: int) -> int:
         seconds = self.times.at(length)
         if not forecast:
-            self._spent, self._promise = seconds[0], 0.0
-            return 1
+            return self._settle(1, seconds[0], 0.0, seconds[0])
         rate, trust = self.tokens / self.seconds, self.kept / self.promised
-        worth = [trust * (tokens - 1) - rate * (s - seconds[0]) for tokens, s in zip(forecast, seconds, strict=False)]
+        worth = [
+            trust * (tokens - 1) - rate * (s - seconds[0])
+            for tokens, s in zip(forecast, seconds, strict=False)
+            if s == seconds[0] or (s + self.draft_s) / seconds[0] - 1 <= self.ahead
+        ]
         best = max(range(len(worth)), key=worth.__getitem__)
-        self._spent, self._promise = seconds[best] + self.draft_s, forecast[best] - 1
         self.gain += 0.25 * (worth[best] - rate * self.draft_s - self.gain)
         if self.gain < 0:
             self.resting, self.pause = self.pause, min(2 * self.pause, self.LONGEST_PAUSE)
         else:
             self.pause = 1
-        return self.times.sizes[best]
+        return self._settle(self.times.sizes[best], seconds[best] + self.draft_s, forecast[best] - 1, seconds[0])
+
+    def _settle(self, size: int, seconds: float, promise: float, greedy_s: float) -> int:
+        self.tokens += 1
+        self.seconds += seconds
+        self.promised += promise
+        self.ahead += 1 + self.SLOWER - seconds / greedy_s
+        return size
 
     def learn(self, kept: int) -> None:
-        self.tokens += 1 + kept
-        self.seconds += self._spent
+        self.tokens += kept
         self.kept += kept
-        self.promised += self._promise
+        self.ahead += (1 + self.SLOWER) * kept

@@ -71,12 +71,10 @@ class KVCache(Cache):
         self.length = 0
         if capacity <= self.capacity:
             return False
-        self.capacity = 0  # until the larger buffers are there: making them may fail
-        self._buffers = []  # freed before the larger ones are made
+        self.release()  # before the larger buffers are made, which may fail
         slots = -(-capacity // 256) * 256
         groups = defaultdict(list)
         for layer, (keys, values) in zip(self.layers, self._shapes, strict=True):
-            layer.keys = layer.values = None
             groups[keys.shape, keys.dtype, keys.device].append((layer, "keys"))
             groups[values.shape, values.dtype, values.device].append((layer, "values"))
         for (shape, dtype, device), members in groups.items():
@@ -86,6 +84,13 @@ class KVCache(Cache):
                 setattr(layer, name, view)
         self.capacity = slots
         return True
+
+    def release(self) -> None:
+        """Forget everything, and give the memory back."""
+        self.length = self.capacity = 0
+        self._buffers = []
+        for layer in self.layers:
+            layer.keys = layer.values = None
 
     def keep(self, nodes: Tensor) -> None:
         """Copy the entries of `nodes` [kept], counted from slot `length`, to the slots behind the root's, in that order."""

@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from decoders.base import Decoder
 
 
+class NotANumber(ArithmeticError):
+    """The model's logits are NaN or infinite, so that no token follows."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(
+            f"the model's logits at position {position} are NaN or infinite; it may need another dtype (float32, or bfloat16 "
+            "for float16), or its checkpoint is damaged"
+        )
+
+
 @dataclass(frozen=True)
 class Stop:
     """When a turn ends."""
@@ -62,15 +72,17 @@ def decode(model: Model, decoder: "Decoder", prompt: Tensor, rule: Rule, stop: S
 
 
 @torch.inference_mode()
-def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, root: Tensor, hidden: Tensor) -> Iterator[Step]:
+def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, choice: Tensor, hidden: Tensor) -> Iterator[Step]:
     budget = decoder.budget
     budget.start()
     committed: list[int] = []
     finish = None
     # 1. Draft and propose: the candidates that could follow the root.
-    draft = budget.propose(decoder, root, hidden)  # [nodes]
-    token, *forecast = torch.cat((root, budget.forecast(draft))).tolist()
+    draft = budget.propose(decoder.propose, choice.clamp(min=0), hidden)  # [nodes]
+    token, *forecast = torch.cat((choice, budget.forecast(draft))).tolist()
     while finish is None:
+        if token < 0:
+            raise NotANumber(model.length - 1)
         draft = draft.first(budget.choose(forecast, len(draft.tree), model.length))
         # 2. Verify all of them in one forward pass.
         verified = model.verify(draft)  # hidden [nodes, hidden], logits [nodes, vocab]
@@ -79,13 +91,13 @@ def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, root: Tenso
         best = deepest(draft.tree, verdict)  # [1]
         path = draft.tree.lines.index_select(0, best).squeeze(0)  # [max_depth]
         depth = draft.tree.depth.index_select(0, best)  # [1]
-        root = verdict.next_token.index_select(0, best)  # [1]
+        choice = verdict.next_token.index_select(0, best)  # [1]
         hidden = verified.hidden.index_select(0, best)  # [1, hidden]
         decoder.observe(draft, verified)
         # 4. Commit it, and draft the next. This transfer is the step's only wait for the device.
         model.keep(path)
-        upcoming = budget.propose(decoder, root, hidden)
-        news = torch.cat((root, depth, draft.token.index_select(0, path), budget.forecast(upcoming))).tolist()
+        upcoming = budget.propose(decoder.propose, choice.clamp(min=0), hidden)
+        news = torch.cat((choice, depth, draft.token.index_select(0, path), budget.forecast(upcoming))).tolist()
         kept = int(news[1])
         model.advance(1 + kept)
         budget.learn(kept)

@@ -9,6 +9,7 @@ that every step with as many nodes is the same computation on the same addresses
 spares the host some thousand kernel launches a step.
 """
 
+import os
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,9 +19,9 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from decoders.cache import KVCache
-from decoders.columns import ColumnLinears
 from decoders.heads import MedusaHeads
-from decoders.tree import Draft, Tree
+from decoders.linears import FewRowLinears
+from decoders.tree import Draft, RankTree, Tree
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +59,11 @@ class UnsupportedModel(ValueError):
 class Model:
     """One loaded model; one sequence at a time.
 
-    `heads` may be None for a plain causal LM. `static_tree` are the rank paths searched for this model, if any.
+    `heads` may be None for a plain causal LM. `static_tree` is the one searched for this model, if any.
     `static_shapes` may be switched at any time between turns.
     """
 
-    def __init__(self, lm: PreTrainedModel, heads: MedusaHeads | None = None, static_tree: list | None = None) -> None:
+    def __init__(self, lm: PreTrainedModel, heads: MedusaHeads | None = None, static_tree: RankTree | None = None) -> None:
         self.static_shapes = False
         self.lm = lm.eval().requires_grad_(False)
         self.dtype = lm.dtype
@@ -81,9 +82,14 @@ class Model:
         if unknown := self._layer_types - {"full_attention", "sliding_attention"}:
             raise UnsupportedModel(f"{type(lm).__name__} has layers of type {min(unknown)!r}, which cannot attend a tree")
         self._hidden = torch.empty(0)
-        self.columns = ColumnLinears(lm) if self.device.type == "cpu" else None
+        self.linears = None
+        if self.device.type == "cpu":
+            self.linears = FewRowLinears(lm)
+            # Grouped-query attention without a repeated copy of keys and values a layer, which transformers makes of them
+            # for more than one row under a mask; a CPU's attention kernel reads them as they are.
+            os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
         self._static_steps: dict[tuple[int, int, int], _StaticStep] = {}
-        self._capture = self.device.type == "cuda" and len({parameter.device for parameter in lm.parameters()}) == 1
+        self.captures = self.device.type == "cuda" and len({parameter.device for parameter in lm.parameters()}) == 1
         with torch.inference_mode():
             try:
                 probe = DynamicCache(config=lm.config)
@@ -97,7 +103,7 @@ class Model:
 
     def as_loaded(self) -> AbstractContextManager:
         """The language model without anything of ours in its forward pass, for comparisons."""
-        return self.columns.switched_off() if self.columns else nullcontext()
+        return self.linears.switched_off() if self.linears else nullcontext()
 
     @property
     def num_heads(self) -> int:
@@ -112,6 +118,14 @@ class Model:
         """Forget everything, and make room for `slots` positions. Reserving twice costs nothing."""
         if self.cache.reserve(bucket(slots) if self.static_shapes else slots):
             self._static_steps.clear()  # they hold the old buffers' addresses
+
+    def release(self) -> None:
+        """Forget everything, and give back all memory but the weights'."""
+        self.cache.release()
+        self._static_steps.clear()
+        self._hidden = torch.empty(0)
+        if self.device.type != "cpu":
+            torch.accelerator.empty_cache()
 
     @torch.inference_mode()
     def prefill(self, prompt: Tensor, room: int, all_rows: bool = False) -> Rows:
@@ -206,11 +220,11 @@ class Model:
             itself = torch.arange(nodes, device=self.device)
             tree = Tree(torch.zeros_like(itself), torch.zeros_like(itself), itself.unsqueeze(1).repeat(1, max_depth))
             step = _StaticStep(Draft(tree, torch.zeros_like(itself)), torch.full_like(itself[:1], self.length), width)
-            if self._capture:
+            if self.captures:
                 try:
                     self._record(step)
                 except RuntimeError as error:
-                    self._capture = False
+                    self.captures = False
                     step.graph = None
                     what = " ".join(str(error).split())[:200]
                     warnings.warn(f"no CUDA graph of {type(self.lm).__name__}: {what}; steps run without", stacklevel=2)
@@ -251,6 +265,8 @@ class Model:
             for leaf in (2, 3, 4):
                 path = torch.cat((tree.lines.new_zeros(1), tree.lines[leaf, : int(tree.depth[leaf])]))
                 plain = self.lm(input_ids=torch.cat((prompt, token[path])).unsqueeze(0)).logits[0, 6:].float()
+                if plain.isnan().any():
+                    raise ValueError("its logits are NaN; the checkpoint is damaged, or needs another dtype (such as float32)")
                 distance = (in_tree[path] - plain).norm() / plain.norm().clamp(min=1e-6)
                 if not distance < (1e-3 if self.dtype == torch.float32 else 0.1):
                     raise ValueError(f"a verified tree differs from plain text by {distance:.2g} (relative)")

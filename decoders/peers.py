@@ -14,45 +14,48 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
+from transformers.modeling_outputs import CausalLMOutput
 
 from decoders.accept import Exact, Rule
 from decoders.base import Decoder
-from decoders.loop import Step, Stop
+from decoders.loop import NotANumber, Step, Stop
+from decoders.model import Model
 from decoders.registry import register
 
 
-class _Steps(BaseStreamer, StoppingCriteria):
-    """Hears of every forward's tokens, cuts them as our loop does, and says when the turn has ended."""
+class _Steps(StoppingCriteria):
+    """Is asked after every forward, notes its tokens, cuts them as our loop does, and says when the turn has ended."""
 
-    def __init__(self, stop: Stop, prefilled: int) -> None:
+    def __init__(self, model: Model, stop: Stop, prompt: int, prefilled: int) -> None:
+        self.model = model
         self.stop = stop
+        self.length = prompt  # positions of the text so far
         self.prefilled = prefilled  # positions that are in the cache already
         self.nodes = 0  # positions that the last forward looked at; 0 before the first
-        self.prompt_seen = False
         self.committed: list[int] = []
         self.steps: list[Step] = []
+        self.highest: Tensor | None = None  # logit that any forward gave; NaN and infinity stay
 
     def before_forward(self, module: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Assisted generation gives its first forward the whole prompt, whatever the cache holds of it."""
+        """Assisted generation gives its first forward the whole prompt, whatever the cache holds of it, and its last one
+        candidates beyond the context, whose positions must be legal although none of them is kept."""
         if self.nodes == 0 and kwargs["input_ids"].shape[1] > self.prefilled:
             kwargs |= {name: kwargs[name][..., self.prefilled :] for name in ("input_ids", "position_ids") if name in kwargs}
         self.nodes = kwargs["input_ids"].shape[1]
+        if self.length + self.nodes > self.model.context and "position_ids" in kwargs:
+            kwargs["position_ids"] = kwargs["position_ids"].clamp(max=self.model.context - 1)
         return args, kwargs
 
-    def put(self, value: Tensor) -> None:
-        if not self.prompt_seen:  # the first call brings the prompt
-            self.prompt_seen = True
-            return
-        tokens, finish = self.stop.cut(self.committed, value.flatten().tolist())
-        self.committed += tokens
-        self.steps.append(Step(tokens, self.nodes, finish))
-
-    def end(self) -> None: ...
+    def after_forward(self, module: object, args: tuple, output: CausalLMOutput) -> None:
+        highest = output.logits.amax()
+        self.highest = highest if self.highest is None else torch.maximum(self.highest, highest)
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
-        ended = bool(self.steps) and self.steps[-1].finish is not None
-        return torch.full((len(input_ids),), ended, dtype=torch.bool, device=input_ids.device)
+        tokens, finish = self.stop.cut(self.committed, input_ids[0, self.length :].tolist())
+        self.length = input_ids.shape[1]
+        self.committed += tokens
+        self.steps.append(Step(tokens, self.nodes, finish))
+        return torch.full((len(input_ids),), finish is not None, dtype=torch.bool, device=input_ids.device)
 
 
 class _Choose(LogitsProcessor):
@@ -62,7 +65,7 @@ class _Choose(LogitsProcessor):
         self.rule = rule
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        chosen = self.rule.first(scores, input_ids.shape[1])
+        chosen = self.rule.first(scores, input_ids.shape[1]).clamp(min=0)  # where there is none, that is said at the end
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen.unsqueeze(1), 0.0)
 
 
@@ -86,19 +89,25 @@ class HFGreedy(Decoder):
 
     @torch.inference_mode()
     def _steps(self, prompt: Tensor, cache: DynamicCache, rule: Rule, stop: Stop) -> Iterator[Step]:
-        heard = _Steps(stop, cache.get_seq_length())
-        hook = self.model.lm.register_forward_pre_hook(heard.before_forward, with_kwargs=True)
+        heard = _Steps(self.model, stop, prompt.shape[1], cache.get_seq_length())
+        hooks = [
+            self.model.lm.register_forward_pre_hook(heard.before_forward, with_kwargs=True),
+            self.model.lm.register_forward_hook(heard.after_forward),
+        ]
         try:
             with self.model.as_loaded():
                 self.model.lm.generate(
-                    prompt, past_key_values=cache, attention_mask=torch.ones_like(prompt), do_sample=False, streamer=heard,
+                    prompt, past_key_values=cache, attention_mask=torch.ones_like(prompt), do_sample=False,
                     max_new_tokens=stop.max_tokens, eos_token_id=sorted(stop.eos) or None, pad_token_id=0,
                     stopping_criteria=StoppingCriteriaList([heard]),
                     logits_processor=LogitsProcessorList([] if isinstance(rule, Exact) else [_Choose(rule)]),
                     **self.options(),
                 )  # fmt: skip
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
+        if heard.highest is not None and not heard.highest.isfinite():
+            raise NotANumber(heard.length)
         yield from heard.steps
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from decoders.base import Decoder, check_depth
+from decoders.base import Decoder, check_depth, check_nodes
 from decoders.model import Model
 from decoders.registry import register
 from decoders.tree import Draft, RankPath, Tree, published_trees, read_tree
@@ -22,11 +22,11 @@ from decoders.tree import Draft, RankPath, Tree, published_trees, read_tree
 @dataclass
 class Static(Decoder):
     tree: str | None = None
-    nodes: int | None = None  # None: all of the tree, at most 64 of the model's own
+    nodes: int | str | None = None  # or "auto"; None: all of the tree, at most 64 of the model's own
 
     def __post_init__(self) -> None:
-        if self.nodes is not None and self.nodes < 1:
-            raise ValueError(f"nodes is {self.nodes}; a tree has at least 1 node, its root")
+        if self.nodes is not None:
+            check_nodes(self.nodes)
         self.paths = None if self.tree in (None, "own") else self._named(self.tree)
         if self.paths is not None and self.nodes not in (None, len(self.paths) + 1):
             raise ValueError(
@@ -39,7 +39,7 @@ class Static(Decoder):
         if tree in published_trees():
             return published_trees()[tree]
         if Path(tree).is_file():
-            return read_tree(Path(tree))
+            return read_tree(Path(tree)).paths
         near = get_close_matches(tree, published_trees(), 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(
@@ -47,9 +47,8 @@ class Static(Decoder):
         )
 
     def setup(self, model: Model) -> None:
-        paths = self.paths
-        if paths is None:
-            paths = self._own(model)
+        self.log_prob = None
+        paths = self.paths if self.paths is not None else self._own(model)
         check_depth(max(map(len, paths), default=0), model.num_heads, f"tree {self.tree or ''}".strip())
         self.topk = 1 + max((max(path) for path in paths), default=0)
         if self.topk > model.vocab:
@@ -70,9 +69,15 @@ class Static(Decoder):
                     "scripts/search_tree.py, or name a published one (static:tree=mc_sim_7b_63)"
                 )
             return published_trees()["mc_sim_7b_63"]
-        if self.nodes is not None and self.nodes > len(own) + 1:
-            raise ValueError(f"the model's own static tree has at most {len(own) + 1} nodes, not {self.nodes}")
-        return own[: (self.nodes or 64) - 1]
+        most = len(own.paths) + 1
+        nodes = min(self.budget.max_nodes, most) if self.auto else self.nodes or 64
+        if nodes > most and self.nodes is not None:
+            raise ValueError(f"the model's own static tree has at most {most} nodes, not {nodes}")
+        if own.frequency is not None:
+            self.log_prob = torch.tensor([1.0, *own.frequency[: nodes - 1]]).log().to(model.device)
+        elif self.auto:
+            raise ValueError("nodes=auto needs the frequencies of the model's own static tree; scripts/search_tree.py has them")
+        return own.paths[: nodes - 1]
 
     @property
     def max_nodes(self) -> int:
@@ -84,4 +89,4 @@ class Static(Decoder):
 
     def propose(self, root: Tensor, hidden: Tensor) -> Draft:
         guesses = self.model.guess(hidden).topk(self.topk).indices.to(root.device)  # [heads, topk]
-        return Draft(self.shape, torch.cat((root, guesses.flatten())).index_select(0, self.cells))
+        return Draft(self.shape, torch.cat((root, guesses.flatten())).index_select(0, self.cells), self.log_prob)

@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 RankPath = tuple[int, ...]
+MOST_BYTES = 16 << 20  # of a tree's file
 MOST_NODES = 4096  # of any tree; a file from a stranger may ask for more than there is memory
 
 
@@ -82,9 +84,14 @@ class Tree:
         The width is committed + nodes unless a wider one is given, whose rest is hidden.
         """
         width = committed + len(self) if width is None else width
+        if isinstance(committed, int):
+            mask = torch.full((len(self), width), hidden, dtype=dtype, device=self.depth.device)
+            mask[:, : committed + 1].zero_()
+            mask[:, committed:].scatter_(1, self.lines, 0.0)
+            return mask
         column = torch.arange(width, device=self.depth.device)
         mask = torch.zeros(len(self), width, dtype=dtype, device=column.device).masked_fill_(column > committed, hidden)
-        return mask.scatter_(1, self.lines + committed, 0.0) if self.max_depth else mask
+        return mask.scatter_(1, self.lines + committed, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +107,14 @@ class Draft:
         if nodes == len(self.tree):
             return self
         return Draft(self.tree.first(nodes), self.token[:nodes], None if self.log_prob is None else self.log_prob[:nodes])
+
+
+@dataclass(frozen=True)
+class RankTree:
+    """A tree by the ranks of the guesses that its paths take."""
+
+    paths: list[RankPath]  # a parent before its children
+    frequency: list[float] | None = None  # how often all guesses of a path were right at once, where that was measured
 
 
 def paths_from_child_counts(counts: Sequence[int]) -> list[RankPath]:
@@ -145,22 +160,39 @@ def published_trees() -> dict[str, list[RankPath]]:
     return {name: paths_from_child_counts(each) for name, each in counts.items()}
 
 
-def read_tree(path: Path) -> list[RankPath]:
-    """Rank paths from a JSON file: a list of paths, a list of child counts, or an object with either as "paths".
+def read_tree(path: Path) -> RankTree:
+    """A tree from a JSON file: a list of rank paths, a list of child counts, or an object with either as "paths".
+
+    Such an object may give the paths' "frequency", none above 1 or above the one before it.
 
     ValueError where the file is no tree, OSError where it cannot be read.
     """
     try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
         content = json.loads(path.read_text(encoding="utf-8"))
-        content = content["paths"] if isinstance(content, dict) else content
+        content, frequency = (content["paths"], content.get("frequency")) if isinstance(content, dict) else (content, None)
         if not isinstance(content, list) or not content:
             raise ValueError("expected a non-empty list of rank paths or of child counts")
         if len(content) >= MOST_NODES:
             raise ValueError(f"it has more than {MOST_NODES} nodes")
-        if all(isinstance(entry, list) for entry in content):
-            return checked_paths(content)
-        return paths_from_child_counts(content)
+        lists = all(isinstance(entry, list) for entry in content)
+        paths = checked_paths(content) if lists else paths_from_child_counts(content)
+        if frequency is not None:
+            _check_frequency(frequency, len(paths))
+            if lists and paths != [tuple(path) for path in content]:
+                raise ValueError('with "frequency", every path must stand behind its parent')
+        return RankTree(paths, frequency)
     except KeyError:
         raise ValueError(f'{path} is not a tree: an object needs "paths"') from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise ValueError(f"{path} is not a tree: it is nested too deeply") from None
+    except ValueError as error:
         raise ValueError(f"{path} is not a tree: {error}") from None
+
+
+def _check_frequency(frequency: object, paths: int) -> None:
+    if not isinstance(frequency, list) or len(frequency) != paths:
+        raise ValueError(f'"frequency" must be a list of {paths} numbers, one a path')
+    if not all(type(each) in (int, float) and after <= each <= 1 for each, after in pairwise([*frequency, 0])):
+        raise ValueError('"frequency" must descend from at most 1 to at least 0')

@@ -14,11 +14,12 @@ from pathlib import Path
 from bench.config import RunConfig
 from bench.errors import UserError, exit_cleanly
 from bench.fetch import SETS
-from bench.files import json_line, read_rows, safe_name, write_atomically
+from bench.files import json_line, read_rows, safe_name, shown, sole_writer, write_atomically
 from bench.loader import DTYPES
 from bench.questions import SAMPLE, question_file
 from bench.records import read_run, read_turns
 from bench.runner import run
+from bench.signals import Stopped
 from llm_judge.layout import Bench, add_data_flags
 
 UPSTREAM = {"medusa_choices": "mc_sim_7b_63", "sampling": "typical", "posterior_threshold": 0.09, "posterior_alpha": 0.3,
@@ -59,6 +60,7 @@ def parser(decoder: str, doc: str) -> argparse.ArgumentParser:
     add("--dtype", default="auto", choices=DTYPES)
     for bits in (8, 4):
         add(f"--load-in-{bits}bit", action="store_true", help=f"quantise to {bits} bits (CUDA, bitsandbytes)")
+    add("--trust-remote-code", action="store_true", help="execute Python files that the model brings along")
     add("--out", type=Path, help="folder of the run, which an interrupted one is resumed from (default: beside model_answer)")
     return made
 
@@ -105,6 +107,7 @@ def run_config(decoder: str, args: argparse.Namespace, questions: str) -> RunCon
         dtype=args.dtype,
         load_in_8bit=args.load_in_8bit,
         load_in_4bit=args.load_in_4bit,
+        trust_remote_code=args.trust_remote_code,
         **_range(args.question_begin, args.question_end),
         **_devices(args),
     )
@@ -192,16 +195,21 @@ def merge_answers(path: Path, rows: list[dict], name: str) -> None:
 
     UserError where the file holds another model's answers.
     """
-    merged: dict[int, dict] = {}
-    for number, row in read_rows(path) if path.exists() else ():
-        if row.get("model_id") != name:
-            raise UserError(
-                f"{path}, line {number} is an answer of {row.get('model_id')!r}, not {name!r}; give another --answer-file"
-            )
-        merged[row["question_id"]] = row
-    merged |= {row["question_id"]: row for row in rows}
-    if merged:
-        write_atomically(path, "".join(json_line(merged[key]) for key in sorted(merged)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with sole_writer(path, wait_s=60):  # commands for other ranges of questions may be at their end, too
+        merged: dict[int, dict] = {}
+        for number, row in read_rows(path) if path.exists() else ():
+            where = f"{path}, line {number}"
+            if row.get("model_id") != name:
+                raise UserError(
+                    f"{where} is an answer of {shown(row.get('model_id'))}, not {name!r}; give another --answer-file"
+                )
+            if type(row.get("question_id")) is not int:
+                raise UserError(f"{where} is not an answer: question_id is {shown(row.get('question_id'))}")
+            merged[row["question_id"]] = row
+        merged |= {row["question_id"]: row for row in rows}
+        if merged:
+            write_atomically(path, "".join(json_line(merged[key]) for key in sorted(merged)))
 
 
 def answer(decoder: str, doc: str, module: str) -> int:
@@ -217,7 +225,6 @@ def answer(decoder: str, doc: str, module: str) -> int:
     part = f"-questions-{config.skip}-{args.question_end or 'end'}" if config.skip or config.limit else ""
     out = args.out or bench.folder / "model_run" / (name + part)
     try:  # now, rather than after an hour of answers
-        file.parent.mkdir(parents=True, exist_ok=True)
         merge_answers(file, [], name)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror}; give another --answer-file") from error
@@ -227,9 +234,11 @@ def answer(decoder: str, doc: str, module: str) -> int:
     status = 0
     try:
         run(config, out, command)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"\ninterrupted; every finished turn is kept. To go on: {shlex.join(command)}", file=sys.stderr)
-        status = 130
+        status = stop.status if isinstance(stop, Stopped) else 130
+        if not (out / "run.json").exists():  # before the first turn
+            return status
     turns, _ = read_turns(out / "turns.jsonl")
     rows = answer_rows(read_run(out), turns, decoder, name)
     merge_answers(file, rows, name)

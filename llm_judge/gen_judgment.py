@@ -27,8 +27,11 @@ if not __package__:  # run as a script, from wherever: the packages lie one fold
 from tqdm import tqdm
 
 from bench.answers import Answer, read_answers
+from bench.arguments import positive
 from bench.errors import UserError, exit_cleanly
+from bench.files import sole_writer
 from bench.questions import Question
+from bench.signals import Stopped
 from llm_judge.judging import NEED_REFERENCE, PAIRWISE, SINGLE, Match, has_verdict, make_matches, read_prompts
 from llm_judge.judgments import Ledger
 from llm_judge.layout import Bench, add_data_flags
@@ -57,9 +60,14 @@ def parser() -> argparse.ArgumentParser:
     length = made.add_mutually_exclusive_group()
     length.add_argument("--max-tokens", type=int, default=2048, help="of a reply (default: 2048)")
     length.add_argument("--max-completion-tokens", type=int, help="the same for models that take it under this name")
-    add("--timeout", type=float, default=120, help="seconds to wait for a reply (default: 120)")
+    add("--timeout", type=positive, default=120, help="seconds to wait for a reply (default: 120)")
     add("--tries", type=int, default=8, help="tries of a call before it counts as failed (default: 8)")
-    add("--backoff", type=float, default=1, help="pause before the first retry at most, in seconds; then doubling (default: 1)")
+    add(
+        "--backoff",
+        type=positive,
+        default=1,
+        help="longest pause before the first retry, in seconds; then doubling (default: 1)",
+    )
     add("--dry-run", action="store_true", help="say how many calls would be made, and make none")
     return made
 
@@ -71,7 +79,20 @@ def main() -> int:
         if value is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')} is {value}; expected at least {least}")
     bench = Bench.of(args.bench_name, args.data_dir)
-    ledger = _ledger(bench, args)
+    bench.questions()
+    path = bench.judgments(args.judge_model, "single" if args.mode == "single" else "pair")
+    if args.dry_run:
+        return _judge(bench, path, args)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path.parent} cannot be made: {error.strerror}; give another --data-dir") from error
+    with sole_writer(path):
+        return _judge(bench, path, args)
+
+
+def _judge(bench: Bench, path: Path, args: argparse.Namespace) -> int:
+    ledger = _ledger(bench, path, args)
     calls = ledger.missing()
     there = len(ledger.rows())
     characters = sum(len(match.system) + len(match.users[index]) for match, index in calls)
@@ -87,7 +108,7 @@ def main() -> int:
     return _report(ledger, failed)
 
 
-def _ledger(bench: Bench, args: argparse.Namespace) -> Ledger:
+def _ledger(bench: Bench, path: Path, args: argparse.Namespace) -> Ledger:
     """All judgments that there are to make, and which of them are there."""
     questions = bench.questions().questions[: args.first_n]
     models = list(dict.fromkeys(args.model_list or bench.models()))
@@ -111,7 +132,7 @@ def _ledger(bench: Bench, args: argparse.Namespace) -> Ledger:
     matches = make_matches(questions, answers, contests, prompts, references)
     if not matches:
         raise UserError(f"nothing to judge: {', '.join(answers)} answered none of the {len(questions)} questions")
-    return Ledger(bench.judgments(args.judge_model, "single" if kind == SINGLE else "pair"), args.judge_model, matches)
+    return Ledger(path, args.judge_model, matches)
 
 
 def _warn_of_holes(model: str, answers: dict[int, Answer], questions: tuple[Question, ...]) -> None:
@@ -223,10 +244,10 @@ def _report(ledger: Ledger, failed: Counter[str]) -> int:
 def command() -> int:
     try:
         return main()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("every judgment that arrived is kept, and the same command goes on from there", file=sys.stderr)
         sys.stderr.flush()
-        return 130
+        return stop.status if isinstance(stop, Stopped) else 130
 
 
 if __name__ == "__main__":

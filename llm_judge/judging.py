@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 
 from bench.answers import Answer
 from bench.errors import UserError
@@ -70,7 +71,7 @@ def read_prompts(path: Path, kind: str) -> dict[str, Prompt]:
     """The four prompts of a kind, by name; UserError where the file, a prompt or a field of one is missing."""
     if not path.is_file():
         raise UserError(f"no judge prompts at {path}; give a file in FastChat's format with --judge-file")
-    rows = {row.get("name"): row for _, row in read_rows(path)}
+    rows = {str(row.get("name")): row for _, row in read_rows(path)}
     prompts = {}
     for name in (first + turn for (of, _), first in NAMES.items() if of == kind for turn in ("", "-multi-turn")):
         row = rows.get(name)
@@ -81,8 +82,19 @@ def read_prompts(path: Path, kind: str) -> dict[str, Prompt]:
             raise UserError(f"{path}: prompt {name!r} needs the texts system_prompt, prompt_template and output_format")
         if fields[2] != FORMATS[kind]:
             raise UserError(f"{path}: prompt {name!r} has output format {fields[2]!r}; expected {FORMATS[kind]!r}")
+        _check_template(fields[1], f"{path}: prompt {name!r}")
         prompts[name] = Prompt(name, fields[0], fields[1])
     return prompts
+
+
+def _check_template(template: str, where: str) -> None:
+    """UserError where a template asks for more than texts by name: `str.format` would look into objects, and pad for ever."""
+    try:
+        for _, name, form, conversion in Formatter().parse(template):
+            if form or conversion or not (name or "x").isidentifier():
+                raise ValueError(f"{{{name}}} is not the plain name of a text")
+    except ValueError as error:
+        raise UserError(f"{where} cannot be filled in: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Judgment files: read with FastChat's leniency where it matters, added to without losing or repeating a call.
 
-A row is on disk before the next is begun. A pairwise row needs two calls; until both replies are there, the first one
-waits in `<file>.games`, so that it is not asked again after a crash either.
+A row is on disk before the next is begun, and one command at a time writes a file. A pairwise row needs two calls; until both
+replies are there, the first one waits in `<file>.games`, so that it is not asked again after a crash either.
 """
 
 import time
@@ -10,37 +10,44 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from bench.errors import UserError
-from bench.files import append_synced, json_line, read_rows, write_atomically
+from bench.errors import UserError, warn
+from bench.files import append_synced, json_line, mend_end, read_lines, read_rows, shown, write_atomically
 from llm_judge.judging import Match
 
 # FastChat records a call that failed as this text with a score of -1; it is no judgment.
 FAILED = "$ERROR$"
-_KINDS = {"question_id": (int, "an integer"), "turn": (int, "an integer"), "score": ((int, float), "a grade")}
 
 
 def read_judgments(path: Path) -> list[dict]:
     """The rows of a judgment file that are judgments, the last one of each key.
 
-    UserError names the line that has not the fields of its kind.
+    UserError names the line that has not the fields of its kind. A torn last line is left out, with a warning.
     """
     rows: dict[tuple, dict] = {}
-    for number, row in read_rows(path, torn=True):
-        fields = ("model", "score", "judgment") if "model" in row else (
-            "model_1", "model_2", "g1_winner", "g2_winner", "g1_judgment", "g2_judgment")  # fmt: skip
-        for field in ("question_id", "judge", "turn", *fields):
-            if field not in row:
-                raise UserError(f"{path}, line {number} is not a judgment: it has no {field!r}")
-        judge = row["judge"]
-        if not isinstance(judge, list) or len(judge) != 2 or not all(isinstance(name, str) for name in judge):
-            raise UserError(f"{path}, line {number}: judge must be [model, prompt name], found {judge!r:.80}")
-        for field in ("question_id", "turn", *fields):
-            kind, expected = _KINDS.get(field, (str, "a text"))
-            if not isinstance(row[field], kind) or abs(row[field] if field == "score" else 0) > 1e6:
-                raise UserError(f"{path}, line {number}: {field} is {row[field]!r:.60}; expected {expected}")
+    for number, row in read_rows(path, torn=warn):
+        kind = _SINGLE if "model" in row else _PAIR
+        _check(row, {"question_id": int, "judge": list, "turn": int} | kind, f"{path}, line {number}")
+        if len(row["judge"]) != 2 or not all(isinstance(each, str) for each in row["judge"]):
+            raise UserError(f"{path}, line {number}: judge must be [model, prompt name], found {shown(row['judge'])}")
         if FAILED not in (row.get("judgment"), row.get("g1_judgment"), row.get("g2_judgment")):
             rows[(tuple(row["judge"]), *_key(row))] = row
     return list(rows.values())
+
+
+_SINGLE = {"model": str, "score": (int, float), "judgment": str}
+_PAIR = {name: str for name in ("model_1", "model_2", "g1_winner", "g2_winner", "g1_judgment", "g2_judgment")}
+_GAME = {"question_id": int, "turn": int, "models": list, "judge": str, "user_prompt": str, "judgment": str}
+
+
+def _check(row: dict, kinds: dict[str, type | tuple], where: str) -> None:
+    """UserError names the first field that is missing or of another kind."""
+    for name, kind in kinds.items():
+        if name not in row:
+            raise UserError(f"{where} is not a judgment: it has no {name!r}")
+        if not isinstance(row[name], kind) or isinstance(row[name], bool):
+            raise UserError(f"{where} is not a judgment: {name} is {shown(row[name])}")
+        if isinstance(row[name], int) and abs(row[name]) >= 1 << 63:
+            raise UserError(f"{where} is not a judgment: {name} is out of its range")
 
 
 def _key(row: dict) -> tuple:
@@ -54,7 +61,10 @@ def _asked(row: dict) -> set[str]:
 
 
 class Ledger:
-    """The judgment file of one judge: knows which calls are still to be made and takes in their replies."""
+    """The judgment file of one judge: knows which calls are still to be made and takes in their replies.
+
+    Whoever calls `begin` and `add` must be the file's `sole_writer`, since before it was read.
+    """
 
     def __init__(self, path: Path, judge: str, matches: list[Match]) -> None:
         """UserError where the file judges other answers of the same models than today's."""
@@ -73,11 +83,13 @@ class Ledger:
         self._rows = rows
         self._lock = Lock()
         self._open = {match.key: match for match in matches if match.key not in done}
-        self._games = {
-            (row["question_id"], row["turn"], tuple(row["models"]), row["user_prompt"]): row["judgment"]
-            for _, row in (read_rows(self.games_path, torn=True) if self.games_path.exists() else ())
-            if row["judge"] == judge
-        }
+        self._games = dict(self._read_games()) if self.games_path.exists() else {}
+
+    def _read_games(self) -> Iterator[tuple[tuple, str]]:
+        for number, row in read_rows(self.games_path, torn=warn):
+            _check(row, _GAME, f"{self.games_path}, line {number}")
+            if row["judge"] == self.judge:
+                yield (row["question_id"], row["turn"], tuple(map(str, row["models"])), row["user_prompt"]), row["judgment"]
 
     def missing(self) -> list[tuple[Match, int]]:
         """The calls to be made: a match, and which of its prompts."""
@@ -92,7 +104,9 @@ class Ledger:
     def begin(self) -> None:
         """Make the files ready to be added to: without failed rows, duplicates and a torn end."""
         with self._writing():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for path in (self.path, self.games_path):
+                if path.exists() and (torn := mend_end(path)):
+                    warn(torn)
             self._tidy(self.path, self._rows)
             self._tidy(self.games_path, [self._game_row(game, text) for game, text in self._games.items()])
         for match in list(self._open.values()):  # killed between the second reply and the row
@@ -144,7 +158,6 @@ class Ledger:
 
     @staticmethod
     def _tidy(path: Path, rows: list[dict]) -> None:
-        """Write the file again where it holds anything but these rows; a row is appended to a whole line only."""
-        content = path.read_bytes() if path.exists() else b""
-        if content and (not content.endswith(b"\n") or len(content.split(b"\n")) - 1 != len(rows)):
+        """Write the file again where it holds anything but these rows."""
+        if path.exists() and sum(1 for _ in read_lines(path)) != len(rows):
             write_atomically(path, "".join(map(json_line, rows)))

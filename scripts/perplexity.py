@@ -15,25 +15,23 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from bench.arguments import whole
 from bench.errors import UserError, exit_cleanly
-from bench.loader import load
-from training import read_chats
+from training import add_model_flags, load_model, read_chats
 
 
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
+    add_model_flags(parser)
     parser.add_argument("--corpus", type=Path, required=True, help="chat JSONL (.gz allowed)")
-    parser.add_argument("--limit", type=int, help="only the first so many conversations")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--limit", type=whole(1), help="only the first so many conversations")
     args = parser.parse_args()
     if not args.corpus.is_file():
         raise UserError(f"--corpus {args.corpus} is not a file")
-    loaded = load(args.model, args.device, args.dtype)
+    loaded = load_model(args)
     nats = tokens = text_bytes = 0
-    for _, turns in tqdm(list(read_chats(args.corpus))[: args.limit], desc="reading"):
+    for turns in tqdm([turns for _, turns in read_chats(args.corpus) if turns][: args.limit], desc="reading"):
         text = loaded.tokenizer.apply_chat_template(turns, tokenize=False)
         ids = loaded.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[:, : loaded.model.context]
         ids = ids.to(loaded.model.device)
@@ -41,6 +39,8 @@ def main() -> None:
         nats += F.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
         tokens += ids.shape[1] - 1
         text_bytes += len(loaded.tokenizer.decode(ids[0], skip_special_tokens=True).encode())
+    if not tokens:
+        raise UserError(f"{args.corpus} has no conversation to read")
     print(
         f"{tokens:,} tokens: {nats / tokens:.4f} nats a token, perplexity {math.exp(nats / tokens):.2f}, "
         f"{nats / math.log(2) / text_bytes:.3f} bits per byte"

@@ -23,7 +23,9 @@ from tokenizers.decoders import ByteLevel
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from training import learning_rate, read_chats, save_atomically
+from bench.arguments import positive, whole
+from bench.errors import UserError, exit_cleanly
+from training import learning_rate, read_chats, read_checkpoint, save_atomically
 
 SPECIAL = ["<|bos|>", "<|end|>", "<|user|>", "<|assistant|>"]
 CHAT_TEMPLATE = (
@@ -86,6 +88,8 @@ def encode(path: Path, tokenizer, cache: Path) -> Corpus:
         for source, turns in tqdm(read_chats(path), desc=f"reading {path.name}", unit=" chats"):
             chats.append(tokenizer.apply_chat_template(turns, tokenize=False))
             sources.append(source)
+        if not chats:
+            raise UserError(f"{path} has no conversation in it")
         ids = []
         for at in tqdm(range(0, len(chats), 2000), desc="tokenizing"):
             ids += tokenizer(chats[at : at + 2000], add_special_tokens=False)["input_ids"]
@@ -125,15 +129,15 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="chat JSONL to train on (.gz allowed)")
     parser.add_argument("--heldout", type=Path, required=True, help="chat JSONL for the held-out loss")
     parser.add_argument("--out", type=Path, required=True, help="work folder: checkpoints, caches and the result")
-    parser.add_argument("--tokens", type=float, default=24e6, help="tokens to train on, all sittings together")
-    parser.add_argument("--minutes", type=float, help="end this sitting after so many minutes, fully decayed")
-    parser.add_argument("--vocab", type=int, default=4096)
-    parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--context", type=int, default=2048, help="max_position_embeddings of the model")
-    parser.add_argument("--seq", type=int, default=1024, help="tokens a row; the last tenth trains on --context")
-    parser.add_argument("--batch-tokens", type=int, default=8192)
-    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--tokens", type=positive, default=24e6, help="tokens to train on, all sittings together")
+    parser.add_argument("--minutes", type=positive, help="end this sitting after so many minutes, fully decayed")
+    parser.add_argument("--vocab", type=whole(256 + len(SPECIAL)), default=4096)
+    parser.add_argument("--layers", type=whole(1), default=6)
+    parser.add_argument("--hidden", type=whole(1), default=256)
+    parser.add_argument("--context", type=whole(1), default=2048, help="max_position_embeddings of the model")
+    parser.add_argument("--seq", type=whole(1), default=1024, help="tokens a row; the last tenth trains on --context")
+    parser.add_argument("--batch-tokens", type=whole(1), default=8192)
+    parser.add_argument("--lr", type=positive, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--no-compile", action="store_true", help="skip torch.compile (about 0.6x the speed)")
@@ -159,7 +163,7 @@ def main() -> None:
     opts = optimizers(model, args.lr)
     seen = 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=args.device)
+        state = read_checkpoint(checkpoint, args.device)
         model.load_state_dict(state["model"])
         for opt, saved in zip(opts, state["opts"], strict=True):
             opt.load_state_dict(saved)
@@ -206,7 +210,7 @@ def main() -> None:
         bar.update(args.batch_tokens)
         value = loss.item()
         if not math.isfinite(value):
-            raise SystemExit(f"the loss became {value} at {seen:,} tokens; start again with a lower --lr")
+            raise UserError(f"the loss became {value} at {seen:,} tokens; start again with a lower --lr")
         average = value if average is None else 0.98 * average + 0.02 * value
         bar.set_postfix(loss=f"{average:.3f}")
         if time.monotonic() - last_save > 300:
@@ -222,4 +226,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

@@ -26,11 +26,12 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from bench.arguments import positive, temperatures, whole
 from bench.chat import Chat
 from bench.errors import UserError, exit_cleanly
-from bench.loader import Loaded, load
+from bench.loader import Loaded
 from decoders.heads import MERGED_PREFIX, MedusaHeads
-from training import learning_rate, read_chats, save_atomically
+from training import add_model_flags, learning_rate, load_model, read_chats, read_checkpoint, save_atomically
 
 Example = tuple[list[int], int]  # token ids, and where the answer begins
 
@@ -153,36 +154,32 @@ def save(loaded: Loaded, heads: MedusaHeads, name: str, out: Path, merge: bool, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="base model: a folder or hub id")
+    add_model_flags(parser)
     parser.add_argument("--corpus", type=Path, required=True, help="chat JSONL (.gz allowed)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the result and of checkpoints")
     parser.add_argument("--template", help="FastChat conversation name; default: the tokenizer's own chat template")
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--layers", type=int, default=1, help="residual blocks a head")
-    parser.add_argument("--tokens", type=float, default=4e6, help="answer tokens to train on")
-    parser.add_argument("--minutes", type=float, help="end training after so many minutes, fully decayed")
-    parser.add_argument("--examples", type=int, default=20000, help="answers of the corpus to draw from")
-    parser.add_argument("--distill", type=int, default=0, metavar="N", help="answers of the model itself to learn from")
-    parser.add_argument("--temperatures", default="0,0.7", help="of the model's own answers, taken in turn")
-    parser.add_argument("--distill-tokens", type=int, default=256, help="length of the model's own answers at most")
-    parser.add_argument("--distill-batch", type=int, default=64)
-    parser.add_argument("--batch-tokens", type=int, default=8192)
-    parser.add_argument("--max-length", type=int, default=1024, help="longer examples are cut")
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--decay", type=float, default=0.8, help="weight of head k's loss is this to the k")
+    parser.add_argument("--heads", type=whole(1), default=4)
+    parser.add_argument("--layers", type=whole(1), default=1, help="residual blocks a head")
+    parser.add_argument("--tokens", type=positive, default=4e6, help="answer tokens to train on")
+    parser.add_argument("--minutes", type=positive, help="end training after so many minutes, fully decayed")
+    parser.add_argument("--examples", type=whole(1), default=20000, help="answers of the corpus to draw from")
+    parser.add_argument("--distill", type=whole(0), default=0, metavar="N", help="answers of the model itself to learn from")
+    parser.add_argument("--temperatures", type=temperatures, default="0,0.7", help="of the model's own answers, taken in turn")
+    parser.add_argument("--distill-tokens", type=whole(1), default=256, help="length of the model's own answers at most")
+    parser.add_argument("--distill-batch", type=whole(1), default=64)
+    parser.add_argument("--batch-tokens", type=whole(1), default=8192)
+    parser.add_argument("--max-length", type=whole(1), default=1024, help="longer examples are cut")
+    parser.add_argument("--lr", type=positive, default=1e-3)
+    parser.add_argument("--decay", type=positive, default=0.8, help="weight of head k's loss is this to the k")
     parser.add_argument("--merge", action="store_true", help="write one merged Medusa-2 checkpoint")
     parser.add_argument("--save-dtype", choices=("float16", "bfloat16", "float32"), default="float16")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    if args.heads < 1 or args.layers < 1:
-        raise UserError("--heads and --layers must be at least 1")
     if not args.corpus.is_file():
         raise UserError(f"--corpus {args.corpus} is not a file")
     args.out.mkdir(parents=True, exist_ok=True)
 
-    loaded = load(args.model, args.device, args.dtype)
+    loaded = load_model(args)
     chat = Chat.of(loaded.tokenizer, args.template)
     wanted = max(args.examples, args.distill)
     examples = []
@@ -194,9 +191,8 @@ def main() -> None:
     if not examples:
         raise UserError(f"no answer of {args.corpus} fits in --max-length {args.max_length}")
     if args.distill:
-        temperatures = [float(each) for each in args.temperatures.split(",")]
         examples = distil(
-            loaded, examples[: args.distill], temperatures, args.distill_tokens, args.distill_batch,
+            loaded, examples[: args.distill], args.temperatures, args.distill_tokens, args.distill_batch,
             args.out, args.seed,
         )  # fmt: skip
 
@@ -207,7 +203,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(heads.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.0)
     checkpoint, seen, step = args.out / "heads_state.pt", 0, 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=projection.device)
+        state = read_checkpoint(checkpoint, projection.device)
         heads.load_state_dict(state["heads"])
         optimizer.load_state_dict(state["optimizer"])
         seen, step = state["seen"], state["step"]

@@ -18,11 +18,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
+from bench.arguments import positive, whole
 from bench.chat import Chat
-from bench.errors import exit_cleanly
+from bench.errors import UserError, exit_cleanly
 from bench.loader import load
 from train_heads import corpus_examples
-from training import save_atomically
+from training import read_checkpoint, save_atomically
 
 
 def repeats(tokens: list[int], n: int) -> list[bool]:
@@ -84,14 +85,14 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="folder of the model to begin with")
     parser.add_argument("--corpus", type=Path, required=True, help="chat JSONL (.gz allowed)")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--updates", type=int, default=80)
-    parser.add_argument("--batch", type=int, default=24, help="prompts answered an update")
-    parser.add_argument("--new-tokens", type=int, default=192)
-    parser.add_argument("--max-prompt", type=int, default=192)
-    parser.add_argument("--max-length", type=int, default=384, help="longer conversations of the corpus are cut")
-    parser.add_argument("--ngram", type=int, default=4)
-    parser.add_argument("--weight", type=float, default=0.5, help="of the unlikelihood beside the ordinary loss")
-    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--updates", type=whole(1), default=80)
+    parser.add_argument("--batch", type=whole(1), default=24, help="prompts answered an update")
+    parser.add_argument("--new-tokens", type=whole(1), default=192)
+    parser.add_argument("--max-prompt", type=whole(1), default=192)
+    parser.add_argument("--max-length", type=whole(1), default=384, help="longer conversations of the corpus are cut")
+    parser.add_argument("--ngram", type=whole(1), default=4)
+    parser.add_argument("--weight", type=positive, default=0.5, help="of the unlikelihood beside the ordinary loss")
+    parser.add_argument("--lr", type=positive, default=3e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
@@ -107,13 +108,15 @@ def main() -> None:
             examples.append((ids[: args.max_length], start))
         if len(examples) == wanted:
             break
+    if len(examples) < wanted:
+        raise UserError(f"{args.corpus} has {len(examples)} prompts of at most --max-prompt tokens; {wanted} are needed")
     measured_on = [ids[:start] for ids, start in examples[: args.batch]]
     examples = examples[args.batch :]
 
     optimizer = torch.optim.AdamW(lm.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.0)
     checkpoint, update = args.out / "unlearn_state.pt", 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=device)
+        state = read_checkpoint(checkpoint, device)
         lm.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         update, before = state["update"], state["before"]

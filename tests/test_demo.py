@@ -39,7 +39,7 @@ def test_what_is_shipped():
 def test_the_demo_is_loaded_like_any_other_checkpoint(runner):
     model = runner.loaded.model
     assert model.num_heads == 4 and model.dtype == torch.float32
-    assert len(model.static_tree) == 255
+    assert len(model.static_tree.paths) == 255
 
 
 def answers(runner: Runner, questions) -> list:

@@ -235,7 +235,7 @@ def test_half_a_pair_is_kept_over_a_kill(bench, monkeypatch):
         hold.set()
     assert sorted(judge.prompts.values()) == [1, 1, 1, 1, 1, 2]
     assert lines(bench.pair) == 3
-    assert [path.name for path in bench.pair.parent.iterdir()] == ["j_pair.jsonl"]
+    assert [path.name for path in bench.pair.parent.glob("[!.]*")] == ["j_pair.jsonl"]
 
 
 def test_a_pair_whose_replies_are_both_there_needs_no_call(bench, monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 
 from decoders.dynamic import Dynamic
 from decoders.registry import UnknownName, available, make
+from decoders.tree import RankTree
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def test_a_model_without_heads():
 
 
 def test_the_static_tree_is_a_prefix_of_the_models_own(tiny_model):
-    tiny_model.static_tree = [(0,), (0, 0), (1,), (0, 1), (2,)]
+    tiny_model.static_tree = RankTree([(0,), (0, 0), (1,), (0, 1), (2,)])
     decoder = make("static:nodes=4")
     decoder.setup(tiny_model)
     assert decoder.shape.parent.tolist() == [0, 0, 1, 0]

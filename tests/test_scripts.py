@@ -14,7 +14,7 @@ import train_demo
 import unlearn_loops
 
 import train_heads
-from bench.errors import exit_cleanly
+from bench.errors import UserError, exit_cleanly
 from bench.loader import load
 from bench.questions import load_questions
 from tests.conftest import write_base, write_merged
@@ -120,7 +120,7 @@ def test_search_tree_measures_ranks_and_writes_a_tree(short_corpus, tmp_path, ca
     tree = json.loads((tmp_path / "m" / "medusa_tree.json").read_text())
     assert tree["frequency"] == sorted(tree["frequency"], reverse=True) and len(tree["paths"]) == 15
     loaded = load(str(tmp_path / "m"), device="cpu")
-    assert loaded.model.static_tree == [tuple(path) for path in tree["paths"]]
+    assert loaded.model.static_tree.paths == [tuple(path) for path in tree["paths"]]
 
 
 def test_frequent_paths_by_hand():
@@ -136,7 +136,7 @@ def test_a_corpus_line_that_is_no_chat_is_named(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["x", "--model", str(tmp_path / "base"), "--corpus", str(tmp_path / "bad.jsonl"),
                                     "--out", str(tmp_path / "out"), "--device", "cpu"])  # fmt: skip
-        with pytest.raises(SystemExit, match="line 2: expected"):
+        with pytest.raises(UserError, match="line 2: expected"):
             train_heads.main()
 
 

@@ -78,9 +78,14 @@ def test_published_trees():
 
 def test_a_tree_file_may_hold_paths_counts_or_an_object(tmp_path):
     file = tmp_path / "tree.json"
-    for content in ([[0], [1], [0, 0]], [2, 1], {"paths": [[0], [1], [0, 0]], "frequency": []}, [[0, 0], [1], [0]]):
+    for content in (
+        [[0], [1], [0, 0]],
+        [2, 1],
+        {"paths": [[0], [1], [0, 0]], "frequency": [0.5, 0.5, 0.1]},
+        [[0, 0], [1], [0]],
+    ):
         file.write_text(json.dumps(content))
-        assert Tree.from_paths(read_tree(file)).parent.tolist() == [0, 0, 0, 1]
+        assert Tree.from_paths(read_tree(file).paths).parent.tolist() == [0, 0, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +95,10 @@ def test_a_tree_file_may_hold_paths_counts_or_an_object(tmp_path):
         ("[[0],[-1]]", "not a path"), ("[[0.5]]", "not a path"),
         ("[0, 1]", "entry 1"), ("[true]", "entry 0"), ("[2, [0]]", "entry 1"), ("nonsense", "not a tree"), ("7", "non-empty"),
         ("[" * 5000, "not a tree"),
+        ('{"paths": [[0], [1]], "frequency": [0.5]}', "2 numbers"),
+        ('{"paths": [[0], [1]], "frequency": [0.4, 0.5]}', "descend"),
+        ('{"paths": [[0], [1]], "frequency": [0.4, NaN]}', "descend"),
+        ('{"paths": [[0, 0], [0]], "frequency": [0.5, 0.4]}', "behind"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_tree_says_why(tmp_path, content, says):

@@ -1,0 +1,178 @@
+"""Step times of a model of Vicuna-7B's shape in half precision, with random weights: time does not depend on their values.
+
+python scripts/bench_7b_shape.py --out results/7b-shape.json        # one GPU with 20 GB; nothing is downloaded
+python scripts/bench_7b_shape.py --hidden 64 --layers 2 --device cpu --dtype float32 --rounds 1     # does it run?
+
+Reported, from interleaved rounds: bandwidth that a plain copy reaches and that greedy decoding reaches (bytes of weights read
+a step / step time); a greedy step with and without graphs; tree steps by size, over a greedy step; the share of a step
+outside the model's own forward; transformers' `generate` over our greedy.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from bench.errors import UserError, exit_cleanly
+from bench.files import write_atomically
+from bench.loader import check_device
+from bench.phases import timed_steps
+from bench.records import environment, git_state
+from bench.step_times import synchronise
+from decoders import registry
+from decoders.accept import Exact
+from decoders.base import Decoder
+from decoders.heads import MedusaHeads
+from decoders.loop import Stop
+from decoders.model import Model
+
+HEADS = 4
+DECODERS = ("greedy", "dynamic:nodes=16", "dynamic:nodes=32", "dynamic:nodes=64", "dynamic:nodes=128")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--hidden", type=int, default=4096, help="a multiple of 32 (default: 4096)")
+    made.add_argument("--layers", type=int, default=32)
+    made.add_argument("--vocab", type=int, default=32000)
+    made.add_argument("--context", type=int, default=2048)
+    made.add_argument("--length", type=int, default=512, help="prompt tokens (default: 512)")
+    made.add_argument("--tokens", type=int, default=64, help="tokens, or steps, a round (default: 64)")
+    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--device", default="cuda")
+    made.add_argument("--dtype", default="float16", choices=("float16", "bfloat16", "float32"))
+    made.add_argument("--out", type=Path, help="a JSON file of all numbers")
+    return made
+
+
+@torch.inference_mode()
+def main() -> None:
+    args = parser().parse_args()
+    for name in ("hidden", "layers", "vocab", "length", "tokens", "rounds"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} is {getattr(args, name)}; expected at least 1")
+    if args.hidden % 32:
+        raise UserError(f"--hidden is {args.hidden}; expected a multiple of 32, the number of attention heads")
+    if args.length + (args.tokens + 2) * (HEADS + 1) > args.context:
+        raise UserError(f"--length {args.length} and {args.tokens} steps do not fit in --context {args.context}")
+    if args.out is not None and not args.out.parent.is_dir():
+        raise UserError(f"--out is {args.out}, but there is no folder {args.out.parent}")
+    device = torch.device(check_device(args.device, quantised=False))
+    model = made(args, device)
+    rows = measure(model, args)
+    weights = weight_bytes(model)
+    greedy = next(row for row in rows if row["decoder"] == "greedy" and row["static_shapes"])
+    report = {
+        "schema_version": 1,
+        "command": sys.argv,
+        "git": git_state(),
+        "environment": environment(device, model.dtype),
+        "shape": {name: getattr(args, name) for name in ("hidden", "layers", "vocab", "length")},
+        "weight_bytes": weights,
+        "copy_bytes_per_s": copy_bandwidth(model),
+        "greedy_bytes_per_s": weights / greedy["step_s"],
+        "peak_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        "rows": rows,
+    }
+    print_report(report, greedy["step_s"])
+    if args.out is not None:
+        write_atomically(args.out, json.dumps(report, indent=1) + "\n")
+        print(args.out)
+
+
+def made(args: argparse.Namespace, device: torch.device) -> Model:
+    """The model with random weights and heads."""
+    config = LlamaConfig(
+        vocab_size=args.vocab, hidden_size=args.hidden, intermediate_size=args.hidden * 43 // 16, num_hidden_layers=args.layers,
+        num_attention_heads=32, num_key_value_heads=32, max_position_embeddings=args.context, tie_word_embeddings=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    dtype = getattr(torch, args.dtype)
+    with torch.device(device):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            lm = LlamaForCausalLM(config)
+            heads = MedusaHeads(HEADS, args.hidden, args.vocab)
+        finally:
+            torch.set_default_dtype(before)
+    for parameter in heads.parameters():
+        parameter.data.normal_(0, 0.02)
+    return Model(lm, heads)
+
+
+def weight_bytes(model: Model) -> int:
+    """Bytes of weights that a greedy step reads: all but the embedding table, of which it reads one row."""
+    embedding = model.lm.get_input_embeddings().weight
+    return sum(weight.numel() * weight.element_size() for weight in model.lm.parameters() if weight is not embedding)
+
+
+def copy_bandwidth(model: Model, size: int = 1 << 30) -> float:
+    """Bytes per second that a device-to-device copy moves, reads and writes both counted: the median of 10."""
+    size = size if model.device.type == "cuda" else 1 << 26
+    source = torch.ones(size, dtype=torch.uint8, device=model.device)
+    target = torch.empty_like(source)
+    samples = []
+    for _ in range(11):
+        samples.append(_seconds(model, lambda: target.copy_(source)))
+    return 2 * size / statistics.median(samples[1:])
+
+
+def measure(model: Model, args: argparse.Namespace) -> list[dict]:
+    """Median seconds of a step by decoder, with static shapes and without, the rounds interleaved."""
+    prompt = torch.randint(args.vocab, (args.length,), generator=torch.Generator().manual_seed(0))
+    settings = [(spec, static) for static in (False, True) for spec in DECODERS] + [("hf-greedy", False)]
+    decoders: dict[tuple[str, bool], Decoder] = {}
+    samples: dict[tuple[str, bool], list[float]] = {setting: [] for setting in settings}
+    for number in range(1 + args.rounds):
+        for spec, static in settings:
+            model.static_shapes = static
+            decoder = decoders.setdefault((spec, static), registry.make(spec))
+            decoder.setup(model)
+            steps = decoder.decode(prompt, Exact(), Stop(frozenset(), args.tokens))
+            taken: list[object] = []
+            seconds = _seconds(model, lambda steps=steps, taken=taken: taken.extend(steps))
+            if number > 0:  # the first round captures graphs and warms up
+                samples[spec, static].append(seconds / len(taken))
+    rows = []
+    for (spec, static), seconds in samples.items():
+        row = {"decoder": spec, "static_shapes": static, "step_s": statistics.median(seconds)}
+        if spec != "hf-greedy":
+            model.static_shapes = static
+            profiles = timed_steps(decoders[spec, static], prompt, min(16, args.tokens))
+            row["graphs"] = static and model.captures
+            for phase in ("draft", "propose", "accept", "commit"):
+                row[f"{phase}_s"] = statistics.median(profile.phases[phase] for profile in profiles)
+        rows.append(row)
+    return rows
+
+
+def _seconds(model: Model, work) -> float:
+    synchronise(model)
+    began = time.perf_counter()
+    work()
+    synchronise(model)
+    return time.perf_counter() - began
+
+
+def print_report(report: dict, greedy_s: float) -> None:
+    where, copied, read = report["environment"], report["copy_bytes_per_s"], report["greedy_bytes_per_s"]
+    print(f"{where['device']}, {where['dtype']}: {report['weight_bytes'] / 1e9:.2f} GB of weights")
+    print(f"copy {copied / 1e9:.0f} GB/s; greedy reads {read / 1e9:.0f} GB/s, {100 * read / copied:.0f} % of it")
+    for row in report["rows"]:
+        step = row["step_s"]
+        shapes = "graphs" if row.get("graphs") else "static shapes" if row["static_shapes"] else "eager"
+        line = f"{row['decoder']:18} {shapes:14} {1e3 * step:8.3f} ms a step, {step / greedy_s:.2f} greedy steps"
+        if "propose_s" in row:  # from steps profiled apart, with a wait between two phases
+            outside = row["propose_s"] + row["accept_s"] + row["commit_s"]
+            line += f"; propose + accept + commit {100 * outside / step:.1f} %"
+        print(line)
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

@@ -1,0 +1,308 @@
+"""What every command says to input that it cannot use: one line that names what was given, and a status that is not 0.
+
+docs/bad_inputs.md is the table of it, made from the real messages. It must say what the program says:
+
+    WRITE_DOCS=1 python -m pytest tests/test_bad_inputs.py        after a message was changed
+"""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import perplexity
+import pytest
+import search_tree
+import torch
+
+import bench.fetch
+import bench.report
+import bench.run
+import train_heads
+from bench.errors import exit_cleanly
+from decoders.heads import MedusaHeads
+from llm_judge import answers, gen_judgment, show_result
+from tests.conftest import ROOT, tiny_heads, write_base, write_merged
+from tests.test_loader import Bomb, write_medusa1
+
+PAGE = ROOT / "docs" / "bad_inputs.md"
+COMMANDS: dict[str, Callable[[], int | None]] = {
+    "bench.run": bench.run.main,
+    "bench.report": bench.report.main,
+    "bench.fetch": bench.fetch.main,
+    "gen_model_answer_medusa": lambda: answers.answer("static", "", "llm_judge.gen_model_answer_medusa"),
+    "gen_judgment": gen_judgment.command,
+    "show_result": show_result.main,
+    "train_heads.py": train_heads.main,
+    "search_tree.py": search_tree.main,
+    "perplexity.py": perplexity.main,
+}
+GOOD = {"question_id": 1, "category": "math", "turns": ["1 + 1?"]}
+ANSWER = {"question_id": 1, "answer_id": "x", "model_id": "m", "choices": [{"index": 0, "turns": ["2"]}], "tstamp": 0}
+PROMPT = {"name": "single-v1", "system_prompt": "", "prompt_template": "{answer}", "output_format": "[[rating]]"}
+TINY = "--bench-name tiny --data-dir data"
+Content = str | bytes | Callable[[Path], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    what: str
+    command: str  # run in a folder that holds what `world` makes; {} is the file of this case
+    content: Content | None = None  # of that file, or a function that makes it
+    file: str = "bad.jsonl"
+    status: int = 2
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def rows(*each: object) -> str:
+    return "".join(json.dumps(row) + "\n" for row in each)
+
+
+def question(**changes: object) -> str:
+    return rows(GOOD, {**GOOD, "question_id": 2, **changes})
+
+
+def folder(**files: object) -> Callable[[Path], None]:
+    """Makes a folder of these files; None leaves one out of a whole tiny model."""
+
+    def make(path: Path) -> None:
+        path.mkdir()
+        for name, content in files.items():
+            (path / name.replace("__", ".")).write_text(content if isinstance(content, str) else json.dumps(content))
+
+    return make
+
+
+def bomb(path: Path) -> None:
+    write_medusa1(path, "../plain")
+    torch.save({"0.0.linear.weight": Bomb(path / "executed")}, path / "medusa_lm_head.pt")
+
+
+def base_bomb(path: Path) -> None:
+    write_base(path)
+    (path / "model.safetensors").unlink()
+    torch.save({"lm_head.weight": Bomb(path / "executed")}, path / "pytorch_model.bin")
+
+
+def other_heads(path: Path) -> None:
+    write_medusa1(path, "../plain", vocab=77)
+
+
+def escaping_index(path: Path) -> None:
+    shutil.copytree(path.parent / "model", path)
+    (path / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"lm_head.weight": "../../secret.safetensors"}})
+    )
+
+
+def own_code(path: Path) -> None:
+    shutil.copytree(path.parent / "plain", path)
+    config = json.loads((path / "config.json").read_text()) | {
+        "model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"},
+    }  # fmt: skip
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "mine.py").write_text("from pathlib import Path\nPath('executed').touch()\n")
+
+
+def changed(file: str, **changes: object) -> Callable[[Path], None]:
+    """The finished run with something changed in its run.json or in the first row of its turns.jsonl."""
+
+    def make(path: Path) -> None:
+        shutil.copytree(path.parent / "run", path)
+        first, *others = (path / file).read_text().split("\n") if file == "turns.jsonl" else [(path / file).read_text()]
+        (path / file).write_text("\n".join([json.dumps(json.loads(first) | changes), *others]))
+
+    return make
+
+
+RUN = "bench.run --model model --device cpu --out out"
+ANSWERS = "data/tiny/model_answer/m.jsonl"
+JUDGE = f"gen_judgment {TINY} --api-base http://localhost:9/v1"
+CASES = [
+    Case("questions that are not there", f"{RUN} --questions mt_bnch"),
+    Case("a folder for a question file", f"{RUN} --questions model"),
+    Case("a named pipe for a question file", f"{RUN} --questions {{}}", os.mkfifo),
+    Case("an empty question file", f"{RUN} --questions {{}}", ""),
+    Case("a line that is no JSON", f"{RUN} --questions {{}}", rows(GOOD) + "question 2\n"),
+    Case("a line that is no object", f"{RUN} --questions {{}}", rows(GOOD, [2])),
+    Case("a line that is not UTF-8", f"{RUN} --questions {{}}", rows(GOOD).encode() + b'{"question_id": "\xff"}\n'),
+    Case("a line nested 100,000 deep", f"{RUN} --questions {{}}", rows(GOOD) + "[" * 100_000 + "\n"),
+    Case("a line of 17 MiB", f"{RUN} --questions {{}}", rows(GOOD) + "x" * (17 << 20)),
+    Case("NaN for a number", f"{RUN} --questions {{}}", question(question_id=float("nan"))),
+    Case("a number too large for any", f"{RUN} --questions {{}}", rows(GOOD) + '{"question_id": 1e999}\n'),
+    Case("half of a surrogate pair", f"{RUN} --questions {{}}", question(turns=["\ud800"])),
+    Case("a question_id of 100 digits", f"{RUN} --questions {{}}", question(question_id=10**99)),
+    Case("a question_id that is a path", f"{RUN} --questions {{}}", question(question_id="../../etc")),
+    Case("a question_id that stands twice", f"{RUN} --questions {{}}", question(question_id=1)),
+    Case("no category", f"{RUN} --questions {{}}", question(category="")),
+    Case("no turns", f"{RUN} --questions {{}}", question(turns=[])),
+    Case("a turn that is no text", f"{RUN} --questions {{}}", question(turns=["a", 7])),
+    Case("more questions skipped than there are", f"{RUN} --questions q.jsonl --skip 5"),
+    Case("an unknown decoder", f"{RUN} --decoder dinamic"),
+    Case("an unknown option of a decoder", f"{RUN} --decoder dynamic:node=8"),
+    Case("an option that is no number", f"{RUN} --decoder dynamic:topk=many"),
+    Case("a tree without nodes", f"{RUN} --nodes 0"),
+    Case("more nodes than can be verified", f"{RUN} --nodes 99999999999999999999"),
+    Case("a temperature that is no number", f"{RUN} --temperature nan"),
+    Case("a temperature below 0", f"{RUN} --temperature -1"),
+    Case("a nucleus of more than everything", f"{RUN} --top-p 1.5"),
+    Case("no new tokens", f"{RUN} --max-new-tokens 0"),
+    Case("a negative limit", f"{RUN} --limit -1"),
+    Case("a limit that is no number", f"{RUN} --limit many"),
+    Case("an unknown template", f"{RUN} --template vicuna_v1"),
+    Case("an unknown device", f"{RUN} --device gpu"),
+    Case("a tree that is not there", f"{RUN} --decoder static --tree mc_sim"),
+    Case("a tree without a parent", f"{RUN} --decoder static --tree {{}}", "[[0], [1, 0]]", "tree.json"),
+    Case("a tree nested 100,000 deep", f"{RUN} --decoder static --tree {{}}", "[" * 100_000, "tree.json"),
+    Case("a tree of a million nodes", f"{RUN} --decoder static --tree {{}}", "[1000000]", "tree.json"),
+    Case("a tree of 17 MiB", f"{RUN} --decoder static --tree {{}}", " " * (17 << 20), "tree.json"),
+    Case("a model that is not there", "bench.run --model ./none"),
+    Case("a file for a model", "bench.run --model q.jsonl"),
+    Case("a model without config.json", "bench.run --model data"),
+    Case("a config.json that is no JSON", "bench.run --model {}", folder(config__json="{"), "bad"),
+    Case("a config.json that is a list", "bench.run --model {}", folder(config__json=[]), "bad"),
+    Case("a model without weights", "bench.run --model {}", folder(config__json={"model_type": "llama"}), "bad"),
+    Case("heads whose base is not there", "bench.run --model {}",
+         folder(config__json={"base_model_name_or_path": "../none"}), "bad"),
+    Case("heads that are code (a pickle)", "bench.run --device cpu --out out --model {}", bomb, "bad"),
+    Case("a model that is code (a pickle)", "bench.run --decoder greedy --device cpu --out out --model {}", base_bomb, "bad"),
+    Case("heads of another model", "bench.run --device cpu --out out --model {}", other_heads, "bad"),
+    Case("weights outside the model's folder", "bench.run --device cpu --out out --model {}", escaping_index, "bad"),
+    Case("a model with Python code of its own", "bench.run --device cpu --out out --model {}", own_code, "bad"),
+    Case("no heads for a decoder that needs them", "bench.run --model plain --questions q.jsonl --device cpu --out out"),
+    Case("a file for --out", "bench.run --out q.jsonl"),
+    Case("a folder of something else for --out", "bench.run --out model"),
+    Case("a folder that cannot be made", "bench.run --out /proc/none"),
+    Case("a run of another configuration", "bench.run --model model --questions q.jsonl --device cpu --out run --seed 1"),
+    Case("a turn that does not fit into the context", f"{RUN} --questions {{}} --decoder greedy", question(turns=["x" * 900]),
+         status=1),
+    Case("a report of no folder", "bench.report none"),
+    Case("a report of a folder without a run", "bench.report model"),
+    Case("a run.json that is no JSON", "bench.report {}", folder(run__json="{"), "bad"),
+    Case("a run.json of another version", "bench.report {}", changed("run.json", schema_version=99), "bad"),
+    Case("a run.json without its configuration", "bench.report {}", changed("run.json", config=None), "bad"),
+    Case("a row that is no turn", "bench.report {}", changed("turns.jsonl", token_ids="many"), "bad"),
+    Case("a turn whose numbers contradict each other", "bench.report {}", changed("turns.jsonl", accept_lengths=[5]), "bad"),
+    Case("a turn that took NaN seconds", "bench.report {}", changed("turns.jsonl", decode_s=float("nan")), "bad"),
+    Case("a turn of a question that was not asked", "bench.report {}", changed("turns.jsonl", question_id=777), "bad"),
+    Case("an unknown question set", "bench.fetch mt_bnch"),
+    Case("a mirror that is no URL", "bench.fetch mt_bench", env={"MEDUSA_BENCH_MIRROR": "mirror"}),
+    Case("a flag that has no effect", f"gen_model_answer_medusa --model-path model {TINY} --fast"),
+    Case("a question range that is none", f"gen_model_answer_medusa --model-path model {TINY} --question-begin -1"),
+    Case("an answer file of another model", f"gen_model_answer_medusa --model-path model {TINY} --answer-file {{}}",
+         rows(ANSWER)),
+    Case("a bench name that is a path", "gen_judgment --bench-name ../tiny --data-dir data"),
+    Case("a bench that is not there", "gen_judgment --bench-name none --data-dir data"),
+    Case("no model of that name", f"{JUDGE} --model-list ../../m"),
+    Case("answers that are no texts", JUDGE, rows(ANSWER | {"choices": [{"turns": [1]}]}), ANSWERS),
+    Case("a question answered twice", JUDGE, rows(ANSWER, ANSWER), ANSWERS),
+    Case("no calls at once", f"{JUDGE} --parallel 0"),
+    Case("an endpoint that is no URL", f"gen_judgment {TINY} --api-base localhost"),
+    Case("no key for an endpoint", f"gen_judgment {TINY}", env={"OPENAI_API_KEY": ""}),
+    Case("judge prompts that look into objects", f"{JUDGE} --judge-file {{}}",
+         rows(PROMPT | {"prompt_template": "{answer.__class__}"})),
+    Case("no judgments", f"show_result {TINY}"),
+    Case("a grade that is no number", f"show_result {TINY} --input-file {{}}",
+         rows({"question_id": 1, "model": "m", "judge": ["j", "p"], "judgment": "", "score": "7", "turn": 1})),
+    Case("a corpus that is not there", "train_heads.py --model plain --corpus none.jsonl --out out"),
+    Case("a corpus line that is no chat", "train_heads.py --model plain --device cpu --corpus {} --out out",
+         rows({"turns": [{"role": "system", "content": "x"}]})),
+    Case("a corpus that is no gzip file", "perplexity.py --model plain --device cpu --corpus {}", "text", "corpus.jsonl.gz"),
+    Case("no heads to measure", "search_tree.py --model plain --device cpu --corpus q.jsonl --out out"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def world(tmp_path_factory) -> Path:
+    """A folder with a model, a model without heads, questions, a finished run and a bench with answers."""
+    path = tmp_path_factory.mktemp("world")
+    write_merged(path / "model")
+    write_base(path / "plain")
+    (path / "q.jsonl").write_text(rows(GOOD))
+    (path / "data" / "tiny" / "model_answer").mkdir(parents=True)
+    (path / "data" / "tiny" / "question.jsonl").write_text(rows(GOOD | {"category": "writing"}))
+    (path / "data" / "tiny" / "model_answer" / "m.jsonl").write_text(rows(ANSWER))
+    run = "bench.run --model model --questions q.jsonl --device cpu --max-new-tokens 4 --out run"
+    assert said(Case("", run), path, {})[0] == 0
+    outcome.world = path
+    return path
+
+
+def said(case: Case, where: Path, env: dict[str, str]) -> tuple[int, str]:
+    """The status of a command in a folder, and what it wrote to stderr. Anything but an exit is a bug, and raised."""
+    name, *arguments = case.command.format(case.file).split()
+    err = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
+        patch.chdir(where)
+        patch.delenv("OPENAI_BASE_URL", raising=False)
+        for key, value in ({"OPENAI_API_KEY": "key"} | env).items():
+            patch.setenv(key, value)
+        patch.setattr(sys, "argv", [name, *arguments])
+        with pytest.raises(SystemExit) as ended:
+            exit_cleanly(COMMANDS[name])
+    return ended.value.code, err.getvalue()
+
+
+@cache
+def outcome(number: int) -> tuple[int, str]:
+    """Status and last line of a case, tried in a copy of the world of its own."""
+    case = CASES[number]
+    where = outcome.world.with_name(f"case-{number}")
+    shutil.copytree(outcome.world, where)
+    if callable(case.content):
+        case.content(where / case.file)
+    elif case.content is not None:
+        (where / case.file).write_bytes(case.content.encode() if isinstance(case.content, str) else case.content)
+    status, text = said(case, where, case.env)
+    assert not list(where.rglob("executed")), "code was executed"
+    return status, text.strip().split("\n")[-1]
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[case.what.replace(" ", "-") for case in CASES])
+def test_one_line_says_what_is_wrong(number):
+    status, line = outcome(number)
+    assert status == CASES[number].status
+    assert "error: " in line and len(line) < 500
+
+
+def test_the_page_says_what_the_program_says():
+    lines = [
+        "# Bad input, and what it gets",
+        "",
+        "Made from the real messages by `tests/test_bad_inputs.py`, which fails where this page differs from them.",
+        "A command ends with status 2 where it refuses its input, and with 1 where some of its work failed.",
+        "",
+        "| given | command | status | message |",
+        "| --- | --- | ---: | --- |",
+    ]
+    for number, case in enumerate(CASES):
+        status, line = outcome(number)
+        env = "".join(f"{key}={value} " for key, value in case.env.items())
+        command = (env + case.command.format(case.file)).replace("|", "\\|")
+        lines.append(f"| {case.what} | `{command}` | {status} | `{line.replace('|', chr(92) + '|')}` |")
+    text = "\n".join(lines) + "\n"
+    assert str(outcome.world) not in text
+    if os.environ.get("WRITE_DOCS"):
+        PAGE.parent.mkdir(exist_ok=True)
+        PAGE.write_text(text)
+    assert len(CASES) >= 40 and PAGE.read_text() == text
+
+
+def test_a_number_of_5000_digits(world):
+    """Python refuses to read one, in words of its own."""
+    (world / "huge.jsonl").write_text('{"question_id": 1' + "0" * 5000 + "}\n")
+    status, text = said(Case("", f"{RUN} --questions huge.jsonl"), world, {})
+    assert status == 2 and "huge.jsonl, line 1" in text and text.count("\n") == 1 and len(text) < 300
+
+
+def test_heads_without_end_are_not_allocated():
+    """Names of tensors decide how many heads there are; a name alone must not make a terabyte of them."""
+    tensors = tiny_heads(1).published() | {"99999999.0.linear.weight": torch.zeros(32, 32)}
+    with pytest.raises(ValueError, match="cannot make"):
+        MedusaHeads.from_published(tensors, 32, 101)

@@ -1,0 +1,217 @@
+"""What a step costs: operations, waits, static shapes; and how many nodes `auto` verifies."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bench.phases import PHASES, counted_steps, timed_steps
+from bench.step_times import draft_time, step_times
+from decoders.accept import Exact, Sample
+from decoders.budget import LADDER, AutoBudget, StepTimes
+from decoders.linears import FewRowLinears, columns, pack, packed
+from decoders.loop import Stop
+from decoders.model import Model
+from decoders.registry import make
+from decoders.tree import Draft, RankTree, Tree
+from tests.conftest import randomise, tiny_heads, tiny_llama
+from tests.test_models import FAMILIES, PROMPT
+
+FREE = tuple(1.0 for _ in LADDER)  # seconds by size where nodes cost nothing, as on a GPU
+COSTLY = tuple(float(size) for size in LADDER)  # where every node costs as much as a step
+
+
+def bound(model, spec, seconds=None):
+    decoder = make(spec)
+    if decoder.auto:
+        decoder.budget = AutoBudget(StepTimes((0,), LADDER, (seconds,)))
+    decoder.setup(model)
+    return decoder
+
+
+def steps_of(model, spec, tokens=60, rule=None, seconds=FREE):
+    return list(bound(model, spec, seconds).decode(PROMPT, rule or Exact(), Stop(frozenset(), tokens)))
+
+
+def tokens_of(steps):
+    return [token for step in steps for token in step.tokens]
+
+
+@pytest.mark.parametrize("spec", ["greedy", "static", "dynamic:nodes={}", "dynamic:nodes={}:normalise=vocab"])
+def test_a_step_is_few_operations_whatever_its_nodes_and_waits_once(tiny_model, spec):
+    """The published code has about 400 and 63."""
+    counted = [counted_steps(bound(tiny_model, spec.format(nodes)), PROMPT, 3) for nodes in (4, 64, 256)]
+    counts = [step for steps in counted for step in steps]
+    assert {step.waits for step in counts} == {1}
+    assert len({step.outside for step in counts}) == 1
+    assert counts[0].outside <= 40
+
+
+def test_counting_sees_operations_and_waits(tiny_model):
+    """A decoder that looks at its nodes one by one is found out."""
+    decoder = bound(tiny_model, "dynamic:nodes=16")
+    honest, propose = counted_steps(decoder, PROMPT, 1)[0], decoder.propose
+
+    def slow(root, hidden):
+        draft = propose(root, hidden)
+        assert all(token.item() >= 0 for token in draft.token * 1)
+        return draft
+
+    decoder.propose = slow
+    counted = counted_steps(decoder, PROMPT, 1)[0]
+    assert counted.waits == honest.waits + 16
+    assert counted.phases["propose"] > honest.phases["propose"]
+
+
+def test_every_second_of_a_step_belongs_to_a_phase(tiny_model):
+    steps = timed_steps(bound(tiny_model, "dynamic:nodes=16"), PROMPT, 4)
+    assert len(steps) == 4
+    for step in steps:
+        assert set(step.phases) == set(PHASES) and min(step.phases.values()) > 0
+        assert 0 < step.forward < step.phases["verify"]
+    assert "propose" not in vars(tiny_model) and "verify" not in vars(tiny_model)  # nothing is left behind
+
+
+@pytest.mark.parametrize("family", ["llama", "llama-eager", "mistral-window", "gemma3-window", "gpt2"])
+def test_static_shapes_give_the_same_tokens(family):
+    """Across the border of a bucket, where a window slides, and near the end of the context."""
+    lm = randomise(FAMILIES[family]())
+    model = Model(lm, tiny_heads())
+    for spec in ("greedy", "static", "dynamic:nodes=16"):
+        for rule in (Exact(), Sample(0.8, seed=3)):
+            model.static_shapes = False
+            expected = tokens_of(steps_of(model, spec, 140, rule))
+            model.static_shapes = True
+            assert tokens_of(steps_of(model, spec, 140, rule)) == expected, (spec, rule)
+
+
+def test_a_longer_text_takes_the_next_bucket():
+    model = Model(tiny_llama(max_position_embeddings=600), tiny_heads())
+    expected = tokens_of(steps_of(model, "dynamic:nodes=16", 500))
+    model.static_shapes = True
+    assert tokens_of(steps_of(model, "dynamic:nodes=16", 500)) == expected
+    assert {width for _, _, width in model._static_steps} == {256, 512, 1024}
+
+
+def test_a_static_step_reads_the_same_addresses_every_time(tiny_model):
+    """What a captured graph needs."""
+    tiny_model.static_shapes = True
+    steps_of(tiny_model, "dynamic:nodes=16")
+    before = {key: step.draft.token.data_ptr() for key, step in tiny_model._static_steps.items()}
+    steps_of(tiny_model, "dynamic:nodes=16")
+    assert before == {key: step.draft.token.data_ptr() for key, step in tiny_model._static_steps.items()}
+
+
+def test_where_nodes_are_free_all_are_verified_and_where_they_cost_a_step_none(tiny_model):
+    free = steps_of(tiny_model, "dynamic:nodes=auto", 100)
+    costly = steps_of(tiny_model, "dynamic:nodes=auto", 100, seconds=COSTLY)
+    assert max(step.nodes for step in free) == LADDER[-1]
+    assert {step.nodes for step in costly} == {1}
+    assert tokens_of(free) == tokens_of(costly) == tokens_of(steps_of(tiny_model, "greedy", 100))
+
+
+@pytest.mark.parametrize("growth", [0.0, 0.01, 0.05, 0.3])
+@pytest.mark.parametrize("draft_s", [0.0, 0.2])
+@pytest.mark.parametrize("confidence", [0, 1, 30])
+def test_no_turn_gets_slower_than_greedy_by_more_than_it_may_stake(growth, draft_s, confidence):
+    """Heads that are hardly ever right, whatever they promise."""
+    model = Model(tiny_llama(), tiny_heads(seed=5))
+    with torch.no_grad():
+        model.heads.out_weight *= confidence
+    seconds = tuple(1 + growth * (size - 1) for size in LADDER)
+    decoder = bound(model, "dynamic:nodes=auto", seconds)
+    decoder.budget.draft_s = draft_s
+    tokens = taken = 0.0
+    drafted = 0
+    for step in decoder.decode(PROMPT, Exact(), Stop(frozenset(), 140)):
+        tokens += len(step.tokens)
+        taken += seconds[LADDER.index(step.nodes)] + draft_s * (step.draft.log_prob is not None)
+        drafted += step.nodes > 1
+        assert taken <= AutoBudget.STAKE + (1 + AutoBudget.SLOWER) * tokens + 1e-6 or step.finish
+    assert drafted > 0 or confidence == 0
+
+
+def test_budgets_follow_from_tokens_and_measured_times_alone(tiny_model):
+    runs = [[step.nodes for step in steps_of(tiny_model, "dynamic:nodes=auto", 80, seconds=FREE)] for _ in range(2)]
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("rule", [Exact(), Sample(0.8, seed=3)])
+@pytest.mark.parametrize("static_shapes", [False, True])
+def test_auto_gives_greedys_tokens(tiny_model, rule, static_shapes):
+    tiny_model.static_shapes = static_shapes
+    tiny_model.static_tree = RankTree([(0,), (0, 0), (1,), (2,), (0, 1)], [0.5, 0.3, 0.2, 0.1, 0.05])
+    expected = tokens_of(steps_of(tiny_model, "greedy", rule=rule))
+    for spec in ("dynamic:nodes=auto", "static:nodes=auto"):
+        for growth in (0.0, 0.01, 0.05, 0.3):
+            seconds = tuple(1 + growth * (size - 1) for size in LADDER)
+            assert tokens_of(steps_of(tiny_model, spec, rule=rule, seconds=seconds)) == expected
+
+
+def test_auto_needs_the_frequencies_of_a_static_tree(tiny_model):
+    for tree in (None, RankTree([(0,), (1,)])):
+        tiny_model.static_tree = tree
+        with pytest.raises(ValueError, match="search_tree"):
+            bound(tiny_model, "static:nodes=auto", FREE)
+
+
+def test_the_first_nodes_of_a_draft_are_a_draft():
+    tree = Tree.from_parent([0, 0, 0, 1, 1, 3])
+    draft = Draft(tree, torch.arange(6), -torch.arange(6.0)).first(4)
+    assert draft.tree.parent.tolist() == [0, 0, 0, 1] and len(draft.log_prob) == len(draft.token) == 4
+
+
+def test_expected_tokens_are_the_paths_probabilities():
+    """Root 1, then 0.5, 0.25 and 0.25: 2 tokens from 4 nodes."""
+    budget = AutoBudget(StepTimes((0,), (1, 2, 4, 8), ((1.0, 1.0, 1.0, 1.0),)))
+    log_prob = torch.tensor([1.0, 0.5, 0.25, 0.25]).log()
+    forecast = budget.forecast(Draft(Tree.from_parent([0, 0, 1, 0]), torch.zeros(4), log_prob))
+    torch.testing.assert_close(forecast, torch.tensor([1.0, 1.5, 2.0]))
+
+
+def test_step_times_between_and_beyond_the_measured_lengths():
+    times = StepTimes((100, 200), (1, 8), ((1.0, 2.0), (3.0, 6.0)))
+    assert [times.at(length) for length in (0, 100, 150, 200, 999)] == [[1, 2], [1, 2], [2, 4], [3, 6], [3, 6]]
+
+
+def test_measured_times_are_of_every_size_and_leave_the_model_usable(tiny_model):
+    expected = tokens_of(steps_of(tiny_model, "greedy"))
+    times = step_times(tiny_model, (1, 4, 16), rounds=1)
+    assert len(times.seconds) == len(times.lengths) and all(len(row) == 3 and min(row) > 0 for row in times.seconds)
+    assert draft_time(bound(tiny_model, "dynamic:nodes=16"), rounds=1) > 0
+    assert tokens_of(steps_of(tiny_model, "greedy")) == expected
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 40), (1, 3, 40), (5, 40), (40,)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_other_products_are_the_linear_layer(shape, bias):
+    generator = torch.Generator().manual_seed(0)
+    rows, weight = torch.randn(shape, generator=generator), torch.randn(24, 40, generator=generator)
+    added = torch.randn(24, generator=generator) if bias else None
+    for found in (columns(rows, weight, added), packed(rows, pack(weight), added)):
+        assert found.shape == (*shape[:-1], 24) and found.is_contiguous()
+        torch.testing.assert_close(found, F.linear(rows, weight, added), rtol=1e-5, atol=1e-5)
+
+
+def test_the_product_follows_from_the_number_of_rows_and_can_be_switched_off(monkeypatch):
+    used = []
+    monkeypatch.setattr("decoders.linears.SMALLEST", 1)
+    monkeypatch.setattr("decoders.linears.columns", lambda rows, *_: used.append(("columns", len(rows))) or rows)
+    monkeypatch.setattr("decoders.linears.packed", lambda rows, *_: used.append(("packed", len(rows))) or rows)
+    layer = torch.nn.Linear(8, 8)
+    linears = FewRowLinears(torch.nn.Sequential(layer))
+    for rows in (1, 2, 3, 64):
+        layer(torch.zeros(rows, 8))
+    with linears.switched_off():
+        layer(torch.zeros(2, 8))
+    layer(torch.zeros(5, 8))
+    assert used == [("columns", 1), ("columns", 2), ("packed", 3), ("packed", 64), ("packed", 5)]
+
+
+def test_no_second_copy_of_a_large_model(monkeypatch):
+    monkeypatch.setattr("decoders.linears.SMALLEST", 1)
+    monkeypatch.setattr("decoders.linears.MOST_PACKED", 100)
+    layers = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 8))
+    rows = torch.randn(3, 8)
+    expected = layers(rows)
+    assert FewRowLinears(layers).copies == [None, None]
+    torch.testing.assert_close(layers(rows), expected)
