@@ -12,7 +12,10 @@ On a cluster's other machines this package (with plug-ins), the model and any tr
 """
 
 import os
+import signal
+import socket
 import sys
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -230,15 +233,22 @@ def _connect(address: str | None, count: int) -> None:
     """Join the cluster at `address`, or start one here with a core for each worker at least."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    at_end = signal.getsignal(signal.SIGTERM)  # which Ray would handle itself
     try:
+        host, _, port = (address or "").rpartition(":")
+        if host and port.isdecimal():  # Ray tries for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         if address is not None:
             ray.init(address=address, **quiet)
         else:
             cores = max(count, torch.get_num_threads())
             ray.init(address="local", num_cpus=cores, include_dashboard=False, object_store_memory=1 << 27, **quiet)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
         what = f"the cluster at {address!r} cannot be joined" if address else "no local cluster can be started"
         raise UserError(f"Ray: {what}: {' '.join(str(error).split())[:300]}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, at_end)
 
 
 def _gpus_each(config: RunConfig) -> int:

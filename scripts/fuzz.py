@@ -92,7 +92,7 @@ def judgments(file: Path) -> None:
 
 def tree(file: Path) -> None:
     try:
-        paths = read_tree(file)
+        paths = read_tree(file).paths
     except ValueError:  # what it documents
         return
     assert len(Tree.from_paths(paths)) == len(paths) + 1
