@@ -171,6 +171,7 @@ def test_a_moved_cache_slot_would_be_noticed():
     steps = list(decoder.decode(torch.tensor([1, 5, 9]), Exact(), Stop(frozenset(), 12)))
     text = [1, 5, 9, *(token for step in steps for token in step.tokens)]
     keys = model.cache.layers[0].keys
-    keys[:, :, [4, 5]] = keys[:, :, [5, 4]].clone()
+    with torch.inference_mode():
+        keys[:, :, [4, 5]] = keys[:, :, [5, 4]].clone()
     with pytest.raises(AssertionError):
         check_cache(model, text, "swapped")
