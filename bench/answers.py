@@ -21,6 +21,7 @@ from bench.files import read_rows, shown
 
 # What FastChat and MEDUSA write as an answer where there is none.
 FAILED = ("ERROR", "$ERROR$")
+LARGEST = 1e15  # of any count or time; sums of such are still exact
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def read_answers(path: Path) -> dict[int, Answer]:
         where = f"{path}, line {number}"
         try:
             answer = _answer(row)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise UserError(f"{where} is not an answer: {what}") from error
         again = lines.setdefault(answer.question_id, number)
@@ -88,6 +89,8 @@ def _choice(row: dict) -> Choice:
             raise ValueError(f"{name} is {shown(values)}, not a list of numbers >= 0")
         if len(values) != len(turns):
             raise ValueError(f"{name} has {len(values)} numbers for {len(turns)} turns")
+        if any(abs(float(value)) > LARGEST for value in values):
+            raise ValueError(f"{name} is {shown(values)}; no number there is that large")
         return tuple(map(kind, values))
 
     steps = numbers("decoding_steps", int)

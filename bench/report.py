@@ -34,6 +34,8 @@ def derive(folder: Path) -> pd.DataFrame:
     """
     run = read_run(folder)
     turns, warnings = read_turns(folder / "turns.jsonl")
+    place = {question_id: at for at, question_id in enumerate(run["question_turns"])}
+    turns.sort(key=lambda turn: (place.get(str(turn.question_id), 0), turn.key))  # workers finish in any order
     frame = metrics.frame(turns)
     if frame.empty:
         failures = [turn.error for turn in turns if turn.failed]

@@ -75,6 +75,8 @@ def parser() -> argparse.ArgumentParser:
         "--static-shapes", action=argparse.BooleanOptionalAction,
         help="steps of fixed shapes, captured as CUDA graphs where there is CUDA (default: there only)",
     )  # fmt: skip
+    made.add_argument("--workers", type=int, default=1, help="models that answer at once, through Ray (default: 1)")
+    made.add_argument("--ray-address", help="of an existing Ray cluster to work on (default: this machine alone)")
     made.add_argument("--out", type=Path, help="folder of the run (default: a new one in results/)")
     return made
 
@@ -89,6 +91,7 @@ def _nodes(text: str) -> int | str:
 def main() -> int:
     args = vars(parser().parse_args())
     out = args.pop("out") or Path("results") / f"{datetime.now():%Y%m%d-%H%M%S}"
+    workers = {name: args.pop(name) for name in ("workers", "ray_address")}
     args["decoders"] = tuple(name.strip() for name in args.pop("decoder").split(",") if name.strip())
     if args["temperature"] == "auto":
         args["temperature"] = None
@@ -99,7 +102,7 @@ def main() -> int:
             raise UserError(f"--temperature is {args['temperature']!r}; expected auto, 0, or a number from 0.001 on") from None
     command = ["python", "-m", "bench.run", *sys.argv[1:]]
     try:
-        folder = run(RunConfig(**args), out, command)
+        folder = run(RunConfig(**args), out, command, **workers)
     except KeyboardInterrupt as stop:
         again = shlex.join(command if "--out" in " ".join(command) else [*command, "--out", str(out)])
         print(f"\ninterrupted; every finished turn is kept. To go on: {again}", file=sys.stderr)

@@ -194,5 +194,6 @@ def read_tree(path: Path) -> RankTree:
 def _check_frequency(frequency: object, paths: int) -> None:
     if not isinstance(frequency, list) or len(frequency) != paths:
         raise ValueError(f'"frequency" must be a list of {paths} numbers, one a path')
-    if not all(type(each) in (int, float) and after <= each <= 1 for each, after in pairwise([*frequency, 0])):
+    numbers = all(type(each) in (int, float) for each in frequency)  # first: what is none cannot be compared
+    if not numbers or not all(after <= each <= 1 for each, after in pairwise([*frequency, 0])):
         raise ValueError('"frequency" must descend from at most 1 to at least 0')

@@ -25,7 +25,7 @@ def read_judgments(path: Path) -> list[dict]:
     """
     rows: dict[tuple, dict] = {}
     for number, row in read_rows(path, torn=warn):
-        kind = _SINGLE if "score" in row and "model" in row else _PAIR
+        kind = _SINGLE if "model" in row else _PAIR
         _check(row, {"question_id": int, "judge": list, "turn": int} | kind, f"{path}, line {number}")
         if len(row["judge"]) != 2 or not all(isinstance(each, str) for each in row["judge"]):
             raise UserError(f"{path}, line {number}: judge must be [model, prompt name], found {shown(row['judge'])}")
