@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,6 +42,7 @@ class Turn:
     finish_reason: str  # eos, stop, length, context or error
     error: str | None
     text: str
+    step_ends: list[int] = field(default_factory=list)  # characters of `text` that are there after each step; older rows: none
 
     @property
     def key(self) -> Key:
@@ -84,14 +85,17 @@ _KINDS = {int: int, list[int]: int, str: str, float: (int, float), str | None: (
 
 def _turn(row: dict) -> Turn:
     """A turn from a row; KeyError, TypeError or ValueError where a field is missing or not what it must be."""
-    for field in fields(Turn):
-        value = row[field.name]
-        members, kind = value if field.type == list[int] else [value], _KINDS[field.type]
-        if not isinstance(members, list) or not all(isinstance(each, kind) and not isinstance(each, bool) for each in members):
-            raise TypeError(f"{field.name} is {str(value)[:40]!r}, expected {field.type}")
-    turn = Turn(**{field.name: row[field.name] for field in fields(Turn)})
+    row = {"step_ends": []} | row
+    for each in fields(Turn):
+        value = row[each.name]
+        members, kind = value if each.type == list[int] else [value], _KINDS[each.type]
+        if not isinstance(members, list) or not all(isinstance(m, kind) and not isinstance(m, bool) for m in members):
+            raise TypeError(f"{each.name} is {str(value)[:40]!r}, expected {each.type}")
+    turn = Turn(**{each.name: row[each.name] for each in fields(Turn)})
     if sum(turn.accept_lengths) != len(turn.token_ids) or len(turn.nodes) != len(turn.accept_lengths):
         raise ValueError("accept_lengths do not add up to the tokens")
+    if turn.step_ends and len(turn.step_ends) != len(turn.accept_lengths):
+        raise ValueError("step_ends are not one for each step")
     return turn
 
 

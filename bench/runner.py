@@ -146,6 +146,7 @@ class Runner:
         return {
             "token_ids": tokens, "accept_lengths": accept_lengths, "nodes": nodes, "prefill_s": prefilled - began,
             "decode_s": ended - prefilled, "finish_reason": finish, "error": None, "text": self.chat.text(tokens),
+            "step_ends": self.chat.step_ends(tokens, accept_lengths),
         }  # fmt: skip
 
     def _now(self) -> float:
@@ -188,6 +189,7 @@ def run(config: RunConfig, out: Path, command: list[str]) -> RunFolder:
         start_unix=now.timestamp(),
         questions={"name": questions.name, "sha256": questions.sha256, "count": len(questions.questions)},
         question_turns={str(q.question_id): len(q.turns) for q in questions.questions},
+        question_texts={str(q.question_id): q.turns for q in questions.questions},
     )
     if _answer_all(runner, questions.questions, folder):
         folder.end(datetime.now(timezone.utc).isoformat(timespec="seconds"))
