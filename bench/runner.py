@@ -21,7 +21,7 @@ from bench.loader import Loaded, check_device, check_model_name, gpu_memory, loa
 from bench.questions import Question, load_questions
 from bench.records import RunFolder, Turn, environment, git_state
 from bench.step_times import draft_time, step_times, synchronise
-from decoders.accept import Typical, fold, make_rule
+from decoders.accept import Rule, Typical, fold, make_rule
 from decoders.base import Decoder
 from decoders.budget import AutoBudget
 from decoders.loop import Stop
@@ -64,6 +64,13 @@ class Runner:
                 raise UserError(f"decoder {spec!r} does not fit {loaded.name!r}: {error}") from error
             if decoder.auto:
                 decoder.budget.draft_s = draft_time(decoder)
+
+    @classmethod
+    def load(cls, config: RunConfig, decoders: list[Decoder]) -> "Runner":
+        """Load the model of a configuration and bind its decoders to it."""
+        memory = gpu_memory(config.gpus, config.max_gpu_memory) if config.device == "balanced" else None
+        loaded = load(config.model, config.device, config.dtype, config.load_in_8bit, config.load_in_4bit, memory)
+        return cls(config, loaded, Chat.of(loaded.tokenizer, config.template), decoders)
 
     def jobs(self, questions: tuple[Question, ...]) -> Iterator[Job]:
         """Question by question; the decoder that goes first moves on with each, so that none always runs first."""
@@ -122,12 +129,7 @@ class Runner:
         room = model.context - len(prompt)
         if room < 1:
             raise ValueError(f"the prompt has {len(prompt)} tokens, but the model's context is {model.context}")
-        rule = make_rule(config.acceptance, temperature, seed, config.top_p, config.typical, job.decoder.drafts)
-        stop = Stop(
-            self.loaded.eos | self.chat.stop_ids,
-            min(config.max_new_tokens, room),
-            self.chat.stops if self.chat.stop_strings else None,
-        )
+        rule, stop = self.rule_and_stop(job.decoder, room, temperature, seed)
         tokens: list[int] = []
         accept_lengths: list[int] = []
         nodes: list[int] = []
@@ -148,6 +150,13 @@ class Runner:
             "decode_s": ended - prefilled, "finish_reason": finish, "error": None, "text": self.chat.text(tokens),
             "step_ends": self.chat.step_ends(tokens, accept_lengths),
         }  # fmt: skip
+
+    def rule_and_stop(self, decoder: Decoder, room: int, temperature: float, seed: int) -> tuple[Rule, Stop]:
+        """How a turn's tokens are accepted and when it ends; `room` is what the context leaves of the prompt."""
+        config = self.config
+        rule = make_rule(config.acceptance, temperature, seed, config.top_p, config.typical, decoder.drafts)
+        strings = self.chat.stops if self.chat.stop_strings else None
+        return rule, Stop(self.loaded.eos | self.chat.stop_ids, min(config.max_new_tokens, room), strings)
 
     def _now(self) -> float:
         synchronise(self.loaded.model)
@@ -172,9 +181,8 @@ def run(config: RunConfig, out: Path, command: list[str]) -> RunFolder:
     settled = asdict(config) | {"questions_sha256": questions.sha256, "trees": config.tree_digests(decoders)}
     folder = RunFolder.open(out, settled)
 
-    memory = gpu_memory(config.gpus, config.max_gpu_memory) if config.device == "balanced" else None
-    loaded = load(config.model, config.device, config.dtype, config.load_in_8bit, config.load_in_4bit, memory)
-    runner = Runner(config, loaded, Chat.of(loaded.tokenizer, config.template), decoders)
+    runner = Runner.load(config, decoders)
+    loaded = runner.loaded
     now = datetime.now(timezone.utc)
     folder.begin(
         {(job.question.question_id, job.spec, job.choice, turn) for job, turn in runner.turns(questions.questions)},
