@@ -17,8 +17,10 @@ from rich.table import Table
 from bench import metrics
 from bench.errors import UserError, exit_cleanly
 from bench.files import json_line, safe_name, write_atomically
+from bench.page import Picture, conditions_of, write_page
 from bench.records import Turn, read_run, read_turns
 from bench.terminal import console
+from bench.trees import read_trees
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -26,9 +28,15 @@ from matplotlib import pyplot as plt
 # Okabe and Ito's colours, told apart by colour-blind readers.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000"]
 
+FIGURES = {  # file: what it shows
+    "tokens_per_inference.png": ("Tokens per inference", "by category: committed tokens / verify forwards"),
+    "tokens_per_second.png": ("Decoding speed", "by category: tokens a second, without the prefill"),
+    "accept_lengths.png": ("Accept length", "how many steps committed 1, 2, 3, ... tokens"),
+}
+
 
 def derive(folder: Path) -> pd.DataFrame:
-    """Write summary.csv, figures/ and answers/ of a run; returns the summary.
+    """Write summary.csv, figures/, answers/ and report.html of a run; returns the summary.
 
     Says on stderr which decoders have turns that failed or are missing. UserError where no turn is finished.
     """
@@ -56,6 +64,7 @@ def derive(folder: Path) -> pd.DataFrame:
         table.to_csv(folder / "summary.csv", index=False)
         write_answers(folder, run, turns)
         draw_figures(folder / "figures", frame, decoders)
+        write_report_page(folder, run, turns, table, warnings)
     except OSError as error:
         raise UserError(
             f"{error.filename or folder} cannot be written: {error.strerror}; the turns are kept, and "
@@ -115,16 +124,21 @@ def _choice(index: int, turns: list[Turn]) -> dict:
     }
 
 
-def print_summary(table: pd.DataFrame, title: str) -> None:
-    """The headline table on the terminal."""
-    out = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
-    out.caption = "accept length: share of steps that committed 1, 2, 3, ... tokens; its mean is tokens/inference"
-    out.add_column("decoder", overflow="fold")
-    for column in ("tokens/\ninference", "tokens/s", "TPI\nratio", "wall-clock\nratio", "equal to\ngreedy"):
-        out.add_column(column, justify="right", no_wrap=True)
-    out.add_column("accept length, %")
-    for row in table.itertuples():
-        out.add_row(
+HEADINGS = (
+    "decoder",
+    "tokens/\ninference",
+    "tokens/s",
+    "TPI\nratio",
+    "wall-clock\nratio",
+    "equal to\ngreedy",
+    "accept length, %",
+)
+
+
+def headline(table: pd.DataFrame) -> list[list[str]]:
+    """The cells under HEADINGS, one row a decoder."""
+    return [
+        [
             row.decoder,
             f"{row.tokens_per_inference:.3f}",
             f"{row.tokens_per_second:.1f}",
@@ -132,8 +146,38 @@ def print_summary(table: pd.DataFrame, title: str) -> None:
             _times(row.wall_clock_ratio),
             f"{row.equal_answers} of {row.compared_answers}" if row.compared_answers else "-",
             " ".join(f"{100 * share:.0f}" for share in row.accept_length_histogram),
-        )
+        ]
+        for row in table.itertuples()
+    ]
+
+
+def print_summary(table: pd.DataFrame, title: str) -> None:
+    """The headline table on the terminal."""
+    out = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+    out.caption = "accept length: share of steps that committed 1, 2, 3, ... tokens; its mean is tokens/inference"
+    out.add_column(HEADINGS[0], overflow="fold")
+    for column in HEADINGS[1:-1]:
+        out.add_column(column, justify="right", no_wrap=True)
+    out.add_column(HEADINGS[-1])
+    for cells in headline(table):
+        out.add_row(*cells)
     console().print(out)
+
+
+def write_report_page(folder: Path, run: dict, turns: list[Turn], table: pd.DataFrame, notes: list[str]) -> None:
+    """report.html of a run."""
+    write_page(
+        folder / "report.html",
+        title=f"{run['model']['name']} on {run['questions']['name']}",
+        table=[HEADINGS, *headline(table)],
+        pictures=[Picture(title, caption, folder / "figures" / name) for name, (title, caption) in FIGURES.items()],
+        conditions=conditions_of(run),
+        notes=notes,
+        decoders=run["config"]["decoders"],
+        questions={int(question_id): texts for question_id, texts in run.get("question_texts", {}).items()},
+        turns=turns,
+        trees=read_trees(folder),
+    )
 
 
 def _times(ratio: float) -> str:
@@ -197,7 +241,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, nargs="+", help="folder that bench.run wrote")
     for folder in parser.parse_args().run:
         print_summary(derive(folder), str(folder))
-        print(f"{folder}: summary.csv, figures/, answers/")
+        print(f"{folder}: summary.csv, figures/, answers/, report.html")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
         --questions mt_bench --temperature 0 --decoder greedy,static,dynamic --out results/vicuna-7b
 
 A run is a folder: run.json, turns.jsonl (one row a turn, the source of every number), and, made from these, answers/
-(FastChat's format), summary.csv and figures/. An interrupted run goes on with the same command and --out.
+(FastChat's format), summary.csv, figures/ and report.html. An interrupted run goes on with the same command and --out.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def main() -> int:
         print(f"\ninterrupted; every finished turn is kept. To go on: {again}", file=sys.stderr)
         return 130
     print_summary(derive(out), f"{folder.run['model']['name']} on {folder.run['questions']['name']}")
-    print(f"{out}: run.json, turns.jsonl, summary.csv, figures/, answers/")
+    print(f"{out}: run.json, turns.jsonl, summary.csv, figures/, answers/, report.html")
     failed = sum(turn.failed for turn in folder.turns.values())
     if failed:
         print(

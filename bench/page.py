@@ -1,0 +1,205 @@
+"""report.html: one file that holds a whole comparison and opens without a network.
+
+The headline, the figures, what the run was, and every answer with the steps that committed it. The page's own script is the
+only one that its Content-Security-Policy lets run, nothing is fetched, and whatever a model, a question or a name says is
+put in as text.
+"""
+
+import base64
+import hashlib
+import json
+import mimetypes
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from bench.files import write_atomically
+from bench.metrics import BASELINE
+from bench.records import Key, Turn
+from bench.trees import AnswerTrees
+
+MOST_BYTES = 29_000_000  # of the page
+MOST_TREE_BYTES = 8_000_000  # of the recorded trees in it
+ASSETS = files(__package__) / "data" / "page"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page."""
+
+    title: str
+    caption: str
+    path: Path  # .svg or .png
+
+    @property
+    def uri(self) -> str:
+        kind = mimetypes.guess_type(self.path.name)[0]
+        return f"data:{kind};base64,{base64.b64encode(self.path.read_bytes()).decode()}"
+
+
+def write_page(
+    path: Path,
+    title: str,
+    table: Sequence[Sequence[str]],
+    pictures: Sequence[Picture],
+    conditions: Mapping[str, str],
+    notes: Sequence[str],
+    decoders: Sequence[str],
+    questions: Mapping[int, Sequence[str]],
+    turns: Sequence[Turn],
+    trees: Mapping[Key, AnswerTrees] | None = None,
+) -> None:
+    """Write the page.
+
+    table: cells as text, the headings first; notes: what a reader must know beside it; questions: what the user says, turn by
+    turn, of every question whose text is known; turns: failed ones too. OSError where it cannot be written.
+    """
+    script = (ASSETS / "page.js").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((ASSETS / "page.html.jinja").read_text(encoding="utf-8"))
+
+    def page(data: dict) -> bytes:
+        text = template.render(
+            title=title, table=table, pictures=images, conditions=conditions, notes=[*notes, *data.pop("notes")],
+            style=Markup((ASSETS / "page.css").read_text(encoding="utf-8")), script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(), data=embedded(data),
+        )  # fmt: skip
+        return text.encode("utf-8", errors="replace")
+
+    images = [{"title": each.title, "caption": each.caption, "uri": each.uri} for each in pictures]
+    room = MOST_BYTES - len(page({"notes": []}))
+    write_atomically(path, page(answers_data(decoders, questions, turns, trees or {}, room)))
+
+
+def conditions_of(run: Mapping) -> dict[str, str]:
+    """What a run was, from its run.json, for a reader who wants to judge or repeat it."""
+    config, environment, git = run["config"], run["environment"], run["git"]
+    temperature = "by category" if config["temperature"] is None else config["temperature"]
+    packages = ", ".join(f"{name} {environment[name]}" for name in ("python", "torch", "transformers") if name in environment)
+    threads = f", {environment['threads']} threads" if environment["device_type"] == "cpu" else ""
+    sittings = len(run["sessions"])
+    return {
+        "command": shlex.join(run["command"]),
+        "model": f"{run['model']['name']} ({config['model']}), {run['model']['heads']} heads",
+        "questions": f"{run['questions']['name']}, {run['questions']['count']} (sha256 {run['questions']['sha256'][:12]})",
+        "decoding": f"temperature {temperature}, acceptance {config['acceptance']}, at most {config['max_new_tokens']} tokens "
+        f"a turn, {config['num_choices']} choice(s) a question, seed {config['seed']}",
+        "device": f"{environment['device']}, {environment['dtype']}{threads}",
+        "software": f"{packages}, {environment['platform']}",
+        "code": f"{git['commit']}{', with changes' if git['dirty'] else ''}" if git["commit"] else "not from a checkout",
+        "time": f"{run['start']} to {run.get('end') or 'not finished'}" + (f", in {sittings} sittings" if sittings > 1 else ""),
+    }
+
+
+def embedded(data: object) -> Markup:
+    """JSON that may stand inside a script element, whatever text is in it."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def answers_data(
+    decoders: Sequence[str],
+    questions: Mapping[int, Sequence[str]],
+    turns: Sequence[Turn],
+    trees: Mapping[Key, AnswerTrees],
+    room: int,
+) -> dict:
+    """What the answer browser shows, in at most `room` bytes; its "notes" say what had to be left out.
+
+    Lists, not objects with names, because there may be ten thousand of them: see `_answer` and page.js.
+    """
+    by_key = {turn.key: turn for turn in turns}
+    place = {decoder: at for at, decoder in enumerate(decoders)}
+    asked: dict[int, dict] = {}
+    for turn in turns:
+        if turn.decoder in place:
+            known = {"id": turn.question_id, "category": turn.category, "turns": list(questions.get(turn.question_id, ()))}
+            entry = asked.setdefault(turn.question_id, known | {"answers": []})
+            base = by_key.get((turn.question_id, BASELINE, turn.choice, turn.turn))
+            entry["answers"].append(_answer(turn, place[turn.decoder], base))
+    notes = []
+    shown_trees = _trees(trees, place, min(MOST_TREE_BYTES, room // 3), notes)
+    room -= len(embedded(shown_trees).encode(errors="replace"))
+    kept = _that_fit(list(asked.values()), room)
+    if len(kept) < len(asked):
+        left_out = sorted(asked.keys() - {each["id"] for each in kept})
+        notes.append(
+            f"To keep this page below 30 MB, the answers to {len(left_out)} of {len(asked)} questions are not in it; they are "
+            f"in the run's turns.jsonl, and in all numbers and figures. Left out: {ranges(left_out)}."
+        )
+    return {"decoders": list(decoders), "questions": kept, "notes": notes, **shown_trees}
+
+
+def _answer(turn: Turn, decoder: int, base: Turn | None) -> list:
+    ends = [after - before for before, after in pairwise([0, *turn.step_ends])]
+    nodes = turn.nodes[0] if len(set(turn.nodes)) == 1 else turn.nodes
+    return [
+        decoder, turn.choice, turn.turn, turn.error or turn.text, turn.accept_lengths, ends, nodes, turn.finish_reason,
+        turn.prompt_tokens, round(turn.prefill_s, 4), round(turn.decode_s, 4), first_difference(turn, base),
+    ]  # fmt: skip
+
+
+def first_difference(turn: Turn, base: Turn | None) -> int | None:
+    """0-based place of the first token that is not the baseline's, -1 where all are; None where there is nothing to compare."""
+    if base is None or base.failed or turn.failed or turn.decoder == base.decoder:
+        return None
+    if turn.token_ids == base.token_ids:
+        return -1
+    pairs = zip(turn.token_ids, base.token_ids, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(turn.token_ids), len(base.token_ids)))
+
+
+def _trees(trees: Mapping[Key, AnswerTrees], place: Mapping[str, int], room: int, notes: list[str]) -> dict:
+    """Recorded trees by "question/decoder/choice/turn" with one table of token texts; a shape that repeats stands once."""
+    shown: dict[str, list] = {}
+    texts: dict[int, str] = {}
+    for answer in trees.values():
+        if answer.decoder not in place:
+            continue
+        steps, before = [], None
+        for step in answer.steps:
+            log_prob = None if step.log_prob is None else [round(each, 2) for each in step.log_prob]
+            steps.append([0 if step.parent == before else step.parent, step.token, log_prob, step.kept])
+            before = step.parent
+        room -= len(json.dumps(steps, separators=(",", ":"))) + sum(len(text) + 10 for text in answer.text.values())
+        if room < 0:
+            notes.append(
+                f"Trees of {len(shown)} of {len(trees)} answers are in this page; the others are in the run's trees.jsonl."
+            )
+            break
+        shown[f"{answer.question_id}/{place[answer.decoder]}/{answer.choice}/{answer.turn}"] = steps
+        texts |= answer.text
+    return {"trees": shown, "tokens": texts}
+
+
+def _that_fit(entries: list[dict], room: int) -> list[dict]:
+    """All questions, or as many as fit, evenly spaced: sets are often ordered by category."""
+    sizes = [len(embedded(entry).encode(errors="replace")) + 1 for entry in entries]
+    kept = list(range(len(entries)))
+    while (total := sum(sizes[at] for at in kept)) > room and kept:
+        count = min(len(kept) - 1, int(len(kept) * max(room, 0) / total))
+        kept = [kept[(2 * place + 1) * len(kept) // (2 * count)] for place in range(count)]
+    return [entries[at] for at in kept]
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending integers, short.
+
+    >>> ranges([1, 2, 3, 7, 9, 10])
+    '1-3, 7, 9-10'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(map(str, each)) for each in runs)
