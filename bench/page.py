@@ -26,6 +26,7 @@ from bench.trees import AnswerTrees
 
 MOST_BYTES = 29_000_000  # of the page
 MOST_TREE_BYTES = 8_000_000  # of the recorded trees in it
+DATA_HERE = "<answers>"  # in any other text "<" is escaped
 ASSETS = files(__package__) / "data" / "page"
 
 
@@ -63,18 +64,18 @@ def write_page(
     script = (ASSETS / "page.js").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((ASSETS / "page.html.jinja").read_text(encoding="utf-8"))
-
-    def page(data: dict) -> bytes:
-        text = template.render(
-            title=title, table=table, pictures=images, conditions=conditions, notes=[*notes, *data.pop("notes")],
-            style=Markup((ASSETS / "page.css").read_text(encoding="utf-8")), script=Markup(script),
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(), data=embedded(data),
-        )  # fmt: skip
-        return text.encode("utf-8", errors="replace")
-
     images = [{"title": each.title, "caption": each.caption, "uri": each.uri} for each in pictures]
-    room = MOST_BYTES - len(page({"notes": []}))
-    write_atomically(path, page(answers_data(decoders, questions, turns, trees or {}, room)))
+
+    def frame(notes: Sequence[str]) -> bytes:
+        return template.render(
+            title=title, table=table, pictures=images, conditions=conditions, notes=notes,
+            style=Markup((ASSETS / "page.css").read_text(encoding="utf-8")), script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(), data=Markup(DATA_HERE),
+        ).encode(errors="replace")  # fmt: skip
+
+    data, more_notes = answers_data(decoders, questions, turns, trees or {}, MOST_BYTES - len(frame(notes)))
+    before, _, after = frame([*notes, *more_notes]).partition(DATA_HERE.encode())
+    write_atomically(path, before + data + after)
 
 
 def conditions_of(run: Mapping) -> dict[str, str]:
@@ -97,12 +98,12 @@ def conditions_of(run: Mapping) -> dict[str, str]:
     }
 
 
-def embedded(data: object) -> Markup:
+def embedded(data: object) -> bytes:
     """JSON that may stand inside a script element, whatever text is in it."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+    return text.encode(errors="replace")
 
 
 def answers_data(
@@ -111,8 +112,8 @@ def answers_data(
     turns: Sequence[Turn],
     trees: Mapping[Key, AnswerTrees],
     room: int,
-) -> dict:
-    """What the answer browser shows, in at most `room` bytes; its "notes" say what had to be left out.
+) -> tuple[bytes, list[str]]:
+    """What the answer browser shows, as JSON of some `room` bytes at most, and notes that say what had to be left out.
 
     Lists, not objects with names, because there may be ten thousand of them: see `_answer` and page.js.
     """
@@ -125,17 +126,17 @@ def answers_data(
             entry = asked.setdefault(turn.question_id, known | {"answers": []})
             base = by_key.get((turn.question_id, BASELINE, turn.choice, turn.turn))
             entry["answers"].append(_answer(turn, place[turn.decoder], base))
-    notes = []
-    shown_trees = _trees(trees, place, min(MOST_TREE_BYTES, room // 3), notes)
-    room -= len(embedded(shown_trees).encode(errors="replace"))
-    kept = _that_fit(list(asked.values()), room)
+    notes: list[str] = []
+    rest = embedded({"decoders": list(decoders), **_trees(trees, place, min(MOST_TREE_BYTES, room // 3), notes)})
+    entries = {question_id: embedded(entry) for question_id, entry in asked.items()}
+    kept = _that_fit(entries, room - len(rest))
     if len(kept) < len(asked):
-        left_out = sorted(asked.keys() - {each["id"] for each in kept})
+        left_out = sorted(asked.keys() - set(kept))
         notes.append(
             f"To keep this page below 30 MB, the answers to {len(left_out)} of {len(asked)} questions are not in it; they are "
             f"in the run's turns.jsonl, and in all numbers and figures. Left out: {ranges(left_out)}."
         )
-    return {"decoders": list(decoders), "questions": kept, "notes": notes, **shown_trees}
+    return rest[:-1] + b',"questions":[' + b",".join(entries[each] for each in kept) + b"]}", notes
 
 
 def _answer(turn: Turn, decoder: int, base: Turn | None) -> list:
@@ -180,14 +181,13 @@ def _trees(trees: Mapping[Key, AnswerTrees], place: Mapping[str, int], room: int
     return {"trees": shown, "tokens": texts}
 
 
-def _that_fit(entries: list[dict], room: int) -> list[dict]:
-    """All questions, or as many as fit, evenly spaced: sets are often ordered by category."""
-    sizes = [len(embedded(entry).encode(errors="replace")) + 1 for entry in entries]
-    kept = list(range(len(entries)))
-    while (total := sum(sizes[at] for at in kept)) > room and kept:
+def _that_fit(entries: Mapping[int, bytes], room: int) -> list[int]:
+    """The keys of all entries, or of as many as fit, evenly spaced: question sets are often ordered by category."""
+    kept = list(entries)
+    while kept and (total := sum(len(entries[each]) + 1 for each in kept)) > room:
         count = min(len(kept) - 1, int(len(kept) * max(room, 0) / total))
         kept = [kept[(2 * place + 1) * len(kept) // (2 * count)] for place in range(count)]
-    return [entries[at] for at in kept]
+    return kept
 
 
 def ranges(numbers: Sequence[int]) -> str:
