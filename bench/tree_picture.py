@@ -17,10 +17,10 @@ from decoders.tree import Tree
 
 KEPT = "#D55E00"
 SHADE = (0.42, 0.68, 0.90)  # of the most probable path; light enough for dark text
-MONOSPACE = FontProperties(family="DejaVu Sans Mono")  # comes with matplotlib; every character 0.602 em wide
+MONOSPACE = FontProperties(family="DejaVu Sans Mono")  # comes with matplotlib
 POINTS, SMALL = 9.0, 6.5
 ROW, GAP, MARGIN = 0.24, 0.34, 0.15  # inches
-EM = 0.602 / 72  # inches a character and point
+EM = 0.645 / 72  # inches a character and point: its 0.602, and what rounding to whole pixels may add
 
 
 def rows_of(parent: Sequence[int]) -> list[int]:
