@@ -8,6 +8,7 @@ put in as text.
 import base64
 import hashlib
 import json
+import math
 import mimetypes
 import shlex
 from collections.abc import Mapping, Sequence
@@ -80,27 +81,34 @@ def write_page(
 
 def conditions_of(run: Mapping) -> dict[str, str]:
     """What a run was, from its run.json, for a reader who wants to judge or repeat it."""
-    config, environment, git = run["config"], run["environment"], run["git"]
-    temperature = "by category" if config["temperature"] is None else config["temperature"]
-    packages = ", ".join(f"{name} {environment[name]}" for name in ("python", "torch", "transformers") if name in environment)
-    threads = f", {environment['threads']} threads" if environment["device_type"] == "cpu" else ""
+
+    def at(*path: str) -> object:
+        found = run
+        for name in path:
+            found = found.get(name) if isinstance(found, Mapping) else None
+        return "unknown" if found is None else found
+
+    config = {name: at("config", name) for name in ("acceptance", "max_new_tokens", "num_choices", "seed")}
+    config["temperature"] = "by category" if run["config"].get("temperature") is None else run["config"]["temperature"]
+    threads = f", {at('environment', 'threads')} threads" if at("environment", "device_type") == "cpu" else ""
     sittings = len(run["sessions"])
     return {
-        "command": shlex.join(run["command"]),
-        "model": f"{run['model']['name']} ({config['model']}), {run['model']['heads']} heads",
-        "questions": f"{run['questions']['name']}, {run['questions']['count']} (sha256 {run['questions']['sha256'][:12]})",
-        "decoding": f"temperature {temperature}, acceptance {config['acceptance']}, at most {config['max_new_tokens']} tokens "
-        f"a turn, {config['num_choices']} choice(s) a question, seed {config['seed']}",
-        "device": f"{environment['device']}, {environment['dtype']}{threads}",
-        "software": f"{packages}, {environment['platform']}",
-        "code": f"{git['commit']}{', with changes' if git['dirty'] else ''}" if git["commit"] else "not from a checkout",
+        "command": shlex.join(map(str, run["command"])) if isinstance(run.get("command"), list) else "unknown",
+        "model": f"{at('model', 'name')} ({at('config', 'model')}), {at('model', 'heads')} heads",
+        "questions": f"{at('questions', 'name')}, {at('questions', 'count')} (sha256 {str(at('questions', 'sha256'))[:12]})",
+        "decoding": "temperature {temperature}, acceptance {acceptance}, at most {max_new_tokens} tokens a turn, "
+        "{num_choices} choice(s) a question, seed {seed}".format(**config),
+        "device": f"{at('environment', 'device')}, {at('environment', 'dtype')}{threads}",
+        "software": ", ".join(f"{name} {at('environment', name)}" for name in ("python", "torch", "transformers"))
+        + f", {at('environment', 'platform')}",
+        "code": f"commit {at('git', 'commit')}" + (", with changes" if at("git", "dirty") is True else ""),
         "time": f"{run['start']} to {run.get('end') or 'not finished'}" + (f", in {sittings} sittings" if sittings > 1 else ""),
     }
 
 
 def embedded(data: object) -> bytes:
     """JSON that may stand inside a script element, whatever text is in it."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text.encode(errors="replace")
@@ -144,13 +152,17 @@ def _answer(turn: Turn, decoder: int, base: Turn | None) -> list:
     nodes = turn.nodes[0] if len(set(turn.nodes)) == 1 else turn.nodes
     return [
         decoder, turn.choice, turn.turn, turn.error or turn.text, turn.accept_lengths, ends, nodes, turn.finish_reason,
-        turn.prompt_tokens, round(turn.prefill_s, 4), round(turn.decode_s, 4), first_difference(turn, base),
+        turn.prompt_tokens, _seconds(turn.prefill_s), _seconds(turn.decode_s), first_difference(turn, base),
     ]  # fmt: skip
+
+
+def _seconds(time: float) -> float | None:
+    return round(time, 4) if math.isfinite(time) else None
 
 
 def first_difference(turn: Turn, base: Turn | None) -> int | None:
     """0-based place of the first token that is not the baseline's, -1 where all are; None where there is nothing to compare."""
-    if base is None or base.failed or turn.failed or turn.decoder == base.decoder:
+    if base is None or turn.decoder == base.decoder or not (turn.token_ids and base.token_ids):
         return None
     if turn.token_ids == base.token_ids:
         return -1
@@ -167,7 +179,7 @@ def _trees(trees: Mapping[Key, AnswerTrees], place: Mapping[str, int], room: int
             continue
         steps, before = [], None
         for step in answer.steps:
-            log_prob = None if step.log_prob is None else [round(each, 2) for each in step.log_prob]
+            log_prob = None if step.log_prob is None else [max(-99.0, round(each, 2)) for each in step.log_prob]
             steps.append([0 if step.parent == before else step.parent, step.token, log_prob, step.kept])
             before = step.parent
         room -= len(json.dumps(steps, separators=(",", ":"))) + sum(len(text) + 10 for text in answer.text.values())

@@ -166,6 +166,11 @@ def print_summary(table: pd.DataFrame, title: str) -> None:
 
 def write_report_page(folder: Path, run: dict, turns: list[Turn], table: pd.DataFrame, notes: list[str]) -> None:
     """report.html of a run."""
+    try:
+        trees = read_trees(folder)
+    except UserError as error:
+        print(f"warning: {error}; the report is without trees", file=sys.stderr)
+        trees = {}
     write_page(
         folder / "report.html",
         title=f"{run['model']['name']} on {run['questions']['name']}",
@@ -176,7 +181,7 @@ def write_report_page(folder: Path, run: dict, turns: list[Turn], table: pd.Data
         decoders=run["config"]["decoders"],
         questions={int(question_id): texts for question_id, texts in run.get("question_texts", {}).items()},
         turns=turns,
-        trees=read_trees(folder),
+        trees=trees,
     )
 
 

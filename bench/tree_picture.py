@@ -85,7 +85,7 @@ def tree_figure(
     axes.set(xlim=(0, tree_width), ylim=(tree_height, 0))
     axes.axis("off")
     for d, x in enumerate(left):
-        axes.text(x + 0.03, -0.06, f"head {d}" if d else "root", size=SMALL + 0.5, color="0.4", va="bottom")
+        axes.text(x + 0.03, -0.06, f"depth {d}" if d else "root", size=SMALL + 0.5, color="0.4", va="bottom")
     for node in range(1, len(labels)):
         above, bold = parent[node], node in kept
         start, end = left[depth[above]] + widths[depth[above]], left[depth[node]]

@@ -37,7 +37,7 @@ TURNS = [
     turn(82, "greedy", text="a😀👩‍🚀漢", accepts=(1, 1, 1), ends=(2, 5, 6), category="stem"),
     turn(82, "dynamic", text="a😀👩‍🚀漢", accepts=(2, 1), ends=(2, 6), category="stem"),
     turn(83, "greedy", accepts=(), ends=(), text="", error="RuntimeError: <b>out of luck", finish_reason="error"),
-    turn(83, "dynamic", accepts=(1, 2), ends=()),
+    turn(83, "dynamic", accepts=(1, 2), ends=(), decode_s=float("nan")),
 ]  # fmt: skip
 TREES = AnswerTrees(
     82, "dynamic", 0, 1, [StepTree([0, 0, 0], [5, 6, 7], [0.0, -0.5, -1.0], [0, 2]), StepTree([0, 0, 1], [7, 5, 6], None, [0])],
@@ -87,6 +87,7 @@ def test_the_first_difference_is_of_tokens_not_of_text():
     assert first_difference(turn(1, "dynamic", token_ids=[0, 1], accepts=(2,)), base) == 2
     assert first_difference(turn(1, "dynamic"), None) is None
     assert first_difference(base, base) is None
+    assert first_difference(turn(1, "dynamic", accepts=()), base) is None  # its tokens are not known
 
 
 def test_a_page_that_would_be_too_large_says_what_is_left_out(page, tmp_path, monkeypatch):
@@ -229,3 +230,36 @@ def test_no_part_is_wider_than_the_window(opened, width):
     opened.refresh()
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width
     opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+CONTRAST = """
+const linear = c => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+const rgba = text => { const n = text.match(/[\\d.]+/g).map(Number); return n.length < 4 ? [...n, 1] : n; };
+const over = ([r, g, b, a], under) => [r, g, b].map((c, at) => c * a + under[at] * (1 - a));
+function behind(element) {
+  if (!element) return [255, 255, 255];
+  return over(rgba(getComputedStyle(element).backgroundColor), behind(element.parentElement));
+}
+let worst = [99, ""];
+for (const element of document.querySelectorAll(arguments[0])) {
+  const pair = [rgba(getComputedStyle(element).color), behind(element)].map(light).sort((a, b) => b - a);
+  const ratio = (pair[0] + 0.05) / (pair[1] + 0.05);
+  if (ratio < worst[0]) worst = [ratio, element.outerHTML.slice(0, 80)];
+}
+return worst;
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_what_is_behind_it(opened, scheme):
+    """WCAG's contrast, of all that is written, the strongest colours of steps among it: at least 4.5."""
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    colour = opened.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert colour == {"light": "rgb(255, 255, 255)", "dark": "rgb(15, 20, 25)"}[scheme]
+    assert len(texts(opened, ".legend .piece")) == 5
+    ratio, where = opened.execute_script(
+        CONTRAST, "h1, h2, h3, p, th, td, a, dt, dd, button, select, summary, kbd, figcaption, .user, .piece"
+    )
+    assert ratio >= 4.5, where
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

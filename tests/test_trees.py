@@ -66,7 +66,7 @@ def test_nothing_overlaps_and_every_label_fits_its_box(name):
     assert len(spans) == len(parent)
     assert not any(a.overlaps(b) for a, b in combinations(spans, 2))
     texts = [
-        text for text in boxes(figure)[0].axes.texts if text.get_text() and not text.get_text().startswith(("head", "root"))
+        text for text in boxes(figure)[0].axes.texts if text.get_text() and not text.get_text().startswith(("depth", "root"))
     ]
     for node, span in enumerate(spans):
         own = [text.get_window_extent(renderer) for text in texts[3 * node : 3 * node + 3]]
@@ -80,7 +80,7 @@ def test_a_picture_of_a_small_tree_by_hand():
     figure = tree_figure([0, 0, 0, 1], ["a", "$b", "c", "d"], [1.0, 0.5, 0.25, 0.0001], kept=[0, 1], title="t")
     tree, mask = figure.axes
     assert [text.get_text() for text in tree.texts] == [
-        "root", "head 1", "head 2", "0", "a", "100", "1", "$b", "50", "2", "c", "25", "3", "d", "<0.1",
+        "root", "depth 1", "depth 2", "0", "a", "100", "1", "$b", "50", "2", "c", "25", "3", "d", "<0.1",
     ]  # fmt: skip
     ys = [round(box.get_y(), 3) for box in boxes(figure)]
     assert ys[0] == ys[1] == ys[3] < ys[2]  # a first child stands beside its parent

@@ -118,12 +118,17 @@
     }
     const tokens = answer.accepts.reduce((sum, each) => sum + each, 0);
     const steps = answer.accepts.length;
-    const rate = steps ? (tokens / steps).toFixed(2) : "0";
-    add(box, "p", `${tokens} tokens in ${steps} steps, ${rate} a step; prefill ${answer.prefill.toFixed(3)} s, ` +
-      `decoding ${answer.seconds.toFixed(3)} s; ended by ${answer.finish}`);
+    const time = (seconds) => (seconds === null ? "unknown" : `${seconds.toFixed(3)} s`);
+    if (steps) {
+      add(box, "p", `${tokens} tokens in ${steps} steps, ${(tokens / steps).toFixed(2)} a step; prefill ${time(answer.prefill)}, ` +
+        `decoding ${time(answer.seconds)}; ended by ${answer.finish}`);
+    }
     if (answer.difference === -1) add(box, "p", "same tokens as greedy");
     else if (answer.difference !== null) {
-      add(box, "p", `differs from greedy from token ${answer.difference + 1} on`, "unequal");
+      const before = question.answers.map(named).some((other) => other.decoder === answer.decoder &&
+        other.choice === answer.choice && other.turn < answer.turn && other.difference !== null && other.difference >= 0);
+      add(box, "p", `differs from greedy from token ${answer.difference + 1} on` +
+        (before ? "; so did an earlier turn, so its prompt was another" : ""), "unequal");
     }
     const text = add(box, "div", undefined, "text");
     const characters = Array.from(answer.text); // as Python counts them
@@ -239,7 +244,7 @@
     const svg = draw(null, "svg", { width: left[widths.length], height: top + rows * high + 6, role: "img" });
     draw(svg, "title").textContent = `tree of step ${step + 1}: ${parent.length} nodes, ${kept.size} on the accepted path`;
     widths.forEach((_, level) => {
-      draw(svg, "text", { x: left[level] + 3, y: 12, class: "small" }).textContent = level ? `head ${level}` : "root";
+      draw(svg, "text", { x: left[level] + 3, y: 12, class: "small" }).textContent = level ? `depth ${level}` : "root";
     });
     const middle = (node) => top + row[node] * high + high / 2;
     const inner = [...parent.keys()].slice(1);
@@ -316,7 +321,8 @@
   at("only").hidden = !data.questions.some(differs);
   at("differing").addEventListener("change", () => { fillQuestions(); chosen.question = 0; show(); });
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input[type=range], select, .scroll")) return;
+    if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("select")) return;
+    if (event.key.startsWith("Arrow") && event.target.matches("input[type=range], .scroll, .text, .tree")) return; // they move
     const digit = /^[1-9]$/.test(event.key) ? data.decoders[Number(event.key) - 1] : undefined;
     if (event.key === "ArrowLeft") move(-1);
     else if (event.key === "ArrowRight") move(1);
