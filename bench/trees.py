@@ -86,19 +86,22 @@ def read_trees(folder: Path) -> dict[Key, AnswerTrees]:
             )
             if not answer.text.keys() >= {token for step in steps for token in step.token}:
                 raise ValueError("a token has no text")
+            answers[answer.key] = answer
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
-                f"{path}, line {number} is not an answer's trees ({error}); record them again with scripts/record_trees.py"
+                f"{path}, line {number} is not an answer's trees ({error}); remove the file and record them again with "
+                "scripts/record_trees.py"
             ) from error
-        answers[answer.key] = answer
     return answers
 
 
 def _checked(step: StepTree) -> StepTree:
     nodes = len(step.parent)
+    if not all(type(each) is int for each in (*step.parent, *step.token, *step.kept)):
+        raise ValueError("a node is no integer")
     whole = all(0 <= above < max(node, 1) for node, above in enumerate(step.parent))
     if not nodes or not whole or len(step.token) != nodes or not all(0 <= node < nodes for node in step.kept):
         raise ValueError("a step holds no tree")
-    if step.log_prob is not None and len(step.log_prob) != nodes:
-        raise ValueError("log_prob is not one for each node")
+    if step.log_prob is not None and [type(each) for each in step.log_prob] != [float] * nodes:
+        raise ValueError("log_prob is not a number for each node")
     return step

@@ -12,6 +12,7 @@ import torch
 from matplotlib.patches import FancyBboxPatch
 
 from bench.records import read_turns
+from bench.report import derive
 from bench.tree_picture import tree_figure
 from bench.trees import StepTree, read_trees, token_texts
 from decoders.loop import Step
@@ -191,6 +192,9 @@ def test_what_the_run_was_made_of_must_still_be_there(run_folder, capsys):
         lambda row: row["steps"][0]["token"].pop(),
         lambda row: row["text"].clear(),
         lambda row: row.update(text=[]),
+        lambda row: row.update(question_id=[]),
+        lambda row: row["steps"][0].update(log_prob=["0", 1.0]),
+        lambda row: row["steps"][0].update(kept=["0"]),
     ],
 )
 def test_damaged_trees_are_one_line(damage, run_folder, capsys):
@@ -205,3 +209,5 @@ def test_damaged_trees_are_one_line(damage, run_folder, capsys):
     assert script(record_trees.main, run_folder, "--questions", "5", "--decoder", "static") == 2
     error = capsys.readouterr().err
     assert "line 1 is not an answer's trees" in error and error.count("\n") == 1
+    derive(run_folder)
+    assert "the report is without trees" in capsys.readouterr().err and (run_folder / "report.html").exists()
