@@ -39,10 +39,8 @@ TURNS = [
     turn(83, "greedy", accepts=(), ends=(), text="", error="RuntimeError: <b>out of luck", finish_reason="error"),
     turn(83, "dynamic", accepts=(1, 2), ends=(), decode_s=float("nan")),
 ]  # fmt: skip
-TREES = AnswerTrees(
-    82, "dynamic", 0, 1, [StepTree([0, 0, 0], [5, 6, 7], [0.0, -0.5, -1.0], [0, 2]), StepTree([0, 0, 1], [7, 5, 6], None, [0])],
-    {5: "<i>$a", 6: "漢", 7: "␣c"},
-)  # fmt: skip
+FAR = StepTree([0] * 50 + [49], [5, *[6] * 49, 7], [0.0, *[-0.5] * 49, -1.0], [0, 49, 50])  # its path is far down
+TREES = AnswerTrees(82, "dynamic", 0, 1, [FAR, StepTree([0, 0, 1], [7, 5, 6], None, [0])], {5: "<i>$a" * 9, 6: "漢", 7: "␣c"})
 
 
 @pytest.fixture
@@ -209,9 +207,9 @@ def test_question_turn_and_decoder_are_switched(opened):
 
 def test_steps_and_their_trees(opened):
     press(opened, "\ue014")
-    assert texts(opened, ".tree svg title") == ["tree of step 1: 3 nodes, 2 on the accepted path"]
-    assert {"<i>$a", "漢", "␣c", "61", "37"} <= set(texts(opened, ".tree svg text"))
-    assert texts(opened, ".tree rect.kept, .tree path.kept") == ["", "", ""]
+    assert texts(opened, ".tree svg title") == ["tree of step 1: 51 nodes, 3 on the accepted path"]
+    assert {"<i>$a" * 9, "漢", "␣c", "61", "37"} <= set(texts(opened, ".tree svg text"))
+    assert texts(opened, ".tree rect.kept, .tree path.kept") == [""] * 5
     press(opened, ".")
     assert texts(opened, ".tree svg title") == ["tree of step 2: 3 nodes, 1 on the accepted path"]
     assert texts(opened, ".piece.now") == ["👩‍🚀漢"]
@@ -222,13 +220,22 @@ def test_steps_and_their_trees(opened):
     assert texts(opened, ".card.used .piece.now") == ["👩‍🚀"]
 
 
+INSIDE = """
+const outer = document.querySelector(arguments[0]), parts = outer.querySelectorAll(arguments[1]);
+const frame = outer.getBoundingClientRect(), part = parts[parts.length - 1].getBoundingClientRect();
+return part.top >= frame.top && part.bottom <= frame.bottom && part.right <= frame.right;
+"""
+
+
 @pytest.mark.parametrize("width", [390, 1400])
 def test_no_part_is_wider_than_the_window(opened, width):
     opened.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
     )
     opened.refresh()
+    press(opened, "\ue014")  # the question that has trees
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width
+    assert opened.execute_script(INSIDE, ".tree", "rect.kept") is True
     opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 

@@ -267,6 +267,9 @@
       draw(svg, "text", { x: x + wide - 4, y: y + 4, "text-anchor": "end", class: "small" }).textContent = note[node];
     });
     where.replaceChildren(svg);
+    const last = path[path.length - 1]; // the accepted path's end comes into sight, with as little scrolling as that takes
+    where.scrollTop = Math.max(0, top + (row[last] + 1) * high + 8 - where.clientHeight);
+    where.scrollLeft = Math.max(0, left[depth[last]] + widths[depth[last]] + 8 - where.clientWidth);
   }
 
   function draw(parent, tag, attributes = {}) {
