@@ -21,7 +21,6 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from bench.files import write_atomically
-from bench.metrics import BASELINE
 from bench.records import Key, Turn
 from bench.trees import AnswerTrees
 
@@ -45,37 +44,46 @@ class Picture:
         return f"data:{kind};base64,{base64.b64encode(self.path.read_bytes()).decode()}"
 
 
-def write_page(
-    path: Path,
-    title: str,
-    table: Sequence[Sequence[str]],
-    pictures: Sequence[Picture],
-    conditions: Mapping[str, str],
-    notes: Sequence[str],
-    decoders: Sequence[str],
-    questions: Mapping[int, Sequence[str]],
-    turns: Sequence[Turn],
-    trees: Mapping[Key, AnswerTrees] | None = None,
-) -> None:
-    """Write the page.
+@dataclass(frozen=True)
+class Table:
+    """A table of the page: text in every cell, the headings first."""
 
-    table: cells as text, the headings first; notes: what a reader must know beside it; questions: what the user says, turn by
-    turn, of every question whose text is known; turns: failed ones too. OSError where it cannot be written.
-    """
+    title: str
+    cells: Sequence[Sequence[str]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page shows, from the most to the least important."""
+
+    title: str
+    tables: Sequence[Table]  # the first is the headline
+    pictures: Sequence[Picture]
+    conditions: Mapping[str, Mapping[str, str]]  # of each run: what it was
+    baselines: Mapping[str, str | None]  # every decoder in the order shown, and the one that its answers are compared with
+    turns: Sequence[Turn]  # failed ones too
+    questions: Mapping[int, Sequence[str]]  # what the user says, turn by turn, where that is known
+    trees: Mapping[Key, AnswerTrees]
+    words: Sequence[str] = ()  # what the headline means, in sentences
+    notes: Sequence[str] = ()  # what a reader must be warned of
+
+
+def write_page(path: Path, page: Page) -> None:
+    """Write report.html. OSError where it cannot be written."""
     script = (ASSETS / "page.js").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((ASSETS / "page.html.jinja").read_text(encoding="utf-8"))
-    images = [{"title": each.title, "caption": each.caption, "uri": each.uri} for each in pictures]
 
     def frame(notes: Sequence[str]) -> bytes:
         return template.render(
-            title=title, table=table, pictures=images, conditions=conditions, notes=notes,
+            page=page, notes=notes,
             style=Markup((ASSETS / "page.css").read_text(encoding="utf-8")), script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(), data=Markup(DATA_HERE),
         ).encode(errors="replace")  # fmt: skip
 
-    data, more_notes = answers_data(decoders, questions, turns, trees or {}, MOST_BYTES - len(frame(notes)))
-    before, _, after = frame([*notes, *more_notes]).partition(DATA_HERE.encode())
+    data, more_notes = answers_data(page, MOST_BYTES - len(frame(page.notes)))
+    before, _, after = frame([*page.notes, *more_notes]).partition(DATA_HERE.encode())
     write_atomically(path, before + data + after)
 
 
@@ -114,28 +122,24 @@ def embedded(data: object) -> bytes:
     return text.encode(errors="replace")
 
 
-def answers_data(
-    decoders: Sequence[str],
-    questions: Mapping[int, Sequence[str]],
-    turns: Sequence[Turn],
-    trees: Mapping[Key, AnswerTrees],
-    room: int,
-) -> tuple[bytes, list[str]]:
+def answers_data(page: Page, room: int) -> tuple[bytes, list[str]]:
     """What the answer browser shows, as JSON of some `room` bytes at most, and notes that say what had to be left out.
 
     Lists, not objects with names, because there may be ten thousand of them: see `_answer` and page.js.
     """
-    by_key = {turn.key: turn for turn in turns}
-    place = {decoder: at for at, decoder in enumerate(decoders)}
+    by_key = {turn.key: turn for turn in page.turns}
+    place = {decoder: at for at, decoder in enumerate(page.baselines)}
     asked: dict[int, dict] = {}
-    for turn in turns:
-        if turn.decoder in place:
-            known = {"id": turn.question_id, "category": turn.category, "turns": list(questions.get(turn.question_id, ()))}
-            entry = asked.setdefault(turn.question_id, known | {"answers": []})
-            base = by_key.get((turn.question_id, BASELINE, turn.choice, turn.turn))
-            entry["answers"].append(_answer(turn, place[turn.decoder], base))
+    for turn in page.turns:
+        if turn.decoder not in place:
+            continue
+        known = {"id": turn.question_id, "category": turn.category, "turns": list(page.questions.get(turn.question_id, ()))}
+        entry = asked.setdefault(turn.question_id, known | {"answers": []})
+        base = by_key.get((turn.question_id, page.baselines[turn.decoder], turn.choice, turn.turn))
+        entry["answers"].append(_answer(turn, place[turn.decoder], base))
     notes: list[str] = []
-    rest = embedded({"decoders": list(decoders), **_trees(trees, place, min(MOST_TREE_BYTES, room // 3), notes)})
+    decoders = {"decoders": list(place), "baselines": [place.get(each) for each in page.baselines.values()]}
+    rest = embedded(decoders | _trees(page.trees, place, min(MOST_TREE_BYTES, room // 3), notes))
     entries = {question_id: embedded(entry) for question_id, entry in asked.items()}
     kept = _that_fit(entries, room - len(rest))
     if len(kept) < len(asked):

@@ -17,7 +17,8 @@ from rich.table import Table
 from bench import metrics
 from bench.errors import UserError, exit_cleanly
 from bench.files import json_line, safe_name, write_atomically
-from bench.page import Picture, conditions_of, write_page
+from bench.page import Page, Picture, conditions_of, write_page
+from bench.page import Table as PageTable
 from bench.records import Turn, read_run, read_turns
 from bench.terminal import console
 from bench.trees import read_trees
@@ -171,18 +172,20 @@ def write_report_page(folder: Path, run: dict, turns: list[Turn], table: pd.Data
     except UserError as error:
         print(f"warning: {error}; the report is without trees", file=sys.stderr)
         trees = {}
-    write_page(
-        folder / "report.html",
+    decoders = run["config"]["decoders"]
+    base = metrics.BASELINE if metrics.BASELINE in decoders else None
+    page = Page(
         title=f"{run['model']['name']} on {run['questions']['name']}",
-        table=[HEADINGS, *headline(table)],
+        tables=[PageTable("Headline", [HEADINGS, *headline(table)])],
         pictures=[Picture(title, caption, folder / "figures" / name) for name, (title, caption) in FIGURES.items()],
-        conditions=conditions_of(run),
-        notes=notes,
-        decoders=run["config"]["decoders"],
-        questions={int(question_id): texts for question_id, texts in run.get("question_texts", {}).items()},
+        conditions={folder.name: conditions_of(run)},
+        baselines=dict.fromkeys(decoders, base),
         turns=turns,
+        questions={int(question_id): texts for question_id, texts in run.get("question_texts", {}).items()},
         trees=trees,
+        notes=notes,
     )
+    write_page(folder / "report.html", page)
 
 
 def _times(ratio: float) -> str:

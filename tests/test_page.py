@@ -11,7 +11,7 @@ import pytest
 
 import bench.page
 import bench.tree_picture
-from bench.page import Picture, embedded, first_difference, write_page
+from bench.page import Page, Picture, Table, embedded, first_difference, write_page
 from bench.records import Turn
 from bench.trees import AnswerTrees, StepTree
 
@@ -47,18 +47,22 @@ TREES = AnswerTrees(82, "dynamic", 0, 1, [FAR, StepTree([0, 0, 1], [7, 5, 6], No
 def page(tmp_path):
     dot = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
     (tmp_path / "dot.png").write_bytes(dot)
-    write_page(
-        tmp_path / "report.html",
+    shown = Page(
         title="a <model> on & questions",
-        table=[["decoder", "tokens/\ninference"], ["greedy", "1.000"], ["dynamic", "2.000"]],
+        tables=[
+            Table("Headline", [["decoder", "tokens/\ninference"], ["greedy", "1.000"], ["dynamic", "2.000"]]),
+            Table("By <category>", [["decoder", "stem"], ["greedy", "1.000"]], "pooled <p>"),
+        ],
         pictures=[Picture("A dot", "of one <pixel>", tmp_path / "dot.png")],
-        conditions={"command": "python -m bench.run --model '<b>'"},
-        notes=["a <note>"],
-        decoders=["greedy", "dynamic"],
-        questions={81: ["first <u>question</u>?", "second?"], 82: ["third?"]},
+        conditions={"run": {"command": "python -m bench.run --model '<b>'"}},
+        baselines={"greedy": "greedy", "dynamic": "greedy"},
         turns=TURNS,
+        questions={81: ["first <u>question</u>?", "second?"], 82: ["third?"]},
         trees={TREES.key: TREES},
+        words=["dynamic <wins>"],
+        notes=["a <note>"],
     )
+    write_page(tmp_path / "report.html", shown)
     return tmp_path / "report.html"
 
 
@@ -73,7 +77,12 @@ def test_examples_in_docstrings():
 def test_text_cannot_leave_its_place(page):
     html = page.read_text(encoding="utf-8")
     assert html.count("<script") == html.count("</script>") == 2  # the data and the page's own
-    assert "a &lt;model&gt; on &amp; questions" in html and "a &lt;note&gt;" in html and "of one &lt;pixel&gt;" in html
+    assert (
+        "a &lt;model&gt; on &amp; questions" in html
+        and "a &lt;note&gt;" in html
+        and "By &lt;category&gt;" in html
+        and "of one &lt;pixel&gt;" in html
+    )
     assert json.loads(embedded(HOSTILE)) == HOSTILE and not set("<>&\u2028") & set(embedded(HOSTILE).decode())
     assert data_of(page)["questions"][0]["answers"][0][3] == HOSTILE
 
@@ -90,14 +99,14 @@ def test_the_first_difference_is_of_tokens_not_of_text():
 
 def test_a_page_that_would_be_too_large_says_what_is_left_out(page, tmp_path, monkeypatch):
     many = [turn(at, "greedy", text="word " * 200, ends=(1, 999)) for at in range(100)]
-    common = dict(title="t", table=[["decoder"]], pictures=[], conditions={}, notes=[], decoders=["greedy"], questions={})
+    shown = Page("t", [Table("Headline", [["decoder"]])], [], {}, {"greedy": None}, many, {}, {})
     whole = tmp_path / "whole.html"
-    write_page(whole, **common, turns=many)
+    write_page(whole, shown)
     assert len(data_of(whole)["questions"]) == 100 and "Left out" not in whole.read_text()
     empty = len(whole.read_bytes()) - 100 * 1100
     limit = empty + 60_000
     monkeypatch.setattr("bench.page.MOST_BYTES", limit)
-    write_page(tmp_path / "cut.html", **common, turns=many)
+    write_page(tmp_path / "cut.html", shown)
     kept = [each["id"] for each in data_of(tmp_path / "cut.html")["questions"]]
     html = (tmp_path / "cut.html").read_text()
     assert 45 <= len(kept) <= 60 and len(html) < limit + 1000

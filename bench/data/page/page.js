@@ -19,7 +19,6 @@
     decoder, choice, turn, text, accepts, ends, nodes, finish, prompt, prefill, seconds, difference,
   });
   const strength = (accept) => [0.12, 0.22, 0.32, 0.42, 0.5][Math.min(accept, 5) - 1];
-  const baseline = data.decoders.indexOf("greedy");
   const hidden = new Set();
   const chosen = { question: 0, turn: 1, choice: 0 };
   let shown = data.questions; // those that the filter leaves
@@ -80,12 +79,12 @@
     if (!question.turns.length) add(at("asked"), "p", "The question's text was not recorded with this run.", "quiet");
 
     const answers = question.answers.map(named).filter((a) => a.turn === chosen.turn && a.choice === chosen.choice);
-    const base = answers.find((answer) => answer.decoder === baseline);
+    const baseOf = (answer) => answers.find((base) => base.decoder === data.baselines[answer.decoder] && base.finish !== "error");
     at("cards").replaceChildren();
     cards = answers
       .filter((answer) => !hidden.has(data.decoders[answer.decoder]))
       .sort((a, b) => a.decoder - b.decoder)
-      .map((answer) => card(question, answer, base && base.finish !== "error" ? base : null));
+      .map((answer) => card(question, answer, baseOf(answer)));
     const stepped = cards.filter((each) => each.slider);
     used = stepped.find((each) => each.trees) || stepped[0] || null;
   }
@@ -123,11 +122,12 @@
       add(box, "p", `${tokens} tokens in ${steps} steps, ${(tokens / steps).toFixed(2)} a step; prefill ${time(answer.prefill)}, ` +
         `decoding ${time(answer.seconds)}; ended by ${answer.finish}`);
     }
-    if (answer.difference === -1) add(box, "p", "same tokens as greedy");
+    const baseline = data.decoders[data.baselines[answer.decoder]];
+    if (answer.difference === -1) add(box, "p", `same tokens as ${baseline}`);
     else if (answer.difference !== null) {
       const before = question.answers.map(named).some((other) => other.decoder === answer.decoder &&
         other.choice === answer.choice && other.turn < answer.turn && other.difference !== null && other.difference >= 0);
-      add(box, "p", `differs from greedy from token ${answer.difference + 1} on` +
+      add(box, "p", `differs from ${baseline} from token ${answer.difference + 1} on` +
         (before ? "; so did an earlier turn, so its prompt was another" : ""), "unequal");
     }
     const text = add(box, "div", undefined, "text");
@@ -282,7 +282,7 @@
   // Characters beyond the first planes' letters take two columns of a fixed-pitch font.
   const textWidth = (text) => Array.from(text).reduce((sum, c) => sum + (c.codePointAt(0) > 0x2e7f ? 2 : 1), 0);
 
-  // --- What greedy's text does not have in its place ---------------------------------------------------------------------
+  // --- What the baseline's text does not have in its place ---------------------------------------------------------------
 
   // For every character of `text` whether it belongs to a word that is no part of a longest common sequence of words.
   function notIn(text, other) {
