@@ -20,8 +20,10 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from bench.figures import Figure
 from bench.files import write_atomically
 from bench.records import Key, Turn
+from bench.tables import Table
 from bench.trees import AnswerTrees
 
 MOST_BYTES = 29_000_000  # of the page
@@ -31,35 +33,12 @@ ASSETS = files(__package__) / "data" / "page"
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure of the page."""
-
-    title: str
-    caption: str
-    path: Path  # .svg or .png
-
-    @property
-    def uri(self) -> str:
-        kind = mimetypes.guess_type(self.path.name)[0]
-        return f"data:{kind};base64,{base64.b64encode(self.path.read_bytes()).decode()}"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page: text in every cell, the headings first."""
-
-    title: str
-    cells: Sequence[Sequence[str]]
-    caption: str = ""
-
-
-@dataclass(frozen=True)
 class Page:
     """What a page shows, from the most to the least important."""
 
     title: str
     tables: Sequence[Table]  # the first is the headline
-    pictures: Sequence[Picture]
+    figures: Sequence[Figure]
     conditions: Mapping[str, Mapping[str, str]]  # of each run: what it was
     baselines: Mapping[str, str | None]  # every decoder in the order shown, and the one that its answers are compared with
     turns: Sequence[Turn]  # failed ones too
@@ -74,10 +53,12 @@ def write_page(path: Path, page: Page) -> None:
     script = (ASSETS / "page.js").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((ASSETS / "page.html.jinja").read_text(encoding="utf-8"))
+    tables = [(table, [list(table.shown().columns), *table.shown().to_numpy().tolist()]) for table in page.tables]
+    figures = [(figure, data_uri(figure.path)) for figure in page.figures]
 
     def frame(notes: Sequence[str]) -> bytes:
         return template.render(
-            page=page, notes=notes,
+            page=page, tables=tables, figures=figures, notes=notes,
             style=Markup((ASSETS / "page.css").read_text(encoding="utf-8")), script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(), data=Markup(DATA_HERE),
         ).encode(errors="replace")  # fmt: skip
@@ -85,6 +66,10 @@ def write_page(path: Path, page: Page) -> None:
     data, more_notes = answers_data(page, MOST_BYTES - len(frame(page.notes)))
     before, _, after = frame([*page.notes, *more_notes]).partition(DATA_HERE.encode())
     write_atomically(path, before + data + after)
+
+
+def data_uri(path: Path) -> str:
+    return f"data:{mimetypes.guess_type(path.name)[0]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def conditions_of(run: Mapping) -> dict[str, str]:

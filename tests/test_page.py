@@ -7,12 +7,15 @@ import re
 import shutil
 from itertools import pairwise
 
+import pandas as pd
 import pytest
 
 import bench.page
 import bench.tree_picture
-from bench.page import Page, Picture, Table, embedded, first_difference, write_page
+from bench.figures import Figure
+from bench.page import Page, embedded, first_difference, write_page
 from bench.records import Turn
+from bench.tables import Table
 from bench.trees import AnswerTrees, StepTree
 
 HOSTILE = "</script><script>document.title='owned'</script><!--<img src=x onerror=\"document.title='owned'\">&amp;\u2028"
@@ -50,10 +53,10 @@ def page(tmp_path):
     shown = Page(
         title="a <model> on & questions",
         tables=[
-            Table("Headline", [["decoder", "tokens/\ninference"], ["greedy", "1.000"], ["dynamic", "2.000"]]),
-            Table("By <category>", [["decoder", "stem"], ["greedy", "1.000"]], "pooled <p>"),
+            Table("", pd.DataFrame({"decoder": ["greedy", "dynamic"], "tokens/inference": ["1.000", "2.000"]})),
+            Table("By <category>", pd.DataFrame({"decoder": ["greedy"], "stem": ["1.000"]}), "pooled <p>"),
         ],
-        pictures=[Picture("A dot", "of one <pixel>", tmp_path / "dot.png")],
+        figures=[Figure("dot", "A dot", "of one <pixel>", tmp_path / "dot.png")],
         conditions={"run": {"command": "python -m bench.run --model '<b>'"}},
         baselines={"greedy": "greedy", "dynamic": "greedy"},
         turns=TURNS,
@@ -99,7 +102,7 @@ def test_the_first_difference_is_of_tokens_not_of_text():
 
 def test_a_page_that_would_be_too_large_says_what_is_left_out(page, tmp_path, monkeypatch):
     many = [turn(at, "greedy", text="word " * 200, ends=(1, 999)) for at in range(100)]
-    shown = Page("t", [Table("Headline", [["decoder"]])], [], {}, {"greedy": None}, many, {}, {})
+    shown = Page("t", [Table("", pd.DataFrame({"decoder": ["greedy"]}))], [], {}, {"greedy": None}, many, {}, {})
     whole = tmp_path / "whole.html"
     write_page(whole, shown)
     assert len(data_of(whole)["questions"]) == 100 and "Left out" not in whole.read_text()

@@ -57,7 +57,7 @@ def test_the_whole_chain(model, questions, tmp_path, capsys):
     out = tmp_path / "run"
     assert bench(*basics(model, questions, out), "--decoder", "greedy,static,dynamic,dynamic:nodes=8") == 0
     printed = capsys.readouterr().out
-    assert "tokens/" in printed and "dynamic:nodes=8" in printed
+    assert "tokens/inference" in printed and "dynamic:nodes=8" in printed
 
     turns, warnings = read_turns(out / "turns.jsonl")
     assert len(turns) == 4 * 5 and not warnings
@@ -86,9 +86,9 @@ def test_the_whole_chain(model, questions, tmp_path, capsys):
     summary = pd.read_csv(out / "summary.csv").set_index("decoder")
     assert summary.tokens_per_inference["greedy"] == 1.0 and summary.tpi_ratio["greedy"] == 1.0
     assert (summary.equal_answers == 3).all() and (summary.compared_answers == 3).all()
-    assert {f.name for f in (out / "figures").iterdir()} == {
-        "tokens_per_inference.png", "tokens_per_second.png", "accept_lengths.png",
-    }  # fmt: skip
+    figures = ("tokens_per_inference", "wall_clock_ratio", "accept_lengths", "acceptance_by_depth", "accept_length_along",
+               "sweep_nodes")  # fmt: skip
+    assert {f.name for f in (out / "figures").iterdir()} == {name + end for name in figures for end in (".png", ".svg")}
 
 
 def test_answer_files_speak_all_dialects(model, questions, tmp_path):
@@ -428,9 +428,9 @@ def test_a_report_says_what_is_missing(model, questions, tmp_path, capsys):
     rows = (out / "turns.jsonl").read_text().splitlines(keepends=True)
     (out / "turns.jsonl").write_text("".join(rows[:-1]))
     capsys.readouterr()
-    table = derive(out)
+    report = derive(out)
     assert "warning: dynamic: 4 of 5 turns are finished" in capsys.readouterr().err
-    assert table.set_index("decoder").compared_answers["dynamic"] == 2
+    assert report.summary.set_index("decoder").compared_answers["dynamic"] == 2
 
 
 def test_dollars_and_brackets_in_names_are_text(model, tmp_path):

@@ -1,0 +1,196 @@
+"""Numbers as tables of text, and these tables as a terminal, a paper or a pull request wants them."""
+
+import html
+from dataclasses import dataclass
+
+import pandas as pd
+from rich import box
+from rich.table import Table as RichTable
+
+from bench import metrics
+from bench.metrics import Estimate
+from bench.terminal import console
+
+NONE = "-"
+FORMATS = ("terminal", "markdown", "latex", "json")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Cells as they are read. Columns that are NONE everywhere are left out when it is rendered."""
+
+    title: str
+    cells: pd.DataFrame  # of str
+    caption: str = ""
+
+    def shown(self) -> pd.DataFrame:
+        return self.cells.loc[:, (self.cells != NONE).any()]
+
+    def print(self) -> None:
+        """On the terminal; intervals below their numbers where it is narrow."""
+        out = RichTable(title=self.title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
+        out.caption = self.caption or None
+        cells = self.shown()
+        where = console()
+        for name in cells.columns:
+            words = name in _WORDS
+            out.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+        narrow = where.width < 125
+        for row in cells.itertuples(index=False):
+            out.add_row(*(cell.replace(" [", "\n[") if narrow else cell for cell in row))
+        where.print(out)
+
+    def markdown(self) -> str:
+        cells = self.shown()
+        lines = [f"**{escaped(self.title)}**", ""] if self.title else []
+        lines.append("| " + " | ".join(map(escaped, cells.columns)) + " |")
+        lines.append("| " + " | ".join("---" if name in _WORDS else "---:" for name in cells.columns) + " |")
+        lines += ["| " + " | ".join(map(escaped, row)) + " |" for row in cells.itertuples(index=False)]
+        if self.caption:
+            lines += ["", escaped(self.caption)]
+        return "\n".join(lines) + "\n"
+
+    def latex(self) -> str:
+        """A table environment; needs the booktabs package."""
+        cells = self.shown()
+        styler = cells.style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
+        return styler.to_latex(
+            hrules=True,
+            caption=pd.io.formats.style_render._escape_latex(self.title + (f". {self.caption}" if self.caption else "")),
+            position_float="centering",
+            column_format="".join("l" if name in _WORDS else "r" for name in cells.columns),
+        )
+
+
+_WORDS = ("decoder", "category", "in words", "accept length, %")
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is: names come from strangers' files."""
+    marked = "".join(f"\\{c}" if c in "\\|`*_[]" else c for c in " ".join(text.split()))
+    return html.escape(marked, quote=False)
+
+
+def headline(summary: pd.DataFrame) -> Table:
+    """One row a decoder, of `metrics.decoder_row`s."""
+    rows = []
+    for row in summary.to_dict("records"):
+        timed = "wall_clock_ratio" if pd.notna(row["wall_clock_ratio"]) else "wall_clock_ratio_with_prefill"
+        ratio = _estimate(row, timed)
+        rows.append(
+            {
+                "decoder": row["decoder"],
+                "turns": str(row["turns"]),
+                "tokens/inference": _interval(_estimate(row, "tokens_per_inference"), "{:.3f}"),
+                "TPI ratio": _number(row["tpi_ratio"], "{:.2f}x"),
+                "tokens/s": _number(row["tokens_per_second"], "{:.1f}"),
+                "with prefill": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
+                "wall-clock ratio": _interval(ratio, "{:.2f}x")
+                + ("" if timed == "wall_clock_ratio" or pd.isna(ratio.value) else "*"),
+                "in words": _speed_in_words(row, ratio),
+                "equal": f"{row['equal_answers']} of {row['compared_answers']}" if row["compared_answers"] else NONE,
+            }
+        )
+    cells = pd.DataFrame(rows)
+    if cells.turns.nunique() == 1:
+        cells = cells.drop(columns="turns")
+    against = summary.baseline.dropna().unique()
+    caption = "tokens/inference and wall-clock ratio with 95 % intervals (bootstrap over questions)"
+    if len(against) == 1:
+        caption += f"; ratios and equal answers: to {against[0]}"
+    if cells["wall-clock ratio"].str.endswith("*").any():
+        caption += "; * prefill included: the files have no other time"
+    return Table("", cells, caption)
+
+
+def _speed_in_words(row: dict, ratio: Estimate) -> str:
+    if row["decoder"] == row["baseline"] or pd.isna(ratio.value):
+        return NONE
+    return {"higher": "faster", "lower": "slower", "unknown": NONE}.get(ratio.words, ratio.words)
+
+
+def by_group(table: pd.DataFrame, column: str) -> Table:
+    """Of `metrics.by`: the decoders of each category (or turn), one below the other."""
+    rows = []
+    for row in table.to_dict("records"):
+        timed = "wall_clock_ratio" if pd.notna(row["wall_clock_ratio"]) else "wall_clock_ratio_with_prefill"
+        rows.append(
+            {
+                column: str(row[column]),
+                "decoder": row["decoder"],
+                "turns": str(row["turns"]),
+                "tokens/inference": _interval(_estimate(row, "tokens_per_inference"), "{:.3f}"),
+                "tokens/s": _number(row["tokens_per_second"], "{:.1f}"),
+                "with prefill": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
+                "wall-clock ratio": _interval(_estimate(row, timed), "{:.2f}x"),
+            }
+        )
+    return Table(f"By {column}", pd.DataFrame(rows))
+
+
+def acceptance(table: pd.DataFrame, summary: pd.DataFrame) -> Table:
+    """Of `metrics.acceptance_table`: one row a decoder, how often each depth is kept, and the accept lengths."""
+    rows = []
+    for row in summary.to_dict("records"):
+        own = table[table.decoder == row["decoder"]] if len(table) else table
+        cells = {"decoder": row["decoder"]}
+        cells["accept length, %"] = " ".join(f"{100 * share:.0f}" for share in row["accept_length_histogram"]) or NONE
+        for each in own.to_dict("records"):
+            cells[f"depth {each['depth']}"] = _number(100 * each["rate"], "{:.1f}")
+        rows.append(cells)
+    caption = (
+        "accept length: share of the steps that committed 1, 2, 3, ... tokens; depth d: % of the steps kept at depth d - 1 "
+        "that are kept at d too, which is the accuracy of head d as the run met it, within the tree"
+    )
+    return Table("Acceptance", pd.DataFrame(rows).fillna(NONE), caption)
+
+
+def spec_bench(rows: list[dict]) -> Table:
+    cells = [
+        {
+            "decoder": row["decoder"],
+            "mean accepted tokens": _number(row["mean_accepted_tokens"], "{:.3f}"),
+            "tokens/s": _number(row["mean_tokens_per_second"], "{:.1f}"),
+            "speed-up": _number(row["speed_up"], "{:.2f}x"),
+        }
+        for row in rows
+    ]
+    return Table("As Spec-Bench computes it", pd.DataFrame(cells), "averages over questions, not pooled; times with prefill")
+
+
+def verdicts(turns: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
+    """What leads, by how much over the next, and whether that is more than chance; nothing for a single decoder."""
+    said = []
+    for what, column, ratio, unit in (
+        ("tokens per inference", "tokens_per_inference", "tpi_ratio", "{:.3f}"),
+        ("tokens per second", "tokens_per_second", "wall_clock_ratio", "{:.1f}"),
+    ):
+        order = summary[summary[column].notna()].sort_values(column, ascending=False)
+        if len(order) < 2:
+            continue
+        first, second = order.decoder.iloc[0], order.decoder.iloc[1]
+        estimate = metrics.estimates(turns, first, second)[ratio]
+        if pd.isna(estimate.value):
+            continue
+        words = f", {estimate.words}" if estimate.words == "no significant difference" else ""
+        if pd.notna(estimate.low):
+            words = f" (95 %: {estimate.low:.2f} to {estimate.high:.2f}){words}"
+        said.append(f"most {what}: {first} with {unit.format(order[column].iloc[0])}, {estimate.value:.2f}x {second}'s{words}")
+    return said
+
+
+def _estimate(row: dict, name: str) -> Estimate:
+    return Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"])
+
+
+def _number(value: float, form: str) -> str:
+    return NONE if pd.isna(value) else form.format(value)
+
+
+def _interval(estimate: Estimate, form: str) -> str:
+    if pd.isna(estimate.value):
+        return NONE
+    if pd.isna(estimate.low) or estimate.low == estimate.high:
+        return form.format(estimate.value)
+    bare = form.removesuffix("x")
+    return f"{form.format(estimate.value)} [{bare.format(estimate.low)}, {bare.format(estimate.high)}]"
