@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import bench.page
+import bench.report
 import bench.tree_picture
 from bench.figures import Figure
 from bench.page import Page, embedded, first_difference, write_page
@@ -117,6 +118,29 @@ def test_a_page_that_would_be_too_large_says_what_is_left_out(page, tmp_path, mo
     assert f"the answers to {100 - len(kept)} of 100 questions are not in it" in html
     left_out = re.search(r"Left out: ([\d, -]+)\.", html)[1]
     assert sum(1 + int(b or a) - int(a) for a, b in re.findall(r"(\d+)(?:-(\d+))?", left_out)) == 100 - len(kept)
+
+
+def test_anyones_answer_files_side_by_side(tmp_path, monkeypatch):
+    """Published files have neither token ids nor splits of time; what they have is shown, a recorded error as a failure."""
+    asked = [{"question_id": 81, "category": "stem", "turns": ["Why <b>?", "And?"]}]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    for name, second in (("one", "yes"), ("two", "ERROR")):
+        choice = {"index": 0, "turns": [HOSTILE, second], "idxs": [1, 3], "new_tokens": [5, 9], "wall_time": [1.0, 2.0]}
+        row = {"question_id": 81, "answer_id": "a", "model_id": name, "choices": [choice], "tstamp": 1.0}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    arguments = ["one.jsonl", "two.jsonl", "--questions", "asked.jsonl", "--baseline", "one", "--out", "both"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["bench.report", *arguments])
+    assert bench.report.main() == 0
+    data = data_of(tmp_path / "both" / "report.html")
+    assert data["decoders"] == ["one", "two"] and data["baselines"] == [0, 0]
+    (question,) = data["questions"]
+    assert (question["id"], question["category"], question["turns"]) == (81, "stem", ["Why <b>?", "And?"])
+    said = [(answer[0], answer[2], answer[3], answer[7], answer[11]) for answer in question["answers"]]
+    assert said == [
+        (0, 1, HOSTILE, "unknown", None), (0, 2, "yes", "unknown", None),
+        (1, 1, HOSTILE, "unknown", None), (1, 2, "recorded as an error", "error", None),
+    ]  # fmt: skip
 
 
 # --- In a browser ------------------------------------------------------------------------------------------------------------
