@@ -80,7 +80,7 @@ def read_turns(path: Path) -> tuple[list[Turn], list[str]]:
     return list(turns.values()), warnings
 
 
-_KINDS = {int: int, list[int]: int, str: str, float: (int, float), str | None: (str, type(None))}
+_KINDS = {int: {int}, list[int]: {int}, str: {str}, float: {int, float}, str | None: {str, type(None)}}
 
 
 def _turn(row: dict) -> Turn:
@@ -88,8 +88,8 @@ def _turn(row: dict) -> Turn:
     row = {"step_ends": []} | row
     for each in fields(Turn):
         value = row[each.name]
-        members, kind = value if each.type == list[int] else [value], _KINDS[each.type]
-        if not isinstance(members, list) or not all(isinstance(m, kind) and not isinstance(m, bool) for m in members):
+        members = value if each.type == list[int] else [value]
+        if not isinstance(members, list) or not set(map(type, members)) <= _KINDS[each.type]:
             raise TypeError(f"{each.name} is {str(value)[:40]!r}, expected {each.type}")
     turn = Turn(**{each.name: row[each.name] for each in fields(Turn)})
     if sum(turn.accept_lengths) != len(turn.token_ids) or len(turn.nodes) != len(turn.accept_lengths):
