@@ -108,7 +108,7 @@ class Report:
     def draw(self, folder: Path) -> list[Figure]:
         """Every figure that applies, into `folder`."""
         options = {label: own for source in self.sources for label, own in source.options.items()}
-        return draw_all(folder, self.frame, self.baselines, options)
+        return draw_all(folder, self.frame, self.summary, self.by_category, self.baselines, options)
 
     def json(self) -> str:
         """All numbers, for a program; null where there is none."""
