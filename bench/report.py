@@ -109,7 +109,7 @@ class Report:
     def draw(self, folder: Path) -> list[Figure]:
         """Every figure that applies, into `folder`."""
         options = {label: own for source in self.sources for label, own in source.options.items()}
-        return draw_all(folder, self.frame, self.baselines, options)
+        return draw_all(folder, self.frame, self.summary, self.by_category, self.baselines, options)
 
     def page(self, figures: Sequence[Figure]) -> Page:
         """What report.html shows."""

@@ -9,7 +9,7 @@ Whatever is wrong with one but does not keep it from being shown is one of its `
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +20,6 @@ from bench.fetch import QUESTIONS, SETS, fetched
 from bench.questions import Question, load_questions
 from bench.records import Key, Turn, read_run, read_turns
 from bench.trees import AnswerTrees, read_trees
-from decoders import registry
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +113,7 @@ def open_run(folder: Path) -> Source:
         frame=frame,
         labels=tuple(decoder for decoder in decoders if finished[decoder]),
         asked=asked,
-        options={decoder: _options(run["config"], decoder) for decoder in decoders},
+        options={decoder: _options(run["config"], decoder, frame) for decoder in decoders},
         environment=run["environment"],
         complete=all(count == wanted for count in finished.values()),
         warnings=tuple(warnings),
@@ -125,15 +124,15 @@ def open_run(folder: Path) -> Source:
     )
 
 
-def _options(config: Mapping, spec: str) -> dict:
-    """The decoder's name and options by their effective values, and the run's temperature and acceptance."""
+def _options(config: Mapping, spec: str, frame: pd.DataFrame) -> dict:
+    """The decoder's name and its options as far as they were given, and the run's temperature and acceptance.
+
+    Where `nodes` was left to the decoder, it is the largest tree that was verified.
+    """
     name, *given = spec.split(":")
     shared = {key: config[key] for key in ("nodes", "topk", "depth", "tree") if config.get(key) is not None}
-    try:
-        decoder = registry.make(spec, shared)
-        own = {each.name: getattr(decoder, each.name) for each in fields(decoder) if each.init}
-    except ValueError:  # a plug-in that is not installed here
-        own = dict(each.partition("=")[::2] for each in given)
+    largest = max((int(each.max(initial=0)) for each in frame[frame.decoder == spec].nodes), default=0)
+    own = {"nodes": largest} | shared | dict(each.partition("=")[::2] for each in given)
     return {"decoder": name, **own, **{key: config.get(key) for key in ("temperature", "acceptance")}}
 
 
@@ -210,8 +209,8 @@ def _untimed(frame: pd.DataFrame, seconds: str) -> list[str]:
         if len(missing) and len(missing) < len(own):
             first = missing.iloc[0]
             said.append(
-                f"{decoder}: {len(missing)} of {len(own)} turns have no usable time, the first is question "
-                f"{first.question_id}, turn {first.turn}; they are in no time"
+                f"{decoder}: {len(missing)} of {len(own)} turns have no usable time, first question {first.question_id}, "
+                f"turn {first.turn}; they are in no time"
             )
     return said
 

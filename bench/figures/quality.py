@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from bench.figures.style import Figure, canvas, legend, line_style, spread
@@ -23,13 +24,11 @@ def draw_quality(folder: Path, table: pd.DataFrame, baseline: str) -> Figure | N
     name = "quality"
     with canvas(folder, name, 1.2 + 4.2 * len(columns), 4.2, ncols=len(columns), squeeze=False) as (figure, panels):
         for axes, column in zip(panels[0], columns, strict=True):
-            for at, row in enumerate(table.to_dict("index").items()):
-                model, each = row
+            for at, (model, each) in enumerate(table.to_dict("index").items()):
                 if pd.isna(each[column]):
                     continue
                 across, up = (
-                    spread(pd.DataFrame([each])[[part, f"{part}_low", f"{part}_high"]].to_numpy(float))
-                    for part in ("quality", column)
+                    spread(np.array([[each[part], each[f"{part}_low"], each[f"{part}_high"]]])) for part in ("quality", column)
                 )
                 axes.errorbar(
                     each["quality"], each[column], xerr=across, yerr=up, label=model, capsize=2, elinewidth=1,

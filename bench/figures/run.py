@@ -7,40 +7,37 @@ import numpy as np
 import pandas as pd
 
 from bench import metrics
-from bench.figures.style import INTERVAL, Figure, bar_style, canvas, dodged, legend, line_style, points
+from bench.figures.style import INTERVAL, Figure, bar_style, canvas, dodged, legend, line_style, points, shortened
 from bench.figures.sweep import draw_sweeps
 
 
 def draw_all(
-    folder: Path, turns: pd.DataFrame, baselines: Mapping[str, str | None], options: Mapping[str, Mapping]
+    folder: Path,
+    turns: pd.DataFrame,
+    overall: pd.DataFrame,
+    by_category: pd.DataFrame,
+    baselines: Mapping[str, str | None],
+    options: Mapping[str, Mapping],
 ) -> list[Figure]:
     """Every figure that the turns have numbers for, into `folder`.
 
-    `baselines`: the labels (`turns.decoder`) in the order in which they are shown, each with the one it is compared with;
-    `options`: what each label's decoder was set to, which sweeps are found by.
+    `overall`: a `metrics.decoder_row` for each label (`turns.decoder`); `by_category`: `metrics.by` of the categories;
+    `baselines`: what each label is compared with; `options`: what its decoder was set to, which sweeps are found by.
     """
-    labels = list(baselines)
-    table = metrics.by(turns.assign(all="all"), "all", baselines).rename(columns={"all": "category"})
-    if turns.category.notna().any():
-        table = pd.concat([table, metrics.by(turns, "category", baselines)], ignore_index=True)
+    labels = list(overall.decoder)
+    table = pd.concat([overall.assign(category="all"), by_category], ignore_index=True)
     made = [_tokens_per_inference(folder, table, labels), _wall_clock_ratio(folder, table, baselines)]
     if turns.accept_lengths.notna().any():
         made += [_accept_lengths(folder, turns, labels), _by_depth(folder, turns, labels), _along(folder, turns, labels)]
-    made += draw_sweeps(folder, table[table.category == "all"].set_index("decoder"), options)
+    made += draw_sweeps(folder, overall.set_index("decoder"), options)
     return [figure for figure in made if figure is not None]
 
 
 def _tokens_per_inference(folder: Path, table: pd.DataFrame, labels: list[str]) -> Figure:
     name = "tokens_per_inference"
-    _by_category(
-        folder, name, table, labels, range(len(labels)), "tokens_per_inference", "tokens per inference\n(tokens / step)"
-    )
-    return Figure(
-        name,
-        "Tokens per inference",
-        f"Committed tokens / verify forwards, pooled, by category ({INTERVAL}).",
-        folder / f"{name}.png",
-    )
+    _by_category(folder, name, table, labels, range(len(labels)), name, "tokens per inference\n(tokens / step)")
+    caption = f"Committed tokens / verify forwards, by category ({INTERVAL})."
+    return Figure(name, "Tokens per inference", caption, folder / f"{name}.png")
 
 
 def _wall_clock_ratio(folder: Path, table: pd.DataFrame, baselines: Mapping[str, str | None]) -> Figure | None:
@@ -57,12 +54,9 @@ def _wall_clock_ratio(folder: Path, table: pd.DataFrame, baselines: Mapping[str,
     prefill = "without prefill" if column == "wall_clock_ratio" else "prefill included"
     styles = [list(baselines).index(label) for label in compared]
     name = "wall_clock_ratio"
-    _by_category(
-        folder, name, table, compared, styles, column, f"wall-clock ratio\n(tokens/s over those of {against})", one=True
-    )
-    caption = (
-        f"Tokens per second over those of {against} on the same turns, {prefill}, by category ({INTERVAL}); above 1 is faster."
-    )
+    axis = "wall-clock ratio\n" + shortened(f"(tokens/s over those of {against})", 40)
+    _by_category(folder, name, table, compared, styles, column, axis)
+    caption = f"Tokens per second over those of {against} on the same turns, {prefill}; above 1 is faster ({INTERVAL})."
     return Figure(name, "Wall-clock ratio", caption, folder / f"{name}.png")
 
 
@@ -74,7 +68,6 @@ def _by_category(
     styles: Sequence[int],
     column: str,
     axis: str,
-    one: bool = False,
 ) -> None:
     groups = list(dict.fromkeys(table.category))
     cells = {
@@ -85,7 +78,7 @@ def _by_category(
     with canvas(folder, name, width, 4.0) as (figure, axes):
         points(axes, groups, labels, lambda group, label: cells.get((group, label), (np.nan,) * 3), styles)
         axes.axvline(0.5, color="0.5", linewidth=0.8)
-        if one:
+        if column != "tokens_per_inference":
             axes.axhline(1, color="0.2", linewidth=0.9)
         axes.set_ylabel(axis)
         axes.set_xlabel("category" if len(groups) > 1 else "")
@@ -119,16 +112,15 @@ def _by_depth(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Figure | 
     deepest = max(len(table) for table in tables.values())
     name = "acceptance_by_depth"
     with canvas(folder, name, 8.4, 3.8, ncols=2, sharey=True) as (figure, panels):
-        for axes, column, title in zip(
-            panels, ("rate", "share"), ("given that depth - 1 was kept", "of all steps"), strict=True
-        ):
+        titles = {"rate": "given that depth - 1 was kept", "share": "of all steps"}
+        for axes, (column, title) in zip(panels, titles.items(), strict=True):
             for label, table in tables.items():
                 places = table.depth + dodged(len(tables), list(tables).index(label), 0.25)
                 axes.plot(places, 100 * table[column], label=label, **line_style(labels.index(label)))
             axes.set_title(title, fontsize=10)
             axes.set_xticks(range(1, deepest + 1))
             axes.set_xlim(0.6, deepest + 0.4)
-            axes.set_ylim(0, 100)
+            axes.set_ylim(-3, 103)
             axes.set_xlabel("depth (tokens ahead of the root)")
             axes.grid(axis="y", color="0.85")
         panels[0].set_ylabel("drafted token kept (%)")

@@ -14,8 +14,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-# Okabe and Ito's colours; the pale yellow comes last, because thin lines in it are lost on white paper.
-COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#F0E442"]
+# Okabe and Ito's colours, with grey for their yellow, which is lost on white paper.
+COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#8C8C8C"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 HATCHES = ["", "//", "..", "\\\\", "xx", "--", "++", "oo"]
 LINES = ["-", "--", "-.", ":"]
@@ -76,8 +76,9 @@ def legend(figure: Canvas, axes: Axes) -> None:
     longest = max(len(line) for label in labels for line in label.split("\n"))
     room = figure.get_figwidth() * 11  # characters, roughly
     columns = max(1, min(len(labels), int(room // (longest + 6))))
-    # Rows are filled before columns are.
     rows = -(-len(labels) // columns)
+    columns = -(-len(labels) // rows)  # no row much shorter than the others
+    # matplotlib fills columns first; readers read rows.
     order = [row * columns + column for column in range(columns) for row in range(rows) if row * columns + column < len(labels)]
     figure.legend(
         [handles[at] for at in order], [labels[at] for at in order], loc="outside upper center", ncols=columns, frameon=False
@@ -102,10 +103,14 @@ def points(
     for at in range(0, len(groups), 2):
         axes.axvspan(at - 0.5, at + 0.5, color="0.95", zorder=0)
     crowded = len(groups) * max(map(len, groups)) > 11 * axes.figure.get_figwidth()
-    labels = [group if len(group) < 24 else group[:22] + "…" for group in groups]
+    labels = [shortened(group, 24) for group in groups]
     axes.set_xticks(range(len(groups)), labels, rotation=25 if crowded else 0, ha="right" if crowded else "center")
     axes.set_xlim(-0.5, len(groups) - 0.5)
     axes.grid(axis="y", color="0.85")
+
+
+def shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def spread(values: np.ndarray) -> np.ndarray:

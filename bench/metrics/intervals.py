@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 CONFIDENCE = 0.95
-RESAMPLES = 5000
+RESAMPLES = 2000
 _BATCH = 4_000_000  # resampled numbers at a time: bounds the memory
 
 

@@ -52,19 +52,17 @@ def frame(turns: Iterable[Turn]) -> pd.DataFrame:
 
 def tokens_per_inference(turns: pd.DataFrame) -> float:
     """Committed tokens / verify forwards, pooled over the turns. The prefill is in neither. Greedy's is exactly 1."""
-    return ratio(turns.tokens.sum(), turns.steps.sum())
+    return _pooled(turns, "steps")
 
 
 def tokens_per_second(turns: pd.DataFrame) -> float:
     """Committed tokens / seconds of decoding, pooled over the turns that were timed; without the prefill."""
-    timed = turns[turns.decode_s.notna()]
-    return ratio(timed.tokens.sum(), timed.decode_s.sum())
+    return _pooled(turns, "decode_s")
 
 
 def tokens_per_second_with_prefill(turns: pd.DataFrame) -> float:
     """Committed tokens / (seconds of prefill + seconds of decoding), pooled over the turns that were timed."""
-    timed = turns[turns.wall_s.notna()]
-    return ratio(timed.tokens.sum(), timed.wall_s.sum())
+    return _pooled(turns, "wall_s")
 
 
 def paired(turns: pd.DataFrame, decoder: str, baseline: str = BASELINE) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -77,26 +75,29 @@ def paired(turns: pd.DataFrame, decoder: str, baseline: str = BASELINE) -> tuple
 
 def tpi_ratio(turns: pd.DataFrame, decoder: str, baseline: str = BASELINE) -> float:
     """Tokens per inference over the baseline's, on the turns that both finished."""
-    ours, theirs = paired(turns, decoder, baseline)
-    return ratio(tokens_per_inference(ours), tokens_per_inference(theirs))
+    return ratio_of(*paired(turns, decoder, baseline), "steps")
 
 
 def wall_clock_ratio(turns: pd.DataFrame, decoder: str, baseline: str = BASELINE) -> float:
     """Tokens per second (without prefill) over the baseline's, on the turns that both finished and both were timed in."""
-    ours, theirs = both_timed(*paired(turns, decoder, baseline), "decode_s")
-    return ratio(tokens_per_second(ours), tokens_per_second(theirs))
+    return ratio_of(*paired(turns, decoder, baseline), "decode_s")
 
 
 def wall_clock_ratio_with_prefill(turns: pd.DataFrame, decoder: str, baseline: str = BASELINE) -> float:
     """The same of tokens per second with prefill: all that an answer file's wall_time can give."""
-    ours, theirs = both_timed(*paired(turns, decoder, baseline), "wall_s")
-    return ratio(tokens_per_second_with_prefill(ours), tokens_per_second_with_prefill(theirs))
+    return ratio_of(*paired(turns, decoder, baseline), "wall_s")
 
 
-def both_timed(ours: pd.DataFrame, theirs: pd.DataFrame, seconds: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Of paired turns those that have the column `seconds` on both sides."""
-    timed = ours[seconds].notna() & theirs[seconds].notna()
-    return ours[timed], theirs[timed]
+def ratio_of(ours: pd.DataFrame, theirs: pd.DataFrame, below: str) -> float:
+    """(sum of our tokens / sum of our `below`) / (the same of theirs), of paired turns."""
+    ours, theirs = both_known(ours, theirs, below)
+    return ratio(_pooled(ours, below), _pooled(theirs, below))
+
+
+def both_known(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of paired turns those that have the column on both sides."""
+    known = (ours[column].notna() & theirs[column].notna()).to_numpy()
+    return ours[known], theirs[known]
 
 
 def equal_to_baseline(turns: pd.DataFrame, decoder: str, asked: Mapping[int, int], baseline: str = BASELINE) -> tuple[int, int]:
@@ -106,8 +107,7 @@ def equal_to_baseline(turns: pd.DataFrame, decoder: str, asked: Mapping[int, int
     are not known are not compared.
     """
     ours, theirs = paired(turns, decoder, baseline)
-    known = ours.token_ids.notna() & theirs.token_ids.notna()
-    ours, theirs = ours[known], theirs[known]
+    ours, theirs = both_known(ours, theirs, "token_ids")
     if ours.empty:
         return 0, 0
     same = pd.Series([np.array_equal(a, b) for a, b in zip(ours.token_ids, theirs.token_ids, strict=True)], index=ours.index)
@@ -115,6 +115,11 @@ def equal_to_baseline(turns: pd.DataFrame, decoder: str, asked: Mapping[int, int
     wanted = [asked[question_id] for question_id, _ in by_answer.size().index]
     whole = by_answer.all()[by_answer.size() == wanted]
     return int(whole.sum()), len(whole)
+
+
+def _pooled(turns: pd.DataFrame, below: str) -> float:
+    known = turns[turns[below].notna()]
+    return ratio(known.tokens.sum(), known[below].sum())
 
 
 def ratio(above: float, below: float) -> float:

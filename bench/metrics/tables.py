@@ -8,39 +8,32 @@ from bench.metrics.acceptance import accept_length_histogram, acceptance_by_dept
 from bench.metrics.intervals import Estimate, pooled_interval
 from bench.metrics.rates import (
     BASELINE,
-    both_timed,
+    both_known,
     equal_to_baseline,
     paired,
+    ratio_of,
     tokens_per_inference,
     tokens_per_second,
     tokens_per_second_with_prefill,
-    tpi_ratio,
-    wall_clock_ratio,
-    wall_clock_ratio_with_prefill,
 )
 from bench.metrics.spec_bench import mean_accepted_tokens, mean_tokens_per_second, spec_bench_speed_up
 
-_RATIOS = {  # name: (function, what tokens are divided by)
-    "tpi_ratio": (tpi_ratio, "steps"),
-    "wall_clock_ratio": (wall_clock_ratio, "decode_s"),
-    "wall_clock_ratio_with_prefill": (wall_clock_ratio_with_prefill, "wall_s"),
-}
+_RATIOS = {"tpi_ratio": "steps", "wall_clock_ratio": "decode_s", "wall_clock_ratio_with_prefill": "wall_s"}
 
 
 def estimates(turns: pd.DataFrame, decoder: str, baseline: str | None = BASELINE) -> dict[str, Estimate]:
     """tokens_per_inference and the three ratios to the baseline, with intervals; the ratios are NaN without a baseline."""
     own = turns[turns.decoder == decoder]
     made = {"tokens_per_inference": Estimate(tokens_per_inference(own), *pooled_interval(*_sums(own, "steps")))}
-    for name, (function, below) in _RATIOS.items():
+    pair = (own, own) if baseline in (None, decoder) else paired(turns, decoder, baseline)
+    for name, below in _RATIOS.items():
         if baseline is None:
             made[name] = Estimate(float("nan"))
         elif decoder == baseline:
-            made[name] = Estimate(function(turns, decoder, baseline))
+            made[name] = Estimate(ratio_of(*pair, below))
         else:
-            ours, theirs = both_timed(*paired(turns, decoder, baseline), below)
-            made[name] = Estimate(
-                function(turns, decoder, baseline), *pooled_interval(*_sums(ours, below), *_sums(theirs, below))
-            )
+            ours, theirs = both_known(*pair, below)
+            made[name] = Estimate(ratio_of(*pair, below), *pooled_interval(*_sums(ours, below), *_sums(theirs, below)))
     return made
 
 
