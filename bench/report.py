@@ -100,10 +100,13 @@ class Report:
         for table, column in ((self.by_category, "category"), (self.by_turn, "turn")):
             if len(table) and table[column].nunique() > 1:
                 made.append(tables.by_group(table, column))
-        return [*made, tables.acceptance(self.acceptance, self.summary), tables.spec_bench(self.spec_bench)]
+        made += [tables.acceptance(self.acceptance, self.summary), tables.spec_bench(self.spec_bench)]
+        return [table for table in made if table.shown().shape[1] > 1]
 
     def verdicts(self) -> list[str]:
-        return tables.verdicts(self.frame, self.summary)
+        environments = [source.environment for source in self.sources]
+        one_machine = all(each is not None and each == environments[0] for each in environments)
+        return tables.verdicts(self.frame, self.summary, one_machine)
 
     def draw(self, folder: Path) -> list[Figure]:
         """Every figure that applies, into `folder`."""
@@ -270,8 +273,9 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main() -> int:
-    args = parser().parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`arguments`: the command line's by default."""
+    args = parser().parse_args(arguments)
     if not args.inputs and args.phases is None:
         raise UserError("nothing to report: give the folder of a run or an answer file (--help shows examples)")
     if args.phases is not None:

@@ -37,7 +37,7 @@ class Table:
             out.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=not words)
         narrow = where.width < 125
         for row in cells.itertuples(index=False):
-            out.add_row(*(cell.replace(" [", "\n[") if narrow else cell for cell in row))
+            out.add_row(*(cell.replace(" (", "\n(") if narrow else cell for cell in row))
         where.print(out)
 
     def markdown(self) -> str:
@@ -84,7 +84,7 @@ def headline(summary: pd.DataFrame) -> Table:
                 "tokens/inference": _interval(_estimate(row, "tokens_per_inference"), "{:.3f}"),
                 "TPI ratio": _number(row["tpi_ratio"], "{:.2f}x"),
                 "tokens/s": _number(row["tokens_per_second"], "{:.1f}"),
-                "with prefill": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
+                "tokens/s with prefill": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
                 "wall-clock ratio": _interval(ratio, "{:.2f}x")
                 + ("" if timed == "wall_clock_ratio" or pd.isna(ratio.value) else "*"),
                 "in words": _speed_in_words(row, ratio),
@@ -95,12 +95,12 @@ def headline(summary: pd.DataFrame) -> Table:
     if cells.turns.nunique() == 1:
         cells = cells.drop(columns="turns")
     against = summary.baseline.dropna().unique()
-    caption = "tokens/inference and wall-clock ratio with 95 % intervals (bootstrap over questions)"
+    caption = "in parentheses: 95 % intervals, bootstrap over questions"
     if len(against) == 1:
         caption += f"; ratios and equal answers: to {against[0]}"
     if cells["wall-clock ratio"].str.endswith("*").any():
         caption += "; * prefill included: the files have no other time"
-    return Table("", cells, caption)
+    return Table("Comparison", cells, caption)
 
 
 def _speed_in_words(row: dict, ratio: Estimate) -> str:
@@ -121,7 +121,7 @@ def by_group(table: pd.DataFrame, column: str) -> Table:
                 "turns": str(row["turns"]),
                 "tokens/inference": _interval(_estimate(row, "tokens_per_inference"), "{:.3f}"),
                 "tokens/s": _number(row["tokens_per_second"], "{:.1f}"),
-                "with prefill": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
+                "tokens/s with prefill": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
                 "wall-clock ratio": _interval(_estimate(row, timed), "{:.2f}x"),
             }
         )
@@ -158,13 +158,16 @@ def spec_bench(rows: list[dict]) -> Table:
     return Table("As Spec-Bench computes it", pd.DataFrame(cells), "averages over questions, not pooled; times with prefill")
 
 
-def verdicts(turns: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
-    """What leads, by how much over the next, and whether that is more than chance; nothing for a single decoder."""
+def verdicts(turns: pd.DataFrame, summary: pd.DataFrame, one_machine: bool) -> list[str]:
+    """What leads, by how much over the next, and whether that is more than chance; nothing for a single decoder.
+
+    Only where all times are of `one_machine` is a speed said to lead.
+    """
     said = []
-    for what, column, ratio, unit in (
-        ("tokens per inference", "tokens_per_inference", "tpi_ratio", "{:.3f}"),
-        ("tokens per second", "tokens_per_second", "wall_clock_ratio", "{:.1f}"),
-    ):
+    leads = [("tokens per inference", "tokens_per_inference", "tpi_ratio", "{:.3f}")]
+    if one_machine:
+        leads.append(("tokens per second", "tokens_per_second", "wall_clock_ratio", "{:.1f}"))
+    for what, column, ratio, unit in leads:
         order = summary[summary[column].notna()].sort_values(column, ascending=False)
         if len(order) < 2:
             continue
@@ -193,4 +196,4 @@ def _interval(estimate: Estimate, form: str) -> str:
     if pd.isna(estimate.low) or estimate.low == estimate.high:
         return form.format(estimate.value)
     bare = form.removesuffix("x")
-    return f"{form.format(estimate.value)} [{bare.format(estimate.low)}, {bare.format(estimate.high)}]"
+    return f"{form.format(estimate.value)} ({bare.format(estimate.low)}, {bare.format(estimate.high)})"
