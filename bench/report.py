@@ -15,7 +15,8 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -248,6 +249,15 @@ def print_summary(report: Report, title: str) -> None:
         print(line)
 
 
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """What cannot be written below a folder that --out named is a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be written: {error.strerror}; give another --out") from error
+
+
 def warn(said: Iterable[str]) -> None:
     for each in said:
         print(f"warning: {each}", file=sys.stderr)
@@ -279,7 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not args.inputs and args.phases is None:
         raise UserError("nothing to report: give the folder of a run or an answer file (--help shows examples)")
     if args.phases is not None:
-        figure = draw_phases(args.phases, args.out or args.phases.parent)
+        with writing(args.out or args.phases.parent):
+            figure = draw_phases(args.phases, args.out or args.phases.parent)
         print(figure.path, file=sys.stderr)
     if not args.inputs:
         return 0
@@ -298,10 +309,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warn(report.warnings)
     report.show(args.format)
     if args.out is not None:
-        try:
+        with writing(args.out):
             write_summary(args.out, report)
-        except OSError as error:
-            raise UserError(f"{error.filename or args.out} cannot be written: {error.strerror}; give another --out") from error
         print(f"{args.out}: summary.csv, figures/", file=sys.stderr)
     elif len(sources) == 1 and sources[0].record is not None:
         write_derived(report)

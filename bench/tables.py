@@ -53,13 +53,15 @@ class Table:
     def latex(self) -> str:
         """A table environment; needs the booktabs package."""
         cells = self.shown()
-        styler = cells.style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
-        return styler.to_latex(
-            hrules=True,
-            caption=pd.io.formats.style_render._escape_latex(self.title + (f". {self.caption}" if self.caption else "")),
-            position_float="centering",
-            column_format="".join("l" if name in _WORDS else "r" for name in cells.columns),
-        )
+        rows = [" & ".join(map(_latex, row)) + r" \\" for row in (cells.columns, *cells.itertuples(index=False))]
+        columns = "".join("l" if name in _WORDS else "r" for name in cells.columns)
+        caption = ". ".join(_latex(text) for text in (self.title, self.caption) if text)
+        return "\n".join(
+            [
+                r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
+                rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}", "",
+            ]
+        )  # fmt: skip
 
 
 _WORDS = ("decoder", "category", "in words", "accept length, %")
@@ -71,12 +73,17 @@ def escaped(text: str) -> str:
     return html.escape(marked, quote=False)
 
 
+_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+def _latex(text: str) -> str:
+    return " ".join(text.split()).translate(str.maketrans(_LATEX))
+
+
 def headline(summary: pd.DataFrame) -> Table:
     """One row a decoder, of `metrics.decoder_row`s."""
     rows = []
     for row in summary.to_dict("records"):
-        timed = "wall_clock_ratio" if pd.notna(row["wall_clock_ratio"]) else "wall_clock_ratio_with_prefill"
-        ratio = _estimate(row, timed)
         rows.append(
             {
                 "decoder": row["decoder"],
@@ -85,9 +92,8 @@ def headline(summary: pd.DataFrame) -> Table:
                 "TPI ratio": _number(row["tpi_ratio"], "{:.2f}x"),
                 "tokens/s": _number(row["tokens_per_second"], "{:.1f}"),
                 "tokens/s with prefill": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
-                "wall-clock ratio": _interval(ratio, "{:.2f}x")
-                + ("" if timed == "wall_clock_ratio" or pd.isna(ratio.value) else "*"),
-                "in words": _speed_in_words(row, ratio),
+                "wall-clock ratio": _wall_clock(row),
+                "in words": _speed_in_words(row),
                 "equal": f"{row['equal_answers']} of {row['compared_answers']}" if row["compared_answers"] else NONE,
             }
         )
@@ -98,22 +104,13 @@ def headline(summary: pd.DataFrame) -> Table:
     caption = "in parentheses: 95 % intervals, bootstrap over questions"
     if len(against) == 1:
         caption += f"; ratios and equal answers: to {against[0]}"
-    if cells["wall-clock ratio"].str.endswith("*").any():
-        caption += "; * prefill included: the files have no other time"
-    return Table("Comparison", cells, caption)
-
-
-def _speed_in_words(row: dict, ratio: Estimate) -> str:
-    if row["decoder"] == row["baseline"] or pd.isna(ratio.value):
-        return NONE
-    return {"higher": "faster", "lower": "slower", "unknown": NONE}.get(ratio.words, ratio.words)
+    return Table("Comparison", cells, caption + _starred(cells))
 
 
 def by_group(table: pd.DataFrame, column: str) -> Table:
     """Of `metrics.by`: the decoders of each category (or turn), one below the other."""
     rows = []
     for row in table.to_dict("records"):
-        timed = "wall_clock_ratio" if pd.notna(row["wall_clock_ratio"]) else "wall_clock_ratio_with_prefill"
         rows.append(
             {
                 column: str(row[column]),
@@ -122,10 +119,11 @@ def by_group(table: pd.DataFrame, column: str) -> Table:
                 "tokens/inference": _interval(_estimate(row, "tokens_per_inference"), "{:.3f}"),
                 "tokens/s": _number(row["tokens_per_second"], "{:.1f}"),
                 "tokens/s with prefill": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
-                "wall-clock ratio": _interval(_estimate(row, timed), "{:.2f}x"),
+                "wall-clock ratio": _wall_clock(row),
             }
         )
-    return Table(f"By {column}", pd.DataFrame(rows))
+    cells = pd.DataFrame(rows)
+    return Table(f"By {column}", cells, _starred(cells).removeprefix("; "))
 
 
 def acceptance(table: pd.DataFrame, summary: pd.DataFrame) -> Table:
@@ -180,6 +178,26 @@ def verdicts(turns: pd.DataFrame, summary: pd.DataFrame, one_machine: bool) -> l
             words = f" (95 %: {estimate.low:.2f} to {estimate.high:.2f}){words}"
         said.append(f"most {what}: {first} with {unit.format(order[column].iloc[0])}, {estimate.value:.2f}x {second}'s{words}")
     return said
+
+
+def _wall_clock_column(row: dict) -> str:
+    """Without prefill where that is known; an answer file has no other time than that with it."""
+    return "wall_clock_ratio" if pd.notna(row["wall_clock_ratio"]) else "wall_clock_ratio_with_prefill"
+
+
+def _wall_clock(row: dict) -> str:
+    column = _wall_clock_column(row)
+    text = _interval(_estimate(row, column), "{:.2f}x")
+    return text if column == "wall_clock_ratio" or text == NONE else f"{text}*"
+
+
+def _starred(cells: pd.DataFrame) -> str:
+    return "; * prefill included: the files have no other time" if cells["wall-clock ratio"].str.endswith("*").any() else ""
+
+
+def _speed_in_words(row: dict) -> str:
+    words = _estimate(row, _wall_clock_column(row)).words
+    return {"higher": "faster", "lower": "slower", "unknown": NONE}.get(words, words)
 
 
 def _estimate(row: dict, name: str) -> Estimate:

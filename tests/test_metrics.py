@@ -54,7 +54,7 @@ def test_the_histograms_mean_is_tokens_per_inference():
 def test_a_failed_turn_is_in_no_number():
     """Predecessors gave it the step count and the time of the turn before."""
     assert len(metrics.frame(TURNS)) == len(TURNS) - 1
-    assert metrics.summary(metrics.frame(TURNS), ["dynamic"], ASKED).turns.tolist() == [3]
+    assert metrics.decoder_row(metrics.frame(TURNS), "dynamic", ASKED)["turns"] == 3
 
 
 def test_ratios_are_of_turns_that_both_finished():
@@ -63,9 +63,10 @@ def test_ratios_are_of_turns_that_both_finished():
 
 
 def test_without_a_baseline_there_is_no_ratio():
-    table = metrics.summary(metrics.frame(TURNS[3:]), ["dynamic"], ASKED)
-    assert math.isnan(table.tpi_ratio[0]) and math.isnan(table.wall_clock_ratio[0])
-    assert table.tokens_per_inference[0] == 1.6 and table.compared_answers[0] == 0
+    for baseline in ("greedy", None):  # it did not run; none was asked for
+        row = metrics.decoder_row(metrics.frame(TURNS[3:]), "dynamic", ASKED, baseline)
+        assert math.isnan(row["tpi_ratio"]) and math.isnan(row["wall_clock_ratio"])
+        assert row["tokens_per_inference"] == 1.6 and row["compared_answers"] == 0
 
 
 def test_no_turns_at_all():

@@ -52,7 +52,7 @@ def _wall_clock_ratio(folder: Path, table: pd.DataFrame, baselines: Mapping[str,
     if not compared:
         return None
     of = sorted({baselines[label] for label in compared})
-    against = of[0] if len(of) == 1 else "its own greedy"
+    against = of[0] if len(of) == 1 else "its run's baseline"
     prefill = "without prefill" if column == "wall_clock_ratio" else "prefill included"
     styles = [list(baselines).index(label) for label in compared]
     name = "wall_clock_ratio"

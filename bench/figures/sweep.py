@@ -60,7 +60,7 @@ def _draw(folder: Path, table: pd.DataFrame, option: str, series: Series) -> Fig
     timed = table.loc[labels, "wall_clock_ratio"].notna().any()
     columns = {"tokens_per_inference": "tokens per inference\n(tokens / step)"}
     if timed:
-        columns["wall_clock_ratio"] = "wall-clock ratio\n(tokens/s over greedy's)"
+        columns["wall_clock_ratio"] = "wall-clock ratio\n(tokens/s over the baseline's)"
     ticks = sorted({value for line in series.values() for value, _ in line})
     least = min(after - before for before, after in pairwise(ticks))
     logarithmic = option in ("nodes", "topk")
