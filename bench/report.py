@@ -15,7 +15,8 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -101,10 +102,13 @@ class Report:
         for table, column in ((self.by_category, "category"), (self.by_turn, "turn")):
             if len(table) and table[column].nunique() > 1:
                 made.append(tables.by_group(table, column))
-        return [*made, tables.acceptance(self.acceptance, self.summary), tables.spec_bench(self.spec_bench)]
+        made += [tables.acceptance(self.acceptance, self.summary), tables.spec_bench(self.spec_bench)]
+        return [table for table in made if table.shown().shape[1] > 1]
 
     def verdicts(self) -> list[str]:
-        return tables.verdicts(self.frame, self.summary)
+        environments = [source.environment for source in self.sources]
+        one_machine = all(each is not None and each == environments[0] for each in environments)
+        return tables.verdicts(self.frame, self.summary, one_machine)
 
     def draw(self, folder: Path) -> list[Figure]:
         """Every figure that applies, into `folder`."""
@@ -269,6 +273,15 @@ def print_summary(report: Report, title: str) -> None:
         print(line)
 
 
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """What cannot be written below a folder that --out named is a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be written: {error.strerror}; give another --out") from error
+
+
 def warn(said: Iterable[str]) -> None:
     for each in said:
         print(f"warning: {each}", file=sys.stderr)
@@ -298,12 +311,14 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main() -> int:
-    args = parser().parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`arguments`: the command line's by default."""
+    args = parser().parse_args(arguments)
     if not args.inputs and args.phases is None:
         raise UserError("nothing to report: give the folder of a run or an answer file (--help shows examples)")
     if args.phases is not None:
-        figure = draw_phases(args.phases, args.out or args.phases.parent)
+        with writing(args.out or args.phases.parent):
+            figure = draw_phases(args.phases, args.out or args.phases.parent)
         print(figure.path, file=sys.stderr)
     if not args.inputs:
         return 0
@@ -322,10 +337,8 @@ def main() -> int:
     warn(report.warnings)
     report.show(args.format)
     if args.out is not None:
-        try:
+        with writing(args.out):
             write_summary(args.out, report)
-        except OSError as error:
-            raise UserError(f"{error.filename or args.out} cannot be written: {error.strerror}; give another --out") from error
         print(f"{args.out}: summary.csv, figures/, report.html", file=sys.stderr)
     elif len(sources) == 1 and sources[0].record is not None:
         write_derived(report)

@@ -37,7 +37,7 @@ class Table:
             out.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=not words)
         narrow = where.width < 125
         for row in cells.itertuples(index=False):
-            out.add_row(*(cell.replace(" [", "\n[") if narrow else cell for cell in row))
+            out.add_row(*(cell.replace(" (", "\n(") if narrow else cell for cell in row))
         where.print(out)
 
     def markdown(self) -> str:
@@ -53,13 +53,15 @@ class Table:
     def latex(self) -> str:
         """A table environment; needs the booktabs package."""
         cells = self.shown()
-        styler = cells.style.format(escape="latex").format_index(escape="latex", axis=1).hide(axis="index")
-        return styler.to_latex(
-            hrules=True,
-            caption=pd.io.formats.style_render._escape_latex(self.title + (f". {self.caption}" if self.caption else "")),
-            position_float="centering",
-            column_format="".join("l" if name in _WORDS else "r" for name in cells.columns),
-        )
+        rows = [" & ".join(map(_latex, row)) + r" \\" for row in (cells.columns, *cells.itertuples(index=False))]
+        columns = "".join("l" if name in _WORDS else "r" for name in cells.columns)
+        caption = ". ".join(_latex(text) for text in (self.title, self.caption) if text)
+        return "\n".join(
+            [
+                r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
+                rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}", "",
+            ]
+        )  # fmt: skip
 
 
 _WORDS = ("decoder", "category", "in words", "accept length, %")
@@ -71,12 +73,17 @@ def escaped(text: str) -> str:
     return html.escape(marked, quote=False)
 
 
+_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+def _latex(text: str) -> str:
+    return " ".join(text.split()).translate(str.maketrans(_LATEX))
+
+
 def headline(summary: pd.DataFrame) -> Table:
     """One row a decoder, of `metrics.decoder_row`s."""
     rows = []
     for row in summary.to_dict("records"):
-        timed = "wall_clock_ratio" if pd.notna(row["wall_clock_ratio"]) else "wall_clock_ratio_with_prefill"
-        ratio = _estimate(row, timed)
         rows.append(
             {
                 "decoder": row["decoder"],
@@ -84,10 +91,9 @@ def headline(summary: pd.DataFrame) -> Table:
                 "tokens/inference": _interval(_estimate(row, "tokens_per_inference"), "{:.3f}"),
                 "TPI ratio": _number(row["tpi_ratio"], "{:.2f}x"),
                 "tokens/s": _number(row["tokens_per_second"], "{:.1f}"),
-                "with prefill": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
-                "wall-clock ratio": _interval(ratio, "{:.2f}x")
-                + ("" if timed == "wall_clock_ratio" or pd.isna(ratio.value) else "*"),
-                "in words": _speed_in_words(row, ratio),
+                "tokens/s with prefill": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
+                "wall-clock ratio": _wall_clock(row),
+                "in words": _speed_in_words(row),
                 "equal": f"{row['equal_answers']} of {row['compared_answers']}" if row["compared_answers"] else NONE,
             }
         )
@@ -95,25 +101,16 @@ def headline(summary: pd.DataFrame) -> Table:
     if cells.turns.nunique() == 1:
         cells = cells.drop(columns="turns")
     against = summary.baseline.dropna().unique()
-    caption = "tokens/inference and wall-clock ratio with 95 % intervals (bootstrap over questions)"
+    caption = "in parentheses: 95 % intervals, bootstrap over questions"
     if len(against) == 1:
         caption += f"; ratios and equal answers: to {against[0]}"
-    if cells["wall-clock ratio"].str.endswith("*").any():
-        caption += "; * prefill included: the files have no other time"
-    return Table("", cells, caption)
-
-
-def _speed_in_words(row: dict, ratio: Estimate) -> str:
-    if row["decoder"] == row["baseline"] or pd.isna(ratio.value):
-        return NONE
-    return {"higher": "faster", "lower": "slower", "unknown": NONE}.get(ratio.words, ratio.words)
+    return Table("Comparison", cells, caption + _starred(cells))
 
 
 def by_group(table: pd.DataFrame, column: str) -> Table:
     """Of `metrics.by`: the decoders of each category (or turn), one below the other."""
     rows = []
     for row in table.to_dict("records"):
-        timed = "wall_clock_ratio" if pd.notna(row["wall_clock_ratio"]) else "wall_clock_ratio_with_prefill"
         rows.append(
             {
                 column: str(row[column]),
@@ -121,11 +118,12 @@ def by_group(table: pd.DataFrame, column: str) -> Table:
                 "turns": str(row["turns"]),
                 "tokens/inference": _interval(_estimate(row, "tokens_per_inference"), "{:.3f}"),
                 "tokens/s": _number(row["tokens_per_second"], "{:.1f}"),
-                "with prefill": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
-                "wall-clock ratio": _interval(_estimate(row, timed), "{:.2f}x"),
+                "tokens/s with prefill": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
+                "wall-clock ratio": _wall_clock(row),
             }
         )
-    return Table(f"By {column}", pd.DataFrame(rows))
+    cells = pd.DataFrame(rows)
+    return Table(f"By {column}", cells, _starred(cells).removeprefix("; "))
 
 
 def acceptance(table: pd.DataFrame, summary: pd.DataFrame) -> Table:
@@ -158,13 +156,16 @@ def spec_bench(rows: list[dict]) -> Table:
     return Table("As Spec-Bench computes it", pd.DataFrame(cells), "averages over questions, not pooled; times with prefill")
 
 
-def verdicts(turns: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
-    """What leads, by how much over the next, and whether that is more than chance; nothing for a single decoder."""
+def verdicts(turns: pd.DataFrame, summary: pd.DataFrame, one_machine: bool) -> list[str]:
+    """What leads, by how much over the next, and whether that is more than chance; nothing for a single decoder.
+
+    Only where all times are of `one_machine` is a speed said to lead.
+    """
     said = []
-    for what, column, ratio, unit in (
-        ("tokens per inference", "tokens_per_inference", "tpi_ratio", "{:.3f}"),
-        ("tokens per second", "tokens_per_second", "wall_clock_ratio", "{:.1f}"),
-    ):
+    leads = [("tokens per inference", "tokens_per_inference", "tpi_ratio", "{:.3f}")]
+    if one_machine:
+        leads.append(("tokens per second", "tokens_per_second", "wall_clock_ratio", "{:.1f}"))
+    for what, column, ratio, unit in leads:
         order = summary[summary[column].notna()].sort_values(column, ascending=False)
         if len(order) < 2:
             continue
@@ -177,6 +178,26 @@ def verdicts(turns: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
             words = f" (95 %: {estimate.low:.2f} to {estimate.high:.2f}){words}"
         said.append(f"most {what}: {first} with {unit.format(order[column].iloc[0])}, {estimate.value:.2f}x {second}'s{words}")
     return said
+
+
+def _wall_clock_column(row: dict) -> str:
+    """Without prefill where that is known; an answer file has no other time than that with it."""
+    return "wall_clock_ratio" if pd.notna(row["wall_clock_ratio"]) else "wall_clock_ratio_with_prefill"
+
+
+def _wall_clock(row: dict) -> str:
+    column = _wall_clock_column(row)
+    text = _interval(_estimate(row, column), "{:.2f}x")
+    return text if column == "wall_clock_ratio" or text == NONE else f"{text}*"
+
+
+def _starred(cells: pd.DataFrame) -> str:
+    return "; * prefill included: the files have no other time" if cells["wall-clock ratio"].str.endswith("*").any() else ""
+
+
+def _speed_in_words(row: dict) -> str:
+    words = _estimate(row, _wall_clock_column(row)).words
+    return {"higher": "faster", "lower": "slower", "unknown": NONE}.get(words, words)
 
 
 def _estimate(row: dict, name: str) -> Estimate:
@@ -193,4 +214,4 @@ def _interval(estimate: Estimate, form: str) -> str:
     if pd.isna(estimate.low) or estimate.low == estimate.high:
         return form.format(estimate.value)
     bare = form.removesuffix("x")
-    return f"{form.format(estimate.value)} [{bare.format(estimate.low)}, {bare.format(estimate.high)}]"
+    return f"{form.format(estimate.value)} ({bare.format(estimate.low)}, {bare.format(estimate.high)})"

@@ -9,7 +9,7 @@ from bench.figures.style import Figure, canvas, legend, line_style, spread
 
 _AXES = {
     "tokens_per_inference": "tokens per inference\n(tokens / step)",
-    "wall_clock_ratio": "wall-clock ratio\n(tokens/s over the baseline's, prefill included)",
+    "wall_clock_ratio": "wall-clock ratio\n(tokens/s over the baseline's)",
 }
 
 
@@ -40,5 +40,8 @@ def draw_quality(folder: Path, table: pd.DataFrame, baseline: str) -> Figure | N
             axes.set_ylabel(_AXES[column])
             axes.grid(color="0.85")
         legend(figure, panels[0][-1] if len(columns) == 1 else panels[0][0])
-    caption = f"Speed against the mean grade; bars: 95 % intervals, bootstrap over questions. The baseline is {baseline}."
+    caption = (
+        "Speed against the mean grade; bars: 95 % intervals, bootstrap over questions. "
+        f"Wall-clock ratios, prefill included, are to {baseline}."
+    )
     return Figure(name, "Speed against judged quality", caption, folder / f"{name}.png")

@@ -25,7 +25,9 @@ def draw_all(
     `baselines`: what each label is compared with; `options`: what its decoder was set to, which sweeps are found by.
     """
     labels = list(overall.decoder)
-    table = pd.concat([overall.assign(category="all"), by_category], ignore_index=True)
+    table = overall.assign(category="all")
+    if len(by_category) and by_category.category.nunique() > 1:
+        table = pd.concat([table, by_category], ignore_index=True)
     made = [_tokens_per_inference(folder, table, labels), _wall_clock_ratio(folder, table, baselines)]
     if turns.accept_lengths.notna().any():
         made += [_accept_lengths(folder, turns, labels), _by_depth(folder, turns, labels), _along(folder, turns, labels)]
@@ -50,7 +52,7 @@ def _wall_clock_ratio(folder: Path, table: pd.DataFrame, baselines: Mapping[str,
     if not compared:
         return None
     of = sorted({baselines[label] for label in compared})
-    against = of[0] if len(of) == 1 else "its own greedy"
+    against = of[0] if len(of) == 1 else "its run's baseline"
     prefill = "without prefill" if column == "wall_clock_ratio" else "prefill included"
     styles = [list(baselines).index(label) for label in compared]
     name = "wall_clock_ratio"

@@ -56,9 +56,9 @@ def canvas(folder: Path, name: str, width: float = 6.4, height: float = 3.8, **g
 
 
 def line_style(at: int) -> dict[str, object]:
-    """Of the series at place `at`: its colour and marker, and after eight of them another line too."""
+    """Of the series at place `at`: its colour, marker and line; no two of the first 64 share both colour and marker."""
     return {
-        "color": COLOURS[at % 8], "marker": MARKERS[at % 8], "linestyle": LINES[at // 8 % 4], "markersize": 5.5,
+        "color": COLOURS[at % 8], "marker": MARKERS[(at + at // 8) % 8], "linestyle": LINES[at // 8 % 4], "markersize": 5.5,
         "markeredgecolor": "black", "markeredgewidth": 0.4,
     }  # fmt: skip
 
@@ -68,7 +68,10 @@ def bar_style(at: int) -> dict[str, object]:
 
 
 def legend(figure: Canvas, axes: Axes) -> None:
-    """Above the axes, in as many columns as the longest label lets fit, long labels on several lines."""
+    """Above the axes, in as many columns as the longest label lets fit, long labels on several lines.
+
+    The figure grows by its height, so that the axes stay as large as they were.
+    """
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
         return
@@ -78,6 +81,8 @@ def legend(figure: Canvas, axes: Axes) -> None:
     columns = max(1, min(len(labels), int(room // (longest + 6))))
     rows = -(-len(labels) // columns)
     columns = -(-len(labels) // rows)  # no row much shorter than the others
+    lines = sum(max(label.count("\n") + 1 for label in labels[at : at + columns]) for at in range(0, len(labels), columns))
+    figure.set_figheight(figure.get_figheight() + 0.21 * (lines - 1))
     # matplotlib fills columns first; readers read rows.
     order = [row * columns + column for column in range(columns) for row in range(rows) if row * columns + column < len(labels)]
     figure.legend(

@@ -1,11 +1,12 @@
 """Tokens per inference and speed against an option that differs between decoders: nodes, topk, depth, temperature."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 
-from bench.figures.style import INTERVAL, Figure, canvas, legend, line_style, spread
+from bench.figures.style import INTERVAL, Figure, canvas, dodged, legend, line_style, spread
 
 AXES = {
     "nodes": "nodes (root included)",
@@ -59,18 +60,21 @@ def _draw(folder: Path, table: pd.DataFrame, option: str, series: Series) -> Fig
     timed = table.loc[labels, "wall_clock_ratio"].notna().any()
     columns = {"tokens_per_inference": "tokens per inference\n(tokens / step)"}
     if timed:
-        columns["wall_clock_ratio"] = "wall-clock ratio\n(tokens/s over greedy's)"
+        columns["wall_clock_ratio"] = "wall-clock ratio\n(tokens/s over the baseline's)"
+    ticks = sorted({value for line in series.values() for value, _ in line})
+    least = min(after - before for before, after in pairwise(ticks))
+    logarithmic = option in ("nodes", "topk")
     name = f"sweep_{option}"
     with canvas(folder, name, 4.6 * len(columns), 3.8, ncols=len(columns), squeeze=False) as (figure, panels):
         for axes, (column, axis) in zip(panels[0], columns.items(), strict=True):
             for at, (line, places) in enumerate(series.items()):
                 values = table.loc[[label for _, label in places], [column, f"{column}_low", f"{column}_high"]].to_numpy(float)
+                aside = dodged(len(series), at, 0.03 * len(series))  # equal values would hide each other's intervals
                 axes.errorbar(
-                    [value for value, _ in places], values[:, 0], yerr=spread(values), label=line, capsize=2, elinewidth=1,
-                    **line_style(at),
+                    [value * 2**aside if logarithmic else value + aside * least for value, _ in places],
+                    values[:, 0], yerr=spread(values), label=line, capsize=2, elinewidth=1, **line_style(at),
                 )  # fmt: skip
-            ticks = sorted({value for line in series.values() for value, _ in line})
-            if option in ("nodes", "topk"):
+            if logarithmic:
                 axes.set_xscale("log", base=2)
             axes.set_xticks(ticks, [f"{value:g}" for value in ticks], minor=False)
             axes.minorticks_off()

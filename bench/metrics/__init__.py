@@ -27,7 +27,7 @@ from bench.metrics.rates import (
     wall_clock_ratio_with_prefill,
 )
 from bench.metrics.spec_bench import mean_accepted_tokens, mean_tokens_per_second, spec_bench_speed_up
-from bench.metrics.tables import acceptance_table, by, decoder_row, estimates, spec_bench_row, summary
+from bench.metrics.tables import acceptance_table, by, decoder_row, estimates, spec_bench_row
 
 __all__ = [
     "BASELINE",
@@ -48,7 +48,6 @@ __all__ = [
     "pooled_interval",
     "spec_bench_row",
     "spec_bench_speed_up",
-    "summary",
     "table",
     "tokens_per_inference",
     "tokens_per_second",

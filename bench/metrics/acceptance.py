@@ -64,7 +64,7 @@ def _steps(turns: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         empty = np.zeros(0, dtype=np.int64)
         return empty, empty, empty.astype(bool)
     nodes = [
-        np.full(len(each), np.inf) if own is None else own
+        own if isinstance(own, np.ndarray) else np.full(len(each), np.inf)
         for each, own in zip(known.accept_lengths, known.nodes, strict=True)
         if len(each)
     ]

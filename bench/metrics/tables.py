@@ -61,12 +61,6 @@ def decoder_row(turns: pd.DataFrame, decoder: str, asked: Mapping[int, int], bas
     }
 
 
-def summary(turns: pd.DataFrame, decoders: Iterable[str], asked: Mapping[int, int]) -> pd.DataFrame:
-    """The headline of one run: one row a decoder. Ratios are NaN where greedy did not run."""
-    baseline = BASELINE if (turns.decoder == BASELINE).any() else None
-    return pd.DataFrame([decoder_row(turns, decoder, asked, baseline) for decoder in decoders])
-
-
 def by(turns: pd.DataFrame, column: str, baselines: Mapping[str, str | None]) -> pd.DataFrame:
     """One row a value of `column` (category or turn, in order of appearance) and decoder of `baselines`."""
     rows = []
