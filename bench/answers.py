@@ -12,12 +12,15 @@ Ours have all of these. `frame` gives the numbers to `bench.metrics`, which defi
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from bench.errors import UserError
 from bench.files import read_rows, shown
+from bench.metrics import table
 
 # What FastChat and MEDUSA write as an answer where there is none.
 FAILED = ("ERROR", "$ERROR$")
@@ -32,6 +35,7 @@ class Choice:
     steps: tuple[int, ...] | None = None  # verify forwards, a number a turn
     tokens: tuple[int, ...] | None = None  # committed tokens, a number a turn
     wall_s: tuple[float, ...] | None = None  # prefill included, a number a turn
+    accept_lengths: tuple[tuple[int, ...], ...] | None = None  # tokens committed by each step, a list a turn
 
     def answered(self, turn: int) -> bool:
         """Whether there is an answer to `turn` (1-based) and to those before it."""
@@ -43,6 +47,7 @@ class Answer:
     question_id: int
     model_id: str
     choices: tuple[Choice, ...]
+    category: str | None = None  # Spec-Bench's rows have it
 
 
 def read_answers(path: Path) -> dict[int, Answer]:
@@ -73,7 +78,8 @@ def _answer(row: dict) -> Answer:
     choices = tuple(map(_choice, row["choices"]))
     if not choices:
         raise ValueError("choices is empty")
-    return Answer(row["question_id"], str(row.get("model_id", "")), choices)
+    category = row.get("category")
+    return Answer(row["question_id"], str(row.get("model_id", "")), choices, category if isinstance(category, str) else None)
 
 
 def _choice(row: dict) -> Choice:
@@ -97,19 +103,40 @@ def _choice(row: dict) -> Choice:
     if steps is None:
         last = numbers("idxs", int)
         steps = tuple(index + 1 for index in last) if last is not None else None
-    return Choice(tuple(turns), steps, numbers("new_tokens", int), numbers("wall_time", float))
+    return Choice(
+        tuple(turns), steps, numbers("new_tokens", int), numbers("wall_time", float), _by_turn(row.get("accept_lengths"), steps)
+    )
+
+
+def _by_turn(flat: object, steps: tuple[int, ...] | None) -> tuple[tuple[int, ...], ...] | None:
+    """Accept lengths of all steps, cut into turns; None where there are none, or not one for each step.
+
+    >>> _by_turn([3, 1, 2], (2, 1))
+    ((3, 1), (2,))
+    """
+    if not isinstance(flat, list) or steps is None or len(flat) != sum(steps) or not all(type(each) is int for each in flat):
+        return None
+    ends = list(accumulate(steps))
+    return tuple(tuple(flat[end - count : end]) for end, count in zip(ends, steps, strict=True))
 
 
 def frame(answers: Iterable[Answer]) -> pd.DataFrame:
-    """One row a turn with question_id, choice, turn, tokens, steps and wall_s, of the turns that have these numbers."""
-    rows = [
-        (answer.question_id, index, turn, tokens, steps, wall_s)
+    """One row a turn that was answered and has tokens and steps; without the split of wall_s, token ids and nodes."""
+    return table(
+        {
+            "question_id": answer.question_id,
+            "category": answer.category,
+            "decoder": answer.model_id,
+            "choice": index,
+            "turn": turn + 1,
+            "tokens": choice.tokens[turn],
+            "steps": choice.steps[turn],
+            "wall_s": choice.wall_s[turn] if choice.wall_s else None,
+            "accept_lengths": np.array(choice.accept_lengths[turn], dtype=np.int32) if choice.accept_lengths else None,
+        }
         for answer in answers
         for index, choice in enumerate(answer.choices)
         if choice.steps is not None and choice.tokens is not None
-        for turn, (tokens, steps, wall_s) in enumerate(
-            zip(choice.tokens, choice.steps, choice.wall_s or [float("nan")] * len(choice.turns), strict=True), start=1
-        )
-        if choice.answered(turn)
-    ]
-    return pd.DataFrame(rows, columns=["question_id", "choice", "turn", "tokens", "steps", "wall_s"])
+        for turn in range(len(choice.turns))
+        if choice.answered(turn + 1)
+    )

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from bench.errors import UserError
 
 OWN = "chat"
+BROKEN = "\ufffd"  # what a character decodes to whose bytes are not all there
 
 
 def check_template(name: str | None) -> None:
@@ -73,9 +74,33 @@ class Chat:
 
     def text(self, token_ids: list[int]) -> str:
         """The answer of these tokens: without special tokens, cut before the first stop string, stripped."""
+        return self._until_stop(token_ids).strip()
+
+    def step_ends(self, token_ids: list[int], accept_lengths: list[int]) -> list[int]:
+        """How many characters of `text(token_ids)` are complete after each step, which committed so many of the tokens.
+
+        A character whose bytes two steps share belongs to the later one. Only the last steps' tokens are decoded each time.
+        """
+        whole = self._until_stop(token_ids)
+        text, stripped = whole.strip(), len(whole) - len(whole.lstrip())
+        ends: list[int] = []
+        # Tokens from `start` to `known` are decoded again with the new ones, because some tokenizers drop a text's first space.
+        start = known = now = characters = 0
+        context = ""
+        for length in accept_lengths:
+            now += length
+            window = self.tokenizer.decode(token_ids[start:now], skip_special_tokens=True)
+            complete = characters + len(window.rstrip(BROKEN)) - len(context)
+            ends.append(min(max(complete - stripped, 0), len(text)))
+            if not window.endswith(BROKEN):
+                start, known, characters = known, now, complete
+                context = self.tokenizer.decode(token_ids[start:known], skip_special_tokens=True)
+        return [*ends[:-1], len(text)] if ends else []
+
+    def _until_stop(self, token_ids: list[int]) -> str:
         text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
         found = [at for at in map(text.find, self.stop_strings) if at >= 0]
-        return text[: min(found, default=None)].strip()
+        return text[: min(found, default=None)]
 
     def stops(self, token_ids: list[int]) -> bool:
         """Whether the end of these tokens' text holds a stop string (to be asked after every token)."""

@@ -10,7 +10,7 @@ import platform
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class Turn:
     finish_reason: str  # eos, stop, length, context or error
     error: str | None
     text: str
+    step_ends: list[int] = field(default_factory=list)  # characters of `text` that are there after each step; older rows: none
 
     @property
     def key(self) -> Key:
@@ -82,22 +83,25 @@ def iter_turns(path: Path, torn: Callable[[str], None]) -> Iterator[tuple[int, T
         yield offset, turn
 
 
-_KINDS = {int: int, list[int]: int, str: str, float: (int, float), str | None: (str, type(None))}
+_KINDS = {int: {int}, list[int]: {int}, str: {str}, float: {int, float}, str | None: {str, type(None)}}
 
 
 def _turn(row: object) -> Turn:
     """A turn from a row; KeyError, TypeError or ValueError where a field is missing or not what it must be."""
     if not isinstance(row, dict):
         raise TypeError(f"expected an object, found {type(row).__name__}")
-    for field in fields(Turn):
-        value = row[field.name]
-        members, kind = value if field.type == list[int] else [value], _KINDS[field.type]
-        if not isinstance(members, list) or not all(isinstance(each, kind) and not isinstance(each, bool) for each in members):
-            raise TypeError(f"{field.name} is {str(value)[:40]!r}, expected {field.type}")
-    turn = Turn(**{field.name: row[field.name] for field in fields(Turn)})
+    row = {"step_ends": []} | row
+    for each in fields(Turn):
+        value = row[each.name]
+        members = value if each.type == list[int] else [value]
+        if not isinstance(members, list) or not set(map(type, members)) <= _KINDS[each.type]:
+            raise TypeError(f"{each.name} is {str(value)[:40]!r}, expected {each.type}")
+    turn = Turn(**{each.name: row[each.name] for each in fields(Turn)})
     lengths = turn.accept_lengths
     if sum(lengths) != len(turn.token_ids) or len(turn.nodes) != len(lengths) or min(lengths, default=1) < 1:
         raise ValueError("accept_lengths do not add up to the tokens")
+    if turn.step_ends and len(turn.step_ends) != len(lengths):
+        raise ValueError("step_ends are not one for each step")
     if not 0 < len(turn.category) <= LONGEST_CATEGORY:
         raise ValueError(f"category has {len(turn.category)} characters")
     if max(abs(turn.question_id), abs(turn.choice), abs(turn.turn)) >= 1 << 63 or min(turn.prefill_s, turn.decode_s) < 0:

@@ -1,69 +1,218 @@
-"""Tables and figures of a run; everything here is derived from its turns and can be made again.
+"""Tables and figures of runs and of anyone's answer files, side by side.
 
-python -m bench.report results/<run>
+    python -m bench.report results/<run>                       its tables; writes report.html and the rest into it
+    python -m bench.report results/a results/b model_answer/   several, in one table
+    python -m bench.report results/a --format markdown         or latex, json: for a pull request, a paper, a program
+    python -m bench.report results/a results/b --out compared  report.html, summary.csv and figures/ of all of them
+    python -m bench.report a.jsonl b.jsonl --baseline b        ratios to the answers of b
+    python -m bench.report --phases step.json                  a figure of what scripts/bench_step.py measured
+
+Everything here is derived from the turns and can be made again. Warnings go to stderr. The exit status is 1 where something
+that was asked for could not be shown.
 """
 
 import argparse
+import json
+import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
 import shortuuid
-from rich import box
-from rich.table import Table
 
-from bench import metrics
+from bench import metrics, tables
 from bench.errors import UserError, exit_cleanly
+from bench.figures import Figure, draw_all, draw_phases
 from bench.files import json_line, safe_name, write_atomically
-from bench.records import Turn, read_run, read_turns
-from bench.terminal import console
+from bench.page import Page, conditions_of, write_page
+from bench.records import Turn
+from bench.sources import Source, incomparable, open_run, open_sources, side_by_side
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
-# Okabe and Ito's colours, told apart by colour-blind readers.
-COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000"]
+SCHEMA_VERSION = 1  # of --format json
 
 
-def derive(folder: Path) -> pd.DataFrame:
-    """Write summary.csv, figures/ and answers/ of a run; returns the summary.
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Sources side by side, and what each label is compared with."""
+
+    sources: Sequence[Source]
+    baselines: dict[str, str | None]  # label -> label
+
+    @classmethod
+    def of(cls, sources: Iterable[Source], baseline: str | None = None) -> "Report":
+        """`baseline` names a label that all are compared with, or a decoder; without it, greedy of the same source.
+
+        UserError where it is neither.
+        """
+        sources = side_by_side(sources)
+        options = {label: own for source in sources for label, own in source.options.items()}
+        labels = [label for source in sources for label in source.labels]
+        if baseline is None:
+            return cls(sources, {label: source.baseline for source in sources for label in source.labels})
+        if baseline in labels:
+            return cls(sources, dict.fromkeys(labels, baseline))
+        found = {}
+        for source in sources:
+            own = [label for label in source.labels if baseline in (options[label]["decoder"], label.rpartition("/")[2])]
+            found |= dict.fromkeys(source.labels, own[0] if own else None)
+        if not any(found.values()):
+            raise UserError(f"--baseline is {baseline!r}; expected one of {', '.join(labels)}")
+        return cls(sources, found)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        return pd.concat([source.frame for source in self.sources], ignore_index=True)
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        return pd.DataFrame(
+            [
+                metrics.decoder_row(self.frame, label, source.asked, self.baselines[label])
+                for source in self.sources
+                for label in source.labels
+            ]
+        )
+
+    @cached_property
+    def by_category(self) -> pd.DataFrame:
+        return metrics.by(self.frame, "category", self.baselines)
+
+    @cached_property
+    def by_turn(self) -> pd.DataFrame:
+        return metrics.by(self.frame, "turn", self.baselines)
+
+    @cached_property
+    def acceptance(self) -> pd.DataFrame:
+        return metrics.acceptance_table(self.frame, self.baselines)
+
+    @cached_property
+    def spec_bench(self) -> list[dict]:
+        return [metrics.spec_bench_row(self.frame, label, baseline) for label, baseline in self.baselines.items()]
+
+    @property
+    def warnings(self) -> list[str]:
+        return [said for source in self.sources for said in source.warnings] + incomparable(self.sources)
+
+    def tables(self) -> list[tables.Table]:
+        made = [tables.headline(self.summary)]
+        for table, column in ((self.by_category, "category"), (self.by_turn, "turn")):
+            if len(table) and table[column].nunique() > 1:
+                made.append(tables.by_group(table, column))
+        made += [tables.acceptance(self.acceptance, self.summary), tables.spec_bench(self.spec_bench)]
+        return [table for table in made if table.shown().shape[1] > 1]
+
+    def verdicts(self) -> list[str]:
+        environments = [source.environment for source in self.sources]
+        one_machine = all(each is not None and each == environments[0] for each in environments)
+        return tables.verdicts(self.frame, self.summary, one_machine)
+
+    def draw(self, folder: Path) -> list[Figure]:
+        """Every figure that applies, into `folder`."""
+        options = {label: own for source in self.sources for label, own in source.options.items()}
+        return draw_all(folder, self.frame, self.summary, self.by_category, self.baselines, options)
+
+    def page(self, figures: Sequence[Figure]) -> Page:
+        """What report.html shows."""
+        asked: dict[int, set] = {}  # by question: its texts, each way that a source has them
+        for source in self.sources:
+            for question_id, texts in source.questions.items():
+                asked.setdefault(question_id, set()).add(tuple(texts))
+        runs = [(source.name, source.record.run) for source in self.sources if source.record]
+        title = " / ".join(source.name for source in self.sources)
+        if len(self.sources) == len(runs) == 1:
+            title = f"{runs[0][1]['model']['name']} on {runs[0][1]['questions']['name']}"
+        return Page(
+            title=title if len(title) < 120 else f"{len(self.sources)} sources side by side",
+            tables=self.tables(),
+            figures=figures,
+            conditions={name: conditions_of(run) for name, run in runs},
+            baselines=self.baselines,
+            turns=[turn for source in self.sources for turn in source.turns],
+            questions={question_id: texts.pop() for question_id, texts in asked.items() if len(texts) == 1},
+            trees={key: trees for source in self.sources for key, trees in source.trees.items()},
+            words=self.verdicts(),
+            notes=self.warnings,
+        )
+
+    def json(self) -> str:
+        """All numbers, for a program; null where there is none."""
+        record = {
+            "schema_version": SCHEMA_VERSION,
+            "sources": [
+                {"name": each.name, "decoders": each.labels, "complete": each.complete, "environment": each.environment}
+                for each in self.sources
+            ],
+            "warnings": self.warnings,
+            "verdicts": self.verdicts(),
+            "decoders": self.summary.to_dict("records"),
+            "by_category": self.by_category.to_dict("records"),
+            "by_turn": self.by_turn.to_dict("records"),
+            "acceptance_by_depth": self.acceptance.to_dict("records"),
+            "spec_bench": self.spec_bench,
+        }
+        return json.dumps(_without_nan(record), indent=1, ensure_ascii=False, allow_nan=False)
+
+    def show(self, form: str) -> None:
+        """On stdout, in one of `tables.FORMATS`."""
+        if form == "json":
+            print(self.json())
+            return
+        for table in self.tables():
+            if form == "terminal":
+                table.print()
+            else:
+                print(table.markdown() if form == "markdown" else table.latex())
+        lines = self.verdicts()
+        if form == "latex":
+            lines = [f"% {line}" for line in lines]
+        elif form == "markdown":
+            lines = [f"- {tables.escaped(line)}" for line in lines]
+        print("\n".join(lines))
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(each) for each in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def derive(folder: Path) -> Report:
+    """Write summary.csv, figures/, report.html and answers/ of a run; returns what they say.
 
     Says on stderr which decoders have turns that failed or are missing. UserError where no turn is finished.
     """
-    run = read_run(folder)
-    turns, warnings = read_turns(folder / "turns.jsonl")
-    place = {question_id: at for at, question_id in enumerate(run["question_turns"])}
-    turns.sort(key=lambda turn: (place.get(str(turn.question_id), 0), turn.key))  # workers finish in any order
-    frame = metrics.frame(turns)
-    if frame.empty:
-        failures = [turn.error for turn in turns if turn.failed]
-        raise UserError(
-            f"{folder} has no finished turn" + (f"; {len(failures)} failed, first: {failures[0]}" if failures else "")
-        )
-    decoders = [each for each in run["config"]["decoders"] if (frame.decoder == each).any()]
-    asked = {int(question_id): turns for question_id, turns in run["question_turns"].items()}
-    if strange := set(frame.question_id) - asked.keys():
-        raise UserError(f"{folder / 'turns.jsonl'} has turns of question {min(strange)}, which this run does not ask")
-    table = metrics.summary(frame, decoders, asked)
-    wanted = sum(asked.values()) * run["config"]["num_choices"]
-    for decoder in run["config"]["decoders"]:
-        finished = int((frame.decoder == decoder).sum())
-        if finished < wanted:
-            warnings.append(f"{decoder}: {finished} of {wanted} turns are finished; the others are in no number")
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    report = Report.of([open_run(folder)])
+    warn(report.warnings)
+    write_derived(report)
+    return report
+
+
+def write_derived(report: Report) -> None:
+    """What is derived from a single run, into its folder."""
+    record = report.sources[0].record
     try:
-        table.to_csv(folder / "summary.csv", index=False)
-        write_answers(folder, run, turns)
-        draw_figures(folder / "figures", frame, decoders)
+        write_summary(record.folder, report)
+        write_answers(record.folder, record.run, report.sources[0].turns)
     except OSError as error:
         raise UserError(
-            f"{error.filename or folder} cannot be written: {error.strerror}; the turns are kept, and "
-            f"python -m bench.report {folder} makes the rest again"
+            f"{error.filename or record.folder} cannot be written: {error.strerror}; the turns are kept, and "
+            f"python -m bench.report {record.folder} makes the rest again"
         ) from error
-    return table
+
+
+def write_summary(folder: Path, report: Report) -> None:
+    """summary.csv, figures/ and report.html."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "summary.csv", report.summary.to_csv(index=False))
+    write_page(folder / "report.html", report.page(report.draw(folder / "figures")))
 
 
 def model_id(run: dict, decoder: str) -> str:
@@ -71,7 +220,7 @@ def model_id(run: dict, decoder: str) -> str:
     return safe_name(f"{run['model']['name']}-{decoder}")
 
 
-def write_answers(folder: Path, run: dict, turns: list[Turn]) -> None:
+def write_answers(folder: Path, run: dict, turns: Sequence[Turn]) -> None:
     """FastChat answer files, one a decoder."""
     (folder / "answers").mkdir(exist_ok=True)
     for decoder in run["config"]["decoders"]:
@@ -117,89 +266,84 @@ def _choice(index: int, turns: list[Turn]) -> dict:
     }
 
 
-def print_summary(table: pd.DataFrame, title: str) -> None:
-    """The headline table on the terminal."""
-    out = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
-    out.caption = "accept length: share of steps that committed 1, 2, 3, ... tokens; its mean is tokens/inference"
-    out.add_column("decoder", overflow="fold")
-    for column in ("tokens/\ninference", "tokens/s", "TPI\nratio", "wall-clock\nratio", "equal to\ngreedy"):
-        out.add_column(column, justify="right", no_wrap=True)
-    out.add_column("accept length, %")
-    for row in table.itertuples():
-        out.add_row(
-            row.decoder,
-            f"{row.tokens_per_inference:.3f}",
-            f"{row.tokens_per_second:.1f}",
-            _times(row.tpi_ratio),
-            _times(row.wall_clock_ratio),
-            f"{row.equal_answers} of {row.compared_answers}" if row.compared_answers else "-",
-            " ".join(f"{100 * share:.0f}" for share in row.accept_length_histogram),
-        )
-    console().print(out)
+def print_summary(report: Report, title: str) -> None:
+    """The headline on the terminal: the table, and what leads by how much."""
+    replace(tables.headline(report.summary), title=title).print()
+    for line in report.verdicts():
+        print(line)
 
 
-def _times(ratio: float) -> str:
-    return "-" if pd.isna(ratio) else f"{ratio:.2f}x"
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """What cannot be written below a folder that --out named is a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be written: {error.strerror}; give another --out") from error
 
 
-def draw_figures(folder: Path, frame: pd.DataFrame, decoders: list[str]) -> None:
-    """tokens_per_inference.png, tokens_per_second.png (both by category), accept_lengths.png."""
-    folder.mkdir(exist_ok=True)
-    style = {"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "font.size": 10}
-    with plt.rc_context(style | {"text.parse_math": False}):  # a category may hold a dollar sign
-        _by_category(frame, decoders, metrics.tokens_per_inference, "tokens per inference (tokens / verify forward)",
-                     folder / "tokens_per_inference.png")  # fmt: skip
-        _by_category(frame, decoders, metrics.tokens_per_second, "decoding speed (tokens / s, without prefill)",
-                     folder / "tokens_per_second.png")  # fmt: skip
-        _accept_lengths(frame, decoders, folder / "accept_lengths.png")
+def warn(said: Iterable[str]) -> None:
+    for each in said:
+        print(f"warning: {each}", file=sys.stderr)
 
 
-def _by_category(frame: pd.DataFrame, decoders: list[str], metric, label: str, path: Path) -> None:
-    categories = list(dict.fromkeys(frame.category))
-    groups = [("all", frame), *((category, frame[frame.category == category]) for category in categories)]
-    figure, axes = plt.subplots(figsize=(max(6.4, 1.05 * len(groups) + 1.5), 3.8), layout="constrained")
-    width = 0.8 / len(decoders)
-    for at, decoder in enumerate(decoders):
-        heights = [metric(group[group.decoder == decoder]) for _, group in groups]
-        places = [x + (at - (len(decoders) - 1) / 2) * width for x in range(len(groups))]
-        axes.bar(places, heights, width * 0.92, label=decoder, color=COLOURS[at % len(COLOURS)])
-    axes.axvline(0.5, color="0.7", linewidth=0.8)
-    axes.set_xticks(range(len(groups)), [name for name, _ in groups], rotation=20 if len(groups) > 5 else 0)
-    axes.set_ylabel(label.replace(" (", "\n("))
-    axes.grid(axis="y", color="0.9")
-    _legend(figure, decoders)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        "python -m bench.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = made.add_argument
+    add(
+        "inputs", type=Path, nargs="*", metavar="RUN_OR_ANSWERS", help="folder of a run, answer file, or folder of answer files"
+    )
+    add("--format", choices=tables.FORMATS, default="terminal", help="(default: terminal)")
+    add(
+        "--baseline",
+        metavar="NAME",
+        help="what ratios are to: a decoder, or a name of the table (default: greedy, in each run)",
+    )
+    add("--questions", help="the set that answer files answer, for their categories: a name or a .jsonl file")
+    add(
+        "--out",
+        type=Path,
+        help="folder for report.html, summary.csv and figures/ (default: the run's own, where one run is given)",
+    )
+    add("--phases", type=Path, metavar="FILE", help="draw the JSON file that scripts/bench_step.py writes")
+    return made
 
 
-def _accept_lengths(frame: pd.DataFrame, decoders: list[str], path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
-    shares = {decoder: metrics.accept_length_histogram(frame[frame.decoder == decoder]) for decoder in decoders}
-    longest = max(len(share) for share in shares.values())
-    width = 0.8 / len(decoders)
-    for at, (decoder, share) in enumerate(shares.items()):
-        places = [length + (at - (len(decoders) - 1) / 2) * width for length in share.index]
-        axes.bar(places, 100 * share, width * 0.92, label=decoder, color=COLOURS[at % len(COLOURS)])
-    axes.set_xticks(range(1, longest + 1))
-    axes.set_xlabel("accept length (tokens committed by a step)")
-    axes.set_ylabel("share of steps (%)")
-    axes.grid(axis="y", color="0.9")
-    _legend(figure, decoders)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
-def _legend(figure, decoders: list[str]) -> None:
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(decoders)), frameon=False)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, nargs="+", help="folder that bench.run wrote")
-    for folder in parser.parse_args().run:
-        print_summary(derive(folder), str(folder))
-        print(f"{folder}: summary.csv, figures/, answers/")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`arguments`: the command line's by default."""
+    args = parser().parse_args(arguments)
+    if not args.inputs and args.phases is None:
+        raise UserError("nothing to report: give the folder of a run or an answer file (--help shows examples)")
+    if args.phases is not None:
+        with writing(args.out or args.phases.parent):
+            figure = draw_phases(args.phases, args.out or args.phases.parent)
+        print(figure.path, file=sys.stderr)
+    if not args.inputs:
+        return 0
+    sources, status = [], 0
+    for path in args.inputs:
+        try:
+            sources += open_sources(path, args.questions)
+        except UserError as error:
+            if len(args.inputs) == 1:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            status = 1
+    if not sources:
+        raise UserError("none of these can be shown")
+    report = Report.of(sources, args.baseline)
+    warn(report.warnings)
+    report.show(args.format)
+    if args.out is not None:
+        with writing(args.out):
+            write_summary(args.out, report)
+        print(f"{args.out}: summary.csv, figures/, report.html", file=sys.stderr)
+    elif len(sources) == 1 and sources[0].record is not None:
+        write_derived(report)
+        print(f"{sources[0].record.folder}: summary.csv, figures/, answers/, report.html", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

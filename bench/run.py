@@ -7,8 +7,8 @@
         --questions mt_bench --temperature 0 --decoder greedy,static,dynamic --out results/vicuna-7b
 
 A run is a folder: run.json, turns.jsonl (one row a turn, the source of every number), and, made from these, answers/
-(FastChat's format), summary.csv and figures/. An interrupted run goes on with the same command and --out. Ctrl-C and SIGTERM
-wait for the turn that is under way; a second one does not.
+(FastChat's format), summary.csv, figures/ and report.html. An interrupted run goes on with the same command and --out. Ctrl-C
+and SIGTERM wait for the turn that is under way; a second one does not.
 
 Exit status: 0 every turn is finished, 1 some failed (the others count; the same command tries the failed ones again), 2 the
 request or the machine was at fault and the message says how, 130 and 143 stopped by Ctrl-C and by SIGTERM.
@@ -112,7 +112,7 @@ def main() -> int:
         print(f"error: all {len(folder.failures)} turns that were tried failed, the first with: {first}", file=sys.stderr)
         return 1
     print_summary(derive(out), f"{folder.run['model']['name']} on {folder.run['questions']['name']}")
-    print(f"{out}: run.json, turns.jsonl, summary.csv, figures/, answers/")
+    print(f"{out}: run.json, turns.jsonl, summary.csv, figures/, answers/, report.html")
     failed = len(folder.failures)
     if failed:
         print(

@@ -28,7 +28,7 @@ from bench.questions import Question, load_questions
 from bench.records import Key, RunFolder, Turn, environment, git_state
 from bench.signals import StopBetween
 from bench.step_times import draft_time, step_times, synchronise
-from decoders.accept import Typical, fold, make_rule
+from decoders.accept import Rule, Typical, fold, make_rule
 from decoders.base import Decoder
 from decoders.budget import AutoBudget
 from decoders.loop import Stop
@@ -206,12 +206,7 @@ class Runner:
         room = model.context - len(prompt)
         if room < 1:
             raise ValueError(f"the prompt has {len(prompt)} tokens, but the model's context is {model.context}")
-        rule = make_rule(config.acceptance, temperature, seed, config.top_p, config.typical, decoder.drafts)
-        stop = Stop(
-            self.loaded.eos | self.chat.stop_ids,
-            min(config.max_new_tokens, room),
-            self.chat.stops if self.chat.stop_strings else None,
-        )
+        rule, stop = self.rule_and_stop(decoder, room, temperature, seed)
         tokens: list[int] = []
         accept_lengths: list[int] = []
         nodes: list[int] = []
@@ -230,7 +225,15 @@ class Runner:
         return {
             "token_ids": tokens, "accept_lengths": accept_lengths, "nodes": nodes, "prefill_s": prefilled - began,
             "decode_s": ended - prefilled, "finish_reason": finish, "error": None, "text": self.chat.text(tokens),
+            "step_ends": self.chat.step_ends(tokens, accept_lengths),
         }  # fmt: skip
+
+    def rule_and_stop(self, decoder: Decoder, room: int, temperature: float, seed: int) -> tuple[Rule, Stop]:
+        """How a turn's tokens are accepted and when it ends; `room` is what the context leaves of the prompt."""
+        config = self.config
+        rule = make_rule(config.acceptance, temperature, seed, config.top_p, config.typical, decoder.drafts)
+        strings = self.chat.stops if self.chat.stop_strings else None
+        return rule, Stop(self.loaded.eos | self.chat.stop_ids, min(config.max_new_tokens, room), strings)
 
     def _now(self) -> float:
         synchronise(self.loaded.model)
@@ -278,6 +281,7 @@ def run(config: RunConfig, out: Path, command: list[str], workers: int = 1, ray_
             start_unix=now.timestamp(),
             questions={"name": questions.name, "sha256": questions.sha256, "count": len(questions.questions)},
             question_turns={str(q.question_id): len(q.turns) for q in questions.questions},
+            question_texts={str(q.question_id): q.turns for q in questions.questions},
         )
         if _answer_all(crew, wanted, folder):
             folder.end(datetime.now(timezone.utc).isoformat(timespec="seconds"))

@@ -4,10 +4,12 @@
     python -m llm_judge.show_result --bench-name sample --judge-model my-judge
     python -m llm_judge.show_result --input-file gpt-4_single.jsonl
     python -m llm_judge.show_result --mode pairwise-baseline --baseline-model vicuna-7b-greedy
+    python -m llm_judge.show_result --figure figures --baseline-model vicuna-7b-greedy     speed against quality, drawn
 
 Averages are over judgments; replies without a readable grade are counted and in no average. A confidence interval is a
 percentile bootstrap over questions (both turns of a question are drawn together), with a fixed seed. Tokens per inference
-come from the models' answer files, where these have steps and tokens (MEDUSA's, Spec-Bench's and ours do).
+come from the models' answer files, where these have steps and tokens (MEDUSA's, Spec-Bench's and ours do), and so do
+wall-clock ratios to the answers of --baseline-model, which compare only what one machine timed.
 """
 
 import argparse
@@ -17,22 +19,17 @@ from pathlib import Path
 if not __package__:  # run as a script, from wherever: the packages lie one folder up
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import numpy as np
 import pandas as pd
 from rich.table import Table
-from scipy.stats import bootstrap
 
 from bench.answers import frame
 from bench.errors import UserError, exit_cleanly
-from bench.metrics import tokens_per_inference
+from bench.metrics import estimates, pooled_interval
 from bench.terminal import console
 from llm_judge.gen_judgment import MODES
 from llm_judge.judging import has_verdict
 from llm_judge.judgments import read_judgments
 from llm_judge.layout import Bench, add_data_flags
-
-CONFIDENCE = 0.95
-RESAMPLES = 5000
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,7 +39,12 @@ def parser() -> argparse.ArgumentParser:
     add("--input-file", type=Path, help="default: <data>/<bench>/model_judgment/<judge>_single.jsonl or _pair.jsonl")
     add("--judge-model", default="gpt-4", help="default: gpt-4")
     add("--mode", choices=MODES, default="single", help="default: single")
-    add("--baseline-model", default="gpt-3.5-turbo", help="with pairwise-baseline (default: gpt-3.5-turbo)")
+    add(
+        "--baseline-model",
+        default="gpt-3.5-turbo",
+        help="of pairwise-baseline and of wall-clock ratios (default: gpt-3.5-turbo)",
+    )
+    add("--figure", type=Path, metavar="FOLDER", help="draw speed against quality (quality.png, .svg) into this folder")
     add("--model-list", nargs="+", metavar="MODEL", help="only these models")
     return made
 
@@ -58,23 +60,7 @@ def with_interval(grades: pd.DataFrame) -> tuple[float, float, float]:
     """(mean grade, lower, upper): the bounds of its confidence interval, NaN for fewer than two questions."""
     mean = grades.score.mean()
     questions = grades.groupby("question_id").score.agg(["sum", "count"])
-    if len(questions) < 2:
-        return mean, float("nan"), float("nan")
-
-    def pooled(total: np.ndarray, count: np.ndarray, axis: int) -> np.ndarray:
-        return total.sum(axis) / count.sum(axis)
-
-    interval = bootstrap(
-        (questions["sum"].to_numpy(float), questions["count"].to_numpy(float)),
-        pooled,
-        paired=True,
-        vectorized=True,
-        confidence_level=CONFIDENCE,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return mean, float(interval.low), float(interval.high)
+    return mean, *pooled_interval(questions["sum"].to_numpy(), questions["count"].to_numpy())
 
 
 def by_category(grades: pd.DataFrame, categories: dict[int, str]) -> pd.DataFrame:
@@ -112,13 +98,29 @@ def win_rates(rows: list[dict], baseline: str | None) -> pd.DataFrame:
     return table.sort_values("win_rate_adjusted", ascending=False)
 
 
-def speed_and_quality(bench: Bench, grades: pd.DataFrame) -> pd.DataFrame:
-    """The paper's two columns by model: tokens per inference (NaN where no answer file tells) and mean grade."""
+def speed_and_quality(bench: Bench, grades: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """By model: quality (mean grade), tokens_per_inference and wall_clock_ratio to the baseline's answers (prefill included),
+    each with _low and _high; NaN where no answer file tells.
+    """
+    judged = [str(model) for model in grades.model.unique()]
+    read = [model for model in dict.fromkeys([*judged, baseline]) if model in bench.models()]
+    turns = pd.concat([frame(()), *(frame(bench.read_model(model).values()).assign(decoder=model) for model in read)])
+    against = baseline if (turns.decoder == baseline).any() else None
     rows = {}
     for model, own in grades.groupby("model"):
-        turns = frame(bench.read_model(str(model)).values() if str(model) in bench.models() else ())
-        rows[model] = (tokens_per_inference(turns), *with_interval(own))
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["tokens_per_inference", "quality", "low", "high"])
+        speed = estimates(turns, str(model), against)
+        cells = {"quality": with_interval(own)}
+        for name, source in (
+            ("tokens_per_inference", "tokens_per_inference"),
+            ("wall_clock_ratio", "wall_clock_ratio_with_prefill"),
+        ):
+            cells[name] = (speed[source].value, speed[source].low, speed[source].high)
+        rows[model] = {
+            f"{name}{end}": value
+            for name, cell in cells.items()
+            for end, value in zip(("", "_low", "_high"), cell, strict=True)
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def main() -> int:
@@ -132,6 +134,8 @@ def main() -> int:
     rows = read_judgments(path)
     if any(("score" in row) != (kind == "single") for row in rows):
         raise UserError(f"{path} holds judgments of another kind than --mode {args.mode} shows")
+    if args.figure is not None and kind == "pair":
+        raise UserError("--figure draws grades; leave it out, or use --mode single")
     if args.model_list:
         wanted = {*args.model_list, *([args.baseline_model] if args.mode == "pairwise-baseline" else [])}
         rows = [row for row in rows if all(row[name] in wanted for name in ("model", "model_1", "model_2") if name in row)]
@@ -143,11 +147,11 @@ def main() -> int:
         show_pairs(read, args.baseline_model if args.mode == "pairwise-baseline" else None)
     else:
         grades = pd.DataFrame(read)[["model", "question_id", "turn", "score"]].astype({"score": float})
-        show_grades(grades, bench)
+        show_grades(grades, bench, args.baseline_model, args.figure)
     return 0
 
 
-def show_grades(grades: pd.DataFrame, bench: Bench) -> None:
+def show_grades(grades: pd.DataFrame, bench: Bench, baseline: str, figures: Path | None) -> None:
     for title, means in by_turn(grades).items():
         table = _table(title, "model", "score")
         for model, mean in means.items():
@@ -166,12 +170,27 @@ def show_grades(grades: pd.DataFrame, bench: Bench) -> None:
                     table.add_row(str(category), str(model), *map(_number, cell))
             table.add_section()
         _print(table)
-    both = speed_and_quality(bench, grades)
+    both = speed_and_quality(bench, grades, baseline)
     if both.tokens_per_inference.notna().any():
-        table = _table("Speed and quality", "model", "tokens/inference", "quality", "from", "to")
-        for row in both.itertuples():
-            table.add_row(row.Index, *map(_number, row[1:]))
+        table = _table("Speed and quality", "model", "tokens/inference", "wall-clock ratio", "quality", "from", "to")
+        for model, row in both.iterrows():
+            numbers = row[["tokens_per_inference", "wall_clock_ratio", "quality", "quality_low", "quality_high"]]
+            table.add_row(str(model), *map(_number, numbers))
         _print(table)
+    if figures is not None:
+        _draw(figures, both, baseline)
+
+
+def _draw(folder: Path, both: pd.DataFrame, baseline: str) -> None:
+    from bench.figures import draw_quality  # late: it loads matplotlib
+
+    try:
+        figure = draw_quality(folder, both, baseline)
+    except OSError as error:
+        raise UserError(f"{error.filename or folder} cannot be written: {error.strerror}; give another --figure") from error
+    if figure is None:
+        raise UserError("no figure: none of the judged models has an answer file with steps and tokens")
+    print(figure.path)
 
 
 def show_pairs(rows: list[dict], baseline: str | None) -> None:

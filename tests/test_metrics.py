@@ -1,18 +1,17 @@
+import doctest
 import math
 
+import numpy as np
 import pytest
 
 from bench import metrics
+from bench.metrics import intervals
 from bench.records import Turn
+from tests.runs import make_turn, random_turns
 
 
 def turn(decoder: str, tokens: list[int], accepts: list[int], seconds: float = 1.0, **changes) -> Turn:
-    fields = dict(
-        question_id=1, category="math", decoder=decoder, choice=0, turn=1, temperature=0.0, seed=0, prompt_tokens=5,
-        token_ids=tokens, accept_lengths=accepts, nodes=[4] * len(accepts), prefill_s=0.25, decode_s=seconds,
-        finish_reason="eos", error=None, text="",
-    )  # fmt: skip
-    return Turn(**{**fields, **changes})
+    return make_turn(decoder, accepts, seconds, **{"token_ids": tokens, **changes})
 
 
 TURNS = [
@@ -39,6 +38,7 @@ def test_every_number_by_hand():
     assert metrics.tokens_per_inference(dynamic) == 8 / 5  # pooled: not the mean of 2, 2 and 1
     assert metrics.tokens_per_inference(frame[frame.decoder == "greedy"]) == 1.0
     assert metrics.tokens_per_second(dynamic) == 8 / 3.0
+    assert metrics.tokens_per_second_with_prefill(dynamic) == 8 / 3.75
     assert metrics.tpi_ratio(frame, "dynamic") == 1.6
     assert metrics.wall_clock_ratio(frame, "dynamic") == (8 / 3.0) / (8 / 4.0)
     assert metrics.equal_to_baseline(frame, "dynamic", ASKED) == (1, 2)
@@ -54,7 +54,7 @@ def test_the_histograms_mean_is_tokens_per_inference():
 def test_a_failed_turn_is_in_no_number():
     """Predecessors gave it the step count and the time of the turn before."""
     assert len(metrics.frame(TURNS)) == len(TURNS) - 1
-    assert metrics.summary(metrics.frame(TURNS), ["dynamic"], ASKED).turns.tolist() == [3]
+    assert metrics.decoder_row(metrics.frame(TURNS), "dynamic", ASKED)["turns"] == 3
 
 
 def test_ratios_are_of_turns_that_both_finished():
@@ -63,9 +63,10 @@ def test_ratios_are_of_turns_that_both_finished():
 
 
 def test_without_a_baseline_there_is_no_ratio():
-    table = metrics.summary(metrics.frame(TURNS[3:]), ["dynamic"], ASKED)
-    assert math.isnan(table.tpi_ratio[0]) and math.isnan(table.wall_clock_ratio[0])
-    assert table.tokens_per_inference[0] == 1.6 and table.compared_answers[0] == 0
+    for baseline in ("greedy", None):  # it did not run; none was asked for
+        row = metrics.decoder_row(metrics.frame(TURNS[3:]), "dynamic", ASKED, baseline)
+        assert math.isnan(row["tpi_ratio"]) and math.isnan(row["wall_clock_ratio"])
+        assert row["tokens_per_inference"] == 1.6 and row["compared_answers"] == 0
 
 
 def test_no_turns_at_all():
@@ -73,3 +74,85 @@ def test_no_turns_at_all():
     assert math.isnan(metrics.tokens_per_inference(frame)) and math.isnan(metrics.tokens_per_second(frame))
     assert metrics.equal_to_baseline(frame, "dynamic", ASKED) == (0, 0)
     assert metrics.accept_length_histogram(frame).empty
+
+
+def test_a_turn_without_a_time_is_in_no_time_and_in_every_count():
+    timeless = [turn("greedy", [1, 2], [1, 1], question_id=4), turn("dynamic", [1, 2], [2], float("nan"), question_id=4)]
+    frame = metrics.frame([*TURNS, *timeless])
+    assert metrics.tokens_per_inference(frame[frame.decoder == "dynamic"]) == 10 / 6
+    assert metrics.tokens_per_second(frame[frame.decoder == "dynamic"]) == 8 / 3.0
+    assert metrics.wall_clock_ratio(frame, "dynamic") == (8 / 3.0) / (8 / 4.0)  # nor is greedy's of that question
+
+
+def test_acceptance_by_depth_by_hand():
+    """Six steps in two turns. The last step of each is cut by the turn's end: it was tried no deeper than it kept."""
+    frame = metrics.frame(
+        [make_turn(accepts=[1, 3, 2, 2], nodes=[8] * 4), make_turn(accepts=[3, 1], nodes=[8, 1], question_id=2)]
+    )
+    table = metrics.acceptance_by_depth(frame).set_index("depth")
+    # Depth 1: steps 1 to 4 of the first turn and step 1 of the second; its step 2 had a lone root.
+    assert table.loc[1].tolist() == [5, 4, 4 / 5, 4 / 6]
+    # Depth 2: the steps of 3, 2 and 3; the last 2 of the first turn may have been cut.
+    assert table.loc[2].tolist() == [3, 2, 2 / 3, 2 / 6]
+    assert list(table.index) == [1, 2]
+
+
+def test_acceptance_where_nothing_is_known_or_drafted():
+    greedy = metrics.frame(TURNS[:3])
+    assert metrics.acceptance_by_depth(greedy).empty
+    unknown = metrics.table([{"question_id": 1, "choice": 0, "turn": 1, "tokens": 4, "steps": 2}])
+    assert metrics.acceptance_by_depth(unknown).empty and metrics.accept_length_histogram(unknown).empty
+    assert metrics.accept_length_along(unknown).empty and math.isnan(metrics.mean_accepted_tokens(unknown))
+    assert math.isnan(metrics.tokens_per_second_with_prefill(unknown)) and metrics.tokens_per_inference(unknown) == 2.0
+
+
+def test_accept_length_along_the_answer():
+    """Twenty answers that speed up after 100 tokens; the smoothed line is flat before and after, and a mean between."""
+    frame = metrics.frame([make_turn(accepts=[1] * 100 + [4] * 25, nodes=[8] * 125, question_id=n) for n in range(20)])
+    line = metrics.accept_length_along(frame, window=20)
+    assert line[0] == line[89] == 1.0 and line[110] == line[180] == 4.0
+    assert line[100] == pytest.approx((10 * 1 + 3 * 4) / 13)  # tokens 90 to 110: ten steps of 1, three of 4
+
+
+def test_spec_benchs_formulas_by_hand():
+    """Two questions of two turns. A row is a question: 8 tokens in 2 s and 9 in 1 s; greedy 8 in 4 s and 9 in 3 s."""
+    answers = {
+        "dynamic": [(5, 2, 1.5), (3, 1, 0.5), (4, 2, 0.5), (5, 5, 0.5)],
+        "greedy": [(5, 5, 2), (3, 3, 2), (4, 4, 1), (5, 5, 2)],
+    }
+    frame = metrics.table(
+        {
+            "question_id": 1 + at // 2, "decoder": decoder, "choice": 0, "turn": 1 + at % 2, "tokens": tokens, "steps": steps,
+            "wall_s": seconds, "accept_lengths": np.array([1] * (steps - 1) + [tokens - steps + 1]),
+        }
+        for decoder, rows in answers.items()
+        for at, (tokens, steps, seconds) in enumerate(rows)
+    )  # fmt: skip
+    dynamic = frame[frame.decoder == "dynamic"]
+    assert metrics.mean_tokens_per_second(dynamic) == (8 / 2 + 9 / 1) / 2
+    assert metrics.spec_bench_speed_up(frame, "dynamic") == ((8 / 2 + 9 / 1) / 2) / ((8 / 4 + 9 / 3) / 2)
+    assert metrics.mean_accepted_tokens(dynamic) == 17 / 10
+    assert metrics.wall_clock_ratio_with_prefill(frame, "dynamic") == (17 / 3) / (17 / 7)  # ours is pooled
+
+
+def test_an_interval_holds_the_truth_as_often_as_it_says():
+    """Paired over questions: a ratio that is 1.1 in truth, on questions whose speeds differ by far more than that."""
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(60):
+        speed, tokens = random.uniform(50, 500, 60), random.integers(50, 500, 60)
+        noise = random.normal(1, 0.05, (2, 60))
+        low, high = intervals.pooled_interval(tokens, tokens / (1.1 * speed) * noise[0], tokens, tokens / speed * noise[1])
+        assert high - low < 0.1  # unpaired it would be some 0.4 wide
+        held += low <= 1.1 <= high
+    assert 52 <= held <= 60
+
+
+def test_what_an_interval_says():
+    assert doctest.testmod(intervals).failed == 0
+    frame = metrics.frame(random_turns(["greedy", "static", "dynamic"]))
+    assert metrics.estimates(frame, "dynamic")["tpi_ratio"].words == "higher"
+    same = metrics.estimates(frame.replace({"decoder": {"static": "twin"}}), "twin", "twin")["tpi_ratio"]
+    assert same.value == 1.0 and same.words == "unknown"
+    assert math.isnan(metrics.estimates(frame[frame.question_id == 0], "dynamic")["tpi_ratio"].low)
+    assert metrics.estimates(frame, "dynamic", None)["wall_clock_ratio"].words == "unknown"

@@ -57,7 +57,7 @@ def test_the_whole_chain(model, questions, tmp_path, capsys):
     out = tmp_path / "run"
     assert bench(*basics(model, questions, out), "--decoder", "greedy,static,dynamic,dynamic:nodes=8") == 0
     printed = capsys.readouterr().out
-    assert "tokens/" in printed and "dynamic:nodes=8" in printed
+    assert "tokens/inference" in printed and "dynamic:nodes=8" in printed
 
     turns, warnings = read_turns(out / "turns.jsonl")
     assert len(turns) == 4 * 5 and not warnings
@@ -65,7 +65,8 @@ def test_the_whole_chain(model, questions, tmp_path, capsys):
         assert sum(turn.accept_lengths) == len(turn.token_ids) <= 24
         assert turn.temperature == {"math": 0.0, "writing": 0.7, "stem": 0.1}[turn.category]
         assert turn.prefill_s > 0 and turn.decode_s > 0
-        assert len(turn.nodes) == len(turn.accept_lengths)
+        assert len(turn.nodes) == len(turn.accept_lengths) == len(turn.step_ends)
+        assert turn.step_ends == sorted(turn.step_ends) and turn.step_ends[-1] == len(turn.text)
     by_key = {turn.key: turn for turn in turns}
     for question_id, decoder, choice, number in by_key:
         greedy = by_key[question_id, "greedy", choice, number]
@@ -85,9 +86,9 @@ def test_the_whole_chain(model, questions, tmp_path, capsys):
     summary = pd.read_csv(out / "summary.csv").set_index("decoder")
     assert summary.tokens_per_inference["greedy"] == 1.0 and summary.tpi_ratio["greedy"] == 1.0
     assert (summary.equal_answers == 3).all() and (summary.compared_answers == 3).all()
-    assert {f.name for f in (out / "figures").iterdir()} == {
-        "tokens_per_inference.png", "tokens_per_second.png", "accept_lengths.png",
-    }  # fmt: skip
+    figures = ("tokens_per_inference", "wall_clock_ratio", "accept_lengths", "acceptance_by_depth", "accept_length_along",
+               "sweep_nodes")  # fmt: skip
+    assert {f.name for f in (out / "figures").iterdir()} == {name + end for name in figures for end in (".png", ".svg")}
 
 
 def test_answer_files_speak_all_dialects(model, questions, tmp_path):
@@ -382,6 +383,7 @@ def test_what_lies_behind_a_name_may_not_change(what, model, questions, tmp_path
         (lambda row: row.update(token_ids="aaaa"), "token_ids is 'aaaa'"),
         (lambda row: row.update(decode_s="x"), "decode_s is 'x'"),
         (lambda row: row.update(accept_lengths=[1]), "do not add up"),
+        (lambda row: row.update(step_ends=[1]), "step_ends are not one for each step"),
         (lambda row: row.update(turn=3), "turns that this run does not have"),
         (lambda row: row.update(question_id=777), "turns that this run does not have"),
     ],
@@ -396,6 +398,17 @@ def test_rows_that_are_not_this_runs_are_never_erased(damage, says, model, quest
     assert bench(*basics(model, questions, out)) == 2
     assert says in capsys.readouterr().err
     assert (out / "turns.jsonl").read_bytes() == before
+
+
+def test_rows_from_before_step_ends_are_read(model, questions, tmp_path):
+    out = tmp_path / "run"
+    assert bench(*basics(model, questions, out)) == 0
+    rows = [json.loads(line) for line in (out / "turns.jsonl").read_text().splitlines()]
+    for row in rows:
+        del row["step_ends"]
+    (out / "turns.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    turns, _ = read_turns(out / "turns.jsonl")
+    assert len(turns) == 5 and all(turn.step_ends == [] for turn in turns)
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"schema_version": 1}', '{"schema_version": 1, "config": null}'])
@@ -415,9 +428,9 @@ def test_a_report_says_what_is_missing(model, questions, tmp_path, capsys):
     rows = (out / "turns.jsonl").read_text().splitlines(keepends=True)
     (out / "turns.jsonl").write_text("".join(rows[:-1]))
     capsys.readouterr()
-    table = derive(out)
+    report = derive(out)
     assert "warning: dynamic: 4 of 5 turns are finished" in capsys.readouterr().err
-    assert table.set_index("decoder").compared_answers["dynamic"] == 2
+    assert report.summary.set_index("decoder").compared_answers["dynamic"] == 2
 
 
 def test_dollars_and_brackets_in_names_are_text(model, tmp_path):

@@ -9,6 +9,7 @@ import sys
 import perplexity
 import pytest
 import search_tree
+import sweep
 import torch
 import train_demo
 import unlearn_loops
@@ -166,3 +167,23 @@ def test_perplexity_of_a_model_that_knows_nothing(short_corpus, tmp_path, capsys
     lm.save_pretrained(tmp_path)
     assert script(perplexity.main, "--model", tmp_path, "--corpus", short_corpus, "--device", "cpu") == 0
     assert f"{math.log(101):.4f} nats a token, perplexity 101.00" in capsys.readouterr().out
+
+
+def test_sweep_is_one_run_where_it_can_be_and_a_run_a_temperature(tmp_path, capfd):
+    assert doctest.testmod(sweep).failed == 0
+    model, questions = write_merged(tmp_path / "tiny"), tmp_path / "q.jsonl"
+    rows = [{"question_id": n, "category": "math", "turns": ["1 + 1?"]} for n in (1, 2)]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = [
+        "--nodes", "4,8", "--topk", "2,4", "--temperature", "0,0.7", "--out", tmp_path / "out",
+        "--model", model, "--questions", questions, "--max-new-tokens", 12, "--device", "cpu",
+    ]  # fmt: skip
+    assert script(sweep.main, *arguments) == 0
+    assert "0.7/dynamic:nodes=8:topk=4" in capfd.readouterr().out
+    for name in ("0", "0.7"):
+        assert len((tmp_path / "out" / name / "turns.jsonl").read_text().splitlines()) == 5 * 2
+    assert {f"sweep_{name}.png" for name in ("nodes", "topk", "temperature")} <= {
+        path.name for path in (tmp_path / "out" / "figures").iterdir()
+    }
+    assert script(sweep.main, *arguments, "--decoder", "dinamic") == 2
+    assert "no decoder 'dinamic'; available: dynamic" in capfd.readouterr().err

@@ -60,7 +60,25 @@ def test_the_published_averages(mt_bench, monkeypatch, capsys):
     assert cells(average, "vicuna-7b-v1.3-greedy") == [5.8781]
     assert cells(average, "humanities", MEDUSA)[0] == 9.15
     beside = said[said.index("Speed and quality") :]
-    assert cells(beside, MEDUSA)[:2] == [2.57, 5.99]
+    assert cells(beside, MEDUSA)[:2] == [2.57, 5.99]  # no wall-clock ratio: the baseline's answers are not there
+
+
+@published
+def test_speed_against_quality_is_drawn(mt_bench, tmp_path, monkeypatch, capsys):
+    """Against a baseline that takes twice as long over the same tokens."""
+    rows = [json.loads(line) for line in (mt_bench / "model_answer" / f"{MEDUSA}.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["model_id"] = "vicuna-7b-v1.3-greedy"
+        for choice in row["choices"]:
+            choice["wall_time"] = [2 * seconds for seconds in choice["wall_time"]]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (mt_bench / "model_answer" / "vicuna-7b-v1.3-greedy.jsonl").write_text(lines)
+    flags = ["--data-dir", str(mt_bench.parent), "--baseline-model", "vicuna-7b-v1.3-greedy", "--figure", str(tmp_path / "f")]
+    said = show(monkeypatch, capsys, *flags)
+    assert cells(said[said.index("Speed and quality") :], MEDUSA)[:3] == [2.57, 2.0, 5.99]
+    assert {path.name for path in (tmp_path / "f").iterdir()} == {"quality.png", "quality.svg"}
+    with pytest.raises(UserError, match="no figure: none of the judged models has an answer file"):
+        show(monkeypatch, capsys, *flags, "--model-list", "vicuna-7b-v1.3")
 
 
 @published

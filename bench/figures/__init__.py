@@ -1,0 +1,15 @@
+"""Figures: PNG for documents, SVG for print, in one style that colour-blind readers and grey printers can read.
+
+run.py       what a run, or several sources side by side, shows
+sweep.py     tokens per inference and speed against nodes, topk, depth, temperature
+phases.py    where a step's time goes
+quality.py   speed against judged quality
+style.py     colours, markers, hatches, legends, files
+"""
+
+from bench.figures.phases import draw_phases
+from bench.figures.quality import draw_quality
+from bench.figures.run import draw_all
+from bench.figures.style import Figure
+
+__all__ = ["Figure", "draw_all", "draw_phases", "draw_quality"]

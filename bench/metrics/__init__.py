@@ -1,0 +1,58 @@
+"""Every number once, with its formula where it is defined.
+
+All take a frame with one row a finished turn (`rates.COLUMNS`); failed turns are in no number. Answer files tell less than
+our own runs: a number that needs what is not there is NaN, never borrowed from elsewhere.
+
+    rates.py        tokens per inference, tokens per second, their ratios to a baseline, equality with it
+    intervals.py    how sure a ratio is: bootstrap over questions
+    acceptance.py   accept lengths: histogram, by depth, along the answer
+    spec_bench.py   Spec-Bench's formulas, beside ours
+    tables.py       these numbers by decoder, category and turn
+"""
+
+from bench.metrics.acceptance import accept_length_along, accept_length_histogram, acceptance_by_depth
+from bench.metrics.intervals import Estimate, pooled_interval
+from bench.metrics.rates import (
+    BASELINE,
+    COLUMNS,
+    equal_to_baseline,
+    frame,
+    paired,
+    table,
+    tokens_per_inference,
+    tokens_per_second,
+    tokens_per_second_with_prefill,
+    tpi_ratio,
+    wall_clock_ratio,
+    wall_clock_ratio_with_prefill,
+)
+from bench.metrics.spec_bench import mean_accepted_tokens, mean_tokens_per_second, spec_bench_speed_up
+from bench.metrics.tables import acceptance_table, by, decoder_row, estimates, spec_bench_row
+
+__all__ = [
+    "BASELINE",
+    "COLUMNS",
+    "Estimate",
+    "accept_length_along",
+    "accept_length_histogram",
+    "acceptance_by_depth",
+    "acceptance_table",
+    "by",
+    "decoder_row",
+    "equal_to_baseline",
+    "estimates",
+    "frame",
+    "mean_accepted_tokens",
+    "mean_tokens_per_second",
+    "paired",
+    "pooled_interval",
+    "spec_bench_row",
+    "spec_bench_speed_up",
+    "table",
+    "tokens_per_inference",
+    "tokens_per_second",
+    "tokens_per_second_with_prefill",
+    "tpi_ratio",
+    "wall_clock_ratio",
+    "wall_clock_ratio_with_prefill",
+]
