@@ -215,10 +215,13 @@ def _check_regular(path: Path) -> None:
         raise UserError(f"{path} is {'a folder' if stat.S_ISDIR(kind) else 'a pipe or device'}; expected a file")
 
 
-def parse_json(content: bytes) -> object:
-    """JSON as every program understands it: strict UTF-8, finite numbers, text that can be written again; else ValueError."""
+def parse_json(content: bytes, nan: bool = False) -> object:
+    """JSON as every program understands it: strict UTF-8, finite numbers, text that can be written again; else ValueError.
+
+    nan: NaN is allowed all the same.
+    """
     try:
-        value = json.loads(content.decode("utf-8-sig"), parse_constant=_not_a_number, parse_float=_finite)
+        value = json.loads(content.decode("utf-8-sig"), parse_constant=_nan if nan else _not_a_number, parse_float=_finite)
         if b"\\u" in content:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
@@ -236,6 +239,10 @@ def parse_json(content: bytes) -> object:
 
 def _not_a_number(text: str) -> float:
     raise ValueError(f"{text} is not a number in JSON")
+
+
+def _nan(text: str) -> float:
+    return math.nan if text == "NaN" else _not_a_number(text)
 
 
 def _finite(text: str) -> float:

@@ -29,12 +29,14 @@ from transformers.utils.hub import extract_commit_hash
 
 from bench.errors import UserError
 from bench.files import parse_json, read_document, shown
+from decoders.calibration import read_calibration
 from decoders.heads import MERGED_PREFIX, MedusaHeads
 from decoders.model import Model, UnsupportedModel
 from decoders.tree import read_tree
 
 DEMO = "demo"
 STATIC_TREE_FILE = "medusa_tree.json"
+CALIBRATION_FILE = "medusa_calibration.json"
 HEAD_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt")
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -81,13 +83,15 @@ def load(
         heads = _read_heads(where, medusa1, unexpected)
         tree_file = _find(where, STATIC_TREE_FILE)
         static_tree = read_tree(Path(tree_file)) if tree_file else None
+        calibration_file = _find(where, CALIBRATION_FILE)
+        calibration = read_calibration(Path(calibration_file)) if calibration_file else None
     hidden, vocab = lm.get_output_embeddings().weight.shape[1], lm.config.get_text_config().vocab_size
     try:
         stacked = MedusaHeads.from_published(heads, hidden, vocab) if heads is not None else None
     except ValueError as error:
         raise UserError(f"the heads of {name!r} do not fit its base model: {error}") from error
     try:
-        model = Model(lm, stacked, static_tree)
+        model = Model(lm, stacked, static_tree, calibration)
         model.check_tree_attention()
     except UnsupportedModel as error:
         raise UserError(f"{name!r} cannot be used: {error}") from error

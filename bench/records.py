@@ -73,7 +73,7 @@ def iter_turns(path: Path, torn: Callable[[str], None]) -> Iterator[tuple[int, T
             continue
         where = f"{path}, line {number}"
         try:
-            turn = _turn(parse_json(line))
+            turn = _turn(parse_json(line, nan=True))  # a time may be NaN, which a report says
         except (ValueError, KeyError, TypeError) as error:
             if not line.endswith(b"\n"):  # a whole row is followed by a newline
                 torn(f"{where} is torn and left out")

@@ -325,7 +325,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sources, status = [], 0
     for path in args.inputs:
         try:
-            sources += open_sources(path, args.questions)
+            opened = open_sources(path, args.questions)
+            sources += opened
+            if (path / "run.json").exists() and opened[0].record is None:  # its answer files, instead of the run
+                status = 1
         except UserError as error:
             if len(args.inputs) == 1:
                 raise

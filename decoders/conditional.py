@@ -11,6 +11,7 @@ levels together.
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import ClassVar
 
 import torch
@@ -33,42 +34,46 @@ class Conditional(Decoder):
     topk: int = 32  # guesses of each head
     depth: int | None = None  # None: two levels deeper than there are heads
     successors: int = 4  # that are remembered of a token or a pair
+    context: int = 2  # tokens that successors are known by: 1 or 2
+    heads: bool = True  # whether the heads are asked at all
 
     def __post_init__(self) -> None:
         check_nodes(self.nodes)
         for name, value in (("topk", self.topk), ("depth", self.depth), ("successors", self.successors)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
+        if self.context not in (1, 2):
+            raise ValueError(f"context is {self.context}; expected 1 or 2")
 
     def setup(self, model: Model) -> None:
         super().setup(model)
+        self.guessed = model.num_heads if self.heads else 0  # levels that heads have guesses for
         self.levels = model.num_heads + 2 if self.depth is None else self.depth
         for name, value in (("topk", self.topk), ("successors", self.successors)):
             if value > model.vocab:
                 raise ValueError(f"{name} is {value}, but the vocabulary has {model.vocab} tokens")
         calibration = model.calibration or Calibration()
-        device = model.device
-        self.table = Successors(model.vocab, self.successors, device)
+        weight, floor = calibration.successor_weight, calibration.floor
+        self.table = Successors(model.vocab, self.successors, weight, floor, model.device, pairs=self.context == 2)
 
         def by_depth(values: tuple) -> list:
-            return [values[min(depth, len(values) - 1)] for depth in range(self.levels)]
+            return [values[min(depth, len(values) - 1)] for depth in range(min(self.levels, self.guessed))]
 
-        self.head_weight = torch.tensor(by_depth(calibration.head_weight), device=device)  # [levels, evidence]
-        self.successor_weight = torch.tensor(calibration.successor_weight, device=device)  # [evidence]
-        self.floor = calibration.floor
-        self.coverage = by_depth(calibration.coverage)
-        self.beyond = calibration.beyond
-        # Where each level's continuations start in the row of all nodes, the root at 0.
-        self.most = self.max_nodes - 1
+        self.head_weight = torch.tensor(by_depth(calibration.head_weight), device=model.device)  # [levels, evidence]
+        # The widths of the levels, the root's first, and by node what is the same for all nodes of a level.
         widths, starts = [1], [0]
         for level in range(self.levels):
-            candidates = self.successors + (self.topk if level < model.num_heads else 0)
+            candidates = self.successors + (self.topk if level < self.guessed else 0)
             starts.append(starts[-1] + widths[-1])
-            widths.append(min(self.most, widths[-1] * candidates))
-        self.widths, self.starts = widths, starts
-        self.depths = torch.arange(self.levels + 1, device=device).repeat_interleave(torch.tensor(widths, device=device))
-        self.rank = torch.arange(min(self.max_nodes, len(self.depths)), device=device)
-        self.steps_up = torch.arange(1, self.levels + 1, device=device)
+            widths.append(min(self.max_nodes - 1, widths[-1] * candidates))
+        covered = list(accumulate(by_depth(calibration.coverage) + [calibration.beyond] * self.levels, initial=0.0))
+        spread = torch.tensor(widths)
+        self.widths = widths
+        self.parents_start = torch.tensor([0, *starts[:-1]]).repeat_interleave(spread).to(model.device)
+        self.covered = torch.tensor(covered[: self.levels + 1]).repeat_interleave(spread).to(model.device)
+        self.depths = torch.arange(self.levels + 1).repeat_interleave(spread).to(model.device)
+        self.order = torch.arange(min(self.max_nodes, len(self.depths)), device=model.device)
+        self.generation = torch.arange(1, self.levels + 1, device=model.device)
 
     @property
     def max_depth(self) -> int:
@@ -88,55 +93,47 @@ class Conditional(Decoder):
         self.last = draft.token.index_select(0, best)
 
     def propose(self, root: Tensor, hidden: Tensor) -> Draft:
-        heads = self.model.guess(hidden).float().log_softmax(-1) if self.model.num_heads else None  # [heads, vocab]
-        guess_log_prob, guess = heads.topk(self.topk) if heads is not None else (None, None)  # [heads, topk]
+        if self.guessed:
+            heads = self.model.guess(hidden).float().log_softmax(-1).nan_to_num(nan=NOTHING)  # [heads, vocab]
+            guess_log_prob, guess = heads.topk(self.topk)  # [heads, topk]
         before, token, score = self.last, root, torch.zeros(1, device=root.device)
         tokens, scores, parents = [token], [score], [torch.zeros_like(token)]
-        for level in range(self.levels):
+        for level, width in enumerate(self.widths[1:]):
             known = self.table.after(before, token)
-            if level < self.model.num_heads:
-                candidate, conditional = self._mixed(level, heads[level], guess[level], guess_log_prob[level], known)
+            if level < self.guessed:
+                candidate, mixed = self._mixed(level, heads[level], guess[level], guess_log_prob[level], known)
+                conditional = mixed.log_softmax(-1)
             else:
-                candidate, conditional = known.token, self._alone(known)
-            paths = (score.unsqueeze(1) + conditional).flatten()
-            score, at = paths.topk(self.widths[level + 1])
+                candidate, conditional = known.token, known.bonus.log_softmax(-1).minimum(known.bonus)
+            score, at = (score.unsqueeze(1) + conditional).flatten().topk(width)
             parent = at.div(candidate.shape[1], rounding_mode="floor")
             before, token = token.index_select(0, parent), candidate.take(at)
             tokens.append(token)
             scores.append(score)
-            parents.append(parent + self.starts[level])
-        return self._tree(torch.cat(tokens), torch.cat(scores), torch.cat(parents))
+            parents.append(parent)
+        # What is not there has the token -1, which no model knows, and a probability of next to nothing.
+        token = torch.cat(tokens).clamp(min=0)
+        return self._tree(token, torch.cat(scores) + self.covered, torch.cat(parents) + self.parents_start)
 
     def _mixed(self, level: int, head: Tensor, guess: Tensor, marginal: Tensor, known: Known) -> tuple[Tensor, Tensor]:
-        """Candidates [parents, topk + k] and log p of each given its parent, where a head has guesses [topk]."""
+        """Candidates [parents, topk + k] where a head has guesses [topk], and their scores, not yet normalised."""
         parents = len(known.token)
-        bonus = self._bonus(known)
         same = guess.unsqueeze(1).eq(known.token.unsqueeze(1))  # [parents, topk, k]
-        of_guesses = torch.where(same, bonus.unsqueeze(1), 0.0).sum(-1)  # [parents, topk]
-        marginal = torch.cat((marginal.expand(parents, -1), head.take(known.token)), 1)
-        no_more = same.any(1).logical_or(known.log_prob == NOTHING)  # successors that are no further candidates
-        bonus = torch.cat((of_guesses, bonus.masked_fill(no_more, NOTHING)), 1)
+        of_guesses = torch.where(same, known.bonus.unsqueeze(1), 0.0).sum(-1)  # [parents, topk]
+        of_others = known.bonus.masked_fill(same.any(1), NOTHING)
         weight = self.head_weight[level].take(known.evidence).unsqueeze(1)
-        conditional = torch.addcmul(bonus, weight, marginal).log_softmax(-1) + self.coverage[level]
-        return torch.cat((guess.expand(parents, -1), known.token), 1), conditional
-
-    def _alone(self, known: Known) -> Tensor:
-        """log p of every successor [parents, k] at depths that no head reaches."""
-        bonus = self._bonus(known).masked_fill(known.log_prob == NOTHING, NOTHING)
-        return bonus.log_softmax(-1).minimum(bonus) + self.beyond
-
-    def _bonus(self, known: Known) -> Tensor:
-        """What being a known successor adds to a token's score [parents, k], before it is normalised."""
-        return self.successor_weight.take(known.evidence).unsqueeze(1) * torch.log1p(known.log_prob.exp() / self.floor)
+        marginal = torch.cat((marginal.expand(parents, -1), head.take(known.token)), 1)
+        mixed = torch.addcmul(torch.cat((of_guesses, of_others), 1), weight, marginal)
+        return torch.cat((guess.expand(parents, -1), known.token), 1), mixed
 
     def _tree(self, token: Tensor, score: Tensor, parent: Tensor) -> Draft:
         """The best nodes of all levels together, most likely first; the root is always the first."""
-        best, chosen = score.topk(len(self.rank))
-        place = torch.zeros_like(parent).scatter_(0, chosen, self.rank)
+        best, chosen = score.topk(len(self.order))
+        place = torch.zeros_like(parent).scatter_(0, chosen, self.order)
         above = place.take(parent.index_select(0, chosen))  # [nodes] parents in the new numbering
-        line = [self.rank]
+        line = [self.order]
         for _ in range(self.levels - 1):
             line.append(above.index_select(0, line[-1]))
         depth = self.depths.index_select(0, chosen)
-        up = (depth.unsqueeze(1) - self.steps_up).clamp(min=0)  # generations from each node up to its line's entries
+        up = (depth.unsqueeze(1) - self.generation).clamp(min=0)  # from each node up to the entries of its line
         return Draft(Tree(depth, above, torch.stack(line, 1).gather(1, up)), token.index_select(0, chosen), best)

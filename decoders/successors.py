@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 SLOTS = 65_521  # for pairs; a prime
-NOTHING = -1e3  # finite, so that sums of it still descend
+NOTHING = -1e3  # the score of what is not there; finite, so that sums of it still descend
 CHUNK = 256  # rows that are learned at once
 
 
@@ -23,37 +23,45 @@ CHUNK = 256  # rows that are learned at once
 class Known:
     """What is known to follow some tokens."""
 
-    token: Tensor  # [rows, k] int64
-    log_prob: Tensor  # [rows, k] the base model's; NOTHING where no token is known
+    token: Tensor  # [rows, k] int64; -1 where nothing is known
+    bonus: Tensor  # [rows, k] weight[evidence] * log(1 + p / floor) of the base model's p; NOTHING where nothing is known
     evidence: Tensor  # [rows] int64, tokens of context that it rests on: 0 where nothing is known, 1 or 2
 
 
 class Successors:
     """The `k` likeliest successors by one token and by two. One conversation at a time."""
 
-    def __init__(self, vocab: int, k: int, device: torch.device) -> None:
+    def __init__(
+        self, vocab: int, k: int, weight: tuple[float, ...], floor: float, device: torch.device, pairs: bool = True
+    ) -> None:
+        """weight: by evidence, of a bonus; floor: the probability from which on a successor counts; pairs: are looked up."""
+        self.pairs = pairs
         self.vocab = vocab
         self.k = k
-        rows = SLOTS + vocab  # pairs, then single tokens
+        self.floor = floor
+        self._weight = torch.tensor([weight[2], weight[1]], device=device).view(2, 1, 1)  # pairs first, as the rows are
+        rows = SLOTS + vocab
         self._pair = torch.empty(SLOTS, dtype=torch.long, device=device)
-        self._token = torch.empty(rows, k, dtype=torch.long, device=device)
-        self._log_prob = torch.empty(rows, k, device=device)
+        self._token = torch.zeros(rows, k, dtype=torch.long, device=device)
+        self._bonus = torch.zeros(rows, k, device=device)
         self._evidence = torch.full((rows,), 2, dtype=torch.long, device=device)
         self.forget()
 
     def forget(self) -> None:
         """A new conversation."""
         self._pair.fill_(-1)
-        self._token[SLOTS:] = 0
-        self._log_prob[SLOTS:] = NOTHING
+        self._token[SLOTS:] = -1
+        self._bonus[SLOTS:] = NOTHING
         self._evidence[SLOTS:] = 0
 
     def after(self, before: Tensor, token: Tensor) -> Known:
         """What follows `token` [rows] behind `before` [rows]: by both where that is known, else by `token` alone."""
-        pair = torch.add(token, before, alpha=self.vocab)
-        slot = pair.remainder(SLOTS)
-        row = torch.where(self._pair.take(slot).eq(pair), slot, token + SLOTS)
-        return Known(self._token.index_select(0, row), self._log_prob.index_select(0, row), self._evidence.index_select(0, row))
+        row = token + SLOTS
+        if self.pairs:
+            pair = torch.add(token, before, alpha=self.vocab)
+            slot = pair.remainder(SLOTS)
+            row = torch.where(self._pair.take(slot).eq(pair), slot, row)
+        return Known(self._token.index_select(0, row), self._bonus.index_select(0, row), self._evidence.index_select(0, row))
 
     def learn(self, before: Tensor, token: Tensor, logits: Tensor) -> None:
         """The base model's `logits` [rows, vocab] at tokens [rows] behind others [rows]. Of equal ones the first row counts."""
@@ -63,14 +71,16 @@ class Successors:
     def _learn(self, before: Tensor, token: Tensor, logits: Tensor) -> None:
         logits = logits.float()
         best, successor = logits.topk(self.k)
-        log_prob = best - logits.logsumexp(-1, keepdim=True)
+        prob = (best - logits.logsumexp(-1, keepdim=True)).exp()
+        # A node off the path may have logits that are no numbers; its successors then count for nothing.
+        bonus = (self._weight * torch.log1p(prob / self.floor)).flatten(0, 1).nan_to_num(nan=0.0)  # [2 * rows, k]
         pair = torch.add(token, before, alpha=self.vocab)
-        slot = pair.remainder(SLOTS)
-        row = torch.cat((slot, token + SLOTS))  # [2 * rows]
+        slot, single = pair.remainder(SLOTS), token + SLOTS
+        row = torch.cat((slot, single))  # [2 * rows]
         # Writing twice to one place has no order on a GPU: all who do write what the first of them has.
         first = row.unsqueeze(1).eq(row).byte().argmax(1)
         source = first.remainder(len(token))
         self._token[row] = successor.index_select(0, source)
-        self._log_prob[row] = log_prob.index_select(0, source)
+        self._bonus[row] = bonus.index_select(0, first)
         self._pair[slot] = pair.index_select(0, first[: len(token)])
-        self._evidence[row[len(token) :]] = 1
+        self._evidence[single] = 1

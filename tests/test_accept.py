@@ -18,7 +18,8 @@ VOCAB = 6
 class MarkovModel:
     """A model whose next-token distribution depends on the last token alone, and is known: softmax of `table`'s row."""
 
-    device, vocab, num_heads, static_tree, context = torch.device("cpu"), VOCAB, 3, None, 10**9
+    device, vocab, num_heads, context = torch.device("cpu"), VOCAB, 3, 10**9
+    static_tree = calibration = None
 
     def __init__(self, table: torch.Tensor, guessed: torch.Tensor) -> None:
         self.table, self.guessed, self.length = table, guessed, 0
@@ -54,7 +55,10 @@ def tree_decoders(tmp_path) -> list[Decoder]:
     tree = tmp_path / "tree.json"
     tree.write_text("[[0],[1],[2],[0,0],[0,1],[0,2],[1,0],[0,0,0],[0,0,1],[0,1,0]]")
     classes = {name: cls for name, load in available().items() if (cls := load()).decode is Decoder.decode}  # not the peers
-    made = {"greedy": {}, "static": {"tree": str(tree)}, "dynamic": {"nodes": 12, "topk": 4}}
+    made = {
+        "greedy": {}, "static": {"tree": str(tree)}, "dynamic": {"nodes": 12, "topk": 4},
+        "conditional": {"nodes": 12, "topk": 4, "successors": 3},
+    }  # fmt: skip
     return [cls(**made.get(name, {})) for name, cls in classes.items()]
 
 

@@ -45,10 +45,10 @@ def test_the_demo_is_loaded_like_any_other_checkpoint(runner):
 def answers(runner: Runner, questions) -> list:
     turns = []
     for question in questions:
-        for spec, decoder in runner.decoders.items():
+        for spec in runner.decoders:
             answered: list[str] = []
             for number in range(1, len(question.turns) + 1):
-                turns.append(runner.answer(Job(question, 0, decoder, spec), number, answered))
+                turns.append(runner.answer(Job(question, 0, spec), number, answered))
                 answered.append(turns[-1].text)
     return turns
 

@@ -44,7 +44,7 @@ def test_options_of_a_spec_win_over_shared_ones():
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("dinamic", "unknown decoder 'dinamic'. Did you mean 'dynamic'.*Available: dynamic, greedy, "),
+        ("dinamic", "unknown decoder 'dinamic'. Did you mean 'dynamic'.*Available: conditional, dynamic, greedy, "),
         ("", "unknown decoder ''"),
         ("dynamic:node=3", "unknown option of decoder 'dynamic' 'node'. Did you mean 'nodes'"),
         ("dynamic:nodes", "'nodes' is not option=value"),

@@ -161,7 +161,7 @@ def test_a_run_of_another_version_is_shown_by_its_answer_files(changes, said, ru
     damaged = json.loads((run / "run.json").read_text()) | changes
     (run / "run.json").write_text(json.dumps(damaged))
     status, out, err = shown(capsys, run)
-    assert status == 0 and "demo-dynamic" in out
+    assert status == 1 and "demo-dynamic" in out
     assert said in err and "its answer files are shown instead" in err
 
 

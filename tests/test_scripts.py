@@ -186,4 +186,4 @@ def test_sweep_is_one_run_where_it_can_be_and_a_run_a_temperature(tmp_path, capf
         path.name for path in (tmp_path / "out" / "figures").iterdir()
     }
     assert script(sweep.main, *arguments, "--decoder", "dinamic") == 2
-    assert "no decoder 'dinamic'; available: dynamic" in capfd.readouterr().err
+    assert "no decoder 'dinamic'; available: conditional, dynamic" in capfd.readouterr().err

@@ -4,12 +4,14 @@ run.py       what a run, or several sources side by side, shows
 sweep.py     tokens per inference and speed against nodes, topk, depth, temperature
 phases.py    where a step's time goes
 quality.py   speed against judged quality
+reliability.py  whether predicted probabilities hold
 style.py     colours, markers, hatches, legends, files
 """
 
 from bench.figures.phases import draw_phases
 from bench.figures.quality import draw_quality
+from bench.figures.reliability import draw_reliability
 from bench.figures.run import draw_all
 from bench.figures.style import Figure
 
-__all__ = ["Figure", "draw_all", "draw_phases", "draw_quality"]
+__all__ = ["Figure", "draw_all", "draw_phases", "draw_quality", "draw_reliability"]
