@@ -62,16 +62,21 @@ def step_times(model: Model, sizes: tuple[int, ...] = LADDER, rounds: int = 4) -
 
 @torch.inference_mode()
 def draft_time(decoder: Decoder, rounds: int = 15) -> float:
-    """Median seconds that a decoder takes to propose a tree."""
+    """Median seconds that a decoder takes to propose a tree and to learn from it once it is verified."""
     model = decoder.model
-    rows = model.prefill(torch.zeros(1, dtype=torch.long), room=1)
+    rows = model.prefill(torch.zeros(1, dtype=torch.long), room=decoder.max_nodes, all_rows=decoder.reads_prompt)
     root = torch.zeros(1, dtype=torch.long, device=model.device)
     decoder.start(root, rows)
+    hidden = rows.hidden[-1:].clone()
     samples = []
     for _ in range(rounds):
         began = _now(model)
-        decoder.propose(root, rows.hidden)
-        samples.append(_now(model) - began)
+        draft = decoder.propose(root, hidden)
+        proposed = _now(model)
+        verified = model.verify(draft)
+        back = _now(model)
+        decoder.observe(draft, verified, root)
+        samples.append(proposed - began + _now(model) - back)
     return statistics.median(samples)
 
 

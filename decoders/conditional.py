@@ -21,7 +21,7 @@ from decoders.base import Decoder, check_nodes
 from decoders.calibration import Calibration
 from decoders.model import Model, Rows
 from decoders.registry import register
-from decoders.successors import NOTHING, Known, Successors
+from decoders.successors import CHUNK, NOTHING, Known, Successors
 from decoders.tree import Draft, Tree
 
 
@@ -85,14 +85,27 @@ class Conditional(Decoder):
         # The latest first, as of equal rows the first counts.
         self.table.learn(prompt.roll(1).flip(0)[:-1], prompt.flip(0)[:-1], rows.logits.flip(0)[:-1])
         self.last = prompt[-1:]  # the token before the root
+        self.unlearned: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def observe(self, draft: Draft, verified: Rows, best: Tensor) -> None:
+        if len(draft.tree) == 1:  # nothing was drafted, maybe for long: what it teaches can wait until something is
+            self.unlearned.append((self.last, draft.token, verified.logits.clone()))
+            self.last = draft.token
+            if len(self.unlearned) == CHUNK:
+                self._catch_up()
+            return
         before = draft.token.take(draft.tree.parent)
         before[:1] = self.last
         self.table.learn(before, draft.token, verified.logits)
         self.last = draft.token.index_select(0, best)
 
+    def _catch_up(self) -> None:
+        if self.unlearned:
+            self.table.learn(*(torch.cat(each) for each in zip(*reversed(self.unlearned), strict=True)))
+            self.unlearned.clear()
+
     def propose(self, root: Tensor, hidden: Tensor) -> Draft:
+        self._catch_up()
         if self.guessed:
             heads = self.model.guess(hidden).float().log_softmax(-1).nan_to_num(nan=NOTHING)  # [heads, vocab]
             guess_log_prob, guess = heads.topk(self.topk)  # [heads, topk]

@@ -14,6 +14,7 @@ from decoders.conditional import Conditional
 from decoders.loop import Stop
 from decoders.model import Model, Rows
 from decoders.successors import NOTHING, SLOTS, Successors
+from decoders.tree import Draft, Tree
 from tests.conftest import tiny_heads, tiny_llama, write_merged
 from tests.test_models import PROMPT
 
@@ -226,3 +227,24 @@ def test_logits_and_heads_that_are_no_numbers_leave_a_tree(tiny_model):
     steps = decoded(tiny_model, decoder)
     assert [t for s in steps for t in s.tokens] == expected
     assert all((s.draft.tree.parent[1:] < torch.arange(1, s.nodes)).all() for s in steps)
+
+
+@pytest.mark.parametrize("lone", [1, 3, 300])
+def test_steps_that_draft_nothing_teach_as_much_as_others(tiny_model, lone, monkeypatch):
+    """Later, and all at once."""
+    monkeypatch.setattr("decoders.conditional.CHUNK", 256 if lone < 256 else 7)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(101, (lone + 1,), generator=generator)
+    logits = torch.randn(lone, 101, generator=generator)
+    waiting, learning = bound(tiny_model), bound(tiny_model)
+    for decoder in (waiting, learning):
+        decoder.start(tokens[:1], Rows(torch.zeros(1, 32), torch.zeros(1, 101)))
+    for at in range(lone):
+        root = Draft(Tree.from_parent([0]), tokens[at + 1 : at + 2])
+        waiting.observe(root, Rows(torch.zeros(1, 32), logits[at : at + 1]), ids(0))
+        learning.table.learn(tokens[at : at + 1], tokens[at + 1 : at + 2], logits[at : at + 1])
+    waiting._catch_up()
+    found, expected = (each.table.after(tokens[:-1], tokens[1:]) for each in (waiting, learning))
+    assert found.token.equal(expected.token) and found.evidence.equal(expected.evidence)
+    torch.testing.assert_close(found.bonus, expected.bonus)
+    assert waiting.last.equal(tokens[-1:])
