@@ -7,7 +7,9 @@
 
 import json
 import platform
+import resource
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -222,8 +224,10 @@ class RunFolder:
                 "goes on from there"
             ) from error
 
-    def end(self, now: str) -> None:
+    def end(self, now: str, peak_bytes: int | None) -> None:
+        """The run has ended; `peak_bytes` of memory is the most that this sitting took, where that is known."""
         self.run["end"] = now
+        self.run["sessions"][-1]["peak_bytes"] = peak_bytes
         try:
             self._write_run()
         except OSError as error:
@@ -306,6 +310,13 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict[str, object]:
         "dtype": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
     }
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that this process has taken so far: of the GPU, or the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _cpu_name() -> str:

@@ -25,7 +25,7 @@ from bench.config import RunConfig
 from bench.errors import UserError
 from bench.loader import Loaded, check_device, check_model_name, gpu_memory, load
 from bench.questions import Question, load_questions
-from bench.records import Key, RunFolder, Turn, environment, git_state
+from bench.records import Key, RunFolder, Turn, environment, git_state, peak_bytes
 from bench.signals import StopBetween
 from bench.step_times import draft_time, step_times, synchronise
 from decoders.accept import Rule, Typical, fold, make_rule
@@ -104,6 +104,10 @@ class Crew(Protocol):
 
         Once `stopping()`, only those that are under way.
         """
+        ...
+
+    def peak_bytes(self) -> int | None:
+        """The most memory that it has taken, where that is known."""
         ...
 
     def first_difference(self, asked: list[str], answered: list[str], turn: Turn, base: Turn) -> str:
@@ -239,6 +243,9 @@ class Runner:
         synchronise(self.loaded.model)
         return time.perf_counter()
 
+    def peak_bytes(self) -> int:
+        return peak_bytes(self.loaded.model.device)
+
     def first_difference(self, asked: list[str], answered: list[str], turn: Turn, base: Turn) -> str:
         pairs = zip(turn.token_ids, base.token_ids, strict=False)
         first = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(turn.token_ids), len(base.token_ids)))
@@ -284,7 +291,7 @@ def run(config: RunConfig, out: Path, command: list[str], workers: int = 1, ray_
             question_texts={str(q.question_id): q.turns for q in questions.questions},
         )
         if _answer_all(crew, wanted, folder):
-            folder.end(datetime.now(timezone.utc).isoformat(timespec="seconds"))
+            folder.end(datetime.now(timezone.utc).isoformat(timespec="seconds"), crew.peak_bytes())
         _explain_differences(crew, config, questions.questions, folder)
     return folder
 

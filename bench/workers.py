@@ -218,6 +218,9 @@ class Workers:
         worker.actor = self._start(worker.place)
         return worker.actor.ready.remote(self.question)
 
+    def peak_bytes(self) -> None:
+        """Not known: the memory is the workers'."""
+
     def first_difference(self, asked: list[str], answered: list[str], turn: Turn, base: Turn) -> str:
         for worker in self.workers:
             try:

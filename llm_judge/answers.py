@@ -41,7 +41,7 @@ def parser(decoder: str, doc: str) -> argparse.ArgumentParser:
     add("--max-new-token", type=int, default=1024, help="tokens a turn at most (default: 1024)")
     add("--num-choices", type=int, default=1, help="answers to each question (default: 1)")
     add("--num-gpus-per-model", type=int, default=1, help="several: one model spread over so many GPUs (default: 1)")
-    add("--num-gpus-total", type=int, help="default: as many as per model; more are not used yet")
+    add("--num-gpus-total", type=int, help="as many models as fit on them answer at once, through Ray (default: one model)")
     add("--max-gpu-memory", help="of each GPU, for weights, such as 20GiB; with several GPUs per model")
     add("--temperature", default="0.0", help="a number, or auto: MT-Bench's by category (default: 0.0)")
     add("--posterior-threshold", type=float, help="epsilon of typical acceptance (default: 0.09)")
@@ -146,11 +146,6 @@ def _devices(args: argparse.Namespace) -> dict[str, object]:
         raise UserError(f"--num-gpus-per-model is {each}; expected at least 1")
     if total is not None and total < each:
         raise UserError(f"--num-gpus-total is {total}, fewer than the {each} of --num-gpus-per-model")
-    if total is not None and total > each:
-        raise UserError(
-            f"--num-gpus-total is {total}, but one model takes {each} and there are no parallel workers yet; leave it "
-            "out, or start one command a GPU with --question-begin and --question-end"
-        )
     if each > 1:
         if args.device != "auto":
             raise UserError(f"--device {args.device} and --num-gpus-per-model {each} exclude each other")
@@ -233,7 +228,7 @@ def answer(decoder: str, doc: str, module: str) -> int:
     command = ["python", "-m", module, *sys.argv[1:]]
     status = 0
     try:
-        run(config, out, command)
+        run(config, out, command, workers=(args.num_gpus_total or args.num_gpus_per_model) // args.num_gpus_per_model)
     except KeyboardInterrupt as stop:
         print(f"\ninterrupted; every finished turn is kept. To go on: {shlex.join(command)}", file=sys.stderr)
         status = stop.status if isinstance(stop, Stopped) else 130

@@ -150,7 +150,6 @@ def test_a_script_runs_from_inside_its_folder(model, data, monkeypatch):
         ("static", ["--temperature", "0.7", "--sampling", "nucleus", "--fast"], "typical acceptance, not"),
         ("static", ["--temperature", "warm"], "expected a number"),
         ("static", ["--temperature", "-1"], "expected auto, 0"),
-        ("static", ["--num-gpus-total", "2"], "no parallel workers yet"),
         ("static", ["--num-gpus-per-model", "4", "--num-gpus-total", "2"], "fewer than the 4"),
         ("static", ["--num-gpus-per-model", "0"], "at least 1"),
         ("static", ["--num-gpus-per-model", "2", "--device", "cpu"], "exclude each other"),
@@ -229,3 +228,21 @@ def test_memory_is_given_to_the_gpus_that_were_asked_for(monkeypatch):
         gpu_memory(5, None)
     with pytest.raises(UserError, match="size such as 20GiB"):
         gpu_memory(2, "much")
+
+
+@pytest.mark.parametrize(("given", "workers"), [((), 1), (("--num-gpus-total", "5", "--num-gpus-per-model", "2"), 2)])
+def test_gpus_beyond_those_of_one_model_take_more_workers(model, data, monkeypatch, given, workers):
+    asked = []
+
+    def run(config, out, command, workers):
+        asked.append((workers, config.gpus))
+        raise UserError("far enough")
+
+    monkeypatch.setattr("llm_judge.answers.run", run)
+    chosen = flags(model, data, *given)
+    if given:
+        at = chosen.index("--device")
+        del chosen[at : at + 2]  # several GPUs a model are no one device
+    with pytest.raises(UserError, match="far enough"):
+        answer(monkeypatch, "dynamic", chosen)
+    assert asked == [(workers, 2 if given else None)]

@@ -47,7 +47,7 @@ def test_every_decoder_gives_the_tokens_of_transformers_generate(family):
     model = Model(lm, tiny_heads())
     model.check_tree_attention()
     sampled = generate(model, "greedy", Sample(0.8, seed=4))[0]
-    for spec in ("greedy", "static", "dynamic", "dynamic:nodes=9:depth=2:normalise=vocab"):
+    for spec in ("greedy", "static", "dynamic", "dynamic:nodes=9:depth=2:normalise=vocab", "conditional"):
         assert generate(model, spec, Exact())[0] == expected, spec
         assert generate(model, spec, Sample(0.8, seed=4))[0] == sampled, spec
 

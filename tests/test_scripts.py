@@ -6,6 +6,7 @@ import json
 import math
 import sys
 
+import calibrate
 import perplexity
 import pytest
 import search_tree
@@ -16,9 +17,14 @@ import unlearn_loops
 
 import train_heads
 from bench.errors import UserError, exit_cleanly
-from bench.loader import load
+from bench.loader import Loaded, load
 from bench.questions import load_questions
-from tests.conftest import write_base, write_merged
+from decoders.accept import Exact
+from decoders.calibration import Calibration, read_calibration
+from decoders.conditional import Conditional
+from decoders.loop import Stop
+from decoders.model import Model
+from tests.conftest import tiny_heads, tiny_llama, write_base, write_merged
 
 
 def script(main, *arguments: object) -> int:
@@ -187,3 +193,52 @@ def test_sweep_is_one_run_where_it_can_be_and_a_run_a_temperature(tmp_path, capf
     }
     assert script(sweep.main, *arguments, "--decoder", "dinamic") == 2
     assert "no decoder 'dinamic'; available: conditional, dynamic" in capfd.readouterr().err
+
+
+def test_calibrate_writes_what_conditional_then_uses(short_corpus, tmp_path, capsys):
+    write_merged(tmp_path / "m")
+    arguments = ["--model", tmp_path / "m", "--corpus", short_corpus, "--out", tmp_path / "m", "--device", "cpu"]
+    assert script(calibrate.main, *arguments, "--prompts", 8, "--new-tokens", 24, "--topk", 8, "--nodes", 12) == 0
+    assert "after" in capsys.readouterr().out and (tmp_path / "m" / "reliability.png").stat().st_size > 10_000
+    calibration = load(str(tmp_path / "m"), device="cpu").model.calibration
+    assert calibration == read_calibration(tmp_path / "m" / "medusa_calibration.json") != Calibration()
+    assert script(calibrate.main, *arguments[:-4], "--out", tmp_path, "--prompts", 1) == 2  # two halves need two
+
+
+@pytest.fixture
+def notes():
+    """What a decoder notes on a text that the model itself wrote."""
+    model = Model(tiny_llama(), tiny_heads())
+    model.calibration = Calibration()
+    prompt = [1, *range(5, 45, 3)]
+    loaded = Loaded(model, None, "tiny", "", frozenset())
+    decoder = Conditional(topk=8)
+    decoder.setup(model)
+    answer = [token for step in calibrate.steps_of(loaded, decoder, prompt, 40) for token in step.tokens]
+    return calibrate.notes_of(loaded, prompt, answer, 8, 40), model, prompt, answer
+
+
+def test_the_likelihood_that_is_fitted_is_the_decoders_own_score(notes):
+    noted, model, prompt, answer = notes
+    decoder = Conditional(topk=8, nodes=64)
+    decoder.setup(model)
+    steps = decoder.decode(torch.tensor(prompt), Exact(), Stop(frozenset(), 40))
+    weights = [torch.tensor(Calibration().head_weight[min(depth, 1)]) for depth in range(4)]
+    compared = at = 0
+    for step, note in zip(steps, noted, strict=True):
+        likelihood = calibrate.log_likelihood(
+            note, torch.stack(weights), torch.tensor(Calibration().successor_weight), torch.tensor(Calibration().floor)
+        )
+        right = answer[at + 1] if at + 1 < len(answer) else None
+        for node in (step.draft.tree.depth == 1).nonzero().flatten().tolist():
+            if step.draft.token[node] == right and note["target"][0] >= 0:
+                expected = step.draft.log_prob[node] - Calibration().coverage[0]
+                torch.testing.assert_close(likelihood[0], expected, rtol=1e-4, atol=1e-4)
+                compared += 1
+        at += len(step.tokens)
+    assert compared > 5
+
+
+def test_a_fit_is_more_likely_than_the_defaults(notes):
+    fitted = calibrate.fit(notes[0], 4)
+    assert calibrate.nats(notes[0], fitted, 4) < calibrate.nats(notes[0], Calibration(), 4) - 0.01
