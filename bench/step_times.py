@@ -14,9 +14,9 @@ from decoders.loop import Stop
 from decoders.model import Model
 from decoders.tree import Draft, Tree
 
-BLOCK = 4  # steps of one size that follow each other
+BLOCK = 3  # steps of one size that follow each other
 DEPTH = 4  # of the trees that are timed; the time hardly depends on it
-LENGTHS = (64, 512, 2048)  # committed positions
+LENGTHS = (64, 512, 1280, 4096)  # committed positions
 
 
 class _TakingTurns(Decoder):
@@ -36,7 +36,7 @@ class _TakingTurns(Decoder):
         return Draft(tree, root.expand(len(tree)))
 
 
-def step_times(model: Model, sizes: tuple[int, ...] = LADDER, rounds: int = 4) -> StepTimes:
+def step_times(model: Model, sizes: tuple[int, ...] = LADDER, rounds: int = 3) -> StepTimes:
     """Median seconds of a step, drafting left out, by committed positions and nodes.
 
     The sizes take turns, so that a machine that gets busy meanwhile is busy for all of them; a few steps each, the first of

@@ -80,8 +80,8 @@ class AutoBudget(Budget):
     """
 
     PRIOR = 8  # steps' (and tokens') worth of trust in "no better than greedy" and in the probabilities as they are
-    LONGEST_PAUSE = 64  # steps
-    STAKE = 1.5
+    LONGEST_PAUSE = 8  # steps
+    STAKE = 2.0
     SLOWER = 0.02
 
     def __init__(self, times: StepTimes, most: float = 3.0) -> None:

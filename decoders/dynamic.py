@@ -21,19 +21,20 @@ class Dynamic(Decoder):
     nodes: int | str = 64  # or "auto"
     topk: int = 32
     depth: int | None = None  # None: as deep as there are heads
-    normalise: str = "topk"
+    normalise: str | None = None  # None: "topk", but "vocab" where the probabilities choose the budget (nodes=auto)
 
     def __post_init__(self) -> None:
         check_nodes(self.nodes)
         for name, value in (("topk", self.topk), ("depth", self.depth)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
-        if self.normalise not in ("topk", "vocab"):
+        if self.normalise not in (None, "topk", "vocab"):
             raise ValueError(f"normalise is {self.normalise!r}; available: topk, vocab")
 
     def setup(self, model: Model) -> None:
         check_depth(self.depth or 1, model.num_heads, "the tree")
         self.levels = self.depth or model.num_heads
+        self.over = self.normalise or ("vocab" if self.auto else "topk")
         if self.topk > model.vocab:
             raise ValueError(f"topk is {self.topk}, but the vocabulary has {model.vocab} tokens")
         self.paths = TopPaths(self.max_nodes, self.topk, self.levels, model.device)
@@ -45,9 +46,9 @@ class Dynamic(Decoder):
 
     def propose(self, root: Tensor, hidden: Tensor) -> Draft:
         logits = self.model.guess(hidden)[: self.levels].float()  # [depth, vocab]
-        if self.normalise == "vocab":
+        if self.over == "vocab":
             logits = logits.log_softmax(-1)
         best, guesses = logits.topk(self.topk)  # [depth, topk]
-        if self.normalise == "topk":
+        if self.over == "topk":
             best = best.log_softmax(-1)
         return self.paths.choose(root, guesses, best)
