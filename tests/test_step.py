@@ -221,3 +221,14 @@ def test_no_second_copy_of_a_large_model(monkeypatch):
     expected = layers(rows)
     assert FewRowLinears(layers).copies == [None, None]
     torch.testing.assert_close(layers(rows), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+def test_captured_graphs_give_the_same_tokens():
+    model = Model(tiny_llama().cuda(), tiny_heads())
+    for spec in ("greedy", "static", "dynamic:nodes=16", "conditional:nodes=16"):
+        model.static_shapes = False
+        expected = tokens_of(steps_of(model, spec, 120))
+        model.static_shapes = True
+        assert tokens_of(steps_of(model, spec, 120)) == expected
+        assert model.captures and any(step.graph for step in model._static_steps.values())
