@@ -27,7 +27,9 @@ from decoders.accept import Exact
 from decoders.calibration import MOST_COVERED, Calibration
 from decoders.conditional import Conditional
 from decoders.loop import Step, Stop
+from decoders.model import Rows
 from decoders.successors import NOTHING
+from decoders.tree import Draft
 from train_heads import corpus_examples
 from training import add_model_flags, load_model
 
@@ -46,6 +48,10 @@ class Watched(Conditional):
             line = torch.tensor(self.truth[self.at - 1 : self.at + len(ahead)])
             self.notes.append(self._note(hidden, line[:-1], line[1:], torch.tensor(ahead)))
         return super().propose(root, hidden)
+
+    def observe(self, draft: Draft, verified: Rows, best: Tensor) -> None:
+        super().observe(draft, verified, best)
+        self.at += 1 + int(draft.tree.depth[best])  # here, as the next tree is proposed before the step is yielded
 
     def _note(self, hidden: Tensor, before: Tensor, token: Tensor, right: Tensor) -> dict[str, Tensor]:
         known = self.table.after(before.to(hidden.device), token.to(hidden.device))
@@ -80,8 +86,8 @@ def notes_of(loaded: Loaded, prompt: list[int], answer: list[int], topk: int, to
     decoder.setup(loaded.model)
     decoder.watch(prompt + answer, len(prompt))
     stop = Stop(loaded.eos, min(tokens, loaded.model.context - len(prompt)))
-    for step in decoder.decode(torch.tensor(prompt), Exact(), stop):
-        decoder.at += len(step.tokens)
+    for _ in decoder.decode(torch.tensor(prompt), Exact(), stop):
+        pass
     return decoder.notes
 
 

@@ -19,8 +19,10 @@ import train_heads
 from bench.errors import UserError, exit_cleanly
 from bench.loader import Loaded, load
 from bench.questions import load_questions
+from decoders.accept import Exact
 from decoders.calibration import Calibration, read_calibration
 from decoders.conditional import Conditional
+from decoders.loop import Stop
 from decoders.model import Model
 from tests.conftest import tiny_heads, tiny_llama, write_base, write_merged
 
@@ -214,6 +216,29 @@ def notes():
     decoder.setup(model)
     answer = [token for step in calibrate.steps_of(loaded, decoder, prompt, 40) for token in step.tokens]
     return calibrate.notes_of(loaded, prompt, answer, 8, 40), model, prompt, answer
+
+
+def test_the_likelihood_that_is_fitted_is_the_decoders_own_score(notes):
+    """Guards against notes of a step that are labelled with the tokens of another."""
+    noted, model, prompt, answer = notes
+    decoder = Conditional(topk=8, nodes=64)
+    decoder.setup(model)
+    steps = list(decoder.decode(torch.tensor(prompt), Exact(), Stop(frozenset(), 40)))
+    weights = [torch.tensor(Calibration().head_weight[min(depth, 1)]) for depth in range(4)]
+    compared = at = 0
+    assert len(steps) - 1 <= len(noted) <= len(steps)  # nothing is to be noted where nothing follows the root
+    for step, note in zip(steps, noted, strict=False):
+        likelihood = calibrate.log_likelihood(
+            note, torch.stack(weights), torch.tensor(Calibration().successor_weight), torch.tensor(Calibration().floor)
+        )
+        right = answer[at + 1] if at + 1 < len(answer) else None
+        for node in (step.draft.tree.depth == 1).nonzero().flatten().tolist():
+            if step.draft.token[node] == right and note["target"][0] >= 0:
+                expected = step.draft.log_prob[node] - Calibration().coverage[0]
+                torch.testing.assert_close(likelihood[0], expected, rtol=1e-4, atol=1e-4)
+                compared += 1
+        at += len(step.tokens)
+    assert compared > 5
 
 
 def test_a_fit_is_more_likely_than_the_defaults(notes):
