@@ -5,8 +5,8 @@ from pathlib import Path
 
 from bench.errors import UserError
 from bench.figures.style import Figure, bar_style, canvas, legend
+from bench.phases import PHASES
 
-PHASES = ("draft", "propose", "verify", "accept", "commit")
 SCHEMA_VERSION = 1
 
 
