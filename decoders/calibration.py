@@ -22,11 +22,11 @@ MOST_COVERED = -0.01  # a path must score clearly less than its prefix, also in 
 class Calibration:
     """Defaults: fitted on the embedded demo model, rounded; depths beyond the given ones use the last."""
 
-    head_weight: tuple[tuple[float, float, float], ...] = ((1.5, 0.9, 0.15), (1.1, 0.5, 0.2))
-    successor_weight: tuple[float, float, float] = (0.0, 1.2, 5.8)
-    floor: float = 6e-3
-    coverage: tuple[float, ...] = (-0.02, -0.03, -0.06)  # log of how often the next token is among the candidates
-    beyond: float = -0.15  # the same for depths that no head reaches, where the successors stand alone
+    head_weight: tuple[tuple[float, float, float], ...] = ((1.1, 0.8, 0.6), (1.25, 0.7, 0.5))
+    successor_weight: tuple[float, float, float] = (0.0, 0.8, 1.4)
+    floor: float = 1.1e-3
+    coverage: tuple[float, ...] = (-0.045, -0.05, -0.06, -0.075)  # log of how often the next token is among the candidates
+    beyond: float = -0.18  # the same for depths that no head reaches, where the successors stand alone
 
     def __post_init__(self) -> None:
         """ValueError where a number is not what it must be."""
