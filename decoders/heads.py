@@ -35,13 +35,14 @@ class MedusaHeads(nn.Module):
     def __len__(self) -> int:
         return self.out_weight.shape[0]
 
-    def forward(self, rows: Tensor) -> Tensor:
-        x = rows.expand(len(self), *rows.shape)  # [heads, rows, hidden]
-        for weight, bias in zip(self.block_weight, self.block_bias, strict=True):
+    def forward(self, rows: Tensor, first: int | None = None) -> Tensor:
+        """Only the `first` heads, if that is given."""
+        x = rows.expand(len(self.out_weight[:first]), *rows.shape)  # [heads, rows, hidden]
+        for weight, bias in zip(self.block_weight[:, :first], self.block_bias[:, :first], strict=True):
             x = x + F.silu(torch.baddbmm(bias.unsqueeze(1), x, weight.mT))
         if rows.shape[0] == 1:  # one row as a column: the CPU's batched product takes a third of the time
-            return torch.bmm(self.out_weight, x.mT).mT
-        return x @ self.out_weight.mT
+            return torch.bmm(self.out_weight[:first], x.mT).mT
+        return x @ self.out_weight[:first].mT
 
     @classmethod
     def from_published(cls, tensors: Mapping[str, Tensor], hidden: int, vocab: int) -> "MedusaHeads":

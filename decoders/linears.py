@@ -3,23 +3,27 @@
 A step multiplies each weight [out, in] with 1 to 128 rows. The usual product, rows @ weight.T with MKL, is made for many:
 on an AMD EPYC it uses one core for one row, and takes longer for 4 rows than for 8. Two others compute the same sums:
 
-    columns   weight @ rows.T, the other way round: a whole step of 1 row took 0.85 of the time with it
-    packed    oneDNN's, from a copy of the weight in the order in which it is read: 0.4 of the usual product's time for
-              4 rows, 0.65 for 8 and 16, 0.75 for 64 (all layers of a model of 5.3 M weights, 2 threads, medians)
+    columns   weight @ rows.T, the other way round: the fastest for 1 to 4 rows
+    packed    oneDNN's, from a copy of the weight in the order in which it is read: the fastest for more
 
-Which one is used follows from the number of rows alone and never from a stopwatch: their roundings differ, and the same
+Both do best with large weights, so layers that read the same rows (the projections of an attention, the two gates of an MLP)
+become one product. Which layers do is seen, not known: a forward pass of the model is watched.
+
+Which product is used follows from the number of rows alone and never from a stopwatch: their roundings differ, and the same
 command must give the same text. The price of `packed` is memory, a second copy of the model's linear layers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 SMALLEST = 1 << 15  # entries of a weight below which there is nothing to win
 MOST_PACKED = 1 << 28  # entries of all weights together, above which no second copy is made
-MOST_COLUMNS = 2  # rows
+MOST_COLUMNS = 4  # rows
 
 
 def columns(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -41,35 +45,95 @@ def packed(rows: Tensor, copy: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(rows, copy, bias, "none", [], "")
 
 
+class Joined:
+    """Linear layers that read the same rows, as one product.
+
+    The first of them to be called computes it; the others find their part, as long as they are given the very same tensor.
+    """
+
+    def __init__(self, layers: list[nn.Linear], with_copy: bool) -> None:
+        """with_copy: whether there is memory for `packed`."""
+        self.sizes = [layer.out_features for layer in layers]
+        self.weight, self.bias = layers[0].weight, layers[0].bias
+        if len(layers) > 1:
+            self.weight = torch.cat([layer.weight for layer in layers])
+            self.bias = None if self.bias is None else torch.cat([layer.bias for layer in layers])
+            for layer, part in zip(layers, self.weight.split(self.sizes), strict=True):
+                layer.weight.data = part
+        self.copy = pack(self.weight) if with_copy else None
+        self._rows: Tensor | None = None
+        self._parts: dict[int, Tensor] = {}
+
+    def part(self, at: int, rows: Tensor) -> Tensor:
+        """What layer `at` makes of rows [..., in]."""
+        if rows is not self._rows or at not in self._parts:
+            self._parts = dict(enumerate(self._product(rows).split(self.sizes, -1)))
+        found = self._parts.pop(at)  # once, so that a tensor that was changed in place is not taken for what it was
+        self._rows = rows if self._parts else None
+        return found
+
+    def _product(self, rows: Tensor) -> Tensor:
+        if rows.numel() <= MOST_COLUMNS * rows.shape[-1]:
+            return columns(rows, self.weight, self.bias)
+        if self.copy is None:
+            return F.linear(rows, self.weight, self.bias)
+        return packed(rows, self.copy, self.bias)
+
+
 class FewRowLinears:
     """Makes the larger plain linear layers of a float32 model on a CPU use the products above."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.layers = [
+    def __init__(self, module: nn.Module, forward: Callable[[], object]) -> None:
+        """`forward` runs the module once, on whatever input."""
+        layers = [
             layer
             for layer in module.modules()
             if type(layer) is nn.Linear and layer.weight.numel() >= SMALLEST and layer.weight.dtype == torch.float32
         ]
-        small = sum(layer.weight.numel() for layer in self.layers) <= MOST_PACKED
-        can_pack = small and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        self.copies = [pack(layer.weight) if can_pack else None for layer in self.layers]
+        small = sum(layer.weight.numel() for layer in layers) <= MOST_PACKED
+        can_pack = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        self._forwards: dict[nn.Linear, Callable[[Tensor], Tensor]] = {}
+        for group in _reading_the_same(layers, forward):
+            joined = Joined(group, with_copy=small and can_pack)
+            for at, layer in enumerate(group):
+                self._forwards[layer] = partial(joined.part, at)
         self._use()
 
     def _use(self) -> None:
-        for layer, copy in zip(self.layers, self.copies, strict=True):
-            layer.forward = lambda rows, layer=layer, copy=copy: self._forward(layer, copy, rows)
-
-    def _forward(self, layer: nn.Linear, copy: Tensor | None, rows: Tensor) -> Tensor:
-        if rows.numel() <= MOST_COLUMNS * layer.in_features:
-            return columns(rows, layer.weight, layer.bias)
-        return nn.Linear.forward(layer, rows) if copy is None else packed(rows, copy, layer.bias)
+        for layer, forward in self._forwards.items():
+            layer.forward = forward
 
     @contextmanager
     def switched_off(self) -> Iterator[None]:
         """The model as it was loaded."""
-        for layer in self.layers:
+        for layer in self._forwards:
             layer.__dict__.pop("forward", None)
         try:
             yield
         finally:
             self._use()
+
+
+def _reading_the_same(layers: list[nn.Linear], forward: Callable[[], object]) -> list[list[nn.Linear]]:
+    """The layers in groups that one after the other are given the same tensor; those never called are groups of one."""
+    calls: list[tuple[nn.Linear, Tensor]] = []
+    hooks = [layer.register_forward_pre_hook(lambda layer, inputs: calls.append((layer, inputs[0]))) for layer in layers]
+    try:
+        forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    groups: list[list[nn.Linear]] = []
+    placed: set[nn.Linear] = set()
+    before = None
+    for layer, rows in calls:
+        if layer in placed:  # weights that are used twice
+            before = None
+            continue
+        if rows is before and (layer.bias is None) == (groups[-1][0].bias is None):
+            groups[-1].append(layer)
+        else:
+            groups.append([layer])
+        placed.add(layer)
+        before = rows
+    return groups + [[layer] for layer in layers if layer not in placed]

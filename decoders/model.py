@@ -93,16 +93,22 @@ class Model:
         self._hidden = torch.empty(0)
         self.linears = None
         if self.device.type == "cpu":
-            self.linears = FewRowLinears(lm)
             # Grouped-query attention without a repeated copy of keys and values a layer, which transformers makes of them
             # for more than one row under a mask; a CPU's attention kernel reads them as they are.
             os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
         self._static_steps: dict[tuple[int, int, int], _StaticStep] = {}
         self.captures = self.device.type == "cuda" and len({parameter.device for parameter in lm.parameters()}) == 1
         with torch.inference_mode():
-            try:
-                probe = DynamicCache(config=lm.config)
+            probe = DynamicCache(config=lm.config)
+
+            def forward() -> None:
                 lm(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.device), past_key_values=probe)
+
+            try:
+                if self.device.type == "cpu":
+                    self.linears = FewRowLinears(lm, forward)
+                else:
+                    forward()
                 self.cache = KVCache(probe)
             except ValueError as error:
                 raise UnsupportedModel(f"{type(lm).__name__} cannot attend a tree: {error}") from error
@@ -155,14 +161,15 @@ class Model:
     @torch.no_grad()
     def hidden_rows(self, ids: Tensor) -> Tensor:
         """The rows [batch, length, hidden] that heads read, of plain texts [batch, length], without the cache."""
-        self.lm(input_ids=ids, use_cache=False, logits_to_keep=0)
+        with self.as_loaded():  # many rows, maybe under autocast
+            self.lm(input_ids=ids, use_cache=False, logits_to_keep=0)
         return self._hidden
 
     @torch.inference_mode()
-    def guess(self, hidden: Tensor) -> Tensor:
-        """The heads' logits [heads, vocab] at one hidden row [1, hidden]."""
+    def guess(self, hidden: Tensor, first: int | None = None) -> Tensor:
+        """The logits [heads, vocab] of the heads, or of the `first` of them, at one hidden row [1, hidden]."""
         assert self.heads is not None
-        return self.heads(hidden).squeeze(1)
+        return self.heads(hidden, first).squeeze(1)
 
     @torch.inference_mode()
     def verify(self, draft: Draft) -> Rows:

@@ -3,8 +3,8 @@
     python scripts/train_heads.py --model lmsys/vicuna-7b-v1.3 --template vicuna_v1.1 --corpus chat.jsonl --out my-heads
     python scripts/train_heads.py --model build/demo/base --corpus chat.jsonl.gz --distill 4000 --out build/demo --merge
 
-Head k learns the token k + 2 places after the hidden row it reads, at weight `--decay`^k, starting from the model's own
-output projection and residual blocks of zeros. Heads must predict the *model*, so with `--distill N` the model first
+Head k learns the token k + 2 places after the hidden row it reads, at weight `--decay`^k. Where the model has heads of this
+shape, they are trained further; else they start from its output projection and residual blocks of zeros. Heads must predict the *model*, so with `--distill N` the model first
 answers N of the corpus' prompts itself, in batches and in turn at each of `--temperatures`, and the heads learn from those
 answers. Without it they learn from the corpus' own answers.
 
@@ -202,8 +202,12 @@ def main() -> None:
 
     projection = loaded.model.lm.get_output_embeddings().weight
     heads = MedusaHeads(args.heads, projection.shape[1], loaded.model.vocab, args.layers).to(projection.device)
-    with torch.no_grad():
-        heads.out_weight.copy_(projection.expand_as(heads.out_weight))
+    own = loaded.model.heads.state_dict() if loaded.model.heads is not None else {}
+    if all(name in own and own[name].shape == value.shape for name, value in heads.state_dict().items()):
+        heads.load_state_dict(own)
+    else:
+        with torch.no_grad():
+            heads.out_weight.copy_(projection.expand_as(heads.out_weight))
     optimizer = torch.optim.AdamW(heads.parameters(), lr=args.lr, betas=(0.9, 0.95), weight_decay=0.0)
     checkpoint, seen, step = args.out / "heads_state.pt", 0, 0
     if checkpoint.exists():
