@@ -27,7 +27,7 @@ from bench.loader import Loaded, check_device, check_model_name, gpu_memory, loa
 from bench.questions import Question, load_questions
 from bench.records import Key, RunFolder, Turn, environment, git_state, peak_bytes
 from bench.signals import StopBetween
-from bench.step_times import draft_time, step_times, synchronise
+from bench.step_times import draft_times, step_times, synchronise
 from decoders.accept import Rule, Typical, fold, make_rule
 from decoders.base import Decoder
 from decoders.budget import AutoBudget
@@ -134,7 +134,7 @@ class Runner:
             except ValueError as error:
                 raise UserError(f"decoder {spec!r} does not fit {loaded.name!r}: {error}") from error
             if decoder.auto:
-                decoder.budget.draft_s = draft_time(decoder)
+                decoder.budget.draft_s = draft_times(decoder)
 
     @classmethod
     def of(cls, config: RunConfig) -> "Runner":

@@ -61,8 +61,16 @@ def step_times(model: Model, sizes: tuple[int, ...] = LADDER, rounds: int = 3) -
 
 
 @torch.inference_mode()
-def draft_time(decoder: Decoder, rounds: int = 15) -> float:
-    """Median seconds that a decoder takes to propose a tree and to learn from it once it is verified."""
+def draft_times(decoder: Decoder, rounds: int = 15) -> dict[int, float]:
+    """Median seconds, by depth, that a decoder with an AutoBudget takes to propose a tree and to learn from it, verified."""
+    seconds = {}
+    for depth in decoder.draft_depths:
+        decoder.budget.depth = depth
+        seconds[depth] = _draft_time(decoder, rounds)
+    return seconds
+
+
+def _draft_time(decoder: Decoder, rounds: int) -> float:
     model = decoder.model
     rows = model.prefill(torch.zeros(1, dtype=torch.long), room=decoder.max_nodes, all_rows=decoder.reads_prompt)
     root = torch.zeros(1, dtype=torch.long, device=model.device)

@@ -57,6 +57,11 @@ class Decoder:
         """The deepest tree it proposes; the root has depth 0."""
         return self.max_nodes - 1
 
+    @property
+    def draft_depths(self) -> tuple[int, ...]:
+        """The depths that it can be asked to draft to, by `budget.depth`; the deepest last."""
+        return (self.max_depth,)
+
     def start(self, prompt: Tensor, rows: Rows) -> None:
         """A new turn begins: forget the last one. `rows` are the prefill's, all of them if `reads_prompt`."""
 

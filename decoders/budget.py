@@ -22,6 +22,8 @@ LADDER = (1, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # the sizes that `auto` 
 class Budget:
     """The plain one: every proposed node is verified."""
 
+    depth: int | None = None  # that the next draft is worth, of the decoder's `draft_depths`; None: the deepest
+
     def start(self) -> None:
         """A new turn begins."""
 
@@ -73,7 +75,11 @@ class AutoBudget(Budget):
     time.
 
     No step stakes more than the turn can afford: if all of its drafted tokens were wrong, the turn would still be less than
-    STAKE greedy steps and SLOWER of its time behind greedy decoding. So bad heads, too, cost next to nothing.
+    STAKE greedy steps and SLOWER of its time behind greedy decoding. So bad heads, too, cost next to nothing, and an answer
+    of ten tokens is not made slower by trying.
+
+    Heads cost time as well. A draft goes one level deeper than the last step's tokens went, where the decoder can do less than
+    its deepest.
 
     Needs drafts in descending order of log_prob. Nothing here is read off a clock while decoding, so a turn's budgets follow
     from its tokens and the measured times alone.
@@ -81,7 +87,7 @@ class AutoBudget(Budget):
 
     PRIOR = 8  # steps' (and tokens') worth of trust in "no better than greedy" and in the probabilities as they are
     LONGEST_PAUSE = 8  # steps
-    STAKE = 2.0
+    STAKE = 0.25
     SLOWER = 0.02
 
     def __init__(self, times: StepTimes, most: float = 3.0) -> None:
@@ -89,17 +95,19 @@ class AutoBudget(Budget):
         usable = [size for at, size in enumerate(times.sizes) if times.seconds[0][at] <= most * times.seconds[0][0]]
         self.times = times
         self.max_nodes = max(usable)
-        self.draft_s = 0.0  # seconds that proposing takes, to be measured once the decoder is set up
+        self.draft_s: dict[int, float] = {0: 0.0}  # seconds that proposing takes by depth; to be measured
         self._last: dict[torch.device, Tensor] = {}
 
     def start(self) -> None:
+        self.depth, self.spent = min(self.draft_s), 0.0
         self.tokens, self.seconds = float(self.PRIOR), self.PRIOR * self.times.seconds[0][0]
         self.kept = self.promised = float(self.PRIOR)
         self.ahead = self.STAKE  # tokens that the turn can afford to lose against greedy
         self.gain, self.pause, self.resting = 0.0, 1, 0
 
     def propose(self, propose: Propose, root: Tensor, hidden: Tensor) -> Draft:
-        least = (self.draft_s + self.times.seconds[0][1]) / self.times.seconds[0][0] - 1  # what drafting stakes at least
+        self.spent = self.draft_s[self.depth]
+        least = (self.spent + self.times.seconds[0][1]) / self.times.seconds[0][0] - 1  # what drafting stakes at least
         if self.resting == 0 and self.ahead >= least:
             return propose(root, hidden)
         self.resting = max(0, self.resting - 1)
@@ -124,15 +132,15 @@ class AutoBudget(Budget):
         worth = [
             trust * (tokens - 1) - rate * (s - seconds[0])
             for tokens, s in zip(forecast, seconds, strict=False)
-            if s == seconds[0] or (s + self.draft_s) / seconds[0] - 1 <= self.ahead
+            if s == seconds[0] or (s + self.spent) / seconds[0] - 1 <= self.ahead
         ]
         best = max(range(len(worth)), key=worth.__getitem__)
-        self.gain += 0.25 * (worth[best] - rate * self.draft_s - self.gain)
+        self.gain += 0.25 * (worth[best] - rate * self.spent - self.gain)
         if self.gain < 0:
             self.resting, self.pause = self.pause, min(2 * self.pause, self.LONGEST_PAUSE)
         else:
             self.pause = 1
-        return self._settle(self.times.sizes[best], seconds[best] + self.draft_s, forecast[best] - 1, seconds[0])
+        return self._settle(self.times.sizes[best], seconds[best] + self.spent, forecast[best] - 1, seconds[0])
 
     def _settle(self, size: int, seconds: float, promise: float, greedy_s: float) -> int:
         self.tokens += 1
@@ -145,3 +153,4 @@ class AutoBudget(Budget):
         self.tokens += kept
         self.kept += kept
         self.ahead += (1 + self.SLOWER) * kept
+        self.depth = min((depth for depth in self.draft_s if depth > kept), default=max(self.draft_s))

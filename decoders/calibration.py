@@ -5,8 +5,8 @@ For a token x at depth d behind tokens of which the successors are known, with r
     log p(x) = coverage[d] + log_softmax(head_weight[d][evidence] * log p_head(x)
                                          + successor_weight[evidence] * log(1 + r(x) / floor))
 
-over the candidates: the head's best guesses and the known successors. `evidence` is how many tokens of context the
-successors rest on: 0 (nothing is known), 1 or 2.
+over the candidates: the head's best guesses and the known successors. `evidence` is what the successors rest on: 0 nothing is
+known, 1 one token of context, 2 two tokens, 3 two tokens after which the model has said the same twice.
 """
 
 import json
@@ -14,7 +14,7 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-LEVELS = 3  # of evidence
+LEVELS = 4  # of evidence
 MOST_COVERED = -0.01  # a path must score clearly less than its prefix, also in float32
 
 
@@ -22,8 +22,8 @@ MOST_COVERED = -0.01  # a path must score clearly less than its prefix, also in 
 class Calibration:
     """Defaults: fitted on the embedded demo model, rounded; depths beyond the given ones use the last."""
 
-    head_weight: tuple[tuple[float, float, float], ...] = ((1.1, 0.8, 0.6), (1.25, 0.7, 0.5))
-    successor_weight: tuple[float, float, float] = (0.0, 0.8, 1.4)
+    head_weight: tuple[tuple[float, ...], ...] = ((1.1, 0.8, 0.6, 0.5), (1.25, 0.7, 0.5, 0.4))
+    successor_weight: tuple[float, ...] = (0.0, 0.8, 1.4, 1.8)
     floor: float = 1.1e-3
     coverage: tuple[float, ...] = (-0.045, -0.05, -0.06, -0.075)  # log of how often the next token is among the candidates
     beyond: float = -0.18  # the same for depths that no head reaches, where the successors stand alone

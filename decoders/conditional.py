@@ -107,7 +107,8 @@ class Conditional(Decoder):
     def propose(self, root: Tensor, hidden: Tensor) -> Draft:
         self._catch_up()
         if self.guessed:
-            heads = self.model.guess(hidden).float().log_softmax(-1).nan_to_num(nan=NOTHING)  # [heads, vocab]
+            heads = self.model.guess(hidden, min(self.levels, self.guessed)).float()  # [heads, vocab]
+            heads = heads.log_softmax(-1).nan_to_num(nan=NOTHING)
             guess_log_prob, guess = heads.topk(self.topk)  # [heads, topk]
         before, token, score = self.last, root, torch.zeros(1, device=root.device)
         tokens, scores, parents = [token], [score], [torch.zeros_like(token)]

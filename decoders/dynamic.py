@@ -37,18 +37,23 @@ class Dynamic(Decoder):
         self.over = self.normalise or ("vocab" if self.auto else "topk")
         if self.topk > model.vocab:
             raise ValueError(f"topk is {self.topk}, but the vocabulary has {model.vocab} tokens")
-        self.paths = TopPaths(self.max_nodes, self.topk, self.levels, model.device)
+        self.paths = {depth: TopPaths(self.max_nodes, self.topk, depth, model.device) for depth in self.draft_depths}
         super().setup(model)
 
     @property
     def max_depth(self) -> int:
         return self.levels
 
+    @property
+    def draft_depths(self) -> tuple[int, ...]:
+        return tuple(range(min(2, self.levels), self.levels + 1)) if self.auto else (self.levels,)
+
     def propose(self, root: Tensor, hidden: Tensor) -> Draft:
-        logits = self.model.guess(hidden)[: self.levels].float()  # [depth, vocab]
+        depth = self.budget.depth or self.levels
+        logits = self.model.guess(hidden, depth).float()  # [depth, vocab]
         if self.over == "vocab":
             logits = logits.log_softmax(-1)
         best, guesses = logits.topk(self.topk)  # [depth, topk]
         if self.over == "topk":
             best = best.log_softmax(-1)
-        return self.paths.choose(root, guesses, best)
+        return self.paths[depth].choose(root, guesses, best)

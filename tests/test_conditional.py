@@ -21,7 +21,7 @@ from tests.test_models import PROMPT
 K = 3
 
 
-def table(vocab: int = 101, weight: tuple = (0.0, 1.0, 1.0), floor: float = 1.0) -> Successors:
+def table(vocab: int = 101, weight: tuple = (0.0, 1.0, 1.0, 1.0), floor: float = 1.0) -> Successors:
     return Successors(vocab, K, weight, floor, torch.device("cpu"))
 
 
@@ -58,7 +58,7 @@ def test_a_later_row_replaces_an_earlier_one_and_of_equal_ones_the_first_counts(
 
 def test_pairs_that_share_a_place_are_not_taken_for_each_other():
     vocab = SLOTS + 20  # so that (0, x) and (1, x - 20) share one
-    found = Successors(vocab, 1, (0, 1, 1), 1.0, torch.device("cpu"))
+    found = Successors(vocab, 1, (0, 1, 1, 1), 1.0, torch.device("cpu"))
     found.learn(ids(0), ids(30), torch.eye(vocab)[3:4])
     assert found.after(ids(1), ids(10)).evidence.tolist() == [0]
     found.learn(ids(1), ids(10), torch.eye(vocab)[4:5])
@@ -67,12 +67,35 @@ def test_pairs_that_share_a_place_are_not_taken_for_each_other():
 
 
 def test_a_bonus_is_the_weighted_log_of_one_plus_p_over_the_floor():
-    found = table(weight=(0.0, 0.5, 2.0), floor=0.1)
+    found = table(weight=(0.0, 0.5, 2.0, 3.0), floor=0.1)
     logits = torch.randn(1, 101, generator=torch.Generator().manual_seed(1))
     found.learn(ids(5), ids(7), logits)
     prob = logits.softmax(-1).topk(K).values
     torch.testing.assert_close(found.after(ids(5), ids(7)).bonus, 2.0 * torch.log1p(prob / 0.1))
     torch.testing.assert_close(found.after(ids(9), ids(7)).bonus, 0.5 * torch.log1p(prob / 0.1))
+    found.learn(ids(5), ids(7), logits)
+    torch.testing.assert_close(found.after(ids(5), ids(7)).bonus, 3.0 * torch.log1p(prob / 0.1))
+
+
+def test_a_pair_is_confirmed_by_saying_the_same_again_and_no_more_by_something_else():
+    found = table()
+    evidence = []
+    for said in (1, 1, 1, 2, 1):
+        found.learn(ids(5), ids(7), row(said, 3, 4))
+        evidence.append(found.after(ids(5), ids(7)).evidence.item())
+    assert evidence == [2, 3, 3, 2, 2]
+    found.forget()
+    found.learn(ids(5, 6, 5), ids(7, 7, 7), torch.cat((row(1, 3, 4), row(1, 3, 4), row(1, 3, 4))))
+    assert found.after(ids(5, 6), ids(7, 7)).evidence.tolist() == [3, 2]  # the pair itself, twice in one go
+
+
+def test_a_long_prompt_is_learned_from_its_beginning_on():
+    """What is said later stands, also where the prompt is learned in several pieces."""
+    found = table()
+    rows = 600
+    said = torch.cat([row(9, 3, 4), *(row(1, 3, 4) for _ in range(rows - 1))])
+    found.learn(torch.full((rows,), 5), torch.full((rows,), 7), said)
+    assert found.after(ids(5), ids(7)).token.tolist() == [[9, 3, 4]]
 
 
 def bound(model: Model, **options) -> Conditional:
@@ -100,15 +123,19 @@ def test_the_tree_is_the_top_of_the_score_by_brute_force(seed, nodes, depth):
         head_log_prob = model.guess(hidden).float().log_softmax(-1)
 
     known = {}  # (token,) or (before, token) -> {successor: p}
+    said = {}  # (before, token) -> the likeliest successors so far
     for at in range(1, len(prompt)):  # nothing stands before the first token
         before, token = prompt[at - 1 : at + 1].tolist()
         prob, successors = logits[at].softmax(-1).topk(K)
         known[token,] = known[before, token] = dict(zip(successors.tolist(), prob.tolist(), strict=True))
+        said.setdefault((before, token), []).append(successors[0].item())
     weights = model.calibration
 
     def conditional(before: int, token: int, level: int) -> dict[int, float]:
+        likeliest = said.get((before, token), [])
+        pair = 3 if likeliest[-1:] and likeliest[-1] in likeliest[:-1] else 2
         evidence, follows = next(
-            ((n, known[context]) for n, context in ((2, (before, token)), (1, (token,))) if context in known), (0, {})
+            ((n, known[context]) for n, context in ((pair, (before, token)), (1, (token,))) if context in known), (0, {})
         )
         bonus = {x: weights.successor_weight[evidence] * math.log1p(p / weights.floor) for x, p in follows.items()}
         if level < heads:
@@ -195,7 +222,7 @@ def test_the_order_of_questions_changes_nothing(tmp_path):
 
 
 def test_a_calibration_is_read_back(tmp_path):
-    made = Calibration(head_weight=((1.0, 0.5, 0.25),), floor=0.01, coverage=(-0.1,))
+    made = Calibration(head_weight=((1.0, 0.5, 0.25, 0.2),), floor=0.01, coverage=(-0.1,))
     made.write(tmp_path / "calibration.json")
     assert read_calibration(tmp_path / "calibration.json") == made
 
@@ -205,7 +232,7 @@ def test_a_calibration_is_read_back(tmp_path):
     [
         ("[]", "not a calibration"), ("{", "not a calibration"), ('{"flor": 1}', "flor"), ('{"floor": 0}', "above 0"),
         ('{"floor": "1"}', "finite"), ('{"coverage": [0.0]}', "at most"), ('{"coverage": []}', "at most"),
-        ('{"head_weight": [[1, 2]]}', "rows of 3"), ('{"head_weight": 3}', "not a calibration"), ('{"beyond": 1}', "at most"),
+        ('{"head_weight": [[1, 2]]}', "rows of 4"), ('{"head_weight": 3}', "not a calibration"), ('{"beyond": 1}', "at most"),
         ('{"head_weight": [[1, 2, NaN]]}', "not a calibration"),
     ],
 )  # fmt: skip
@@ -223,7 +250,7 @@ def test_logits_and_heads_that_are_no_numbers_leave_a_tree(tiny_model):
     decoder.table.learn = lambda before, token, logits: learn(
         before, token, logits.where(token.unsqueeze(1) % 3 > 0, torch.nan)
     )
-    tiny_model.guess = lambda hidden: guess(hidden).index_fill(0, ids(1), torch.nan)
+    tiny_model.guess = lambda hidden, first: guess(hidden, first).index_fill(0, ids(1), torch.nan)
     steps = decoded(tiny_model, decoder)
     assert [t for s in steps for t in s.tokens] == expected
     assert all((s.draft.tree.parent[1:] < torch.arange(1, s.nodes)).all() for s in steps)
