@@ -2,8 +2,8 @@
 
 Every position of the prompt and every verified node, kept or not, comes with the model's own distribution over the next token.
 `Successors` remembers the top of it by the last token and by the last two; a later row about the same replaces an earlier one,
-and where it says the same, it confirms it. So a guess can be judged by the guesses before it, at no further forward pass. ("Token recycling", Luo et al. 2024, keeps the
-successors of single tokens and drafts from nothing else.)
+and where it says the same, it confirms it. So a guess can be judged by the guesses before it, at no further forward pass.
+("Token recycling", Luo et al. 2024, keeps the successors of single tokens and drafts from nothing else.)
 
 Memory is bounded, and the work of a step is a fixed number of tensor operations on the device. Pairs of tokens share a hashed
 table; every entry carries its pair, so that one is never taken for another.

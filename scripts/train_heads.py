@@ -4,9 +4,9 @@
     python scripts/train_heads.py --model build/demo/base --corpus chat.jsonl.gz --distill 4000 --out build/demo --merge
 
 Head k learns the token k + 2 places after the hidden row it reads, at weight `--decay`^k. Where the model has heads of this
-shape, they are trained further; else they start from its output projection and residual blocks of zeros. Heads must predict the *model*, so with `--distill N` the model first
-answers N of the corpus' prompts itself, in batches and in turn at each of `--temperatures`, and the heads learn from those
-answers. Without it they learn from the corpus' own answers.
+shape, they are trained further; else they start from its output projection and residual blocks of zeros. Heads must predict
+the *model*, so with `--distill N` the model first answers N of the corpus' prompts itself, in batches and in turn at each of
+`--temperatures`, and the heads learn from those answers. Without it they learn from the corpus' own answers.
 
 The result, below `--out`, is a Medusa-1 folder (`medusa_lm_head.safetensors` and a config that names the model), or with
 `--merge` a Medusa-2 folder (the model and `medusa_head.*` in one checkpoint). Run the same command again to go on after an
