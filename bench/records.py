@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from bench.errors import UserError, warn
-from bench.files import append_synced, mend_end, parse_json, read_document, read_lines, sole_writer, write_atomically
+from bench.files import append_synced, mend_end, parse_json, read_document, read_lines, shown, sole_writer, write_atomically
 from bench.questions import LONGEST_CATEGORY
 
 SCHEMA_VERSION = 1
@@ -98,6 +98,8 @@ def _turn(row: object) -> Turn:
         members = value if each.type == list[int] else [value]
         if not isinstance(members, list) or not set(map(type, members)) <= _KINDS[each.type]:
             raise TypeError(f"{each.name} is {str(value)[:40]!r}, expected {each.type}")
+        if members and each.type in (int, float, list[int]) and max(max(members), -min(members)) >= 1 << 63:
+            raise ValueError(f"{each.name} is out of its range")
     turn = Turn(**{each.name: row[each.name] for each in fields(Turn)})
     lengths = turn.accept_lengths
     if sum(lengths) != len(turn.token_ids) or len(turn.nodes) != len(lengths) or min(lengths, default=1) < 1:
@@ -106,8 +108,10 @@ def _turn(row: object) -> Turn:
         raise ValueError("step_ends are not one for each step")
     if not 0 < len(turn.category) <= LONGEST_CATEGORY:
         raise ValueError(f"category has {len(turn.category)} characters")
-    if max(abs(turn.question_id), abs(turn.choice), abs(turn.turn)) >= 1 << 63 or min(turn.prefill_s, turn.decode_s) < 0:
-        raise ValueError("a number is out of its range")
+    if min(turn.prefill_s, turn.decode_s) < 0:
+        raise ValueError("a time is below 0")
+    if not 0 < min(turn.nodes, default=1) <= max(turn.nodes, default=1) < 1 << 31:
+        raise ValueError("nodes is out of its range")
     return turn
 
 
@@ -253,7 +257,9 @@ def read_run(path: Path) -> dict:
         if not isinstance(run, dict):
             raise TypeError(f"it holds a {type(run).__name__}")
         if run["schema_version"] != SCHEMA_VERSION:
-            raise UserError(f"{run_file} has schema version {run['schema_version']}; this version reads {SCHEMA_VERSION}")
+            raise UserError(
+                f"{run_file} has schema version {shown(run['schema_version'])}; this version reads {SCHEMA_VERSION}"
+            )
         shape = {
             "config": dict, "model": dict, "environment": dict, "questions": dict, "question_turns": dict, "sessions": list,
             "start": str, "start_unix": float,
@@ -261,11 +267,17 @@ def read_run(path: Path) -> dict:
         for name, kind in shape.items():
             _require(run, name, kind)
         _require(run["config"], "num_choices", int)
-        _require(run["model"], "name", str)
+        for name in ("model", "questions"):
+            _require(run[name], "name", str)
+        if not all(isinstance(each, dict) for each in run["sessions"]):
+            raise TypeError("its sessions are no objects")
         if not all(isinstance(each, str) for each in _require(run["config"], "decoders", list)):
             raise TypeError("its decoders are no names")
         if not all(_is_number(each) and type(turns) is int and turns > 0 for each, turns in run["question_turns"].items()):
             raise TypeError("its question_turns are no numbers of turns by question_id")
+        texts = _require({"question_texts": {}} | run, "question_texts", dict)  # older runs: none
+        if not all(_is_number(each) and _is_texts(turns) for each, turns in texts.items()):
+            raise TypeError("its question_texts are no lists of texts by question_id")
     except KeyError as error:
         raise UserError(f"{run_file} is damaged (it has no {error}); restore it, or give another --out") from error
     except (ValueError, TypeError) as error:
@@ -279,8 +291,12 @@ def _require(row: dict, name: str, kind: type) -> object:
     return row[name]
 
 
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
 def _is_number(text: str) -> bool:
-    return text.removeprefix("-").isdecimal() and len(text) < 20
+    return text.removeprefix("-").isdecimal() and len(text) < 20 and text == str(int(text))
 
 
 def _refuse_differences(path: Path, what: str, before: dict, now: dict) -> None:

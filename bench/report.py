@@ -232,14 +232,17 @@ def write_answers(folder: Path, run: dict, turns: Sequence[Turn]) -> None:
 def answer_rows(run: dict, turns: Iterable[Turn], decoder: str, name: str) -> list[dict]:
     """One decoder's answers in FastChat's format, as those of model `name`, by question_id.
 
-    A question counts when every one of its turns was finished: a failed turn is never written as an answer.
+    A question counts when every one of its turns was finished: a failed turn is never written as an answer. UserError where
+    the run does not ask it.
     """
     by_question: dict[int, dict[int, list[Turn]]] = {}
     for turn in sorted((t for t in turns if t.decoder == decoder and not t.failed), key=lambda t: t.key):
         by_question.setdefault(turn.question_id, {}).setdefault(turn.choice, []).append(turn)
     rows = []
     for question_id, choices in by_question.items():
-        asked = run["question_turns"][str(question_id)]
+        asked = run["question_turns"].get(str(question_id))
+        if asked is None:
+            raise UserError(f"there are turns of question {question_id}, which the run.json beside them does not ask")
         if len(choices) < run["config"]["num_choices"] or any(len(c) < asked for c in choices.values()):
             continue
         rows.append(

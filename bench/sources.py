@@ -17,6 +17,7 @@ import pandas as pd
 from bench import answers, metrics
 from bench.errors import UserError
 from bench.fetch import QUESTIONS, SETS, fetched
+from bench.files import shown
 from bench.questions import Question, load_questions
 from bench.records import Key, Turn, read_run, read_turns
 from bench.trees import AnswerTrees, read_trees
@@ -84,16 +85,21 @@ def open_run(folder: Path) -> Source:
     turns, warnings = read_turns(folder / "turns.jsonl")
     place = {question_id: at for at, question_id in enumerate(run["question_turns"])}
     turns.sort(key=lambda turn: (place.get(str(turn.question_id), 0), turn.key))  # workers finish in any order
+    decoders = run["config"]["decoders"]
+    why = ""
+    if others := sorted({turn.decoder for turn in turns} - set(decoders)):
+        more = f" and {len(others) - 1} more decoders" if len(others) > 1 else ""
+        why = f"{folder / 'turns.jsonl'} has turns of {shown(others[0])}{more}, which run.json does not name"
+        warnings.append(f"{why}; they are left out")
+        turns = [turn for turn in turns if turn.decoder in decoders]
     frame = metrics.frame(turns)
     if frame.empty:
-        failures = [turn.error for turn in turns if turn.failed]
-        raise UserError(
-            f"{folder} has no finished turn" + (f"; {len(failures)} failed, first: {failures[0]}" if failures else "")
-        )
+        if failures := [turn.error for turn in turns if turn.failed]:
+            why = f"{len(failures)} failed, first: {failures[0]}"
+        raise UserError(f"{folder} has no finished turn" + (f"; {why}" if why else ""))
     asked = {int(question_id): count for question_id, count in run["question_turns"].items()}
     if strange := set(frame.question_id) - asked.keys():
         raise UserError(f"{folder / 'turns.jsonl'} has turns of question {min(strange)}, which this run does not ask")
-    decoders = run["config"]["decoders"]
     wanted = sum(asked.values()) * run["config"]["num_choices"]
     finished = {decoder: int((frame.decoder == decoder).sum()) for decoder in decoders}
     if run.get("end") is None:

@@ -53,15 +53,17 @@ def matching(draft: Draft, choice: Tensor) -> Verdict:
 
 
 def likeliest(scores: Tensor) -> Tensor:
-    """The first token [rows] of the highest score in each row [rows, vocab]; NO_TOKEN in a row with NaN or infinity.
+    """The first token [rows] of the highest score in each row [rows, vocab]; NO_TOKEN where that is no finite number.
 
-    Either would be the highest. -inf is a score like any other.
+    NaN and infinity would be the highest, so either spoils its row. -inf is a token that cannot be, and a row of nothing else
+    has none to choose.
 
-    >>> likeliest(torch.tensor([[1.0, 3.0, -torch.inf], [torch.nan, 3.0, 2.0], [torch.inf, 1.0, 2.0]])).tolist()
-    [1, -1, -1]
+    >>> inf, nan = torch.inf, torch.nan
+    >>> likeliest(torch.tensor([[1.0, 3.0, -inf], [nan, 3.0, 2.0], [inf, 1.0, 2.0], [-inf, -inf, -inf]])).tolist()
+    [1, -1, -1, -1]
     """
     top, token = scores.max(-1)
-    return token.where(top < torch.inf, NO_TOKEN)
+    return token.masked_fill(top - top != 0, NO_TOKEN)  # a number minus itself is 0; of NaN and the infinities it is NaN
 
 
 class Exact:

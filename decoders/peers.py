@@ -34,7 +34,7 @@ class _Steps(StoppingCriteria):
         self.nodes = 0  # positions that the last forward looked at; 0 before the first
         self.committed: list[int] = []
         self.steps: list[Step] = []
-        self.highest: Tensor | None = None  # logit that any forward gave; NaN and infinity stay
+        self.sound: Tensor | None = None  # whether every row of logits had a finite highest one
 
     def before_forward(self, module: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Assisted generation gives its first forward the whole prompt, whatever the cache holds of it, and its last one
@@ -47,8 +47,8 @@ class _Steps(StoppingCriteria):
         return args, kwargs
 
     def after_forward(self, module: object, args: tuple, output: CausalLMOutput) -> None:
-        highest = output.logits.amax()
-        self.highest = highest if self.highest is None else torch.maximum(self.highest, highest)
+        sound = output.logits.amax(-1).isfinite().all()
+        self.sound = sound if self.sound is None else self.sound & sound
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
         tokens, finish = self.stop.cut(self.committed, input_ids[0, self.length :].tolist())
@@ -106,7 +106,7 @@ class HFGreedy(Decoder):
         finally:
             for hook in hooks:
                 hook.remove()
-        if heard.highest is not None and not heard.highest.isfinite():
+        if heard.sound is not None and not heard.sound:
             raise NotANumber(heard.length)
         yield from heard.steps
 

@@ -12,7 +12,7 @@ their children. Depth, lines of ancestors and the attention mask all follow from
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -85,13 +85,18 @@ class Tree:
         """
         width = committed + len(self) if width is None else width
         if isinstance(committed, int):
-            mask = torch.full((len(self), width), hidden, dtype=dtype, device=self.depth.device)
-            mask[:, : committed + 1].zero_()
-            mask[:, committed:].scatter_(1, self.lines, 0.0)
-            return mask
-        column = torch.arange(width, device=self.depth.device)
-        mask = torch.zeros(len(self), width, dtype=dtype, device=column.device).masked_fill_(column > committed, hidden)
-        return mask.scatter_(1, self.lines + committed, 0.0)
+            slots = max(4096, 1 << width.bit_length())  # few sizes, so that it is hardly ever made anew
+            row = _edge(slots, hidden, dtype, self.depth.device)[slots - committed - 1 :][:width]
+        else:
+            column = torch.arange(width, device=self.depth.device)
+            row = torch.zeros(width, dtype=dtype, device=column.device).masked_fill_(column > committed, hidden)
+        return row.expand(len(self), -1).scatter(1, self.lines + committed, 0.0)
+
+
+@lru_cache(maxsize=32)
+def _edge(slots: int, hidden: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[2 * slots]: 0, from the middle on `hidden`. A mask's row, wherever its edge lies, is a slice of it and no operation."""
+    return torch.tensor((0.0, hidden), dtype=dtype, device=device).repeat_interleave(slots)
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,7 @@ import bench.answers as answers_
 import bench.files as files_
 import bench.questions as questions_
 import bench.records as records_
+import bench.sources as sources_
 import decoders.tree as tree_
 import llm_judge.judgments as judgments_
 from bench.answers import frame as answer_frame
@@ -36,6 +37,7 @@ from bench.metrics import frame, tokens_per_inference, tokens_per_second
 from bench.questions import load_questions
 from bench.records import SCHEMA_VERSION, RunFolder, Turn, read_turns
 from bench.report import answer_rows, model_id
+from bench.sources import open_run
 from decoders.tree import Tree, read_tree
 from llm_judge.judgments import read_judgments
 
@@ -103,7 +105,8 @@ def run(file: Path) -> None:
     folder.mkdir(exist_ok=True)
     file.replace(folder / "run.json")
     (folder / "turns.jsonl").write_text(json_line(asdict(TURN)))
-    with RunFolder.open(folder, RUN["config"]) as opened:
+    config = open_run(folder).record.run["config"]
+    with RunFolder.open(folder, config) as opened:  # as who resumes it
         for decoder in opened.run["config"]["decoders"]:
             for row in answer_rows(opened.run, map(opened.turn, opened), decoder, model_id(opened.run, decoder)):
                 json_line(row).encode()
@@ -195,7 +198,7 @@ def main() -> None:
         raise UserError("the fuzzer atheris is not installed: pip install -e '.[fuzz]'") from None
     args.corpus.mkdir(parents=True, exist_ok=True)
     (args.corpus / "seed").write_bytes(seed_file(args.target))
-    for module in (answers_, files_, questions_, records_, tree_, judgments_):  # the rest of Python would drown them
+    for module in (answers_, files_, questions_, records_, sources_, tree_, judgments_):  # the rest of Python would drown them
         for value in list(vars(module).values()):
             if inspect.isfunction(value) and value.__module__ == module.__name__:
                 atheris.instrument_func(value)

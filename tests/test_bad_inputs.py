@@ -123,6 +123,7 @@ def changed(file: str, **changes: object) -> Callable[[Path], None]:
 
 RUN = "bench.run --model model --device cpu --out out"
 ANSWERS = "data/tiny/model_answer/m.jsonl"
+ONLY_STATIC = {"decoders": ["static"], "num_choices": 1}
 JUDGE = f"gen_judgment {TINY} --api-base http://localhost:9/v1"
 CASES = [
     Case("questions that are not there", f"{RUN} --questions mt_bnch"),
@@ -190,6 +191,7 @@ CASES = [
     Case("a row that is no turn", "bench.report {}", changed("turns.jsonl", token_ids="many"), "bad"),
     Case("a turn whose numbers contradict each other", "bench.report {}", changed("turns.jsonl", accept_lengths=[5]), "bad"),
     Case("a turn of a question that was not asked", "bench.report {}", changed("turns.jsonl", question_id=777), "bad"),
+    Case("turns of another run's decoders", "bench.report {}", changed("run.json", config=ONLY_STATIC), "bad"),
     Case("an unknown question set", "bench.fetch mt_bnch"),
     Case("a mirror that is no URL", "bench.fetch mt_bench", env={"MEDUSA_BENCH_MIRROR": "mirror"}),
     Case("a flag that has no effect", f"gen_model_answer_medusa --model-path model {TINY} --fast"),

@@ -251,7 +251,10 @@ def tokens_of(spec, model, rule, most=40) -> list[int]:
     return [token for step in decoder.decode(PROMPT, rule, Stop(frozenset(), most)) for token in step.tokens]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+NO_NUMBERS = pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+
+
+@NO_NUMBERS
 @pytest.mark.parametrize("spec", [name for name in available() if name not in ("hf-greedy", "prompt-lookup")])
 def test_logits_that_are_no_numbers_end_the_turn_where_they_come(spec, value):
     for rule in (Exact(), Sample(0.8, seed=3), Sample(0.8, seed=3, top_p=0.9), Sample(0.8, seed=3, typical=Typical())):
@@ -270,21 +273,23 @@ def test_logits_that_are_no_numbers_end_the_turn_where_they_come(spec, value):
             tokens_of(spec, model, rule)
 
 
+@NO_NUMBERS
 @pytest.mark.parametrize("spec", ["hf-greedy", "prompt-lookup"])
-def test_transformers_generate_does_not_say_so_but_its_turn_fails(spec):
+def test_transformers_generate_does_not_say_so_but_its_turn_fails(spec, value):
     for rule in (Exact(), Sample(0.8, seed=3)):
         model = Model(tiny_llama(), tiny_heads())
         whole = tokens_of("greedy", model, Exact())
-        break_logits(model.lm, whole[12], float("nan"))
+        break_logits(model.lm, whole[12], value)
         with pytest.raises(NotANumber):
             tokens_of(spec, model, rule)
 
 
-def test_typical_acceptance_notices_them_too():
+@NO_NUMBERS
+def test_typical_acceptance_notices_them_too(value):
     model = Model(tiny_llama(), tiny_heads())
     rule = Threshold(0.8, Typical())
     whole = tokens_of("greedy", model, rule)
-    break_logits(model.lm, whole[12], float("nan"))
+    break_logits(model.lm, whole[12], value)
     with pytest.raises(NotANumber):
         tokens_of("greedy", model, rule)
 

@@ -111,6 +111,18 @@ def decoders(draw, model: Model) -> dict[str, Decoder]:
     return made
 
 
+def spelt(tokens: list[int]) -> str:
+    """The text of tokens, of which some are two characters and some none."""
+    return "".join("abcde"[token % 5] * (token % 3) for token in tokens)
+
+
+def why_it_ends(tokens: list[int], stop: Stop) -> str | None:
+    """Whether a turn ends with the last of these tokens, and why."""
+    if tokens[-1] in stop.eos:
+        return "eos"
+    return "stop" if stop.text(tokens) else "length" if len(tokens) == stop.max_tokens else None
+
+
 def same_but_for_a_tie(model: Model, prompt: list[int], ours: list[int], expected: list[int]) -> bool:
     """Equal, or different first where the two likeliest logits are too near for float32."""
     if ours == expected:
@@ -128,8 +140,10 @@ def test_every_decoder_is_greedy_and_leaves_the_cache_of_plain_text(data):
     model = data.draw(models())
     made = data.draw(decoders(model))
     prompt = data.draw(st.lists(st.integers(0, model.vocab - 1), min_size=1, max_size=30))
-    eos = data.draw(st.frozensets(st.integers(0, model.vocab - 1), max_size=2))
-    stop = Stop(eos, data.draw(st.integers(1, 20)))
+    eos = data.draw(st.frozensets(st.integers(0, model.vocab - 1), max_size=3))
+    strings = data.draw(st.lists(st.text("abcde", min_size=2, max_size=5), max_size=3))
+    most = data.draw(st.sampled_from([20, 40, 30, 7, 2, 1]))  # the first ones are drawn most
+    stop = Stop(eos, most, lambda tokens: any(string in spelt(tokens) for string in strings))
     seed = data.draw(st.integers(0, 2**40))
     for rule in (Exact, lambda: Sample(0.8, seed)):
         expected = None
@@ -139,10 +153,10 @@ def test_every_decoder_is_greedy_and_leaves_the_cache_of_plain_text(data):
             steps = list(decoder.decode(torch.tensor(prompt), rule(), stop))
             tokens = [token for step in steps for token in step.tokens]
             expected = tokens if expected is None else expected
-            assert len(tokens) <= stop.max_tokens and all(step.tokens for step in steps), name
+            assert all(step.tokens for step in steps), name
             assert [step.finish for step in steps[:-1]] == [None] * (len(steps) - 1), name
-            assert steps[-1].finish == ("eos" if tokens[-1] in eos else "length"), name
-            assert not eos.intersection(tokens[:-1]), name
+            assert steps[-1].finish == why_it_ends(tokens, stop), name
+            assert not any(why_it_ends(tokens[:most], stop) for most in range(1, len(tokens))), name
             plain_loop = type(decoder).decode is Decoder.decode
             if plain_loop:
                 assert all(1 <= len(step.tokens) <= step.nodes <= decoder.max_nodes for step in steps), name

@@ -173,6 +173,26 @@ def test_what_cannot_be_shown_does_not_hide_the_rest(run, tmp_path, capsys):
     assert "empty has no finished turn" in errors[0] and "does not exist" in errors[1] and len(errors) == 2
 
 
+def test_turns_of_decoders_that_a_run_does_not_name(tmp_path, capsys):
+    """A run.json of another run lies beside them: a report of no decoder ended in a ZeroDivisionError."""
+    run = write_run(tmp_path / "run", random_turns(["greedy", "static", "dynamic"], questions=2, steps=4))
+    written = json.loads((run / "run.json").read_text())
+
+    def named(*decoders: str) -> tuple[int, str, str]:
+        written["config"]["decoders"] = decoders
+        (run / "run.json").write_text(json.dumps(written))
+        return shown(capsys, run, "--format", "markdown")
+
+    status, out, err = named("hydra", "eagle")
+    assert status == 2 and out == "" and err.count("\n") == 1
+    assert "has no finished turn; " in err and "has turns of 'dynamic' and 2 more decoders, which run.json does not name" in err
+    status, out, err = named("greedy", "hydra")
+    assert status == 0 and "greedy" in out and "dynamic" not in out and "hydra: 0 of" in err
+    assert "turns of 'dynamic' and 1 more decoders, which run.json does not name; they are left out" in err
+    page = (run / "report.html").read_text()
+    assert "greedy" in page and '"static"' not in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -13,12 +13,9 @@ def brute_force(log_prob: torch.Tensor, nodes: int) -> list[tuple[int, ...]]:
     """All paths of the Cartesian product, best first; ties to the shallower, then to the lower ranks."""
     depth, topk = log_prob.shape
     paths = [path for d in range(1, depth + 1) for path in itertools.product(range(topk), repeat=d)]
-    zero = torch.zeros(depth)
-    scores = []
-    for path in paths:
-        row = zero.clone()
-        row[: len(path)] = torch.stack([log_prob[d, rank] for d, rank in enumerate(path)])
-        scores.append(row.sum().item())  # summed as the code under test sums: rounding must not decide
+    padded = torch.cat((log_prob, torch.zeros(depth, 1)), dim=1)  # rank `topk`, beyond a path's end, has log probability 0
+    ranks = torch.tensor([path + (topk,) * (depth - len(path)) for path in paths])
+    scores = padded[torch.arange(depth), ranks].sum(-1).tolist()  # in the precision of the code under test
     order = sorted(range(len(paths)), key=lambda i: (-scores[i], len(paths[i]), paths[i]))
     return [paths[i] for i in order[: nodes - 1]]
 
@@ -30,12 +27,14 @@ def chosen_paths(log_prob: torch.Tensor, nodes: int) -> list[tuple[int, ...]]:
     tree, score, parent = draft.tree, draft.log_prob, draft.tree.parent.tolist()
     assert all(above < node for node, above in enumerate(parent[1:], start=1)), "a parent stands before its children"
     assert score[0] == 0 and (score[1:] <= score[tree.parent[1:]]).all() and (score[1:] <= score[:-1]).all()
+    assert draft.token[0] == 0
     paths: list[tuple[int, ...]] = [()]
-    for node in range(1, len(tree)):
-        d, rank = divmod(draft.token[node].item() - 1, topk)
-        assert d == tree.depth[node] - 1
-        paths.append((*paths[parent[node]], rank))
-        assert torch.allclose(score[node], sum(log_prob[i, r] for i, r in enumerate(paths[node])))
+    for above, token in zip(parent[1:], draft.token.tolist()[1:], strict=True):
+        head, rank = divmod(token - 1, topk)
+        assert head == len(paths[above])
+        paths.append((*paths[above], rank))
+    guessed = log_prob.tolist()
+    torch.testing.assert_close(score, torch.tensor([sum(guessed[d][rank] for d, rank in enumerate(path)) for path in paths]))
     plain = Tree.from_parent(parent)
     assert tree.depth.equal(plain.depth) and tree.lines[:, : plain.max_depth].equal(plain.lines)
     return paths[1:]
