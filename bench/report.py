@@ -93,6 +93,16 @@ class Report:
     def spec_bench(self) -> list[dict]:
         return [metrics.spec_bench_row(self.frame, label, baseline) for label, baseline in self.baselines.items()]
 
+    @cached_property
+    def by_question(self) -> dict[str, pd.Series]:
+        """Wall-clock ratios [questions] of the decoders that have a baseline and times."""
+        ratios = {
+            label: metrics.wall_clock_ratio_by_question(self.frame, label, baseline)
+            for label, baseline in self.baselines.items()
+            if baseline not in (None, label)
+        }
+        return {label: ratio for label, ratio in ratios.items() if ratio.notna().any()}
+
     @property
     def warnings(self) -> list[str]:
         return [said for source in self.sources for said in source.warnings] + incomparable(self.sources)
@@ -102,6 +112,8 @@ class Report:
         for table, column in ((self.by_category, "category"), (self.by_turn, "turn")):
             if len(table) and table[column].nunique() > 1:
                 made.append(tables.by_group(table, column))
+        if self.by_question and self.frame.question_id.nunique() > 1:
+            made.append(tables.by_question(self.by_question))
         made += [tables.acceptance(self.acceptance, self.summary), tables.spec_bench(self.spec_bench)]
         return [table for table in made if table.shown().shape[1] > 1]
 
@@ -151,6 +163,10 @@ class Report:
             "decoders": self.summary.to_dict("records"),
             "by_category": self.by_category.to_dict("records"),
             "by_turn": self.by_turn.to_dict("records"),
+            "wall_clock_ratio_by_question": {
+                label: {str(question_id): ratio for question_id, ratio in ratios.items()}
+                for label, ratios in self.by_question.items()
+            },
             "acceptance_by_depth": self.acceptance.to_dict("records"),
             "spec_bench": self.spec_bench,
         }

@@ -92,7 +92,7 @@ class Crew(Protocol):
     """Who generates the turns of a run."""
 
     def facts(self) -> dict[str, object]:
-        """What run.json says of it: `model`, `environment`, `step_times`, and what else there is to say."""
+        """What run.json says of it: `model`, `environment`, `step_times`, `draft_times`, and what else there is to say."""
         ...
 
     def warm_up(self, question: Question) -> None:
@@ -154,6 +154,7 @@ class Runner:
             },
             "environment": environment(loaded.model.device, loaded.model.dtype) | {"workers": 1},
             "step_times": asdict(self.step_times) if self.step_times else None,
+            "draft_times": {spec: each.budget.draft_s for spec, each in self.decoders.items() if each.auto},
         }  # fmt: skip
 
     def warm_up(self, question: Question) -> None:

@@ -1,6 +1,7 @@
 """Numbers as tables of text, and these tables as a terminal, a paper or a pull request wants them."""
 
 import html
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -124,6 +125,20 @@ def by_group(table: pd.DataFrame, column: str) -> Table:
         )
     cells = pd.DataFrame(rows)
     return Table(f"By {column}", cells, _starred(cells).removeprefix("; "))
+
+
+def by_question(ratios: Mapping[str, pd.Series]) -> Table:
+    """Of `metrics.wall_clock_ratio_by_question` by decoder: how the questions' ratios are spread, and which is the slowest."""
+    rows = []
+    for decoder, known in ((decoder, ratio.dropna()) for decoder, ratio in ratios.items()):
+        cells = {"decoder": decoder, "questions": str(len(known))}
+        if len(known):
+            spread = {"least": 0, "quarter": 0.25, "median": 0.5, "three quarters": 0.75, "most": 1}
+            cells |= {name: _number(known.quantile(part), "{:.2f}x") for name, part in spread.items()}
+            cells |= {"slower than 0.97x": str((known < 0.97).sum()), "slowest question": str(known.idxmin())}
+        rows.append(cells)
+    caption = "wall-clock ratio by question; of one that was answered several times, of the medians"
+    return Table("By question", pd.DataFrame(rows).fillna(NONE), caption)
 
 
 def acceptance(table: pd.DataFrame, summary: pd.DataFrame) -> Table:

@@ -154,9 +154,14 @@ class Workers:
             **first,
             "environment": first["environment"] | {"workers": len(self.workers)},
             "workers": [
-                {name: facts["environment"][name] for name in ("device", "threads")} | {"step_times": facts["step_times"]}
+                {
+                    "device": facts["environment"]["device"],
+                    "threads": facts["environment"]["threads"],
+                    "step_times": facts["step_times"],
+                    "draft_times": facts["draft_times"],
+                }
                 for facts in self._facts
-            ],
+            ],  # fmt: skip
             "warnings": self.warnings,
         }
 

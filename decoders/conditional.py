@@ -72,12 +72,16 @@ class Conditional(Decoder):
         self.parents_start = torch.tensor([0, *starts[:-1]]).repeat_interleave(spread).to(model.device)
         self.covered = torch.tensor(covered[: self.levels + 1]).repeat_interleave(spread).to(model.device)
         self.depths = torch.arange(self.levels + 1).repeat_interleave(spread).to(model.device)
-        self.order = torch.arange(min(self.max_nodes, len(self.depths)), device=model.device)
+        self.order = torch.arange(self.max_nodes, device=model.device)
         self.generation = torch.arange(1, self.levels + 1, device=model.device)
 
     @property
     def max_depth(self) -> int:
         return self.levels
+
+    @property
+    def draft_depths(self) -> tuple[int, ...]:
+        return tuple(range(min(2, self.levels), self.levels + 1)) if self.auto else (self.levels,)
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
         self.table.forget()
@@ -106,13 +110,14 @@ class Conditional(Decoder):
 
     def propose(self, root: Tensor, hidden: Tensor) -> Draft:
         self._catch_up()
+        depth = self.budget.depth or self.levels
         if self.guessed:
-            heads = self.model.guess(hidden, min(self.levels, self.guessed)).float()  # [heads, vocab]
+            heads = self.model.guess(hidden, min(depth, self.guessed)).float()  # [heads, vocab]
             heads = heads.log_softmax(-1).nan_to_num(nan=NOTHING)
             guess_log_prob, guess = heads.topk(self.topk)  # [heads, topk]
         before, token, score = self.last, root, torch.zeros(1, device=root.device)
         tokens, scores, parents = [token], [score], [torch.zeros_like(token)]
-        for level, width in enumerate(self.widths[1:]):
+        for level, width in enumerate(self.widths[1 : 1 + depth]):
             known = self.table.after(before, token)
             if level < self.guessed:
                 candidate, mixed = self._mixed(level, heads[level], guess[level], guess_log_prob[level], known)
@@ -127,7 +132,8 @@ class Conditional(Decoder):
             parents.append(parent)
         # What is not there has the token -1, which no model knows, and a probability of next to nothing.
         token = torch.cat(tokens).clamp(min=0)
-        return self._tree(token, torch.cat(scores) + self.covered, torch.cat(parents) + self.parents_start)
+        covered, parents_start = self.covered[: len(token)], self.parents_start[: len(token)]
+        return self._tree(depth, token, torch.cat(scores) + covered, torch.cat(parents) + parents_start)
 
     def _mixed(self, level: int, head: Tensor, guess: Tensor, marginal: Tensor, known: Known) -> tuple[Tensor, Tensor]:
         """Candidates [parents, topk + k] where a head has guesses [topk], and their scores, not yet normalised."""
@@ -140,14 +146,15 @@ class Conditional(Decoder):
         mixed = torch.addcmul(torch.cat((of_guesses, of_others), 1), weight, marginal)
         return torch.cat((guess.expand(parents, -1), known.token), 1), mixed
 
-    def _tree(self, token: Tensor, score: Tensor, parent: Tensor) -> Draft:
-        """The best nodes of all levels together, most likely first; the root is always the first."""
-        best, chosen = score.topk(len(self.order))
-        place = torch.zeros_like(parent).scatter_(0, chosen, self.order)
+    def _tree(self, depth: int, token: Tensor, score: Tensor, parent: Tensor) -> Draft:
+        """The best nodes of all `depth` levels together, most likely first; the root is always the first."""
+        order = self.order[: len(token)]
+        best, chosen = score.topk(len(order))
+        place = torch.zeros_like(parent).scatter_(0, chosen, order)
         above = place.take(parent.index_select(0, chosen))  # [nodes] parents in the new numbering
-        line = [self.order]
-        for _ in range(self.levels - 1):
+        line = [order]
+        for _ in range(depth - 1):
             line.append(above.index_select(0, line[-1]))
-        depth = self.depths.index_select(0, chosen)
-        up = (depth.unsqueeze(1) - self.generation).clamp(min=0)  # from each node up to the entries of its line
-        return Draft(Tree(depth, above, torch.stack(line, 1).gather(1, up)), token.index_select(0, chosen), best)
+        depths = self.depths.index_select(0, chosen)
+        up = (depths.unsqueeze(1) - self.generation[:depth]).clamp(min=0)  # from each node up to the entries of its line
+        return Draft(Tree(depths, above, torch.stack(line, 1).gather(1, up)), token.index_select(0, chosen), best)

@@ -45,6 +45,18 @@ def test_every_number_by_hand():
     assert metrics.accept_length_histogram(dynamic).to_dict() == {1: 3 / 5, 2: 1 / 5, 3: 1 / 5}
 
 
+def test_ratios_by_question_compare_the_medians_of_its_choices():
+    frame = metrics.frame(
+        [
+            *(turn("greedy", [1, 2], [1, 1], seconds, choice=at) for at, seconds in enumerate((2.0, 2.0, 20.0))),
+            *(turn("dynamic", [1, 2], [2], seconds, choice=at) for at, seconds in enumerate((1.0, 9.0, 1.0))),
+            turn("greedy", [3, 1], [1, 1], 1.0, question_id=2), turn("dynamic", [3, 1], [1, 1], 4.0, question_id=2),
+            turn("greedy", [3, 1], [1, 1], 1.0, question_id=3),
+        ]
+    )  # fmt: skip
+    assert metrics.wall_clock_ratio_by_question(frame, "dynamic").to_dict() == {1: 2.0, 2: 0.25}
+
+
 def test_the_histograms_mean_is_tokens_per_inference():
     frame = metrics.frame(TURNS)
     histogram = metrics.accept_length_histogram(frame[frame.decoder == "dynamic"])

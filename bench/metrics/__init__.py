@@ -24,6 +24,7 @@ from bench.metrics.rates import (
     tokens_per_second_with_prefill,
     tpi_ratio,
     wall_clock_ratio,
+    wall_clock_ratio_by_question,
     wall_clock_ratio_with_prefill,
 )
 from bench.metrics.spec_bench import mean_accepted_tokens, mean_tokens_per_second, spec_bench_speed_up
@@ -54,5 +55,6 @@ __all__ = [
     "tokens_per_second_with_prefill",
     "tpi_ratio",
     "wall_clock_ratio",
+    "wall_clock_ratio_by_question",
     "wall_clock_ratio_with_prefill",
 ]

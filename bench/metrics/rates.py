@@ -88,6 +88,21 @@ def wall_clock_ratio_with_prefill(turns: pd.DataFrame, decoder: str, baseline: s
     return ratio_of(*paired(turns, decoder, baseline), "wall_s")
 
 
+def wall_clock_ratio_by_question(turns: pd.DataFrame, decoder: str, baseline: str = BASELINE) -> pd.Series:
+    """Tokens per second (without prefill) over the baseline's, by question_id.
+
+    Answers of a few tokens take a few milliseconds, so what is compared of a question that was answered several times are the
+    medians over its choices.
+    """
+    ours, theirs = both_known(*paired(turns, decoder, baseline), "decode_s")
+    return _median_speed(ours) / _median_speed(theirs)
+
+
+def _median_speed(turns: pd.DataFrame) -> pd.Series:
+    sums = turns.groupby(level=["question_id", "choice"])[["tokens", "decode_s"]].sum()
+    return (sums.tokens / sums.decode_s).groupby(level="question_id").median()
+
+
 def ratio_of(ours: pd.DataFrame, theirs: pd.DataFrame, below: str) -> float:
     """(sum of our tokens / sum of our `below`) / (the same of theirs), of paired turns."""
     ours, theirs = both_known(ours, theirs, below)
