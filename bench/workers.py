@@ -161,7 +161,7 @@ class Workers:
                     "draft_times": facts["draft_times"],
                 }
                 for facts in self._facts
-            ],  # fmt: skip
+            ],
             "warnings": self.warnings,
         }
 
