@@ -8,6 +8,7 @@ forward of 64 nodes takes as long as one of 1 (a GPU at batch 1), large trees wi
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -74,9 +75,9 @@ class AutoBudget(Budget):
     scaled by what past drafts kept over what they promised. Where drafting as such does not pay it pauses, for longer each
     time.
 
-    No step stakes more than the turn can afford: if all of its drafted tokens were wrong, the turn would still be less than
-    STAKE greedy steps and SLOWER of its time behind greedy decoding. So bad heads, too, cost next to nothing, and an answer
-    of ten tokens is not made slower by trying.
+    No step costs more than the turn can afford: what it is ahead of greedy decoding by now, where SLOWER of a step is granted
+    for every token, and RISK of what the step expects to win. So bad heads, too, cost next to nothing, and an answer of ten
+    tokens is hardly made slower by trying.
 
     Heads cost time as well. A draft goes one level deeper than the last step's tokens went, where the decoder can do less than
     its deepest.
@@ -87,8 +88,9 @@ class AutoBudget(Budget):
 
     PRIOR = 8  # steps' (and tokens') worth of trust in "no better than greedy" and in the probabilities as they are
     LONGEST_PAUSE = 8  # steps
-    STAKE = 0.25
     SLOWER = 0.02
+    RISK = 0.4
+    USUAL = 0.5  # tokens that a step is taken to win before its draft is there
 
     def __init__(self, times: StepTimes, most: float = 3.0) -> None:
         """`most`: sizes that take longer than so many one-node steps are never drafted for."""
@@ -102,13 +104,13 @@ class AutoBudget(Budget):
         self.depth, self.spent = min(self.draft_s), 0.0
         self.tokens, self.seconds = float(self.PRIOR), self.PRIOR * self.times.seconds[0][0]
         self.kept = self.promised = float(self.PRIOR)
-        self.ahead = self.STAKE  # tokens that the turn can afford to lose against greedy
+        self.ahead = 0.0  # greedy steps that the turn can afford to lose
         self.gain, self.pause, self.resting = 0.0, 1, 0
 
     def propose(self, propose: Propose, root: Tensor, hidden: Tensor) -> Draft:
         self.spent = self.draft_s[self.depth]
-        least = (self.spent + self.times.seconds[0][1]) / self.times.seconds[0][0] - 1  # what drafting stakes at least
-        if self.resting == 0 and self.ahead >= least:
+        least = (self.spent + self.times.seconds[0][1]) / self.times.seconds[0][0] - 1  # what drafting costs at least
+        if self.resting == 0 and least <= self.ahead + self.RISK * self.USUAL:
             return propose(root, hidden)
         self.resting = max(0, self.resting - 1)
         lone = root.new_zeros(1)
@@ -129,11 +131,11 @@ class AutoBudget(Budget):
         if not forecast:
             return self._settle(1, seconds[0], 0.0, seconds[0])
         rate, trust = self.tokens / self.seconds, self.kept / self.promised
-        worth = [
-            trust * (tokens - 1) - rate * (s - seconds[0])
-            for tokens, s in zip(forecast, seconds, strict=False)
-            if s == seconds[0] or (s + self.spent) / seconds[0] - 1 <= self.ahead
-        ]
+        worth = [0.0]  # of verifying the root alone
+        for tokens, taken in zip(forecast[1:], seconds[1:], strict=False):
+            win, cost = trust * (tokens - 1), (taken + self.spent) / seconds[0] - 1
+            affordable = cost <= self.ahead + self.RISK * win or taken == seconds[0]
+            worth.append(win - rate * (taken - seconds[0]) if affordable else -inf)
         best = max(range(len(worth)), key=worth.__getitem__)
         self.gain += 0.25 * (worth[best] - rate * self.spent - self.gain)
         if self.gain < 0:
