@@ -14,13 +14,15 @@ from decoders.loop import Stop
 from decoders.model import Model
 from decoders.tree import Draft, Tree
 
-BLOCK = 3  # steps of one size that follow each other
+BLOCK = 6  # steps of one kind that follow each other
+SETTLED = 3  # of them that are not counted: they find the processor's cache full of what others read
+DRAFTED = 8  # nodes of a draft that are verified while drafting is timed
 DEPTH = 4  # of the trees that are timed; the time hardly depends on it
 LENGTHS = (64, 512, 1280, 4096)  # committed positions
 
 
 class _TakingTurns(Decoder):
-    """Proposes trees of one size after the other, all tokens the same."""
+    """Proposes trees of one size after the other, of tokens that hardly ever follow."""
 
     max_depth = DEPTH
 
@@ -33,36 +35,42 @@ class _TakingTurns(Decoder):
 
     def propose(self, root: Tensor, hidden: Tensor) -> Draft:
         tree = next(self.trees)
-        return Draft(tree, root.expand(len(tree)))
+        other = (root + 1).remainder(self.model.vocab).expand(len(tree) - 1)
+        return Draft(tree, torch.cat((root, other)))
 
 
-def step_times(model: Model, sizes: tuple[int, ...] = LADDER, rounds: int = 3) -> StepTimes:
+def step_times(model: Model, sizes: tuple[int, ...] = LADDER, rounds: int = 2) -> StepTimes:
     """Median seconds of a step, drafting left out, by committed positions and nodes.
 
-    The sizes take turns, so that a machine that gets busy meanwhile is busy for all of them; a few steps each, the first of
-    which is not counted: it finds the processor's cache full of what another size reads.
+    The sizes take turns, so that a machine that gets busy meanwhile is busy for all of them; a few steps each.
     """
     steps = (1 + rounds) * len(sizes) * BLOCK
-    longest = model.context - steps * (1 + DEPTH)
+    longest = model.context - 2 * steps
     lengths = tuple(length for length in LENGTHS if length <= longest) or (max(1, model.context // 2),)
     seconds = []
     for length in lengths:
         prompt = torch.arange(length) % model.vocab
-        decoding = _TakingTurns(model, sizes).decode(prompt, Exact(), Stop(frozenset(), model.context - length))
+        decoder, decoding = _TakingTurns(model, sizes), iter(())
         samples: dict[int, list[float]] = {size: [] for size in sizes}
-        began = _now(model)
-        for at, step in zip(range(steps), decoding, strict=False):
-            ended = _now(model)
-            if at % BLOCK > 0 and at >= len(sizes) * BLOCK:  # the first round may still set things up
-                samples[step.nodes].append(ended - began)
-            began = ended
+        for at in range(steps):
+            began = _now(model)
+            step = next(decoding, None)
+            if step is None:  # at first, and where the context is full
+                decoding = decoder.decode(prompt, Exact(), Stop(frozenset(), model.context - length))
+                step = next(decoding)
+            elif at % BLOCK >= SETTLED and at >= len(sizes) * BLOCK:  # the first round may still set things up
+                samples[step.nodes].append(_now(model) - began)
         seconds.append(tuple(statistics.median(samples[size]) for size in sizes))
     return StepTimes(lengths, sizes, tuple(seconds))
 
 
 @torch.inference_mode()
-def draft_times(decoder: Decoder, rounds: int = 15) -> dict[int, float]:
-    """Median seconds, by depth, that a decoder with an AutoBudget takes to propose a tree and to learn from it, verified."""
+def draft_times(decoder: Decoder, rounds: int = 8) -> dict[int, float]:
+    """Median seconds, by depth, that drafting adds to a step of a decoder with an AutoBudget.
+
+    Not how long the drafting takes: heads and successors also push the model's weights out of the processor's cache, so steps
+    with and without it take turns, and the difference is what counts.
+    """
     seconds = {}
     for depth in decoder.draft_depths:
         decoder.budget.depth = depth
@@ -76,16 +84,20 @@ def _draft_time(decoder: Decoder, rounds: int) -> float:
     root = torch.zeros(1, dtype=torch.long, device=model.device)
     decoder.start(root, rows)
     hidden = rows.hidden[-1:].clone()
-    samples = []
+    draft = decoder.propose(root, hidden).first(DRAFTED)
+    samples: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(rounds):
-        began = _now(model)
-        draft = decoder.propose(root, hidden)
-        proposed = _now(model)
-        verified = model.verify(draft)
-        back = _now(model)
-        decoder.observe(draft, verified, root)
-        samples.append(proposed - began + _now(model) - back)
-    return statistics.median(samples)
+        for drafting in (False, True):
+            for at in range(BLOCK):
+                began = _now(model)
+                if drafting:
+                    draft = decoder.propose(root, hidden).first(DRAFTED)
+                verified = model.verify(draft)
+                if drafting:
+                    decoder.observe(draft, verified, root)
+                if at >= SETTLED:
+                    samples[drafting].append(_now(model) - began)
+    return max(0.0, statistics.median(samples[True]) - statistics.median(samples[False]))
 
 
 def _now(model: Model) -> float:
