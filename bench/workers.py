@@ -148,11 +148,12 @@ class Workers:
             warn(text)
 
     def facts(self) -> dict[str, object]:
-        """The first worker's, and by worker what may differ: each one measures its own step times."""
+        """The first worker's, and by worker what may differ: each one measures its own step times, so the run has none."""
         first = self._facts[0]
         return {
             **first,
             "environment": first["environment"] | {"workers": len(self.workers)},
+            "step_times": None,
             "workers": [
                 {
                     "device": facts["environment"]["device"],

@@ -1,13 +1,15 @@
 """One judge behind an OpenAI-compatible endpoint: a prompt in, a reply and its cost out.
 
 Retries are tenacity's and the client's own are switched off: theirs end at the HTTP status, while a reply that is no JSON or
-has no choice in it must be asked for again as well; and a wait must end when the user interrupts.
+has no choice in it must be asked for again as well; and a wait must end when the user interrupts. The timeout too is ours:
+the client's begins anew with every byte, so a server that sends one now and then would never be given up on.
 """
 
+import asyncio
 import os
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from threading import Event
+from threading import Event, Thread
 from time import time
 from urllib.parse import urlsplit
 
@@ -67,8 +69,11 @@ class JudgeClient:
         if not key and not (api_base and urlsplit(api_base).hostname in ("localhost", "127.0.0.1", "::1")):
             where = api_base or "OpenAI's endpoint"
             raise UserError(f"no key for {where}: set {KEY} (any text where the endpoint asks for none)")
-        self.client = openai.OpenAI(api_key=key or "none", base_url=api_base, timeout=timeout_s, max_retries=0)
+        self.timeout_s = timeout_s
+        self.client = openai.AsyncOpenAI(api_key=key or "none", base_url=api_base, timeout=None, max_retries=0)
         self.where = str(self.client.base_url)
+        self.loop = asyncio.new_event_loop()  # where a call can be cut off whatever it waits for
+        Thread(target=self.loop.run_forever, daemon=True).start()
 
     def ask(self, system: str, user: str) -> Reply:
         """UserError where no call can ever succeed, CallFailed where this one did not."""
@@ -90,16 +95,17 @@ class JudgeClient:
         if self.stop.is_set():
             raise CallFailed("interrupted")
         try:
-            completion = self.client.chat.completions.create(
+            call = self.client.chat.completions.create(
                 model=self.model,
                 messages=[{"role": "system", "content": system}, {"role": "user", "content": user}],
                 n=1,
                 **self.options,
             )
+            completion = asyncio.run_coroutine_threadsafe(asyncio.wait_for(call, self.timeout_s), self.loop).result()
         except openai.APIStatusError as error:
             raise self._of_status(error) from error
-        except openai.APITimeoutError as error:
-            raise EndpointTrouble(f"no reply within {self.client.timeout} s") from error
+        except asyncio.TimeoutError as error:
+            raise EndpointTrouble(f"no whole reply within {self.timeout_s:g} s") from error
         except openai.APIConnectionError as error:
             raise EndpointTrouble(f"{self.where} cannot be reached ({error.__cause__ or error})") from error
         except (openai.APIResponseValidationError, ValueError) as error:

@@ -1,3 +1,4 @@
+import json
 import sys
 from pathlib import Path
 
@@ -21,6 +22,13 @@ TINY = dict(
     vocab_size=101, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
     num_key_value_heads=2, max_position_embeddings=160, pad_token_id=0, bos_token_id=1, eos_token_id=2,
 )  # fmt: skip
+
+
+QUESTIONS = [
+    {"question_id": 1, "category": "math", "turns": ["1 + 1?", "And twice?"]},
+    {"question_id": 2, "category": "writing", "turns": ["A line, please.", "Another."]},
+    {"question_id": 7, "category": "stem", "turns": ["Why is it dark at night?"]},
+]
 
 
 @pytest.fixture
@@ -83,3 +91,17 @@ def write_merged(folder: Path, heads: int = 4, max_shard_size: str = "5GB", **ch
     lm.save_pretrained(folder, state_dict=state, max_shard_size=max_shard_size)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> str:
+    """The folder of a tiny Medusa-2 checkpoint, to be left as it is."""
+    return str(write_merged(tmp_path_factory.mktemp("model") / "tiny"))
+
+
+@pytest.fixture
+def questions(tmp_path) -> str:
+    """A file of three questions with five turns."""
+    file = tmp_path / "three.jsonl"
+    file.write_text("".join(json.dumps(question) + "\n" for question in QUESTIONS))
+    return str(file)

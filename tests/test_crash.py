@@ -1,6 +1,5 @@
 """What a run survives: kills, signals, full disks, a second process, missing memory, logits that are no numbers."""
 
-import json
 import os
 import resource
 import signal
@@ -23,19 +22,7 @@ from decoders.loop import NotANumber, Stop
 from decoders.model import Model
 from decoders.registry import available, make
 from tests.conftest import ROOT, tiny_heads, tiny_llama, write_merged
-from tests.test_run import QUESTIONS, basics, bench, without_times
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    return str(write_merged(tmp_path_factory.mktemp("model") / "tiny"))
-
-
-@pytest.fixture
-def questions(tmp_path) -> str:
-    file = tmp_path / "three.jsonl"
-    file.write_text("".join(json.dumps(q) + "\n" for q in QUESTIONS))
-    return str(file)
+from tests.test_run import basics, bench, without_times
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Lock
 from urllib.request import urlopen
@@ -136,6 +137,20 @@ def lines(path):
     return path.read_text().count("\n") if path.exists() else 0
 
 
+def drip(head):
+    """Sends `head`, and then a byte every now and then, for ever."""
+
+    def answer(request):
+        request.wfile.write(head)
+        with suppress(OSError):  # once the judge has hung up
+            while True:
+                request.wfile.write(b" ")
+                request.wfile.flush()
+                time.sleep(0.1)
+
+    return answer
+
+
 CASES = {  # answer: (what the endpoint does, score in the end)
     "plain": (["Good. [[7]]"], 7),
     "bracket": (["Rating: [7]"], 7),
@@ -147,6 +162,9 @@ CASES = {  # answer: (what the endpoint does, score in the end)
     "limited": ([fails(429, Retry_After="0.4"), "[[6]]"], 6),
     "broken": ([fails(500), fails(503), "[[6]]"], 6),
     "slow": ([lambda request: time.sleep(1.4) or request.drop(), "[[6]]"], 6),
+    "dripping body": ([drip(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"), "[[6]]"], 6),
+    "dripping head": ([drip(b"HTTP/1.1 200 OK\r\nX-Long:"), "[[6]]"], 6),
+    "dripping refusal": ([drip(b"HTTP/1.1 500 No\r\nContent-Type: text/plain\r\n\r\n"), "[[6]]"], 6),
     "dropped": ([lambda request: request.drop(), "[[6]]"], 6),
     "malformed": ([lambda request: request.send(200, b'{"choices": [', Content_Type="application/json"), "[[6]]"], 6),
     "hollow": ([lambda request: request.send(200, b"{}", Content_Type="application/json"), "[[6]]"], 6),
@@ -164,8 +182,8 @@ def test_every_bad_day_of_an_endpoint(bench, monkeypatch, capsys):
         said = capsys.readouterr()
         scores = {row["question_id"]: row["score"] for row in read_judgments(bench.single)}
         assert scores == {n: score for n, (_, score) in enumerate(CASES.values(), start=1) if score is not None}
-        assert "14 of 15 judgments, 3 of them without a verdict" in said.out
-        assert "1,400 tokens of prompts, 140 of replies" in said.out
+        assert "17 of 18 judgments, 3 of them without a verdict" in said.out
+        assert "1,700 tokens of prompts, 170 of replies" in said.out
         assert "the prompt is too long" in said.err and "1 calls failed and are no scores" in said.err
 
         asked = [at for user, _, at in judge.asked if "limited" in user]
@@ -176,7 +194,7 @@ def test_every_bad_day_of_an_endpoint(bench, monkeypatch, capsys):
         assert ["hopeless" in user for user, _, _ in judge.asked[before:]] == [True]
         assert bench.judge(monkeypatch, url) == 0  # and then nothing
         assert len(judge.asked) == before + 1
-    assert len(read_judgments(bench.single)) == lines(bench.single) == 15
+    assert len(read_judgments(bench.single)) == lines(bench.single) == 18
 
 
 def test_a_killed_judge_loses_nothing_and_asks_nothing_twice(bench, monkeypatch):

@@ -21,24 +21,6 @@ from bench.runner import Runner
 from decoders.model import Model
 from tests.conftest import ROOT, write_base, write_merged
 
-QUESTIONS = [
-    {"question_id": 1, "category": "math", "turns": ["1 + 1?", "And twice?"]},
-    {"question_id": 2, "category": "writing", "turns": ["A line, please.", "Another."]},
-    {"question_id": 7, "category": "stem", "turns": ["Why is it dark at night?"]},
-]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    return str(write_merged(tmp_path_factory.mktemp("model") / "tiny"))
-
-
-@pytest.fixture
-def questions(tmp_path) -> str:
-    file = tmp_path / "three.jsonl"
-    file.write_text("".join(json.dumps(q) + "\n" for q in QUESTIONS))
-    return str(file)
-
 
 def bench(*arguments: object) -> int:
     """Run the command line in this process; its exit status."""

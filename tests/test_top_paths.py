@@ -22,15 +22,16 @@ def brute_force(log_prob: torch.Tensor, nodes: int) -> list[tuple[int, ...]]:
 
 def chosen_paths(log_prob: torch.Tensor, nodes: int) -> list[tuple[int, ...]]:
     depth, topk = log_prob.shape
-    guesses = 1 + torch.arange(depth * topk).view(depth, topk)  # as tokens their own places, the root's is 0
-    draft = TopPaths(nodes, topk, depth, CPU).choose(torch.tensor([0]), guesses, log_prob)
+    guesses = torch.arange(depth * topk).view(depth, topk)  # as tokens their own places
+    root = torch.tensor([depth * topk + 9])
+    draft = TopPaths(nodes, topk, depth, CPU).choose(root, guesses, log_prob)
     tree, score, parent = draft.tree, draft.log_prob, draft.tree.parent.tolist()
     assert all(above < node for node, above in enumerate(parent[1:], start=1)), "a parent stands before its children"
     assert score[0] == 0 and (score[1:] <= score[tree.parent[1:]]).all() and (score[1:] <= score[:-1]).all()
-    assert draft.token[0] == 0
+    assert draft.token[:1].equal(root) and tree.max_depth == depth
     paths: list[tuple[int, ...]] = [()]
     for above, token in zip(parent[1:], draft.token.tolist()[1:], strict=True):
-        head, rank = divmod(token - 1, topk)
+        head, rank = divmod(token, topk)
         assert head == len(paths[above])
         paths.append((*paths[above], rank))
     guessed = log_prob.tolist()

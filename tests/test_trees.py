@@ -17,14 +17,9 @@ from bench.tree_picture import tree_figure
 from bench.trees import StepTree, read_trees, token_texts
 from decoders.loop import Step
 from decoders.tree import Draft, Tree, published_trees
-from tests.conftest import tiny_tokenizer, write_merged
+from tests.conftest import tiny_tokenizer
 from tests.test_run import basics, bench
 from tests.test_scripts import script
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> str:
-    return str(write_merged(tmp_path_factory.mktemp("model") / "tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -68,6 +69,44 @@ def answers(out, name) -> list[dict]:
         for choice in line["choices"]:
             del choice["wall_time"]
     return untimed
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a Ray cluster of this machine alone, to be joined by one run after the other."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # of the workers
+        made = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 1 << 27})
+    yield made.address
+    made.shutdown()
+
+
+def test_four_workers_of_a_cluster_give_the_answers_of_one_process(basics, cluster, tmp_path):
+    one, four = tmp_path / "one", tmp_path / "four"
+    arguments = [*basics, "--decoder", "greedy,dynamic:nodes=8,conditional:nodes=8"]
+    assert bench(*arguments, "--out", one) == 0
+    assert bench(*arguments, "--out", four, "--workers", 4, "--ray-address", cluster) == 0
+    assert rows(four) == rows(one) and len(rows(one)) == 24
+    for name in sorted(path.name for path in (one / "answers").iterdir()):
+        assert answers(four, name) == answers(one, name)
+    run = json.loads((four / "run.json").read_text())
+    assert run["environment"]["workers"] == len(run["sessions"][0]["workers"]) == 4
+
+
+def test_workers_that_choose_their_nodes_by_their_own_measurements_answer_as_greedy(basics, cluster, tmp_path):
+    """Which trees they verify depends on the times that each of them measured; what they answer does not."""
+    out, model = tmp_path / "run", write_merged(tmp_path / "longer", max_position_embeddings=1024)  # room to measure in
+    arguments = [*basics, "--model", model, "--decoder", "greedy,dynamic:nodes=auto,conditional:nodes=auto"]
+    assert bench(*arguments, "--temperature", 0, "--out", out, "--workers", 4, "--ray-address", cluster) == 0
+    turns, _ = read_turns(out / "turns.jsonl")
+    said = {turn.key: (turn.token_ids, turn.text, turn.finish_reason) for turn in turns}
+    assert len(said) == 24
+    for (question_id, spec, *rest), answer in said.items():
+        assert answer == said[(question_id, "greedy", *rest)], spec
+    run = json.loads((out / "run.json").read_text())
+    times = [each["step_times"]["seconds"] for each in run["sessions"][0]["workers"]]
+    assert len(times) == 4 and times[0] != times[1] and run["step_times"] is None
 
 
 def test_a_worker_killed_in_a_question_costs_only_time(basics, killer, tmp_path, capsys):
