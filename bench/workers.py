@@ -154,6 +154,7 @@ class Workers:
             **first,
             "environment": first["environment"] | {"workers": len(self.workers)},
             "step_times": None,
+            "draft_times": None,
             "workers": [
                 {
                     "device": facts["environment"]["device"],
