@@ -106,6 +106,46 @@ def test_top_p_samples_from_the_nucleus(markov, tmp_path):
         assert abs(share - 4 / 7) < 4 * math.sqrt(0.25 / len(after_two))
 
 
+def test_typical_samples_are_of_what_lies_above_the_threshold(markov, tmp_path):
+    """After token 2: 0.4, 0.3, 0.1, 0.1, 0.05, 0.05, of which 0.3 * exp(-1.488 nats) = 0.068 leaves four."""
+    for decoder in tree_decoders(tmp_path):
+        tokens = run(markov, decoder, Sample(1.0, seed=3, typical=Typical(0.09, 0.3)))
+        after_two = [b for a, b in itertools.pairwise(tokens) if a == 2]
+        counts = [after_two.count(token) for token in range(VOCAB)]
+        assert counts[4:] == [0, 0]
+        assert chisquare(counts[:4], [len(after_two) * p / 0.9 for p in (0.4, 0.3, 0.1, 0.1)]).pvalue > 1e-3
+
+
+def test_where_nothing_is_typical_the_likeliest_token_is():
+    rule = Sample(1.0, seed=0, typical=Typical(0.9, 5.0))
+    logits = torch.tensor([[0.0, 0.1, 0.0, 0.0]])
+    assert {rule.first(logits, length).item() for length in range(200)} == {1}
+
+
+def test_truncation_at_its_limits():
+    """Of two tokens of probability 0.5 a nucleus of 0.5 holds one; neither exceeds a threshold of 0.5."""
+    logits = torch.zeros(2, 2)
+    lone = Sample(1.0, seed=0, top_p=0.5)
+    assert len({lone.first(logits[:1], length).item() for length in range(100)}) == 1
+    both = Sample(1.0, seed=0, top_p=0.51)
+    assert {both.first(logits[:1], length).item() for length in range(100)} == {0, 1}
+    verdict = Threshold(1.0, Typical(0.5, 9.0)).judge(draft([0, 1], [0, 0]), logits, length=1)
+    assert not verdict.allowed[1]
+
+
+def test_a_temperature_flattens():
+    """Probabilities 4/5 and 1/5 at temperature 1 are 2/3 and 1/3 at temperature 2."""
+    logits = torch.tensor([[4.0, 1.0]]).log()
+    rule = Sample(2.0, seed=0)
+    counts = [0, 0]
+    for length in range(2000):
+        counts[rule.first(logits, length).item()] += 1
+    assert chisquare(counts, [2000 * 2 / 3, 2000 / 3]).pvalue > 1e-3
+    twice = draft([0, 1], [0, 0]), logits.repeat(2, 1), 1
+    assert not Threshold(1.0, Typical(0.25, 9.0)).judge(*twice).allowed[1]
+    assert Threshold(2.0, Typical(0.25, 9.0)).judge(*twice).allowed[1]
+
+
 def test_a_seed_decides_the_samples(markov, tmp_path):
     decoder = tree_decoders(tmp_path)[0]
     first, again, other = (run(markov, decoder, Sample(1.0, seed), 60) for seed in (1, 1, 2))
@@ -142,6 +182,19 @@ def test_ties_go_to_the_likeliest_path():
     assert deepest(tree, verdict)[0].tolist() == [2]
 
 
+def test_likelihood_decides_among_equally_deep_paths_alone():
+    tree = Tree.from_parent([0, 0, 0, 1, 2])
+    every = torch.ones(5, dtype=torch.bool)
+    unlikely = torch.tensor([0.0, -0.1, -0.1, -5000.0, -6000.0])
+    best, depth = deepest(tree, Verdict(every, torch.zeros(5), unlikely))
+    assert (best.tolist(), depth.tolist()) == ([3], [2])  # so unlikely that they count as equal: the first
+    but_one = torch.tensor([True, True, True, False, True])
+    assert deepest(tree, Verdict(but_one, torch.zeros(5), unlikely))[0].tolist() == [4]
+    none = torch.tensor([True, False, False, True, True])
+    best, depth = deepest(tree, Verdict(none, torch.zeros(5), unlikely))
+    assert (best.tolist(), depth.tolist()) == ([0], [0])
+
+
 def test_the_threshold_by_hand():
     """p > min(epsilon, alpha * exp(-H)), H in nats."""
     prob = torch.tensor([[0.5, 0.5, 0.0], [0.98, 0.01, 0.01]])
@@ -159,6 +212,7 @@ def test_threshold_allows_several_siblings_and_continues_with_the_argmax():
     verdict = Threshold(1.0, Typical(0.2, 1.0)).judge(tree, probs.log(), length=1)
     assert verdict.allowed[1:].tolist() == [True, True, False]
     assert deepest(tree.tree, verdict)[0].tolist() == [1]  # 0.5 beats 0.4
+    torch.testing.assert_close(verdict.path_log_prob[1:], torch.tensor([0.5, 0.4, 0.5 * 0.1]).log())
     assert verdict.next_token.tolist() == [1, 0, 0, 3]
 
 
@@ -166,8 +220,12 @@ def test_rules_by_name():
     for acceptance in ACCEPTANCES:
         assert isinstance(make_rule(acceptance, 0.0, 0, 1.0, Typical()), Exact)
         assert isinstance(make_rule(acceptance, 0.5, 0, 1.0, Typical(), drafts=False), Sample)
-    assert isinstance(make_rule("typical", 0.5, 0, 1.0, Typical()), Threshold)
-    assert make_rule("typical-sampled", 0.5, 0, 1.0, Typical()).typical == Typical()
+    strict = Typical(0.2, 0.4)
+    threshold = make_rule("typical", 0.5, 7, 0.9, strict)
+    assert (type(threshold), threshold.temperature, threshold.typical) == (Threshold, 0.5, strict)
+    for acceptance, typical in (("lossless", None), ("typical-sampled", strict)):
+        rule = make_rule(acceptance, 0.5, 7, 0.9, strict)
+        assert (type(rule), rule.temperature, rule.seed, rule.top_p, rule.typical) == (Sample, 0.5, 7, 0.9, typical)
     with pytest.raises(ValueError, match="available"):
         make_rule("typcal", 0.5, 0, 1.0, Typical())
 

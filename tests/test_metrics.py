@@ -96,6 +96,56 @@ def test_a_turn_without_a_time_is_in_no_time_and_in_every_count():
     assert metrics.wall_clock_ratio(frame, "dynamic") == (8 / 3.0) / (8 / 4.0)  # nor is greedy's of that question
 
 
+def test_a_time_that_is_none_is_not_known():
+    rows = [{"question_id": n, "choice": 0, "turn": 1, "tokens": 1, "steps": 1} for n in range(4)]
+    times = [{"decode_s": 0.0, "wall_s": 2.0}, {"decode_s": -1.0}, {"prefill_s": math.inf, "wall_s": math.inf}, {}]
+    table = metrics.table(row | time for row, time in zip(rows, times, strict=True))
+    assert table.decode_s.fillna(-9).tolist() == [0.0, -9, -9, -9] and table.wall_s.fillna(-9).tolist() == [2.0, -9, -9, -9]
+    assert table.prefill_s.isna().all()
+
+
+def test_numbers_by_category_and_by_turn():
+    """Decoders in the order asked for, groups in the order of the turns; who has no turn in a group has no row there."""
+    frame = metrics.frame([*TURNS, turn("greedy", [1], [1], question_id=9, category="stem")])
+    pairs = {"dynamic": "greedy", "greedy": "greedy"}
+    table = metrics.by(frame, "category", pairs)
+    groups = [("math", "dynamic"), ("math", "greedy"), ("coding", "dynamic"), ("coding", "greedy"), ("stem", "greedy")]
+    assert list(zip(table.category, table.decoder, strict=True)) == groups
+    assert table.turns.tolist() == [2, 2, 1, 1, 1]
+    assert table.tokens_per_inference.tolist() == [2.0, 1.0, 1.0, 1.0, 1.0]
+    assert table.tokens_per_second.tolist() == [4.0, 2.0, 2 / 1.5, 2.0, 1.0]
+    assert table.tokens_per_second_with_prefill.tolist() == [6 / 2.0, 6 / 3.5, 2 / 1.75, 2 / 1.25, 1 / 1.25]
+    assert table.tpi_ratio.tolist() == [2.0, 1.0, 1.0, 1.0, 1.0]
+    assert table.wall_clock_ratio.tolist() == pytest.approx([2.0, 1.0, 1 / 1.5, 1.0, 1.0])
+    assert metrics.by(frame, "turn", pairs).turn.tolist() == [1, 1, 2, 2]
+    assert metrics.by(frame[:0], "turn", pairs).empty
+
+
+def test_one_decoders_row():
+    frame = metrics.frame(TURNS)
+    row = metrics.decoder_row(frame, "dynamic", ASKED)
+    assert (row["decoder"], row["baseline"], row["turns"], row["tokens"]) == ("dynamic", "greedy", 3, 8)
+    assert row["tokens_per_second"] == 8 / 3.0 and row["tokens_per_second_with_prefill"] == 8 / 3.75
+    assert (row["tpi_ratio"], row["wall_clock_ratio"]) == (1.6, pytest.approx(4 / 3))
+    assert row["wall_clock_ratio_with_prefill"] == pytest.approx((8 / 3.75) / (8 / 4.75))
+    assert row["tpi_ratio_low"] == 1.0 and row["tpi_ratio_high"] == 2.0  # two questions: resamples hold one, or the other
+    assert (row["equal_answers"], row["compared_answers"]) == (1, 2)
+    assert row["accept_length_histogram"] == [0.6, 0.2, 0.2]
+    table = metrics.acceptance_table(frame, ["greedy", "dynamic"])
+    assert table[["decoder", "depth", "tried"]].values.tolist() == [["dynamic", 1, 3], ["dynamic", 2, 1]]
+    assert metrics.acceptance_table(frame, []).empty
+
+
+def test_spec_bench_counts_first_choices_of_whole_questions():
+    """Its times include the prefill, of 0.25 s a turn here."""
+    frame = metrics.frame([*TURNS, turn("dynamic", [1] * 50, [50], 1.0, choice=1)])
+    row = metrics.spec_bench_row(frame, "dynamic", "greedy")
+    assert row["decoder"] == "dynamic" and row["mean_accepted_tokens"] == 1.6
+    assert row["mean_tokens_per_second"] == (6 / 2.0 + 2 / 1.75) / 2
+    assert row["speed_up"] == pytest.approx(((6 / 2.0 + 2 / 1.75) / 2) / ((6 / 3.5 + 2 / 1.25) / 2))
+    assert math.isnan(metrics.spec_bench_row(frame, "dynamic", None)["speed_up"])
+
+
 def test_acceptance_by_depth_by_hand():
     """Six steps in two turns. The last step of each is cut by the turn's end: it was tried no deeper than it kept."""
     frame = metrics.frame(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import decoders.accept
 import decoders.top_paths
 import decoders.tree
-from decoders.tree import Tree, checked_paths, paths_from_child_counts, published_trees, read_tree
+from decoders.tree import MOST_NODES, Tree, checked_paths, paths_from_child_counts, published_trees, read_tree
 from tests.conftest import SHARED
 
 
@@ -86,6 +86,33 @@ def test_a_tree_file_may_hold_paths_counts_or_an_object(tmp_path):
     ):
         file.write_text(json.dumps(content))
         assert Tree.from_paths(read_tree(file).paths).parent.tolist() == [0, 0, 0, 1]
+
+
+def test_the_order_of_a_tree_is_kept_where_parents_stand_first():
+    """What stands first is verified when there is room for a few nodes alone."""
+    assert checked_paths([[1], [1, 0], [0]]) == [(1,), (1, 0), (0,)]
+    assert checked_paths([[1, 0], [1], [0, 1], [0], [0, 0]]) == [(0,), (1,), (0, 0), (0, 1), (1, 0)]
+
+
+def test_frequencies_belong_to_their_paths(tmp_path):
+    file = tmp_path / "tree.json"
+    file.write_text('{"paths": [[0], [0, 0], [1], [2]], "frequency": [1, 0.5, 0.5, 0]}')
+    tree = read_tree(file)
+    assert tree.paths == [(0,), (0, 0), (1,), (2,)] and tree.frequency == [1, 0.5, 0.5, 0]
+    file.write_text("[[0]]")
+    assert read_tree(file).frequency is None
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_the_largest_tree(tmp_path, lists):
+    file = tmp_path / "tree.json"
+    for nodes in (MOST_NODES, MOST_NODES + 1):
+        file.write_text(json.dumps([[rank] for rank in range(nodes - 1)] if lists else [nodes - 1]))
+        if nodes == MOST_NODES:
+            assert len(read_tree(file).paths) == nodes - 1
+        else:
+            with pytest.raises(ValueError, match="more than 4096 nodes"):
+                read_tree(file)
 
 
 @pytest.mark.parametrize(
