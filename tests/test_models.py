@@ -127,7 +127,7 @@ def test_heads_see_one_row_a_step(tiny_model, monkeypatch):
     """The published code evaluates every head on all 64 nodes and keeps one."""
     rows = []
     original = MedusaHeads.forward
-    monkeypatch.setattr(MedusaHeads, "forward", lambda self, x: rows.append(len(x)) or original(self, x))
+    monkeypatch.setattr(MedusaHeads, "forward", lambda self, x, first: rows.append(len(x)) or original(self, x, first))
     _, steps = generate(tiny_model, "dynamic", Exact(), tokens=20)
     assert rows == [1] * (1 + len(steps))  # the last is for a step that does not come
 
