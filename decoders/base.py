@@ -32,6 +32,7 @@ class Decoder:
 
     drafts: ClassVar[bool] = True  # whether it proposes anything beyond the root
     reads_prompt: ClassVar[bool] = False  # whether `start` needs the prefill's row of every prompt position
+    any_depth: ClassVar[bool] = False  # whether `propose` can stop at `budget.depth`
     budget: ClassVar[Budget] = Budget()  # how many of the proposed nodes a step verifies; an instance may be given its own
 
     def setup(self, model: Model) -> None:
@@ -60,7 +61,8 @@ class Decoder:
     @property
     def draft_depths(self) -> tuple[int, ...]:
         """The depths that it can be asked to draft to, by `budget.depth`; the deepest last."""
-        return (self.max_depth,)
+        least = min(2, self.max_depth) if self.auto and self.any_depth else self.max_depth
+        return tuple(range(least, self.max_depth + 1))
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
         """A new turn begins: forget the last one. `rows` are the prefill's, all of them if `reads_prompt`."""

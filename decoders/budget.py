@@ -97,7 +97,7 @@ class AutoBudget(Budget):
         usable = [size for at, size in enumerate(times.sizes) if times.seconds[0][at] <= most * times.seconds[0][0]]
         self.times = times
         self.max_nodes = max(usable)
-        self.draft_s: dict[int, float] = {0: 0.0}  # seconds that proposing takes by depth; to be measured
+        self.draft_s: dict[int, float] = {0: 0.0}  # seconds that drafting adds to a step, by depth; to be measured
         self._last: dict[torch.device, Tensor] = {}
 
     def start(self) -> None:
@@ -134,6 +134,7 @@ class AutoBudget(Budget):
         worth = [0.0]  # of verifying the root alone
         for tokens, taken in zip(forecast[1:], seconds[1:], strict=False):
             win, cost = trust * (tokens - 1), (taken + self.spent) / seconds[0] - 1
+            # The draft is there by now: nodes that take no time are free.
             affordable = cost <= self.ahead + self.RISK * win or taken == seconds[0]
             worth.append(win - rate * (taken - seconds[0]) if affordable else -inf)
         best = max(range(len(worth)), key=worth.__getitem__)

@@ -29,6 +29,7 @@ from decoders.tree import Draft, Tree
 @dataclass
 class Conditional(Decoder):
     reads_prompt: ClassVar[bool] = True
+    any_depth: ClassVar[bool] = True
 
     nodes: int | str = 64  # or "auto"
     topk: int = 32  # guesses of each head
@@ -78,10 +79,6 @@ class Conditional(Decoder):
     @property
     def max_depth(self) -> int:
         return self.levels
-
-    @property
-    def draft_depths(self) -> tuple[int, ...]:
-        return tuple(range(min(2, self.levels), self.levels + 1)) if self.auto else (self.levels,)
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
         self.table.forget()

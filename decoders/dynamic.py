@@ -5,6 +5,7 @@ one: "topk" (the paper's code: softmax over the topk best logits) or "vocab" (ov
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from decoders.tree import Draft
 @register("dynamic")
 @dataclass
 class Dynamic(Decoder):
+    any_depth: ClassVar[bool] = True
+
     nodes: int | str = 64  # or "auto"
     topk: int = 32
     depth: int | None = None  # None: as deep as there are heads
@@ -43,10 +46,6 @@ class Dynamic(Decoder):
     @property
     def max_depth(self) -> int:
         return self.levels
-
-    @property
-    def draft_depths(self) -> tuple[int, ...]:
-        return tuple(range(min(2, self.levels), self.levels + 1)) if self.auto else (self.levels,)
 
     def propose(self, root: Tensor, hidden: Tensor) -> Draft:
         depth = self.budget.depth or self.levels

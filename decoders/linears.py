@@ -56,8 +56,9 @@ class Joined:
         self.sizes = [layer.out_features for layer in layers]
         self.weight, self.bias = layers[0].weight, layers[0].bias
         if len(layers) > 1:
-            self.weight = torch.cat([layer.weight for layer in layers])
-            self.bias = None if self.bias is None else torch.cat([layer.bias for layer in layers])
+            with torch.inference_mode(False), torch.no_grad():  # they stay the layers' weights, which may be trained
+                self.weight = torch.cat([layer.weight for layer in layers])
+                self.bias = None if self.bias is None else torch.cat([layer.bias for layer in layers])
             for layer, part in zip(layers, self.weight.split(self.sizes), strict=True):
                 layer.weight.data = part
         self.copy = pack(self.weight) if with_copy else None

@@ -78,7 +78,8 @@ class Successors:
         pair = torch.add(token, before, alpha=self.vocab)
         slot, single = pair.remainder(SLOTS), token + SLOTS
         row = torch.cat((slot, single))  # [2 * rows]
-        # What a row says of its pair, as one number: said before, or by a later row of these, which is an earlier one's.
+        # A pair and its likeliest successor as one number. It is confirmed where the table has the same, or one of the rows
+        # further down, which are earlier ones.
         says = torch.add(successor[:, 0], pair, alpha=self.vocab)
         confirmed = self._says.take(slot).eq(says) | says.unsqueeze(1).eq(says).triu(1).any(1)
         evidence = torch.cat((2 + confirmed.long(), torch.ones_like(single)))
