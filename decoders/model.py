@@ -9,6 +9,7 @@ that every step with as many nodes is the same computation on the same addresses
 spares the host some thousand kernel launches a step.
 """
 
+import inspect
 import os
 import warnings
 from contextlib import AbstractContextManager, nullcontext
@@ -91,6 +92,8 @@ class Model:
         if unknown := self._layer_types - {"full_attention", "sliding_attention"}:
             raise UnsupportedModel(f"{type(lm).__name__} has layers of type {min(unknown)!r}, which cannot attend a tree")
         self._hidden = torch.empty(0)
+        # What the family calls the cache that it is given; newer releases of transformers changed the name.
+        self.cache_keyword = "cache" if "cache" in inspect.signature(lm.forward).parameters else "past_key_values"
         self.linears = None
         if self.device.type == "cpu":
             # Grouped-query attention without a repeated copy of keys and values a layer, which transformers makes of them
@@ -102,7 +105,7 @@ class Model:
             probe = DynamicCache(config=lm.config)
 
             def forward() -> None:
-                lm(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.device), past_key_values=probe)
+                lm(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.device), **{self.cache_keyword: probe})
 
             try:
                 if self.device.type == "cpu":
@@ -151,9 +154,9 @@ class Model:
         self.reserve(len(prompt) + room)
         output = self.lm(
             input_ids=prompt.to(self.device).unsqueeze(0),
-            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=0 if all_rows else 1,
+            **{self.cache_keyword: self.cache},
         )
         self.cache.length = len(prompt)
         return Rows(self._hidden[0], output.logits[0])
@@ -184,10 +187,7 @@ class Model:
         step.draft.tree.depth.copy_(draft.tree.depth)
         step.draft.tree.lines.copy_(draft.tree.lines)
         step.committed.fill_(self.length)
-        if step.graph is None:
-            return self._run(step)
-        step.graph.replay()
-        return step.rows
+        return self._run(step) if step.graph is None else self.replay(step)
 
     def keep(self, path: Tensor) -> None:
         """Move the KV entries of `path` [depth], nodes behind the root, together behind it."""
@@ -206,8 +206,8 @@ class Model:
             input_ids=draft.token.unsqueeze(0),
             attention_mask=self._attention_mask(draft.tree, committed, width),
             position_ids=position.unsqueeze(0),
-            past_key_values=self.cache,
             use_cache=True,
+            **{self.cache_keyword: self.cache},
         )
         return Rows(self._hidden[0], output.logits[0])
 
@@ -254,6 +254,11 @@ class Model:
             return self._forward(step.draft, step.committed, step.width)
         finally:
             self.cache.fixed = None
+
+    def replay(self, step: _StaticStep) -> Rows:
+        """The forward of a step that has been captured."""
+        step.graph.replay()
+        return step.rows
 
     def _record(self, step: _StaticStep) -> None:
         """Capture a step as a CUDA graph. What it writes meanwhile lies behind the committed slots, and is overwritten."""

@@ -81,15 +81,15 @@ class HFGreedy(Decoder):
     @torch.inference_mode()
     def decode(self, prompt: Tensor, rule: Rule, stop: Stop) -> Iterator[Step]:
         prompt = prompt.to(self.model.device).unsqueeze(0)
-        cache = DynamicCache(config=self.model.lm.config)
+        cache = {self.model.cache_keyword: DynamicCache(config=self.model.lm.config)}
         if prompt.shape[1] > 1:  # the last token's forward is the first step
             with self.model.as_loaded():
-                self.model.lm(input_ids=prompt[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
+                self.model.lm(input_ids=prompt[:, :-1], use_cache=True, logits_to_keep=1, **cache)
         return self._steps(prompt, cache, rule, stop)
 
     @torch.inference_mode()
-    def _steps(self, prompt: Tensor, cache: DynamicCache, rule: Rule, stop: Stop) -> Iterator[Step]:
-        heard = _Steps(self.model, stop, prompt.shape[1], cache.get_seq_length())
+    def _steps(self, prompt: Tensor, cache: dict[str, DynamicCache], rule: Rule, stop: Stop) -> Iterator[Step]:
+        heard = _Steps(self.model, stop, prompt.shape[1], prefilled=prompt.shape[1] - 1)
         hooks = [
             self.model.lm.register_forward_pre_hook(heard.before_forward, with_kwargs=True),
             self.model.lm.register_forward_hook(heard.after_forward),
@@ -97,11 +97,11 @@ class HFGreedy(Decoder):
         try:
             with self.model.as_loaded():
                 self.model.lm.generate(
-                    prompt, past_key_values=cache, attention_mask=torch.ones_like(prompt), do_sample=False,
+                    prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
                     max_new_tokens=stop.max_tokens, eos_token_id=sorted(stop.eos) or None, pad_token_id=0,
                     stopping_criteria=StoppingCriteriaList([heard]),
                     logits_processor=LogitsProcessorList([] if isinstance(rule, Exact) else [_Choose(rule)]),
-                    **self.options(),
+                    **self.options(), **cache,
                 )  # fmt: skip
         finally:
             for hook in hooks:
