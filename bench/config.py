@@ -44,6 +44,7 @@ class RunConfig:
     load_in_4bit: bool = False
     trust_remote_code: bool = False
     static_shapes: bool | None = None  # None: on CUDA, where steps are then captured as graphs
+    compile: bool = False  # fuse the small operations of the model's forward
 
     def make_decoders(self) -> list[Decoder]:
         """The decoders, not yet bound to a model; UserError for a name, an option or a flag that does not fit."""

@@ -33,10 +33,12 @@ from decoders.calibration import read_calibration
 from decoders.heads import MERGED_PREFIX, MedusaHeads
 from decoders.model import Model, UnsupportedModel
 from decoders.tree import read_tree
+from decoders.vocabulary import read_vocabulary
 
 DEMO = "demo"
 STATIC_TREE_FILE = "medusa_tree.json"
 CALIBRATION_FILE = "medusa_calibration.json"
+VOCABULARY_FILE = "medusa_vocabulary.json"
 HEAD_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt")
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -61,6 +63,7 @@ def load(
     load_in_4bit: bool = False,
     max_memory: dict[int, int | str] | None = None,
     trust_remote_code: bool = False,
+    compile: bool = False,
 ) -> Loaded:
     """Load a model by name; UserError says what does not fit.
 
@@ -68,6 +71,7 @@ def load(
     dtype: "auto" is the checkpoint's own on an accelerator and float32 on the CPU.
     max_memory: with "balanced", what each GPU may hold of the weights; GPUs that are not in it hold nothing.
     trust_remote_code: whether the model's or the tokenizer's own Python files may be executed.
+    compile: whether the small operations of the forward are fused, which takes seconds at first.
     """
     device = check_device(device, load_in_8bit or load_in_4bit)
     where = str(files(__package__) / "demo") if name == DEMO else name
@@ -85,13 +89,15 @@ def load(
         static_tree = read_tree(Path(tree_file)) if tree_file else None
         calibration_file = _find(where, CALIBRATION_FILE)
         calibration = read_calibration(Path(calibration_file)) if calibration_file else None
-    hidden, vocab = lm.get_output_embeddings().weight.shape[1], lm.config.get_text_config().vocab_size
+        hidden, vocab = lm.get_output_embeddings().weight.shape[1], lm.config.get_text_config().vocab_size
+        vocabulary_file = _find(where, VOCABULARY_FILE)
+        frequent = read_vocabulary(Path(vocabulary_file), vocab) if vocabulary_file else None
     try:
         stacked = MedusaHeads.from_published(heads, hidden, vocab) if heads is not None else None
     except ValueError as error:
         raise UserError(f"the heads of {name!r} do not fit its base model: {error}") from error
     try:
-        model = Model(lm, stacked, static_tree, calibration)
+        model = Model(lm, stacked, static_tree, calibration, frequent, fused=compile)
         model.check_tree_attention()
     except UnsupportedModel as error:
         raise UserError(f"{name!r} cannot be used: {error}") from error

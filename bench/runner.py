@@ -142,8 +142,8 @@ class Runner:
         decoders = config.make_decoders()
         memory = gpu_memory(config.gpus, config.max_gpu_memory) if config.device == "balanced" else None
         quantised = {"load_in_8bit": config.load_in_8bit, "load_in_4bit": config.load_in_4bit}
-        trusted = config.trust_remote_code
-        loaded = load(config.model, config.device, config.dtype, **quantised, max_memory=memory, trust_remote_code=trusted)
+        options = quantised | {"trust_remote_code": config.trust_remote_code, "compile": config.compile}
+        loaded = load(config.model, config.device, config.dtype, max_memory=memory, **options)
         return cls(config, loaded, Chat.of(loaded.tokenizer, config.template), decoders)
 
     def facts(self) -> dict[str, object]:

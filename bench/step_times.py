@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Sequence
 from itertools import cycle
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from decoders.accept import Exact
 from decoders.base import Decoder
-from decoders.budget import LADDER, StepTimes
+from decoders.budget import LADDER, Budget, StepTimes
 from decoders.loop import Stop
 from decoders.model import Model
 from decoders.tree import Draft, Tree
@@ -64,12 +65,36 @@ def step_times(model: Model, sizes: tuple[int, ...] = LADDER, rounds: int = 2) -
     return StepTimes(lengths, sizes, tuple(seconds))
 
 
-@torch.inference_mode()
+class _SomeOf(Budget):
+    """Verifies the first DRAFTED nodes of drafts of one depth."""
+
+    def __init__(self, max_nodes: int, depth: int | None) -> None:
+        self.max_nodes = max_nodes
+        self.depth = depth
+
+    def choose(self, forecast: Sequence[float], nodes: int, length: int) -> int:
+        return min(DRAFTED, nodes)
+
+
+class _Held(Decoder):
+    """Proposes the same draft every time: a step of another decoder's without what drafting costs."""
+
+    def __init__(self, decoder: Decoder, draft: Draft) -> None:
+        self.captures = decoder.captures
+        self.nodes = decoder.max_nodes
+        tree = draft.tree
+        self.draft = Draft(Tree(tree.depth.clone(), tree.parent.clone(), tree.lines.clone()), draft.token.clone())
+        self.setup(decoder.model)
+
+    def propose(self, root: Tensor, hidden: Tensor) -> Draft:
+        return self.draft
+
+
 def draft_times(decoder: Decoder, rounds: int = 8) -> dict[int, float]:
     """Median seconds, by depth, that drafting adds to a step of a decoder with an AutoBudget.
 
-    Not how long the drafting takes: heads and successors also push the model's weights out of the processor's cache, so steps
-    with and without it take turns, and the difference is what counts.
+    Not how long the drafting takes: heads and successors also push the model's weights out of a processor's cache, and on a GPU
+    part of it hides behind the forward. So steps with and without it take turns, and the difference is what counts.
     """
     seconds = {}
     for depth in decoder.draft_depths:
@@ -79,24 +104,21 @@ def draft_times(decoder: Decoder, rounds: int = 8) -> dict[int, float]:
 
 
 def _draft_time(decoder: Decoder, rounds: int) -> float:
-    model = decoder.model
-    rows = model.prefill(torch.zeros(1, dtype=torch.long), room=decoder.max_nodes, all_rows=decoder.reads_prompt)
-    root = torch.zeros(1, dtype=torch.long, device=model.device)
-    decoder.start(root, rows)
-    hidden = rows.hidden[-1:].clone()
-    draft = decoder.propose(root, hidden).first(DRAFTED)
+    budget, prompt = decoder.budget, torch.arange(64) % decoder.model.vocab
+    decoder.budget = _SomeOf(budget.max_nodes, budget.depth)
     samples: dict[bool, list[float]] = {False: [], True: []}
-    for _ in range(rounds):
-        for drafting in (False, True):
-            for at in range(BLOCK):
-                began = _now(model)
-                if drafting:
-                    draft = decoder.propose(root, hidden).first(DRAFTED)
-                verified = model.verify(draft)
-                if drafting:
-                    decoder.observe(draft, verified, root)
-                if at >= SETTLED:
-                    samples[drafting].append(_now(model) - began)
+    try:
+        held = _Held(decoder, next(iter(decoder.decode(prompt, Exact(), Stop(frozenset(), 1)))).draft)
+        for _ in range(rounds):
+            for drafting, each in ((False, held), (True, decoder)):
+                decoding = each.decode(prompt, Exact(), Stop(frozenset(), decoder.model.context - len(prompt)))
+                for at in range(BLOCK):
+                    began = _now(decoder.model)
+                    next(decoding)
+                    if at >= SETTLED:
+                        samples[drafting].append(_now(decoder.model) - began)
+    finally:
+        decoder.budget = budget
     return max(0.0, statistics.median(samples[True]) - statistics.median(samples[False]))
 
 

@@ -16,6 +16,7 @@ no tree depends on noise ahead of it, so the kept tokens are independent draws.)
 """
 
 import hashlib
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,6 +39,9 @@ class Verdict:
 
 
 class Rule(Protocol):
+    # What `judge` depends on beyond its arguments' tensors, where it is the same tensor operations every step; else None.
+    constants: Hashable | None
+
     def first(self, logits: Tensor, length: int) -> Tensor:
         """The first root [1] (or NO_TOKEN) from the prompt's last logits [1, vocab]; `length` positions are committed."""
         ...
@@ -69,6 +73,8 @@ def likeliest(scores: Tensor) -> Tensor:
 class Exact:
     """Temperature 0: the argmax."""
 
+    constants = "exact"
+
     def first(self, logits: Tensor, length: int) -> Tensor:
         return likeliest(logits)
 
@@ -95,6 +101,7 @@ class Threshold:
     def __init__(self, temperature: float, typical: Typical) -> None:
         self.temperature = temperature
         self.typical = typical
+        self.constants = (temperature, typical)
 
     def first(self, logits: Tensor, length: int) -> Tensor:
         return likeliest(logits)
@@ -111,6 +118,8 @@ class Threshold:
 
 class Sample:
     """One sample per position at `temperature` > 0, from the base distribution or its nucleus / typical part."""
+
+    constants = None  # every position has noise of its own
 
     def __init__(self, temperature: float, seed: int, top_p: float = 1.0, typical: Typical | None = None) -> None:
         self.temperature = temperature

@@ -33,11 +33,13 @@ class Decoder:
     drafts: ClassVar[bool] = True  # whether it proposes anything beyond the root
     reads_prompt: ClassVar[bool] = False  # whether `start` needs the prefill's row of every prompt position
     any_depth: ClassVar[bool] = False  # whether `propose` can stop at `budget.depth`
+    captures: ClassVar[bool] = False  # whether `propose` and `observe` are the same operations on the same tensors every step
     budget: ClassVar[Budget] = Budget()  # how many of the proposed nodes a step verifies; an instance may be given its own
 
     def setup(self, model: Model) -> None:
         """Bind to a model. ValueError where the options do not fit it."""
         self.model = model
+        self.tensors = object()  # stands for those that this setup made, in what is captured with them
 
     def decode(self, prompt: Tensor, rule: Rule, stop: Stop) -> Iterator[Step]:
         """Prefill `prompt` [prompt] and return the iterator of steps, the last of which has a `finish`."""
@@ -61,7 +63,8 @@ class Decoder:
     @property
     def draft_depths(self) -> tuple[int, ...]:
         """The depths that it can be asked to draft to, by `budget.depth`; the deepest last."""
-        least = min(2, self.max_depth) if self.auto and self.any_depth else self.max_depth
+        chooses = self.auto and self.any_depth and not self.model.static_shapes  # of which every depth would be one more
+        least = min(2, self.max_depth) if chooses else self.max_depth
         return tuple(range(least, self.max_depth + 1))
 
     def start(self, prompt: Tensor, rows: Rows) -> None:

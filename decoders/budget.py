@@ -6,16 +6,15 @@ forward of 64 nodes takes as long as one of 1 (a GPU at batch 1), large trees wi
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
 import torch
 from torch import Tensor
 
-from decoders.tree import Draft, Tree
+from decoders.tree import Draft
 
-Propose = Callable[[Tensor, Tensor], Draft]
 AUTO = "auto"
 LADDER = (1, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # the sizes that `auto` chooses among: few, so that shapes stay static
 
@@ -28,9 +27,9 @@ class Budget:
     def start(self) -> None:
         """A new turn begins."""
 
-    def propose(self, propose: Propose, root: Tensor, hidden: Tensor) -> Draft:
-        """The decoder's draft, by its own `propose`."""
-        return propose(root, hidden)
+    def drafts(self) -> bool:
+        """Whether to draft for the next step."""
+        return True
 
     def forecast(self, draft: Draft) -> Tensor:
         """What `choose` needs to know of a draft, to be transferred with the step's tokens."""
@@ -107,14 +106,13 @@ class AutoBudget(Budget):
         self.ahead = 0.0  # greedy steps that the turn can afford to lose
         self.gain, self.pause, self.resting = 0.0, 1, 0
 
-    def propose(self, propose: Propose, root: Tensor, hidden: Tensor) -> Draft:
+    def drafts(self) -> bool:
         self.spent = self.draft_s[self.depth]
         least = (self.spent + self.times.seconds[0][1]) / self.times.seconds[0][0] - 1  # what drafting costs at least
         if self.resting == 0 and least <= self.ahead + self.RISK * self.USUAL:
-            return propose(root, hidden)
+            return True
         self.resting = max(0, self.resting - 1)
-        lone = root.new_zeros(1)
-        return Draft(Tree(lone, lone, lone.view(1, 1)[:, :0]), root)
+        return False
 
     def forecast(self, draft: Draft) -> Tensor:
         """E [sizes]: expected tokens by size; empty for a lone root."""

@@ -92,8 +92,17 @@ class KVCache(Cache):
         for layer in self.layers:
             layer.keys = layer.values = None
 
-    def keep(self, nodes: Tensor) -> None:
-        """Copy the entries of `nodes` [kept], counted from slot `length`, to the slots behind the root's, in that order."""
+    def keep(self, nodes: Tensor, start: int | Tensor) -> None:
+        """Copy the entries of `nodes` [kept], counted from the root's slot `start` (an int, or [1]), to those behind it.
+
+        They keep the order of `nodes`.
+        """
         for buffer in self._buffers:
-            behind = buffer[:, :, :, self.length :]
-            behind[:, :, :, 1 : 1 + len(nodes)] = behind.index_select(3, nodes.to(buffer.device))
+            there = nodes.to(buffer.device)
+            if isinstance(start, int):
+                behind = buffer[:, :, :, start:]
+                behind[:, :, :, 1 : 1 + len(nodes)] = behind.index_select(3, there)
+            else:
+                at = start.to(buffer.device)
+                slots = torch.arange(1, 1 + len(nodes), device=buffer.device)
+                buffer.index_copy_(3, at + slots, buffer.index_select(3, at + there))

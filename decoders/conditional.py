@@ -30,6 +30,7 @@ from decoders.tree import Draft, Tree
 class Conditional(Decoder):
     reads_prompt: ClassVar[bool] = True
     any_depth: ClassVar[bool] = True
+    captures: ClassVar[bool] = True
 
     nodes: int | str = 64  # or "auto"
     topk: int = 32  # guesses of each head
@@ -61,6 +62,7 @@ class Conditional(Decoder):
             return [values[min(depth, len(values) - 1)] for depth in range(min(self.levels, self.guessed))]
 
         self.head_weight = torch.tensor(by_depth(calibration.head_weight), device=model.device)  # [levels, evidence]
+        self.last = torch.zeros(1, dtype=torch.long, device=model.device)  # the token before the root
         # The widths of the levels, the root's first, and by node what is the same for all nodes of a level.
         widths, starts = [1], [0]
         for level in range(self.levels):
@@ -85,20 +87,21 @@ class Conditional(Decoder):
         prompt = prompt.to(self.model.device)
         # The latest first, as of equal rows the first counts.
         self.table.learn(prompt.roll(1).flip(0)[:-1], prompt.flip(0)[:-1], rows.logits.flip(0)[:-1])
-        self.last = prompt[-1:]  # the token before the root
+        self.last.copy_(prompt[-1:])
         self.unlearned: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def observe(self, draft: Draft, verified: Rows, best: Tensor) -> None:
-        if len(draft.tree) == 1:  # nothing was drafted, maybe for long: what it teaches can wait until something is
-            self.unlearned.append((self.last, draft.token, verified.logits.clone()))
-            self.last = draft.token
+        if len(draft.tree) == 1 and not self.model.static_shapes:
+            # Nothing was drafted, maybe for long: what it teaches can wait until something is.
+            self.unlearned.append((self.last.clone(), draft.token, verified.logits.clone()))
+            self.last.copy_(draft.token)
             if len(self.unlearned) == CHUNK:
                 self._catch_up()
             return
         before = draft.token.take(draft.tree.parent)
         before[:1] = self.last
         self.table.learn(before, draft.token, verified.logits)
-        self.last = draft.token.index_select(0, best)
+        torch.index_select(draft.token, 0, best, out=self.last)
 
     def _catch_up(self) -> None:
         if self.unlearned:

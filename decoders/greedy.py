@@ -16,6 +16,7 @@ from decoders.tree import Draft, Tree
 @dataclass
 class Greedy(Decoder):
     drafts: ClassVar[bool] = False
+    captures: ClassVar[bool] = True
     max_nodes: ClassVar[int] = 1
 
     def setup(self, model: Model) -> None:

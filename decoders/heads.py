@@ -44,6 +44,14 @@ class MedusaHeads(nn.Module):
             return torch.bmm(self.out_weight[:first], x.mT).mT
         return x @ self.out_weight[:first].mT
 
+    def narrowed(self, tokens: Tensor) -> "MedusaHeads":
+        """The same heads with a projection onto `tokens` [n] alone, whose logits they give in that order."""
+        layers, heads, hidden, _ = self.block_weight.shape
+        found = MedusaHeads(heads, hidden, 0, layers)
+        found.block_weight, found.block_bias = self.block_weight, self.block_bias
+        found.out_weight = nn.Parameter(self.out_weight[:, tokens], requires_grad=False)
+        return found
+
     @classmethod
     def from_published(cls, tensors: Mapping[str, Tensor], hidden: int, vocab: int) -> "MedusaHeads":
         """Heads from tensors in the published names (without prefix); they share the tensors' dtype.

@@ -1,13 +1,14 @@
-"""Linear layers for the few rows of a decoding step on a CPU.
+"""Linear layers for the few rows of a decoding step.
 
-A step multiplies each weight [out, in] with 1 to 128 rows. The usual product, rows @ weight.T with MKL, is made for many:
-on an AMD EPYC it uses one core for one row, and takes longer for 4 rows than for 8. Two others compute the same sums:
+Layers that read the same rows (the projections of an attention, the two gates of an MLP) become one product, as small products
+do not reach the memory's bandwidth. Which layers do is seen, not known: a forward pass of the model is watched.
+
+On a CPU the product is another one, too. A step multiplies each weight [out, in] with 1 to 128 rows. The usual one, rows @
+weight.T with MKL, is made for many: on an AMD EPYC it uses one core for one row, and takes longer for 4 rows than for 8. Two
+others compute the same sums:
 
     columns   weight @ rows.T, the other way round: the fastest for 1 to 4 rows
     packed    oneDNN's, from a copy of the weight in the order in which it is read: the fastest for more
-
-Both do best with large weights, so layers that read the same rows (the projections of an attention, the two gates of an MLP)
-become one product. Which layers do is seen, not known: a forward pass of the model is watched.
 
 Which product is used follows from the number of rows alone and never from a stopwatch: their roundings differ, and the same
 command must give the same text. The price of `packed` is memory, a second copy of the model's linear layers.
@@ -74,7 +75,7 @@ class Joined:
         return found
 
     def _product(self, rows: Tensor) -> Tensor:
-        if rows.numel() <= MOST_COLUMNS * rows.shape[-1]:
+        if rows.device.type == "cpu" and rows.numel() <= MOST_COLUMNS * rows.shape[-1]:
             return columns(rows, self.weight, self.bias)
         if self.copy is None:
             return F.linear(rows, self.weight, self.bias)
@@ -82,17 +83,20 @@ class Joined:
 
 
 class FewRowLinears:
-    """Makes the larger plain linear layers of a float32 model on a CPU use the products above."""
+    """Makes the larger plain linear layers of a model, on a CPU those in float32, use the products above."""
 
     def __init__(self, module: nn.Module, forward: Callable[[], object]) -> None:
         """`forward` runs the module once, on whatever input."""
         layers = [
             layer
             for layer in module.modules()
-            if type(layer) is nn.Linear and layer.weight.numel() >= SMALLEST and layer.weight.dtype == torch.float32
+            if type(layer) is nn.Linear
+            and layer.weight.numel() >= SMALLEST
+            and (layer.weight.dtype == torch.float32 or layer.weight.device.type != "cpu")
         ]
         small = sum(layer.weight.numel() for layer in layers) <= MOST_PACKED
-        can_pack = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        on_cpu = all(layer.weight.device.type == "cpu" for layer in layers)
+        can_pack = on_cpu and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         self._forwards: dict[nn.Linear, Callable[[Tensor], Tensor]] = {}
         for group in _reading_the_same(layers, forward):
             joined = Joined(group, with_copy=small and can_pack)

@@ -9,13 +9,14 @@ brings the committed tokens to the host.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from decoders.accept import Rule, deepest
-from decoders.model import Model
+from decoders.model import Model, Rows
 from decoders.tree import Draft
 
 if TYPE_CHECKING:
@@ -78,29 +79,51 @@ def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, choice: Ten
     committed: list[int] = []
     finish = None
     # 1. Draft and propose: the candidates that could follow the root.
-    draft = budget.propose(decoder.propose, choice.clamp(min=0), hidden)  # [nodes]
+    draft = _drafted(decoder, budget.drafts(), choice, hidden)  # [nodes]
     token, *forecast = torch.cat((choice, budget.forecast(draft))).tolist()
     while finish is None:
         if token < 0:
             raise NotANumber(model.length - 1)
-        draft = draft.first(budget.choose(forecast, len(draft.tree), model.length))
+        draft = model.place(draft.first(budget.choose(forecast, len(draft.tree), model.length)))
         # 2. Verify all of them in one forward pass.
         verified = model.verify(draft)  # hidden [nodes, hidden], logits [nodes, vocab]
-        # 3. Accept the deepest path that the base model agrees with.
-        verdict = rule.judge(draft, verified.logits, model.length)
-        best, depth = deepest(draft.tree, verdict)  # [1], [1]
-        path = draft.tree.lines.index_select(0, best).squeeze(0)  # [max_depth]
-        choice = verdict.next_token.index_select(0, best)  # [1]
-        hidden = verified.hidden.index_select(0, best)  # [1, hidden]
-        decoder.observe(draft, verified, best)
-        # 4. Commit it, and draft the next. This transfer is the step's only wait for the device.
-        model.keep(path)
-        upcoming = budget.propose(decoder.propose, choice.clamp(min=0), hidden)
-        news = torch.cat((choice, depth, draft.token.index_select(0, path), budget.forecast(upcoming))).tolist()
-        kept = int(news[1])
+        # 3. Accept a path, commit it, and draft the next.
+        settle = partial(_settle, model, decoder, rule, draft, verified, drafts := budget.drafts())
+        if model.static_shapes and decoder.captures and rule.constants is not None:
+            kind = decoder.tensors, rule.constants, budget, budget.depth, drafts
+            news, path, upcoming = model.graphs.run(("settle", kind, model.shape_of(draft)), settle)
+        else:
+            news, path, upcoming = settle()
+        next_token, kept, *after = news.tolist()  # the step's only wait for the device
+        kept = int(kept)
         model.advance(1 + kept)
         budget.learn(kept)
-        tokens, finish = stop.cut(committed, [int(each) for each in (token, *news[2 : 2 + kept])])
+        tokens, finish = stop.cut(committed, [int(each) for each in (token, *after[:kept])])
         committed += tokens
         yield Step(tokens, len(draft.tree), finish, draft, path)
-        token, forecast, draft = news[0], news[2 + len(path) :], upcoming
+        token, forecast, draft = next_token, after[len(path) :], upcoming
+
+
+def _settle(
+    model: Model, decoder: "Decoder", rule: Rule, draft: Draft, verified: Rows, drafts: bool
+) -> tuple[Tensor, Tensor, Draft]:
+    """All of a step that follows its forward, without a word from the device to the host.
+
+    Returns what the host has to know of it (the next root, the depth that was kept, the tokens of its path, the forecast of the
+    next draft), the path [max_depth], and the next draft, a lone root unless it `drafts`.
+    """
+    verdict = rule.judge(draft, verified.logits, model.length)
+    best, depth = deepest(draft.tree, verdict)  # [1], [1]
+    path = draft.tree.lines.index_select(0, best).squeeze(0)
+    choice = verdict.next_token.index_select(0, best)  # [1]
+    decoder.observe(draft, verified, best)
+    model.keep(path)
+    upcoming = _drafted(decoder, drafts, choice, verified.hidden.index_select(0, best))
+    news = torch.cat((choice, depth, draft.token.index_select(0, path), decoder.budget.forecast(upcoming)))
+    return news, path, upcoming
+
+
+def _drafted(decoder: "Decoder", drafts: bool, choice: Tensor, hidden: Tensor) -> Draft:
+    """The next tree: the decoder's, or the root alone. Where there is no token, any stands in for it until that is said."""
+    root = choice.clamp(min=0)
+    return decoder.propose(root, hidden) if drafts else Draft.of_root(root)

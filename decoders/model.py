@@ -5,14 +5,13 @@ additive in the model's dtype, which `sdpa` and `eager` attention both read corr
 under `eager`). Whether a family really attends along the tree is not assumed: `check_tree_attention` tries it.
 
 With static shapes a verify forward reads a whole bucket of the cache, a power of two, whatever part of it is committed, so
-that every step with as many nodes is the same computation on the same addresses. On CUDA it is captured as a graph, which
-spares the host some thousand kernel launches a step.
+that every step with as many nodes is the same computation on the same addresses, and can be captured as a CUDA graph.
 """
 
 import inspect
 import os
-import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +20,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from decoders.cache import KVCache
 from decoders.calibration import Calibration
+from decoders.fused import Fused
+from decoders.graphs import Graphs
 from decoders.heads import MedusaHeads
 from decoders.linears import FewRowLinears
 from decoders.tree import Draft, RankTree, Tree
@@ -32,17 +33,6 @@ class Rows:
 
     hidden: Tensor  # [rows, hidden] the rows that the output projection reads, which are what the heads read too
     logits: Tensor  # [rows, vocab]
-
-
-@dataclass(eq=False)
-class _StaticStep:
-    """A verify forward whose shapes and input addresses are fixed."""
-
-    draft: Draft
-    committed: Tensor  # [1]
-    width: int
-    graph: torch.cuda.CUDAGraph | None = None  # where there is one, replaying it fills `rows`
-    rows: Rows | None = None
 
 
 def bucket(slots: int) -> int:
@@ -61,8 +51,10 @@ class UnsupportedModel(ValueError):
 class Model:
     """One loaded model; one sequence at a time.
 
-    `heads` may be None for a plain causal LM. `static_tree` and
-    `calibration` are those found for this model, if any.
+    `heads` may be None for a plain causal LM. `static_tree`,
+    `calibration` and `frequent` tokens are those found for this model,
+    if any.
+    `fused` compiles the small operations of its forward, which takes seconds at first.
     `static_shapes` may be switched at any time between turns.
     """
 
@@ -72,6 +64,8 @@ class Model:
         heads: MedusaHeads | None = None,
         static_tree: RankTree | None = None,
         calibration: Calibration | None = None,
+        frequent: list[int] | None = None,
+        fused: bool = False,
     ) -> None:
         self.static_shapes = False
         self.lm = lm.eval().requires_grad_(False)
@@ -84,6 +78,7 @@ class Model:
         self.heads = heads.to(projection.weight.device, self.dtype).requires_grad_(False) if heads else None
         self.static_tree = static_tree
         self.calibration = calibration
+        self.frequent = frequent
         config = lm.config.get_text_config()
         self.vocab: int = config.vocab_size
         self.context: int = getattr(config, "max_position_embeddings", None) or 1 << 20
@@ -94,13 +89,17 @@ class Model:
         self._hidden = torch.empty(0)
         # What the family calls the cache that it is given; newer releases of transformers changed the name.
         self.cache_keyword = "cache" if "cache" in inspect.signature(lm.forward).parameters else "past_key_values"
-        self.linears = None
+        on_one_device = len({parameter.device for parameter in lm.parameters()}) == 1
+        self.changes: list[FewRowLinears | Fused] = []  # of the language model as it was loaded
+        if fused:
+            self.changes.append(Fused(lm))
         if self.device.type == "cpu":
             # Grouped-query attention without a repeated copy of keys and values a layer, which transformers makes of them
             # for more than one row under a mask; a CPU's attention kernel reads them as they are.
             os.environ.setdefault("TRANSFORMERS_SDPA_FORCE_GQA", "1")
-        self._static_steps: dict[tuple[int, int, int], _StaticStep] = {}
-        self.captures = self.device.type == "cuda" and len({parameter.device for parameter in lm.parameters()}) == 1
+        self._placed: dict[tuple[int, int], tuple[Tensor, Draft]] = {}  # by nodes and depth
+        self._committed = torch.zeros(1, dtype=torch.long, device=self.device)  # the cache's length, for static shapes
+        self.graphs = Graphs(self.device, captures=on_one_device)
         with torch.inference_mode():
             probe = DynamicCache(config=lm.config)
 
@@ -108,8 +107,8 @@ class Model:
                 lm(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.device), **{self.cache_keyword: probe})
 
             try:
-                if self.device.type == "cpu":
-                    self.linears = FewRowLinears(lm, forward)
+                if on_one_device and self.device.type in ("cpu", "cuda"):
+                    self.changes.append(FewRowLinears(lm, forward))
                 else:
                     forward()
                 self.cache = KVCache(probe)
@@ -119,9 +118,13 @@ class Model:
     def _remember_hidden(self, _module: object, inputs: tuple[Tensor, ...]) -> None:
         self._hidden = inputs[0]
 
-    def as_loaded(self) -> AbstractContextManager:
+    @contextmanager
+    def as_loaded(self) -> Iterator[None]:
         """The language model without anything of ours in its forward pass, for comparisons."""
-        return self.linears.switched_off() if self.linears else nullcontext()
+        with ExitStack() as stack:
+            for change in self.changes:
+                stack.enter_context(change.switched_off())
+            yield
 
     @property
     def num_heads(self) -> int:
@@ -135,15 +138,18 @@ class Model:
     def reserve(self, slots: int) -> None:
         """Forget everything, and make room for `slots` positions. Reserving twice costs nothing."""
         if self.cache.reserve(bucket(slots) if self.static_shapes else slots):
-            self._static_steps.clear()  # they hold the old buffers' addresses
+            self._forget_buffers()
 
     def release(self) -> None:
         """Forget everything, and give back all memory but the weights'."""
         self.cache.release()
-        self._static_steps.clear()
+        self._forget_buffers()
         self._hidden = torch.empty(0)
         if self.device.type != "cpu":
             torch.accelerator.empty_cache()
+
+    def _forget_buffers(self) -> None:
+        self.graphs.clear()  # what was captured has the old buffers' addresses
 
     @torch.inference_mode()
     def prefill(self, prompt: Tensor, room: int, all_rows: bool = False) -> Rows:
@@ -169,10 +175,14 @@ class Model:
         return self._hidden
 
     @torch.inference_mode()
-    def guess(self, hidden: Tensor, first: int | None = None) -> Tensor:
-        """The logits [heads, vocab] of the heads, or of the `first` of them, at one hidden row [1, hidden]."""
-        assert self.heads is not None
-        return self.heads(hidden, first).squeeze(1)
+    def guess(self, hidden: Tensor, first: int | None = None, heads: MedusaHeads | None = None) -> Tensor:
+        """The logits [heads, vocab] of the heads, or of the `first` of them, at one hidden row [1, hidden].
+
+        Of other `heads` where they are given, such as the model's own narrowed.
+        """
+        heads = heads or self.heads
+        assert heads is not None
+        return heads(hidden, first).squeeze(1)
 
     @torch.inference_mode()
     def verify(self, draft: Draft) -> Rows:
@@ -182,17 +192,39 @@ class Model:
         """
         if not self.static_shapes:
             return self._forward(draft, self.length, self.length + len(draft.tree))
-        step = self._static_step(len(draft.tree), draft.tree.max_depth)
-        step.draft.token.copy_(draft.token)
-        step.draft.tree.depth.copy_(draft.tree.depth)
-        step.draft.tree.lines.copy_(draft.tree.lines)
-        step.committed.fill_(self.length)
-        return self._run(step) if step.graph is None else self.replay(step)
+        draft = self.place(draft)
+        self._committed.fill_(self.length)
+        return self.run_static(draft)
+
+    def run_static(self, draft: Draft) -> Rows:
+        """The forward over a draft that is placed."""
+        shape = self.shape_of(draft)
+        return self.graphs.run(("verify", shape), lambda: self._run(draft, shape[-1]))
+
+    def shape_of(self, draft: Draft) -> tuple[int, int, int]:
+        """What a static forward's shapes follow from: nodes, depth, and the width of the cache that it reads."""
+        nodes = len(draft.tree)
+        return nodes, draft.tree.max_depth, bucket(self.length + nodes)
+
+    def place(self, draft: Draft) -> Draft:
+        """With static shapes the draft at the addresses where all of its shape lie, good until the next; else the draft."""
+        if not self.static_shapes:
+            return draft
+        key = nodes, depth = len(draft.tree), draft.tree.max_depth
+        if key not in self._placed:
+            table = torch.zeros(3 + depth, nodes, dtype=torch.long, device=self.device)
+            self._placed[key] = table, Draft(Tree(table[1], table[2], table[3:].mT), table[0])
+        table, there = self._placed[key]
+        if draft.token is not there.token:
+            tree = draft.tree
+            rows = (draft.token.unsqueeze(0), tree.depth.unsqueeze(0), tree.parent.unsqueeze(0), tree.lines.mT)
+            torch.cat(rows, out=table)
+        return Draft(there.tree, there.token, draft.log_prob)
 
     def keep(self, path: Tensor) -> None:
         """Move the KV entries of `path` [depth], nodes behind the root, together behind it."""
         if len(path) > 0:
-            self.cache.keep(path)
+            self.cache.keep(path, self._committed if self.static_shapes else self.length)
 
     def advance(self, tokens: int) -> None:
         """Commit the next `tokens` slots."""
@@ -228,51 +260,12 @@ class Model:
             return {kind: masks[kind] for kind in self._layer_types}
         return full[None, None]
 
-    def _static_step(self, nodes: int, max_depth: int) -> _StaticStep:
-        """The static step for trees of this shape in the bucket that is needed now; a new one is captured, if it can be."""
-        width = bucket(self.length + nodes)
-        key = (nodes, max_depth, width)
-        if key not in self._static_steps:
-            itself = torch.arange(nodes, device=self.device)
-            tree = Tree(torch.zeros_like(itself), torch.zeros_like(itself), itself.unsqueeze(1).repeat(1, max_depth))
-            step = _StaticStep(Draft(tree, torch.zeros_like(itself)), torch.full_like(itself[:1], self.length), width)
-            if self.captures:
-                try:
-                    self._record(step)
-                except RuntimeError as error:
-                    self.captures = False
-                    step.graph = None
-                    what = " ".join(str(error).split())[:200]
-                    warnings.warn(f"no CUDA graph of {type(self.lm).__name__}: {what}; steps run without", stacklevel=2)
-            self._static_steps[key] = step
-        return self._static_steps[key]
-
-    def _run(self, step: _StaticStep) -> Rows:
-        slots = step.committed + torch.arange(len(step.draft.tree), device=self.device)
-        self.cache.fixed = (slots, step.width)
+    def _run(self, draft: Draft, width: int) -> Rows:
+        self.cache.fixed = (self._committed + torch.arange(len(draft.tree), device=self.device), width)
         try:
-            return self._forward(step.draft, step.committed, step.width)
+            return self._forward(draft, self._committed, width)
         finally:
             self.cache.fixed = None
-
-    def replay(self, step: _StaticStep) -> Rows:
-        """The forward of a step that has been captured."""
-        step.graph.replay()
-        return step.rows
-
-    def _record(self, step: _StaticStep) -> None:
-        """Capture a step as a CUDA graph. What it writes meanwhile lies behind the committed slots, and is overwritten."""
-        side = torch.cuda.Stream(self.device)
-        side.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(side):
-            for _ in range(2):  # what libraries set up on a first call must not be captured
-                self._run(step)
-        torch.cuda.current_stream(self.device).wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        pool = next((other.graph.pool() for other in self._static_steps.values() if other.graph), None)
-        with torch.cuda.graph(graph, pool=pool):
-            step.rows = self._run(step)
-        step.graph = graph
 
     @torch.inference_mode()
     def check_tree_attention(self) -> None:

@@ -8,6 +8,7 @@ else MEDUSA's first, mc_sim_7b_63.
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from decoders.tree import Draft, RankPath, Tree, published_trees, read_tree
 @register("static")
 @dataclass
 class Static(Decoder):
+    captures: ClassVar[bool] = True
+
     tree: str | None = None
     nodes: int | str | None = None  # or "auto"; None: all of the tree, at most 64 of the model's own
 

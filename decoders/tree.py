@@ -107,6 +107,12 @@ class Draft:
     token: Tensor  # [nodes] int64; token[0] is the root, already known from the base model
     log_prob: Tensor | None = None  # [nodes] the decoder's own log probability of each path; root 0
 
+    @classmethod
+    def of_root(cls, root: Tensor) -> "Draft":
+        """Nothing but the root [1]."""
+        lone = torch.zeros_like(root)
+        return cls(Tree(lone, lone, lone.view(1, 1)[:, :0]), root)
+
     def first(self, nodes: int) -> "Draft":
         """The first `nodes` nodes alone."""
         if nodes == len(self.tree):

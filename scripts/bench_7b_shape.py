@@ -4,8 +4,8 @@ python scripts/bench_7b_shape.py --out results/7b-shape.json        # one GPU wi
 python scripts/bench_7b_shape.py --hidden 64 --layers 2 --device cpu --dtype float32 --rounds 1     # does it run?
 
 Reported, from interleaved rounds: bandwidth that a plain copy reaches and that greedy decoding reaches (bytes of weights read
-a step / step time); a greedy step with and without graphs; tree steps by size, over a greedy step; the share of a step
-outside the model's own forward; transformers' `generate` over our greedy.
+a step / step time); a greedy step with and without graphs; tree steps by size, over a greedy step; what is left of a step
+without the model's forward and the heads' (propose, accept, commit, and the host); transformers' `generate` over our greedy.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from bench.errors import UserError, exit_cleanly
 from bench.files import write_atomically
 from bench.loader import check_device
-from bench.phases import timed_steps
+from bench.phases import PHASES, timed_steps
 from bench.records import environment, git_state
 from bench.step_times import synchronise
 from decoders import registry
@@ -44,13 +44,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--length", type=int, default=512, help="prompt tokens (default: 512)")
     made.add_argument("--tokens", type=int, default=64, help="tokens, or steps, a round (default: 64)")
     made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--compile", action="store_true", help="fuse the small operations of the model's forward")
     made.add_argument("--device", default="cuda")
     made.add_argument("--dtype", default="float16", choices=("float16", "bfloat16", "float32"))
     made.add_argument("--out", type=Path, help="a JSON file of all numbers")
     return made
 
 
-@torch.inference_mode()
 def main() -> None:
     args = parser().parse_args()
     for name in ("hidden", "layers", "vocab", "length", "tokens", "rounds"):
@@ -103,7 +103,7 @@ def made(args: argparse.Namespace, device: torch.device) -> Model:
             torch.set_default_dtype(before)
     for parameter in heads.parameters():
         parameter.data.normal_(0, 0.02)
-    return Model(lm, heads)
+    return Model(lm, heads, fused=args.compile)
 
 
 def weight_bytes(model: Model) -> int:
@@ -127,13 +127,14 @@ def measure(model: Model, args: argparse.Namespace) -> list[dict]:
     """Median seconds of a step by decoder, with static shapes and without, the rounds interleaved."""
     prompt = torch.randint(args.vocab, (args.length,), generator=torch.Generator().manual_seed(0))
     settings = [(spec, static) for static in (False, True) for spec in DECODERS] + [("hf-greedy", False)]
-    decoders: dict[tuple[str, bool], Decoder] = {}
+    decoders: dict[tuple[str, bool], Decoder] = {setting: registry.make(setting[0]) for setting in settings}
+    for decoder in decoders.values():
+        decoder.setup(model)
     samples: dict[tuple[str, bool], list[float]] = {setting: [] for setting in settings}
     for number in range(1 + args.rounds):
         for spec, static in settings:
             model.static_shapes = static
-            decoder = decoders.setdefault((spec, static), registry.make(spec))
-            decoder.setup(model)
+            decoder = decoders[spec, static]
             steps = decoder.decode(prompt, Exact(), Stop(frozenset(), args.tokens))
             taken: list[object] = []
             seconds = _seconds(model, lambda steps=steps, taken=taken: taken.extend(steps))
@@ -145,9 +146,11 @@ def measure(model: Model, args: argparse.Namespace) -> list[dict]:
         if spec != "hf-greedy":
             model.static_shapes = static
             profiles = timed_steps(decoders[spec, static], prompt, min(16, args.tokens))
-            row["graphs"] = static and model.captures
-            for phase in ("draft", "propose", "accept", "commit"):
+            row["graphs"] = static and model.graphs.captures
+            row["forward_s"] = statistics.median(profile.forward for profile in profiles)
+            for phase in PHASES:
                 row[f"{phase}_s"] = statistics.median(profile.phases[phase] for profile in profiles)
+            row["rest_s"] = row["step_s"] - row["forward_s"] - row["draft_s"]
         rows.append(row)
     return rows
 
@@ -168,9 +171,9 @@ def print_report(report: dict, greedy_s: float) -> None:
         step = row["step_s"]
         shapes = "graphs" if row.get("graphs") else "static shapes" if row["static_shapes"] else "eager"
         line = f"{row['decoder']:18} {shapes:14} {1e3 * step:8.3f} ms a step, {step / greedy_s:.2f} greedy steps"
-        if "propose_s" in row:  # from steps profiled apart, with a wait between two phases
-            outside = row["propose_s"] + row["accept_s"] + row["commit_s"]
-            line += f"; propose + accept + commit {100 * outside / step:.1f} %"
+        if "rest_s" in row:
+            forward, heads, rest = 1e3 * row["forward_s"], 1e3 * row["draft_s"], 100 * row["rest_s"] / step
+            line += f"; forward {forward:.3f} ms, heads {heads:.3f} ms, rest {rest:.1f} %"
         print(line)
 
 

@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", default="auto")
     made.add_argument("--dtype", default="auto", choices=DTYPES)
     made.add_argument("--static-shapes", action="store_true", help="steps of fixed shapes; on CUDA captured as graphs")
+    made.add_argument("--compile", action="store_true", help="fuse the small operations of the model's forward")
     made.add_argument("--out", type=Path, help="a JSON file of all numbers")
     return made
 
@@ -57,7 +58,7 @@ def main() -> None:
     if args.out is not None and not args.out.parent.is_dir():
         raise UserError(f"--out is {args.out}, but there is no folder {args.out.parent}")
     check_device(args.device, quantised=False)
-    loaded = load(args.model, args.device, args.dtype)
+    loaded = load(args.model, args.device, args.dtype, compile=args.compile)
     loaded.model.static_shapes = args.static_shapes
     decoders = bound(loaded, list(dict.fromkeys(["greedy", *args.decoder.split(",")])))
     rows = measure(decoders, lengths, args.rounds, args.steps, loaded.model.context)

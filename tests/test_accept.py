@@ -19,7 +19,8 @@ class MarkovModel:
     """A model whose next-token distribution depends on the last token alone, and is known: softmax of `table`'s row."""
 
     device, vocab, num_heads, context = torch.device("cpu"), VOCAB, 3, 10**9
-    static_tree = calibration = None
+    static_tree = calibration = heads = frequent = None
+    static_shapes = False
 
     def __init__(self, table: torch.Tensor, guessed: torch.Tensor) -> None:
         self.table, self.guessed, self.length = table, guessed, 0
@@ -28,10 +29,13 @@ class MarkovModel:
         self.length = len(prompt)
         return Rows(prompt[-1:, None].float(), self.table[prompt[-1:]])
 
+    def place(self, draft):
+        return draft
+
     def verify(self, draft):
         return Rows(draft.token[:, None].float(), self.table[draft.token])
 
-    def guess(self, hidden, first=None):
+    def guess(self, hidden, first=None, heads=None):
         return self.guessed[int(hidden)][:first]
 
     def keep(self, path):

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from bench.config import RunConfig
 from bench.runner import run
@@ -59,9 +60,10 @@ def test_a_later_row_replaces_an_earlier_one_and_of_equal_ones_the_first_counts(
 def test_pairs_that_share_a_place_are_not_taken_for_each_other():
     vocab = SLOTS + 20  # so that (0, x) and (1, x - 20) share one
     found = Successors(vocab, 1, (0, 1, 1, 1), 1.0, torch.device("cpu"))
-    found.learn(ids(0), ids(30), torch.eye(vocab)[3:4])
+    says = {token: F.one_hot(ids(token), vocab).float() for token in (3, 4)}
+    found.learn(ids(0), ids(30), says[3])
     assert found.after(ids(1), ids(10)).evidence.tolist() == [0]
-    found.learn(ids(1), ids(10), torch.eye(vocab)[4:5])
+    found.learn(ids(1), ids(10), says[4])
     assert found.after(ids(1), ids(10)).token.tolist() == [[4]]
     assert found.after(ids(0), ids(30)).evidence.tolist() == [1]  # pushed out; the token alone is still known
 

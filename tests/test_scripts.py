@@ -5,8 +5,10 @@ import gzip
 import json
 import math
 import sys
+from collections import Counter
 
 import calibrate
+import draft_vocabulary
 import perplexity
 import pytest
 import search_tree
@@ -128,6 +130,20 @@ def test_search_tree_measures_ranks_and_writes_a_tree(short_corpus, tmp_path, ca
     assert tree["frequency"] == sorted(tree["frequency"], reverse=True) and len(tree["paths"]) == 15
     loaded = load(str(tmp_path / "m"), device="cpu")
     assert loaded.model.static_tree.paths == [tuple(path) for path in tree["paths"]]
+
+
+def test_shares_are_summed():
+    assert draft_vocabulary.most_frequent([Counter({7: 3, 5: 1}), Counter({5: 10, 9: 10})], 3) == [5, 7, 9]
+
+
+def test_the_script_writes_what_the_loader_reads(short_corpus, tmp_path, capsys):
+    write_merged(tmp_path / "m")
+    arguments = ["--model", tmp_path / "m", "--corpus", short_corpus, "--out", tmp_path / "m", "--device", "cpu"]
+    assert script(draft_vocabulary.main, *arguments, "--prompts", 4, "--new-tokens", 20, "--size", 40) == 0
+    assert "40 tokens are" in capsys.readouterr().out
+    written = json.loads((tmp_path / "m" / "medusa_vocabulary.json").read_text())["tokens"]
+    assert load(str(tmp_path / "m"), device="cpu").model.frequent == written and len(set(written)) == 40
+    assert script(draft_vocabulary.main, *arguments, "--size", 10**6) == 2
 
 
 def test_frequent_paths_by_hand():

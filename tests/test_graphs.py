@@ -1,0 +1,138 @@
+"""Captured steps. Where there is no CUDA, a recorder stands in for its graphs: it runs the very operations again, on the very
+tensors and with the very numbers of when it recorded, which is what a graph does."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from decoders.accept import Exact, Sample, Threshold, Typical
+from decoders.graphs import Graphs
+from decoders.loop import Stop
+from decoders.model import Model
+from decoders.tree import RankTree
+from tests.conftest import randomise, tiny_heads, tiny_llama
+from tests.test_models import FAMILIES, PROMPT
+from tests.test_step import bound, steps_of, tokens_of
+
+SPECS = ("greedy", "static", "dynamic:nodes=16", "dynamic:nodes=auto", "conditional:nodes=16", "conditional:nodes=auto")
+
+
+class Recorder(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+        self.ran = True  # recording runs them as well, where capturing does not
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.calls.append((function, args, kwargs or {}, result))
+        return result
+
+    @torch.inference_mode()
+    def replay(self):
+        if self.ran:
+            self.ran = False
+            return
+        for function, args, kwargs, result in self.calls:
+            again = function(*args, **kwargs)
+            for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
+                if isinstance(old, torch.Tensor) and old.layout == torch.strided and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+def recorded(operations):
+    recorder = Recorder()
+    with recorder:
+        result = operations()
+    return recorder, result
+
+
+def fresh(family="llama", captures=True):
+    model = Model(randomise(FAMILIES[family]()), tiny_heads())
+    model.static_tree = RankTree([(0,), (0, 0), (1,), (2,), (0, 1)], [0.5, 0.3, 0.2, 0.1, 0.05])
+    model.static_shapes = captures
+    model.graphs.captures = captures
+    return model
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    monkeypatch.setattr(Graphs, "_capture", lambda self, operations: recorded(operations))
+
+
+@pytest.mark.parametrize("rule", [Exact(), Sample(0.8, seed=3), Threshold(0.8, Typical())])
+@pytest.mark.parametrize("family", ["llama", "gemma3-window", "gpt2"])
+def test_captured_steps_give_the_same_tokens(captured, family, rule):
+    """In a second turn, too, which begins with what is captured already; across buckets."""
+    plain, model = fresh(family, captures=False), fresh(family)
+    for spec in SPECS:
+        growth = tuple(1 + 0.01 * size for size in range(12))
+        expected = [step.nodes for step in steps_of(plain, spec, 140, rule, growth)]
+        tokens = tokens_of(steps_of(plain, spec, 140, rule, growth))
+        decoder = bound(model, spec, growth)
+        for _ in range(2):
+            steps = list(decoder.decode(*turn(140, rule)))
+            assert tokens_of(steps) == tokens, spec
+            assert [step.nodes for step in steps] == expected, spec
+    assert len(model.graphs) > 0
+
+
+def turn(tokens, rule):
+    return PROMPT, rule, Stop(frozenset(), tokens)
+
+
+@pytest.mark.parametrize("spec", ["greedy", "static", "dynamic:nodes=16", "conditional:nodes=16"])
+def test_nothing_of_a_step_is_launched_one_by_one_where_all_of_it_is_captured(captured, monkeypatch, spec):
+    """Only the placing of the draft is left, and the transfer."""
+    model = fresh()
+    decoder = bound(model, spec)
+    list(decoder.decode(*turn(40, Exact())))
+    decoding = decoder.decode(*turn(40, Exact()))
+    next(decoding)  # its draft was proposed before the first step
+    monkeypatch.setattr(Recorder, "replay", lambda self: None)
+    with Recorder() as left:
+        next(decoding)
+    names = [function.overloadpacket.__name__ for function, *_ in left.calls]
+    assert names.count("cat") == names.count("fill_") == 1
+    assert not {"mm", "bmm", "topk", "take", "index_select", "index_copy_", "max"} & set(names), names
+
+
+def test_what_is_met_once_is_not_captured_and_what_fails_is_run_as_it_is(monkeypatch):
+    graphs, ran = Graphs(torch.device("cpu")), []
+    graphs.captures = True
+
+    def fail(operations):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(graphs, "_capture", fail)
+    assert graphs.run("one", lambda: ran.append(1) or 1) == 1
+    with pytest.warns(UserWarning, match="not permitted"):
+        assert graphs.run("one", lambda: ran.append(2) or 2) == 2
+    assert graphs.run("one", lambda: ran.append(3) or 3) == 3
+    assert ran == [1, 2, 3] and len(graphs) == 0
+
+
+def test_new_buffers_and_a_new_setup_are_captured_anew(captured):
+    model = fresh()
+    first = bound(model, "dynamic:nodes=16")
+    expected = tokens_of(list(first.decode(*turn(60, Exact()))))
+    held = len(model.graphs)
+    model.release()
+    assert len(model.graphs) == 0 < held
+    assert tokens_of(list(first.decode(*turn(60, Exact())))) == expected
+    again = bound(model, "dynamic:nodes=16")
+    assert tokens_of(list(again.decode(*turn(60, Exact())))) == expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+@pytest.mark.parametrize("rule", [Exact(), Sample(0.8, seed=3), Threshold(0.8, Typical())])
+def test_cuda_graphs_give_the_same_tokens(rule):
+    model = Model(tiny_llama().cuda(), tiny_heads())
+    for spec in ("greedy", "static", "dynamic:nodes=16", "conditional:nodes=16", "dynamic:nodes=auto"):
+        model.static_shapes = False
+        expected = tokens_of(steps_of(model, spec, 120, rule))
+        model.static_shapes = True
+        for _ in range(2):
+            assert tokens_of(steps_of(model, spec, 120, rule)) == expected, spec
+        assert model.graphs.captures and len(model.graphs) > 0
