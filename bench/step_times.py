@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Sequence
-from itertools import cycle
+from itertools import cycle, islice
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from decoders.tree import Draft, Tree
 
 BLOCK = 6  # steps of one kind that follow each other
 SETTLED = 3  # of them that are not counted: they find the processor's cache full of what others read
+DRAFT_BLOCK = 12  # the same where drafting is timed, whose share of a step is small
 DRAFTED = 8  # nodes of a draft that are verified while drafting is timed
 DEPTH = 4  # of the trees that are timed; the time hardly depends on it
 LENGTHS = (64, 512, 1280, 4096)  # committed positions
@@ -104,21 +105,26 @@ def draft_times(decoder: Decoder, rounds: int = 8) -> dict[int, float]:
 
 
 def _draft_time(decoder: Decoder, rounds: int) -> float:
-    budget, prompt = decoder.budget, torch.arange(64) % decoder.model.vocab
+    budget, model = decoder.budget, decoder.model
     decoder.budget = _SomeOf(budget.max_nodes, budget.depth)
+    prompt = torch.arange(max(1, min(64, model.context // 2))) % model.vocab
+    stop = Stop(frozenset(), model.context - len(prompt))
     samples: dict[bool, list[float]] = {False: [], True: []}
     try:
         held = _Held(decoder, next(iter(decoder.decode(prompt, Exact(), Stop(frozenset(), 1)))).draft)
         for _ in range(rounds):
             for drafting, each in ((False, held), (True, decoder)):
-                decoding = each.decode(prompt, Exact(), Stop(frozenset(), decoder.model.context - len(prompt)))
-                for at in range(BLOCK):
-                    began = _now(decoder.model)
-                    next(decoding)
+                decoding = each.decode(prompt, Exact(), stop)
+                began = _now(model)
+                for at, _ in enumerate(islice(decoding, DRAFT_BLOCK)):
+                    ended = _now(model)
                     if at >= SETTLED:
-                        samples[drafting].append(_now(decoder.model) - began)
+                        samples[drafting].append(ended - began)
+                    began = ended
     finally:
         decoder.budget = budget
+    if not samples[True] or not samples[False]:
+        return 0.0  # a context of a few tokens, in which there is nothing to decide
     return max(0.0, statistics.median(samples[True]) - statistics.median(samples[False]))
 
 
