@@ -135,6 +135,16 @@ def test_truncation_at_its_limits():
     assert {both.first(logits[:1], length).item() for length in range(100)} == {0, 1}
     verdict = Threshold(1.0, Typical(0.5, 9.0)).judge(draft([0, 1], [0, 0]), logits, length=1)
     assert not verdict.allowed[1]
+    logits = torch.tensor([[0.5, 0.25, 0.25]]).log()
+    likeliest = Sample(1.0, seed=0, typical=Typical(logits.softmax(-1)[0, 1].item(), 9.0))
+    assert {likeliest.first(logits, length).item() for length in range(100)} == {0}
+
+
+def test_a_nucleus_is_of_the_likeliest_tokens_wherever_they_stand():
+    logits = torch.tensor([[0.05, 0.3, 0.1, 0.1, 0.4, 0.05], [0.4, 0.05, 0.05, 0.3, 0.1, 0.1]]).log()
+    rule = Sample(1.0, seed=0, top_p=0.6)
+    chosen = [rule.judge(draft([0, 1], [0, 0]), logits, length).next_token.tolist() for length in range(100)]
+    assert [set(tokens) for tokens in zip(*chosen, strict=True)] == [{1, 4}, {0, 3}]
 
 
 def test_a_temperature_flattens():
@@ -156,6 +166,26 @@ def test_a_seed_decides_the_samples(markov, tmp_path):
     assert first == again != other
 
 
+def test_a_positions_sample_is_the_same_as_first_token_and_in_any_draft():
+    logits = torch.zeros(1, 50)
+    for length in (0, 62, 63, 200):
+        wanted = [Sample(1.0, seed=0).first(logits, position).item() for position in range(length + 1, length + 5)]
+        path = draft([0, 1, 2, 3], [0, 0, 1, 2])
+        assert Sample(1.0, seed=0).judge(path, logits.repeat(4, 1), length).next_token.tolist() == wanted
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_left_before_anything_is_computed(dtype):
+    logits = torch.randn(2, 500, generator=torch.Generator().manual_seed(0)).to(dtype)
+    tree = draft([0, 1], [0, 0])
+    for rule in (Threshold(0.7, Typical()), Sample(0.7, 0), Sample(0.7, 0, top_p=0.9), Sample(0.7, 0, typical=Typical())):
+        for length in range(100):
+            half, full = rule.judge(tree, logits, length), rule.judge(tree, logits.float(), length)
+            assert half.next_token.equal(full.next_token)
+        if half.path_log_prob is not None:
+            torch.testing.assert_close(half.path_log_prob, full.path_log_prob)
+
+
 def draft(tokens: list[int], parent: list[int]) -> Draft:
     return Draft(Tree.from_parent(parent), torch.tensor(tokens))
 
@@ -171,6 +201,7 @@ def test_exact_accepts_what_the_argmax_says():
     assert verdict.allowed[1:].tolist() == [True, False, False, True, True]
     assert deepest(tree.tree, verdict)[0].tolist() == [4]
     assert verdict.next_token[4] == 2
+    assert Exact().first(logits[:1], length=9).tolist() == [1]
 
 
 def test_never_sometimes_always():
@@ -189,7 +220,7 @@ def test_ties_go_to_the_likeliest_path():
 def test_likelihood_decides_among_equally_deep_paths_alone():
     tree = Tree.from_parent([0, 0, 0, 1, 2])
     every = torch.ones(5, dtype=torch.bool)
-    unlikely = torch.tensor([0.0, -0.1, -0.1, -5000.0, -6000.0])
+    unlikely = torch.tensor([0.0, 0.0, -0.1, -5000.0, -6000.0])
     best, depth = deepest(tree, Verdict(every, torch.zeros(5), unlikely))
     assert (best.tolist(), depth.tolist()) == ([3], [2])  # so unlikely that they count as equal: the first
     but_one = torch.tensor([True, True, True, False, True])
@@ -202,6 +233,7 @@ def test_likelihood_decides_among_equally_deep_paths_alone():
 def test_the_threshold_by_hand():
     """p > min(epsilon, alpha * exp(-H)), H in nats."""
     prob = torch.tensor([[0.5, 0.5, 0.0], [0.98, 0.01, 0.01]])
+    assert Typical() == Typical(0.09, 0.3)  # the paper's
     high, low = Typical(0.09, 0.3).threshold(prob).flatten().tolist()
     assert high == pytest.approx(0.09)  # 0.3 * exp(-ln 2) = 0.15 is capped
     entropy = -(0.98 * math.log(0.98) + 0.02 * math.log(0.01))
@@ -218,6 +250,19 @@ def test_threshold_allows_several_siblings_and_continues_with_the_argmax():
     assert deepest(tree.tree, verdict)[0].tolist() == [1]  # 0.5 beats 0.4
     torch.testing.assert_close(verdict.path_log_prob[1:], torch.tensor([0.5, 0.4, 0.5 * 0.1]).log())
     assert verdict.next_token.tolist() == [1, 0, 0, 3]
+
+
+def test_a_nodes_threshold_is_that_of_its_parents_distribution():
+    """0.3 * exp(-H) is 0.117 after the root and 0.075 after its child."""
+    probs = torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.25, 0.25, 0.25, 0.25]])
+    assert not Threshold(1.0, Typical(0.9, 0.3)).judge(draft([0, 1], [0, 0]), probs.log(), length=1).allowed[1]
+    assert Threshold(1.0, Typical(0.9, 0.3)).judge(draft([0, 1], [0, 0]), probs.flip(0).log(), length=1).allowed[1]
+
+
+def test_a_threshold_is_judged_where_the_logits_lie():
+    meta = torch.device("meta")
+    path = Draft(Tree.from_parent([0, 0]).to(meta), torch.tensor([0, 1], device=meta))
+    assert Threshold(1.0, Typical()).judge(path, torch.zeros(2, 4, device=meta), length=1).path_log_prob.is_meta
 
 
 def test_rules_by_name():

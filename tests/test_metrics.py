@@ -2,6 +2,7 @@ import doctest
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from bench import metrics
@@ -30,6 +31,18 @@ def test_half_an_answer_is_not_compared():
     """An answer whose second turn failed is not equal to greedy's, whatever its first turn says."""
     frame = metrics.frame([turn for turn in TURNS if turn.key != (1, "dynamic", 0, 2)])
     assert metrics.equal_to_baseline(frame, "dynamic", ASKED) == (0, 1)
+
+
+def test_an_answer_is_equal_when_every_turn_is():
+    other = [turn for turn in TURNS if turn.key != (1, "dynamic", 0, 2)] + [turn("dynamic", [5, 6], [2], turn=2)]
+    assert metrics.equal_to_baseline(metrics.frame(other), "dynamic", ASKED) == (0, 2)
+
+
+def test_tokens_that_are_not_known_are_not_compared():
+    ours = {"question_id": 1, "choice": 0, "turn": 1, "tokens": 2, "steps": 2, "decoder": "dynamic"}
+    theirs = ours | {"decoder": "greedy"}
+    for turns in ([ours, theirs], [ours, theirs | {"token_ids": np.array([7, 8])}]):
+        assert metrics.equal_to_baseline(metrics.table(turns), "dynamic", {1: 1}) == (0, 0)
 
 
 def test_every_number_by_hand():
@@ -78,7 +91,7 @@ def test_without_a_baseline_there_is_no_ratio():
     for baseline in ("greedy", None):  # it did not run; none was asked for
         row = metrics.decoder_row(metrics.frame(TURNS[3:]), "dynamic", ASKED, baseline)
         assert math.isnan(row["tpi_ratio"]) and math.isnan(row["wall_clock_ratio"])
-        assert row["tokens_per_inference"] == 1.6 and row["compared_answers"] == 0
+        assert row["tokens_per_inference"] == 1.6 and row["equal_answers"] == row["compared_answers"] == 0
 
 
 def test_no_turns_at_all():
@@ -89,7 +102,7 @@ def test_no_turns_at_all():
 
 
 def test_a_turn_without_a_time_is_in_no_time_and_in_every_count():
-    timeless = [turn("greedy", [1, 2], [1, 1], question_id=4), turn("dynamic", [1, 2], [2], float("nan"), question_id=4)]
+    timeless = [turn("greedy", [1, 2], [1, 1], 9.0, question_id=4), turn("dynamic", [1, 2], [2], float("nan"), question_id=4)]
     frame = metrics.frame([*TURNS, *timeless])
     assert metrics.tokens_per_inference(frame[frame.decoder == "dynamic"]) == 10 / 6
     assert metrics.tokens_per_second(frame[frame.decoder == "dynamic"]) == 8 / 3.0
@@ -131,6 +144,8 @@ def test_one_decoders_row():
     assert row["tpi_ratio_low"] == 1.0 and row["tpi_ratio_high"] == 2.0  # two questions: resamples hold one, or the other
     assert (row["equal_answers"], row["compared_answers"]) == (1, 2)
     assert row["accept_length_histogram"] == [0.6, 0.2, 0.2]
+    thirds = metrics.decoder_row(metrics.frame([make_turn(accepts=[1, 1, 2])]), make_turn().decoder, ASKED)
+    assert thirds["accept_length_histogram"] == [0.6667, 0.3333]
     table = metrics.acceptance_table(frame, ["greedy", "dynamic"])
     assert table[["decoder", "depth", "tried"]].values.tolist() == [["dynamic", 1, 3], ["dynamic", 2, 1]]
     assert metrics.acceptance_table(frame, []).empty
@@ -147,15 +162,15 @@ def test_spec_bench_counts_first_choices_of_whole_questions():
 
 
 def test_acceptance_by_depth_by_hand():
-    """Six steps in two turns. The last step of each is cut by the turn's end: it was tried no deeper than it kept."""
+    """Seven steps in two turns. The last step of each is cut by the turn's end: it was tried no deeper than it kept."""
     frame = metrics.frame(
-        [make_turn(accepts=[1, 3, 2, 2], nodes=[8] * 4), make_turn(accepts=[3, 1], nodes=[8, 1], question_id=2)]
+        [make_turn(accepts=[1, 3, 2, 2], nodes=[8] * 4), make_turn(accepts=[3, 1, 1], nodes=[8, 1, 8], question_id=2)]
     )
     table = metrics.acceptance_by_depth(frame).set_index("depth")
-    # Depth 1: steps 1 to 4 of the first turn and step 1 of the second; its step 2 had a lone root.
-    assert table.loc[1].tolist() == [5, 4, 4 / 5, 4 / 6]
+    # Depth 1: steps 1 to 4 of the first turn and step 1 of the second; its step 2 had a lone root, its step 3 was cut.
+    assert table.loc[1].tolist() == [5, 4, 4 / 5, 4 / 7]
     # Depth 2: the steps of 3, 2 and 3; the last 2 of the first turn may have been cut.
-    assert table.loc[2].tolist() == [3, 2, 2 / 3, 2 / 6]
+    assert table.loc[2].tolist() == [3, 2, 2 / 3, 2 / 7]
     assert list(table.index) == [1, 2]
 
 
@@ -174,6 +189,24 @@ def test_accept_length_along_the_answer():
     line = metrics.accept_length_along(frame, window=20)
     assert line[0] == line[89] == 1.0 and line[110] == line[180] == 4.0
     assert line[100] == pytest.approx((10 * 1 + 3 * 4) / 13)  # tokens 90 to 110: ten steps of 1, three of 4
+    assert len(line) == 197  # the last step begins at token 196
+
+
+def test_the_line_along_the_answer_ends_where_too_few_steps_are_left():
+    """Within 9 tokens of token 33 began six steps of 1 and four of 4; of token 34, five and four."""
+    line = metrics.accept_length_along(metrics.frame([make_turn(accepts=[1] * 30 + [4] * 5, nodes=[8] * 35)]), window=18)
+    assert len(line) == 34 and line[0] == 1.0 and line[33] == pytest.approx((6 * 1 + 4 * 4) / 10)
+
+
+def test_turns_whose_accept_lengths_are_not_known_or_are_none_are_left_out():
+    turns = [make_turn(accepts=[1, 3, 2, 2] * 5, nodes=[8] * 20), make_turn(accepts=[], nodes=[], question_id=2)]
+    unknown = metrics.table([{"question_id": 3, "choice": 0, "turn": 1, "tokens": 4, "steps": 2}])
+    known, mixed = metrics.frame(turns[:1]), pd.concat([unknown, metrics.frame(turns)])
+    for of in (metrics.accept_length_histogram, metrics.acceptance_by_depth, metrics.accept_length_along):
+        assert of(mixed).equals(of(known)) and not of(known).empty
+        assert of(metrics.frame(turns[1:])).empty
+    # Where only the nodes are not known, there were enough.
+    assert metrics.acceptance_by_depth(known.assign(nodes=None)).equals(metrics.acceptance_by_depth(known))
 
 
 def test_spec_benchs_formulas_by_hand():
@@ -208,6 +241,31 @@ def test_an_interval_holds_the_truth_as_often_as_it_says():
         assert high - low < 0.1  # unpaired it would be some 0.4 wide
         held += low <= 1.1 <= high
     assert 52 <= held <= 60
+
+
+def test_an_interval_holds_the_middle_of_what_resampling_gives():
+    """A question unlike the others, so that other kinds of bootstrap intervals lie elsewhere."""
+    tokens, steps = np.array([10, 10, 20, 20, 30, 30, 40, 40, 50, 300]), np.full(10, 10)
+    drawn = np.random.default_rng(1).integers(0, 10, (20000, 10))
+    by_hand = np.percentile(tokens[drawn].sum(1) / steps[drawn].sum(1), [2.5, 97.5])
+    interval = intervals.pooled_interval(tokens, steps)
+    assert interval == pytest.approx(by_hand, rel=0.05)
+    assert interval == intervals.pooled_interval(tokens, steps)  # the seed is fixed
+
+
+def test_questions_weigh_as_much_as_their_turns():
+    turns = [turn("dynamic", [1] * 6, [1] * 6, question_id=1, turn=n) for n in (1, 2, 3)]
+    others = [turn("dynamic", [1] * n, [n], question_id=n) for n in (2, 3, 4)]
+    estimate = metrics.estimates(metrics.frame(turns + others), "dynamic")["tokens_per_inference"]
+    tokens, steps = np.array([18, 2, 3, 4]), np.array([18, 1, 1, 1])
+    assert (estimate.low, estimate.high) == intervals.pooled_interval(tokens, steps)
+
+
+def test_a_draw_without_a_token_is_no_warning_about_a_division(recwarn):
+    some, none = np.array([5, 5]), np.array([0, 5])
+    assert intervals.pooled_interval(some, some, none, some)[0] == 1.0
+    assert np.isnan(intervals.pooled_interval(none, none)).all()
+    assert not [each for each in recwarn if "encountered in" in str(each.message)]
 
 
 def test_what_an_interval_says():

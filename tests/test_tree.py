@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 import decoders.accept
 import decoders.top_paths
 import decoders.tree
-from decoders.tree import MOST_NODES, Tree, checked_paths, paths_from_child_counts, published_trees, read_tree
+from decoders.tree import (
+    MOST_BYTES,
+    MOST_NODES,
+    Draft,
+    Tree,
+    checked_paths,
+    paths_from_child_counts,
+    published_trees,
+    read_tree,
+)
 from tests.conftest import SHARED
 
 
@@ -36,6 +45,31 @@ def test_mask_as_a_picture():
     assert tree.depth.tolist() == [0, 1, 1, 2, 2, 3]
     assert tree.parent.tolist() == [0, 0, 0, 1, 1, 3]
     assert (len(tree), tree.max_depth) == (6, 3)
+
+
+def test_a_mask_far_into_the_text():
+    tree = Tree.from_parent([0, 0, 1])
+    mask = tree.mask(torch.int8, 1, committed=9000)
+    assert mask.shape == (3, 9003) and not mask[:, :9000].any() and mask[:, 9000:].equal(tree.mask(torch.int8, 1))
+
+
+@pytest.mark.parametrize("committed", [3, torch.tensor([3], device="meta")])
+def test_a_tree_is_moved_whole_and_its_mask_is_made_where_it_lies(committed):
+    tree = Tree.from_parent([0, 0, 1]).to(torch.device("meta"))
+    assert tree.depth.is_meta and tree.parent.is_meta and tree.lines.is_meta
+    mask = tree.mask(torch.float16, -1.0, committed, width=8)
+    assert mask.is_meta and (mask.shape, mask.dtype) == ((3, 8), torch.float16)
+
+
+def test_the_first_nodes_of_a_draft():
+    tree = Tree.from_parent([0, 0, 0, 1])
+    draft = Draft(tree, torch.tensor([9, 5, 6, 7]), torch.tensor([0.0, -1.0, -2.0, -3.0]))
+    assert draft.first(4) is draft
+    first = draft.first(2)
+    assert (first.token.tolist(), first.log_prob.tolist()) == ([9, 5], [0.0, -1.0])
+    assert (first.tree.depth.tolist(), first.tree.parent.tolist()) == ([0, 1], [0, 0])
+    assert first.tree.lines.tolist() == [[0, 0], [1, 1]]
+    assert Draft(tree, draft.token).first(2).log_prob is None
 
 
 parents = st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(0), *(st.integers(0, i - 1) for i in range(1, n))))
@@ -92,6 +126,7 @@ def test_the_order_of_a_tree_is_kept_where_parents_stand_first():
     """What stands first is verified when there is room for a few nodes alone."""
     assert checked_paths([[1], [1, 0], [0]]) == [(1,), (1, 0), (0,)]
     assert checked_paths([[1, 0], [1], [0, 1], [0], [0, 0]]) == [(0,), (1,), (0, 0), (0, 1), (1, 0)]
+    assert checked_paths([[0], [0, 0, 0], [0, 0]]) == [(0,), (0, 0), (0, 0, 0)]
 
 
 def test_frequencies_belong_to_their_paths(tmp_path):
@@ -99,6 +134,8 @@ def test_frequencies_belong_to_their_paths(tmp_path):
     file.write_text('{"paths": [[0], [0, 0], [1], [2]], "frequency": [1, 0.5, 0.5, 0]}')
     tree = read_tree(file)
     assert tree.paths == [(0,), (0, 0), (1,), (2,)] and tree.frequency == [1, 0.5, 0.5, 0]
+    file.write_text('{"paths": [2, 1], "frequency": [0.5, 0.25, 0.25]}')
+    assert read_tree(file).frequency == [0.5, 0.25, 0.25]
     file.write_text("[[0]]")
     assert read_tree(file).frequency is None
 
@@ -115,15 +152,30 @@ def test_the_largest_tree(tmp_path, lists):
                 read_tree(file)
 
 
+def test_the_largest_file(tmp_path):
+    file = tmp_path / "tree.json"
+    assert MOST_BYTES == 16 * 1024**2
+    file.write_text("[[0]]".ljust(MOST_BYTES))
+    assert read_tree(file).paths == [(0,)]
+    file.write_text("[[0]]".ljust(MOST_BYTES + 1))
+    with pytest.raises(ValueError, match="more than 16 MiB"):
+        read_tree(file)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
         ("[]", "non-empty list"), ("{}", "needs"), ("[[0],[0]]", "twice"), ("[[0,1]]", "no parent"), ("[[]]", "not a path"),
-        ("[[0],[-1]]", "not a path"), ("[[0.5]]", "not a path"),
-        ("[0, 1]", "entry 1"), ("[true]", "entry 0"), ("[2, [0]]", "entry 1"), ("nonsense", "not a tree"), ("7", "non-empty"),
+        ("[[0],[-1]]", "not a path"), ("[[0.5]]", "not a path"), ("[[0],[0,-1]]", "not a path"), ('[[0],["a"]]', "not a path"),
+        ("[0, 1]", "entry 1"), ("[1, -1]", "entry 1"),
+        ("[true]", "entry 0"), ("[2, [0]]", "entry 1"), ("nonsense", "not a tree"), ("7", "non-empty"),
         ("[" * 5000, "not a tree"),
         ('{"paths": [[0], [1]], "frequency": [0.5]}', "2 numbers"),
+        ('{"paths": [[0], [1]], "frequency": 0.5}', "2 numbers"),
         ('{"paths": [[0], [1]], "frequency": [0.4, 0.5]}', "descend"),
+        ('{"paths": [[0], [1]], "frequency": [1.5, 0.5]}', "descend"),
+        ('{"paths": [[0], [1]], "frequency": [0.5, -0.5]}', "descend"),
+        ('{"paths": [[0], [1]], "frequency": [0.5, "0.4"]}', "descend"),
         ('{"paths": [[0], [1]], "frequency": [0.4, NaN]}', "descend"),
         ('{"paths": [[0, 0], [0]], "frequency": [0.5, 0.4]}', "behind"),
     ],
