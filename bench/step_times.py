@@ -10,7 +10,7 @@ from torch import Tensor
 
 from decoders.accept import Exact
 from decoders.base import Decoder
-from decoders.budget import LADDER, Budget, StepTimes
+from decoders.budget import LADDER, AutoBudget, StepTimes
 from decoders.loop import Stop
 from decoders.model import Model
 from decoders.tree import Draft, Tree
@@ -66,14 +66,19 @@ def step_times(model: Model, sizes: tuple[int, ...] = LADDER, rounds: int = 2) -
     return StepTimes(lengths, sizes, tuple(seconds))
 
 
-class _SomeOf(Budget):
-    """Verifies the first DRAFTED nodes of drafts of one depth."""
+class _Unmoved(AutoBudget):
+    """Weighs like another, and then drafts to one depth and verifies DRAFTED nodes whatever came out."""
 
-    def __init__(self, max_nodes: int, depth: int | None) -> None:
-        self.max_nodes = max_nodes
-        self.depth = depth
+    def __init__(self, other: AutoBudget) -> None:
+        super().__init__(other.times)
+        self.max_nodes = other.max_nodes
+        self.draft_s = {other.depth: 0.0}
+
+    def drafts(self) -> bool:
+        return True
 
     def choose(self, forecast: Sequence[float], nodes: int, length: int) -> int:
+        super().choose(forecast, nodes, length)
         return min(DRAFTED, nodes)
 
 
@@ -106,7 +111,7 @@ def draft_times(decoder: Decoder, rounds: int = 8) -> dict[int, float]:
 
 def _draft_time(decoder: Decoder, rounds: int) -> float:
     budget, model = decoder.budget, decoder.model
-    decoder.budget = _SomeOf(budget.max_nodes, budget.depth)
+    decoder.budget = _Unmoved(budget)
     prompt = torch.arange(max(1, min(64, model.context // 2))) % model.vocab
     stop = Stop(frozenset(), model.context - len(prompt))
     samples: dict[bool, list[float]] = {False: [], True: []}

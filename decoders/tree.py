@@ -110,14 +110,18 @@ class Draft:
     @classmethod
     def of_root(cls, root: Tensor) -> "Draft":
         """Nothing but the root [1]."""
-        lone = torch.zeros_like(root)
-        return cls(Tree(lone, lone, lone.view(1, 1)[:, :0]), root)
+        return cls(_lone_root(root.device), root)
 
     def first(self, nodes: int) -> "Draft":
         """The first `nodes` nodes alone."""
         if nodes == len(self.tree):
             return self
         return Draft(self.tree.first(nodes), self.token[:nodes], None if self.log_prob is None else self.log_prob[:nodes])
+
+
+@cache
+def _lone_root(device: torch.device) -> Tree:
+    return Tree.from_parent([0]).to(device)
 
 
 @dataclass(frozen=True)
