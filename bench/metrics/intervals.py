@@ -5,10 +5,11 @@ Questions are drawn, not turns: the turns and choices of one question belong tog
 machine that was slow for a while.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import DegenerateDataWarning, bootstrap
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -38,7 +39,7 @@ class Estimate:
 def pooled_interval(*sums: np.ndarray) -> tuple[float, float]:
     """The interval of sum(a) / sum(b), or of (sum(a) / sum(b)) / (sum(c) / sum(d)), for the sums [questions] of each question.
 
-    NaN for fewer than two questions.
+    NaN for fewer than two questions, and where so many of them are without a token that draws have nothing to divide by.
     """
     questions = len(sums[0])
     if questions < 2:
@@ -49,7 +50,8 @@ def pooled_interval(*sums: np.ndarray) -> tuple[float, float]:
         value = above / below
         return value * rest[1] / rest[0] if rest else value
 
-    with np.errstate(divide="ignore", invalid="ignore"):  # a draw without a single token
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():  # a draw without a single token
+        warnings.simplefilter("ignore", DegenerateDataWarning)
         interval = bootstrap(
             tuple(np.asarray(each, dtype=float) for each in sums),
             pooled,
@@ -61,4 +63,6 @@ def pooled_interval(*sums: np.ndarray) -> tuple[float, float]:
             method="percentile",
             rng=np.random.default_rng(0),
         ).confidence_interval
+    if not np.isfinite(interval).all():
+        return float("nan"), float("nan")
     return float(interval.low), float(interval.high)
