@@ -10,11 +10,11 @@ known, 1 one token of context, 2 two tokens, 3 two tokens after which the model 
 """
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 LEVELS = 4  # of evidence
+LARGEST = 1e9
 MOST_COVERED = -0.01  # a path must score clearly less than its prefix, also in float32
 
 
@@ -31,8 +31,8 @@ class Calibration:
     def __post_init__(self) -> None:
         """ValueError where a number is not what it must be."""
         numbers = [*sum(self.head_weight, ()), *self.successor_weight, self.floor, *self.coverage, self.beyond]
-        if not all(type(each) in (int, float) and math.isfinite(each) for each in numbers):
-            raise ValueError("every number must be finite")
+        if not all(type(each) in (int, float) and abs(each) <= LARGEST for each in numbers):
+            raise ValueError(f"every number must be finite, and at most {LARGEST:g} from 0")
         if not self.head_weight or any(len(row) != LEVELS for row in self.head_weight) or len(self.successor_weight) != LEVELS:
             raise ValueError(f"head_weight must be rows of {LEVELS} numbers, and successor_weight {LEVELS} numbers")
         if self.floor <= 0 or not self.coverage or max(*self.coverage, self.beyond) > MOST_COVERED:

@@ -18,6 +18,7 @@ import json
 import random
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +28,9 @@ import bench.files as files_
 import bench.questions as questions_
 import bench.records as records_
 import bench.sources as sources_
+import decoders.calibration as calibration_
 import decoders.tree as tree_
+import decoders.vocabulary as vocabulary_
 import llm_judge.judgments as judgments_
 from bench.answers import frame as answer_frame
 from bench.answers import read_answers
@@ -38,7 +41,9 @@ from bench.questions import load_questions
 from bench.records import SCHEMA_VERSION, RunFolder, Turn, read_turns
 from bench.report import answer_rows, model_id
 from bench.sources import open_run
+from decoders.calibration import Calibration, read_calibration
 from decoders.tree import Tree, read_tree
+from decoders.vocabulary import read_vocabulary
 from llm_judge.judgments import read_judgments
 
 TURN = Turn(1, "math", "greedy", 0, 1, 0.7, 5, 3, [7, 8, 2], [1, 2], [1, 4], 0.01, 0.02, "eos", None, "two é 😀")
@@ -100,6 +105,16 @@ def tree(file: Path) -> None:
     assert len(Tree.from_paths(paths)) == len(paths) + 1
 
 
+def calibration(file: Path) -> None:
+    with suppress(ValueError):  # what it documents
+        read_calibration(file)
+
+
+def vocabulary(file: Path) -> None:
+    with suppress(ValueError):
+        assert all(0 <= token < 10 for token in read_vocabulary(file, 10))
+
+
 def run(file: Path) -> None:
     folder = file.parent / "run"
     folder.mkdir(exist_ok=True)
@@ -118,6 +133,8 @@ TARGETS: dict[str, tuple[Callable[[Path], None], list[dict | list]]] = {
     "answers": (answers, [ANSWER, SPEC_BENCH]),
     "judgments": (judgments, [SINGLE, PAIR]),
     "tree": (tree, [{"paths": [[0], [1], [0, 0]], "frequency": [0.5, 0.3, 0.2]}]),
+    "calibration": (calibration, [asdict(Calibration())]),
+    "vocabulary": (vocabulary, [{"tokens": [3, 1, 2]}]),
     "run": (run, [RUN]),
 }
 
@@ -198,7 +215,8 @@ def main() -> None:
         raise UserError("the fuzzer atheris is not installed: pip install -e '.[fuzz]'") from None
     args.corpus.mkdir(parents=True, exist_ok=True)
     (args.corpus / "seed").write_bytes(seed_file(args.target))
-    for module in (answers_, files_, questions_, records_, sources_, tree_, judgments_):  # the rest of Python would drown them
+    readers = (answers_, files_, questions_, records_, sources_, calibration_, tree_, vocabulary_, judgments_)
+    for module in readers:  # the rest of Python would drown them
         for value in list(vars(module).values()):
             if inspect.isfunction(value) and value.__module__ == module.__name__:
                 atheris.instrument_func(value)

@@ -101,6 +101,11 @@ def escaping_index(path: Path) -> None:
     )
 
 
+def strange_vocabulary(path: Path) -> None:
+    shutil.copytree(path.parent / "model", path)
+    (path / "medusa_vocabulary.json").write_text('{"tokens": [4, 10000000]}')
+
+
 def own_code(path: Path) -> None:
     shutil.copytree(path.parent / "plain", path)
     config = json.loads((path / "config.json").read_text()) | {
@@ -147,6 +152,7 @@ CASES = [
     Case("more questions skipped than there are", f"{RUN} --questions q.jsonl --skip 5"),
     Case("an unknown decoder", f"{RUN} --decoder dinamic"),
     Case("an unknown option of a decoder", f"{RUN} --decoder dynamic:node=8"),
+    Case("a draft vocabulary that is not there", f"{RUN} --decoder dynamic:vocab=frequent"),
     Case("an option that is no number", f"{RUN} --decoder dynamic:topk=many"),
     Case("a tree without nodes", f"{RUN} --nodes 0"),
     Case("more nodes than can be verified", f"{RUN} --nodes 99999999999999999999"),
@@ -174,6 +180,7 @@ CASES = [
     Case("heads that are code (a pickle)", "bench.run --device cpu --out out --model {}", bomb, "bad"),
     Case("a model that is code (a pickle)", "bench.run --decoder greedy --device cpu --out out --model {}", base_bomb, "bad"),
     Case("heads of another model", "bench.run --device cpu --out out --model {}", other_heads, "bad"),
+    Case("a draft vocabulary of another model", "bench.run --device cpu --out out --model {}", strange_vocabulary, "bad"),
     Case("weights outside the model's folder", "bench.run --device cpu --out out --model {}", escaping_index, "bad"),
     Case("a model with Python code of its own", "bench.run --device cpu --out out --model {}", own_code, "bad"),
     Case("no heads for a decoder that needs them", "bench.run --model plain --questions q.jsonl --device cpu --out out"),

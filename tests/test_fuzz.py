@@ -18,13 +18,15 @@ FOUND = {
     "answers": [("choices", [CHOICE | {"new_tokens": [HUGE, 1]}]), ("model_id", [])],
     "judgments": [("score", HUGE), ("model", {})],
     "tree": [("frequency", ["0.5", "0.3", "0.2"])],
+    "calibration": [("floor", HUGE), ("head_weight", 1), ("coverage", [[]]), ("beyond", None)],
+    "vocabulary": [("tokens", [HUGE]), ("tokens", {}), ("tokens", [[]]), ("tokens", [1.0])],
     "run": [
         ("question_turns", {}), ("question_turns", {"01": 1}), ("schema_version", 10**4000), ("questions", {}),
         ("sessions", [None]), ("question_texts", {"1": None}), ("config", RUN["config"] | {"decoders": []}),
     ],
 }  # fmt: skip
 SOUND = {"turns": asdict(TURN), "questions": QUESTION, "answers": ANSWER, "judgments": SINGLE, "run": RUN,
-         "tree": TARGETS["tree"][1][0]}  # fmt: skip
+         **{target: TARGETS[target][1][0] for target in ("tree", "calibration", "vocabulary")}}  # fmt: skip
 
 
 @pytest.mark.parametrize("target", TARGETS)
