@@ -180,7 +180,7 @@ class Model:
 
         Of other `heads` where they are given, such as the model's own narrowed.
         """
-        heads = heads or self.heads
+        heads = self.heads if heads is None else heads
         assert heads is not None
         return heads(hidden, first).squeeze(1)
 

@@ -12,7 +12,6 @@ are accepted against the probability that the decoder gave them, which `--nodes 
 """
 
 import argparse
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -31,7 +30,7 @@ from decoders.model import Rows
 from decoders.successors import NOTHING
 from decoders.tree import Draft
 from train_heads import corpus_examples
-from training import add_model_flags, load_model
+from training import add_corpus_flags, add_model_flags, load_model
 
 
 class Watched(Conditional):
@@ -167,16 +166,12 @@ def judged(loaded: Loaded, prompts: list[list[int]], calibration: Calibration, n
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_flags(parser)
-    parser.add_argument("--corpus", type=Path, required=True, help="held-out chat JSONL (.gz allowed)")
-    parser.add_argument("--out", type=Path, required=True, help=f"folder that {CALIBRATION_FILE} is written to")
-    parser.add_argument("--template", help="FastChat conversation name; default: the tokenizer's own chat template")
+    add_corpus_flags(parser, CALIBRATION_FILE)
     parser.add_argument("--prompts", type=whole(2), default=256)
     parser.add_argument("--new-tokens", type=whole(8), default=256, help="length of an answer at most")
     parser.add_argument("--topk", type=whole(1), default=32, help="guesses of each head that are candidates")
     parser.add_argument("--nodes", type=whole(2), default=64, help="of the trees that judge the fit")
     args = parser.parse_args()
-    if not args.corpus.is_file():
-        raise UserError(f"--corpus {args.corpus} is not a file")
     loaded = load_model(args)
     depths = loaded.model.num_heads
     if depths == 0:

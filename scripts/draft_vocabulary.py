@@ -21,7 +21,7 @@ from bench.errors import UserError, exit_cleanly
 from bench.files import write_atomically
 from bench.loader import VOCABULARY_FILE
 from train_heads import corpus_examples, distil
-from training import add_model_flags, load_model
+from training import add_corpus_flags, add_model_flags, load_model
 
 
 def most_frequent(counts: list[Counter[int]], size: int) -> list[int]:
@@ -40,16 +40,12 @@ def most_frequent(counts: list[Counter[int]], size: int) -> list[int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_flags(parser)
-    parser.add_argument("--corpus", type=Path, required=True, help="held-out chat JSONL (.gz allowed)")
-    parser.add_argument("--out", type=Path, required=True, help=f"folder that {VOCABULARY_FILE} is written to")
-    parser.add_argument("--template", help="FastChat conversation name; default: the tokenizer's own chat template")
+    add_corpus_flags(parser, VOCABULARY_FILE)
     parser.add_argument("--size", type=whole(1), help="tokens to keep (default: a quarter of the vocabulary)")
     parser.add_argument("--prompts", type=whole(1), default=512)
     parser.add_argument("--new-tokens", type=whole(1), default=256, help="length of an answer at most")
     parser.add_argument("--batch", type=whole(1), default=64)
     args = parser.parse_args()
-    if not args.corpus.is_file():
-        raise UserError(f"--corpus {args.corpus} is not a file")
     loaded = load_model(args)
     size = args.size or loaded.model.vocab // 4
     if size > loaded.model.vocab:

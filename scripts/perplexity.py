@@ -27,8 +27,6 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="chat JSONL (.gz allowed)")
     parser.add_argument("--limit", type=whole(1), help="only the first so many conversations")
     args = parser.parse_args()
-    if not args.corpus.is_file():
-        raise UserError(f"--corpus {args.corpus} is not a file")
     loaded = load_model(args)
     nats = tokens = text_bytes = 0
     for turns in tqdm([turns for _, turns in read_chats(args.corpus) if turns][: args.limit], desc="reading"):

@@ -26,7 +26,7 @@ from bench.chat import Chat
 from bench.errors import UserError, exit_cleanly
 from bench.loader import STATIC_TREE_FILE, Loaded
 from train_heads import corpus_examples, distil
-from training import add_model_flags, load_model
+from training import add_corpus_flags, add_model_flags, load_model
 
 
 @torch.inference_mode()
@@ -64,17 +64,13 @@ def best_paths(all_ranks: torch.Tensor, topk: int, limit: int) -> list[tuple[tup
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_flags(parser)
-    parser.add_argument("--corpus", type=Path, required=True, help="held-out chat JSONL (.gz allowed)")
-    parser.add_argument("--out", type=Path, required=True, help=f"folder that {STATIC_TREE_FILE} is written to")
-    parser.add_argument("--template", help="FastChat conversation name; default: the tokenizer's own chat template")
+    add_corpus_flags(parser, STATIC_TREE_FILE)
     parser.add_argument("--prompts", type=whole(1), default=512)
     parser.add_argument("--new-tokens", type=whole(1), default=256, help="length of an answer at most")
     parser.add_argument("--batch", type=whole(1), default=64)
     parser.add_argument("--topk", type=whole(1), default=32, help="guesses a head that paths may take")
     parser.add_argument("--nodes", type=whole(2), default=256, help="of the largest tree")
     args = parser.parse_args()
-    if not args.corpus.is_file():
-        raise UserError(f"--corpus {args.corpus} is not a file")
     loaded = load_model(args)
     if loaded.model.heads is None:
         raise UserError(f"{args.model!r} has no Medusa heads to measure")

@@ -179,11 +179,8 @@ def main() -> None:
     parser.add_argument("--save-dtype", choices=("float16", "bfloat16", "float32"), default="float16")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    if not args.corpus.is_file():
-        raise UserError(f"--corpus {args.corpus} is not a file")
-    args.out.mkdir(parents=True, exist_ok=True)
-
     loaded = load_model(args)
+    args.out.mkdir(parents=True, exist_ok=True)
     chat = Chat.of(loaded.tokenizer, args.template)
     wanted = max(args.examples, args.distill)
     examples = []

@@ -20,9 +20,18 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust-remote-code", action="store_true", help="execute Python files that the model brings along")
 
 
+def add_corpus_flags(parser: argparse.ArgumentParser, written: str) -> None:
+    """Of what measures a model on held-out text, and writes a file of the name `written` about it."""
+    parser.add_argument("--corpus", type=Path, required=True, help="held-out chat JSONL (.gz allowed)")
+    parser.add_argument("--out", type=Path, required=True, help=f"folder that {written} is written to")
+    parser.add_argument("--template", help="FastChat conversation name; default: the tokenizer's own chat template")
+
+
 def load_model(args: argparse.Namespace) -> Loaded:
-    """The model that the flags name; UserError says what does not fit."""
+    """The model that the flags name, where there is the corpus that they name; UserError says what does not fit."""
     check_model_name(args.model)
+    if not args.corpus.is_file():
+        raise UserError(f"--corpus {args.corpus} is not a file")
     return load(args.model, args.device, args.dtype, trust_remote_code=args.trust_remote_code)
 
 
