@@ -1,4 +1,5 @@
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 sys.path.insert(0, str(ROOT / "scripts"))  # the scripts import each other as siblings, as they do when they are run
 transformers.logging.set_verbosity_error()
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a shell's background; what is tested would ignore Ctrl-C, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # tiny models: a second thread only adds waiting
 
 TINY = dict(
