@@ -101,6 +101,11 @@ def load(
         model.check_tree_attention()
     except UnsupportedModel as error:
         raise UserError(f"{name!r} cannot be used: {error}") from error
+    except torch._dynamo.exc.TorchDynamoException as error:
+        raise UserError(
+            f"--compile was given, but {name!r} cannot be compiled here: {_line(error)}; leave the flag out, or install what "
+            "is missing (a C++ compiler; on CUDA, Triton)"
+        ) from error
     eos = lm.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
     identity = " ".join(_identity(each) for each in dict.fromkeys((where, base)))

@@ -39,7 +39,7 @@ class Decoder:
     def setup(self, model: Model) -> None:
         """Bind to a model. ValueError where the options do not fit it."""
         self.model = model
-        self.tensors = object()  # stands for those that this setup made, in what is captured with them
+        self.setup_key = object()  # another one each time: what was captured holds the tensors of its setup
 
     def decode(self, prompt: Tensor, rule: Rule, stop: Stop) -> Iterator[Step]:
         """Prefill `prompt` [prompt] and return the iterator of steps, the last of which has a `finish`."""

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 LEVELS = 4  # of evidence
-LARGEST = 1e9
+LARGEST = 1e9  # of any number here; far beyond what makes sense, and safe in float32
 MOST_COVERED = -0.01  # a path must score clearly less than its prefix, also in float32
 
 

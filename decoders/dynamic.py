@@ -28,7 +28,6 @@ class Dynamic(Decoder):
     topk: int = 32
     depth: int | None = None  # None: as deep as there are heads
     normalise: str | None = None  # None: "topk", but "vocab" where the probabilities choose the budget (nodes=auto)
-
     vocab: str | None = None  # that is guessed from: "all" or "frequent". None: all; where nodes=auto the frequent, if known
 
     def __post_init__(self) -> None:

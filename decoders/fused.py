@@ -15,7 +15,7 @@ ROTATION = "apply_rotary_pos_emb"  # the name that the families of transformers 
 
 
 class Fused:
-    """Compiles the normalisations of a language model, and its family's rotation; for good, but where it is switched off."""
+    """Compiles the normalisations of a language model and its family's rotation, which other models of the family share."""
 
     def __init__(self, lm: nn.Module) -> None:
         self._norms = [module for module in lm.modules() if _is_norm(module)]

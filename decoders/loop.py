@@ -90,7 +90,7 @@ def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, choice: Ten
         # 3. Accept a path, commit it, and draft the next.
         settle = partial(_settle, model, decoder, rule, draft, verified, drafts := budget.drafts())
         if model.static_shapes and decoder.captures and rule.constants is not None:
-            kind = decoder.tensors, rule.constants, budget, budget.depth, drafts
+            kind = decoder.setup_key, rule.constants, budget, budget.depth, drafts
             news, path, upcoming = model.graphs.run(("settle", kind, model.shape_of(draft)), settle)
         else:
             news, path, upcoming = settle()

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 RankPath = tuple[int, ...]
-MOST_BYTES = 16 << 20  # of a tree's file
+MOST_BYTES = 16 << 20  # of a file of a tree, or of tokens
 MOST_NODES = 4096  # of any tree; a file from a stranger may ask for more than there is memory
 
 

@@ -8,7 +8,7 @@ that is left out is never guessed; the base model still says it.
 import json
 from pathlib import Path
 
-MOST_BYTES = 16 << 20
+from decoders.tree import MOST_BYTES
 
 
 def read_vocabulary(path: Path, vocab: int) -> list[int]:
