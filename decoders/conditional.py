@@ -23,6 +23,7 @@ from decoders.model import Model, Rows
 from decoders.registry import register
 from decoders.successors import CHUNK, NOTHING, Known, Successors
 from decoders.tree import Draft, Tree
+from decoders.vocabulary import DraftVocabulary, check_vocab
 
 
 @register("conditional")
@@ -38,6 +39,7 @@ class Conditional(Decoder):
     successors: int = 4  # that are remembered of a token or a pair
     context: int = 2  # tokens that successors are known by: 1 or 2
     heads: bool = True  # whether the heads are asked at all
+    vocab: str | None = None  # that heads guess from: "all" or "frequent". None: all; where nodes=auto the frequent, if known
 
     def __post_init__(self) -> None:
         check_nodes(self.nodes)
@@ -46,14 +48,16 @@ class Conditional(Decoder):
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.context not in (1, 2):
             raise ValueError(f"context is {self.context}; expected 1 or 2")
+        check_vocab(self.vocab)
 
     def setup(self, model: Model) -> None:
         super().setup(model)
         self.guessed = model.num_heads if self.heads else 0  # levels that heads have guesses for
         self.levels = model.num_heads + 2 if self.depth is None else self.depth
-        for name, value in (("topk", self.topk), ("successors", self.successors)):
-            if value > model.vocab:
-                raise ValueError(f"{name} is {value}, but the vocabulary has {model.vocab} tokens")
+        self.vocabulary = DraftVocabulary(model, self.vocab, self.auto)
+        self.vocabulary.check_topk(self.topk)
+        if self.successors > model.vocab:
+            raise ValueError(f"successors is {self.successors}, but the vocabulary has {model.vocab} tokens")
         calibration = model.calibration or Calibration()
         weight, floor = calibration.successor_weight, calibration.floor
         self.table = Successors(model.vocab, self.successors, weight, floor, model.device, pairs=self.context == 2)
@@ -83,6 +87,7 @@ class Conditional(Decoder):
         return self.levels
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
+        self.vocabulary.start(prompt)
         self.table.forget()
         prompt = prompt.to(self.model.device)
         # The latest first, as of equal rows the first counts.
@@ -112,9 +117,10 @@ class Conditional(Decoder):
         self._catch_up()
         depth = self.budget.depth or self.levels
         if self.guessed:
-            heads = self.model.guess(hidden, min(depth, self.guessed)).float()  # [heads, vocab]
+            heads = self.vocabulary.guess(hidden, min(depth, self.guessed))  # [heads, tokens]
             heads = heads.log_softmax(-1).nan_to_num(nan=NOTHING)
-            guess_log_prob, guess = heads.topk(self.topk)  # [heads, topk]
+            guess_log_prob, places = heads.topk(self.topk)  # [heads, topk]
+            guess, heads = self.vocabulary.token(places), self.vocabulary.with_others(heads)
         before, token, score = self.last, root, torch.zeros(1, device=root.device)
         tokens, scores, parents = [token], [score], [torch.zeros_like(token)]
         for level, width in enumerate(self.widths[1 : 1 + depth]):
@@ -142,7 +148,7 @@ class Conditional(Decoder):
         of_guesses = torch.where(same, known.bonus.unsqueeze(1), 0.0).sum(-1)  # [parents, topk]
         of_others = known.bonus.masked_fill(same.any(1), NOTHING)
         weight = self.head_weight[level].take(known.evidence).unsqueeze(1)
-        marginal = torch.cat((marginal.expand(parents, -1), head.take(known.token)), 1)
+        marginal = torch.cat((marginal.expand(parents, -1), head.take(self.vocabulary.place(known.token))), 1)
         mixed = torch.addcmul(torch.cat((of_guesses, of_others), 1), weight, marginal)
         return torch.cat((guess.expand(parents, -1), known.token), 1), mixed
 

@@ -8,7 +8,6 @@ the whole vocabulary or, which is faster and misses a little, the model's freque
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from decoders.base import Decoder, check_depth, check_nodes
@@ -16,6 +15,7 @@ from decoders.model import Model, Rows
 from decoders.registry import register
 from decoders.top_paths import TopPaths
 from decoders.tree import Draft
+from decoders.vocabulary import DraftVocabulary, check_vocab
 
 
 @register("dynamic")
@@ -37,24 +37,15 @@ class Dynamic(Decoder):
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.normalise not in (None, "topk", "vocab"):
             raise ValueError(f"normalise is {self.normalise!r}; available: topk, vocab")
-        if self.vocab not in (None, "all", "frequent"):
-            raise ValueError(f"vocab is {self.vocab!r}; available: all, frequent")
+        check_vocab(self.vocab)
 
     def setup(self, model: Model) -> None:
         super().setup(model)
         check_depth(self.depth or 1, model.num_heads, "the tree")
         self.levels = self.depth or model.num_heads
         self.over = self.normalise or ("vocab" if self.auto else "topk")
-        self.heads, self.tokens = model.heads, None
-        if self.vocab == "frequent" or (self.vocab is None and self.auto and model.frequent is not None):
-            if model.frequent is None:
-                raise ValueError("this model's frequent tokens are not known; scripts/draft_vocabulary.py counts them")
-            self.frequent = torch.tensor(model.frequent, device=model.device)
-            self.tokens = self.frequent.clone()
-            self.heads = model.heads.narrowed(self.tokens)
-        size, what = (model.vocab, "vocabulary") if self.tokens is None else (len(self.tokens), "draft vocabulary")
-        if self.topk > size:
-            raise ValueError(f"topk is {self.topk}, but the {what} has {size} tokens")
+        self.vocabulary = DraftVocabulary(model, self.vocab, self.auto)
+        self.vocabulary.check_topk(self.topk)
         self.paths = {depth: TopPaths(self.max_nodes, self.topk, depth, model.device) for depth in self.draft_depths}
 
     @property
@@ -62,25 +53,14 @@ class Dynamic(Decoder):
         return self.levels
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
-        """Guess from the frequent tokens, but from the prompt's own in place of the last of them."""
-        if self.tokens is None:
-            return
-        prompt, room = prompt.to(self.tokens.device), len(self.tokens) // 4
-        always, last = self.frequent[: len(self.tokens) - room], self.frequent[len(self.tokens) - room :]
-        own = prompt[~torch.isin(prompt, always)].unique()[:room]
-        others = last[~torch.isin(last, own)][: room - len(own)]
-        torch.cat((always, others, own), out=self.tokens)
-        changed = slice(len(always), None)
-        self.heads.out_weight[:, changed] = self.model.heads.out_weight[:, self.tokens[changed]]
+        self.vocabulary.start(prompt)
 
     def propose(self, root: Tensor, hidden: Tensor) -> Draft:
         depth = self.budget.depth or self.levels
-        logits = self.model.guess(hidden, depth, self.heads).float()  # [depth, tokens]
+        logits = self.vocabulary.guess(hidden, depth)  # [depth, tokens]
         if self.over == "vocab":
             logits = logits.log_softmax(-1)
-        best, guesses = logits.topk(self.topk)  # [depth, topk]
-        if self.tokens is not None:
-            guesses = self.tokens.take(guesses)
+        best, places = logits.topk(self.topk)  # [depth, topk]
         if self.over == "topk":
             best = best.log_softmax(-1)
-        return self.paths[depth].choose(root, guesses, best)
+        return self.paths[depth].choose(root, self.vocabulary.token(places), best)

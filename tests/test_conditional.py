@@ -16,6 +16,7 @@ from decoders.loop import Stop
 from decoders.model import Model, Rows
 from decoders.successors import NOTHING, SLOTS, Successors
 from decoders.tree import Draft, Tree
+from decoders.vocabulary import OUTSIDE
 from tests.conftest import tiny_heads, tiny_llama, write_merged
 from tests.test_models import PROMPT
 
@@ -108,13 +109,15 @@ def bound(model: Model, **options) -> Conditional:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("nodes", "depth"), [(2, 1), (9, 2), (40, 3), (64, 5)])
-def test_the_tree_is_the_top_of_the_score_by_brute_force(seed, nodes, depth):
+@pytest.mark.parametrize("guessed_from", ["all", "frequent"])
+def test_the_tree_is_the_top_of_the_score_by_brute_force(seed, nodes, depth, guessed_from):
     """Every path is scored in plain Python from the formula in decoders/calibration.py."""
     vocab, topk, heads = 12, 4, 3
     generator = torch.Generator().manual_seed(seed)
     model = Model(tiny_llama(vocab_size=vocab), tiny_heads(heads, vocab=vocab, seed=seed))
     model.calibration = Calibration(coverage=(-0.06, -0.08), beyond=-0.3)
-    decoder = bound(model, nodes=nodes, topk=topk, depth=depth, successors=K)
+    model.frequent = [1, 3, 4, 5, 7, 8, 9, 10]
+    decoder = bound(model, nodes=nodes, topk=topk, depth=depth, successors=K, vocab=guessed_from)
     prompt = torch.randint(vocab, (9,), generator=generator)
     logits = 2 * torch.randn(len(prompt), vocab, generator=generator)
     hidden = torch.randn(1, 32, generator=generator)
@@ -122,7 +125,8 @@ def test_the_tree_is_the_top_of_the_score_by_brute_force(seed, nodes, depth):
     with torch.inference_mode():
         root = ids(int(prompt[3]))
         draft = decoder.propose(root, hidden)
-        head_log_prob = model.guess(hidden).float().log_softmax(-1)
+        there = list(range(vocab)) if guessed_from == "all" else decoder.vocabulary.tokens.tolist()
+        head_log_prob = model.guess(hidden).float()[:, there].log_softmax(-1)
 
     known = {}  # (token,) or (before, token) -> {successor: p}
     said = {}  # (before, token) -> the likeliest successors so far
@@ -141,10 +145,10 @@ def test_the_tree_is_the_top_of_the_score_by_brute_force(seed, nodes, depth):
         )
         bonus = {x: weights.successor_weight[evidence] * math.log1p(p / weights.floor) for x, p in follows.items()}
         if level < heads:
-            head = head_log_prob[level].tolist()
-            guesses = head_log_prob[level].topk(topk).indices.tolist()
+            head = dict(zip(there, head_log_prob[level].tolist(), strict=True))
+            guesses = sorted(head, key=head.get)[-topk:]
             weight = weights.head_weight[min(level, len(weights.head_weight) - 1)][evidence]
-            score = {x: weight * head[x] + bonus.get(x, 0.0) for x in {*guesses, *follows}}
+            score = {x: weight * head.get(x, OUTSIDE) + bonus.get(x, 0.0) for x in {*guesses, *follows}}
             covered = weights.coverage[min(level, len(weights.coverage) - 1)]
         else:
             score, covered = bonus, weights.beyond
@@ -252,7 +256,7 @@ def test_logits_and_heads_that_are_no_numbers_leave_a_tree(tiny_model):
     decoder.table.learn = lambda before, token, logits: learn(
         before, token, logits.where(token.unsqueeze(1) % 3 > 0, torch.nan)
     )
-    tiny_model.guess = lambda hidden, first: guess(hidden, first).index_fill(0, ids(1), torch.nan)
+    tiny_model.guess = lambda hidden, first, heads: guess(hidden, first, heads).index_fill(0, ids(1), torch.nan)
     steps = decoded(tiny_model, decoder)
     assert [t for s in steps for t in s.tokens] == expected
     assert all((s.draft.tree.parent[1:] < torch.arange(1, s.nodes)).all() for s in steps)

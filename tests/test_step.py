@@ -40,11 +40,12 @@ def tokens_of(steps):
     ("spec", "most"),
     [
         ("greedy", 20), ("static", 30), ("dynamic:nodes={}", 40), ("dynamic:nodes={}:normalise=vocab", 40),
-        ("conditional:nodes={}", 230),  # 24 a level, and 40 to learn from the step
+        ("conditional:nodes={}", 230), ("conditional:nodes={}:vocab=frequent", 240),  # 24 a level, 40 to learn from the step
     ],
 )  # fmt: skip
 def test_a_step_is_few_operations_whatever_its_nodes_and_waits_once(tiny_model, spec, most):
     """The published code has about 400 and 63."""
+    tiny_model.frequent = list(range(50))
     counted = [counted_steps(bound(tiny_model, spec.format(nodes)), PROMPT, 3) for nodes in (4, 64, 256)]
     counts = [step for steps in counted for step in steps]
     assert {step.waits for step in counts} == {1}

@@ -36,7 +36,7 @@ def test_guesses_are_the_best_among_them(model):
     """By hand: the full heads' logits, what is not there left out."""
     decoder = bound(model, "dynamic:nodes=5:depth=1:topk=4:vocab=frequent")
     list(decoder.decode(PROMPT, *exactly(1)))
-    there = decoder.tokens
+    there = decoder.vocabulary.tokens
     hidden = torch.randn(1, 32)
     best = there[model.guess(hidden, 1)[0, there].topk(4).indices]
     assert decoder.propose(torch.tensor([9]), hidden).token.tolist() == [9, *best.tolist()]
@@ -46,28 +46,30 @@ def exactly(tokens):
     return Exact(), Stop(frozenset(), tokens)
 
 
-def test_a_prompt_is_forgotten_with_its_turn(model):
-    decoder = bound(model, "dynamic:nodes=8:vocab=frequent")
+@pytest.mark.parametrize("name", ["dynamic", "conditional"])
+def test_a_prompt_is_forgotten_with_its_turn(model, name):
+    decoder = bound(model, f"{name}:nodes=8:vocab=frequent")
     list(decoder.decode(PROMPT, *exactly(3)))
-    assert set(PROMPT.tolist()) <= set(decoder.tokens.tolist())
+    assert set(PROMPT.tolist()) <= set(decoder.vocabulary.tokens.tolist())
     list(decoder.decode(torch.tensor([2, 4, 6]), *exactly(3)))
-    assert decoder.tokens.tolist() == model.frequent
-    assert decoder.heads.out_weight.equal(model.heads.out_weight[:, model.frequent])
+    assert decoder.vocabulary.tokens.tolist() == model.frequent
+    assert decoder.vocabulary.heads.out_weight.equal(model.heads.out_weight[:, model.frequent])
 
 
-def test_auto_takes_the_frequent_tokens_where_they_are_known(model):
-    assert bound(model, "dynamic:nodes=auto", (1.0,) * 12).tokens is not None
-    assert bound(model, "dynamic:nodes=auto:vocab=all", (1.0,) * 12).tokens is None
-    assert bound(model, "dynamic").tokens is None
+@pytest.mark.parametrize("name", ["dynamic", "conditional"])
+def test_auto_takes_the_frequent_tokens_where_they_are_known(model, name):
+    assert bound(model, f"{name}:nodes=auto", (1.0,) * 12).vocabulary.tokens is not None
+    assert bound(model, f"{name}:nodes=auto:vocab=all", (1.0,) * 12).vocabulary.tokens is None
+    assert bound(model, name).vocabulary.tokens is None
     model.frequent = None
-    assert bound(model, "dynamic:nodes=auto", (1.0,) * 12).tokens is None
+    assert bound(model, f"{name}:nodes=auto", (1.0,) * 12).vocabulary.tokens is None
     with pytest.raises(ValueError, match=r"not known; scripts/draft_vocabulary\.py"):
-        bound(model, "dynamic:vocab=frequent")
+        bound(model, f"{name}:vocab=frequent")
     model.frequent = [1, 2, 3]
     with pytest.raises(ValueError, match="draft vocabulary has 3 tokens"):
-        bound(model, "dynamic:vocab=frequent")
+        bound(model, f"{name}:vocab=frequent")
     with pytest.raises(ValueError, match="available: all, frequent"):
-        bound(model, "dynamic:vocab=most")
+        bound(model, f"{name}:vocab=most")
 
 
 @pytest.mark.parametrize(
