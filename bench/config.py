@@ -12,6 +12,12 @@ from decoders.accept import ACCEPTANCES, Typical
 from decoders.base import Decoder
 
 MOST_CHOICES = 10_000
+# MT-Bench's temperature by category (FastChat's llm_judge/common.py), and of any other.
+TEMPERATURES = {
+    "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0,
+    "stem": 0.1, "humanities": 0.1,
+}  # fmt: skip
+OTHERWISE = 0.7
 
 
 @dataclass(frozen=True)
@@ -104,3 +110,7 @@ class RunConfig:
     @property
     def typical(self) -> Typical:
         return Typical(self.posterior_threshold, self.posterior_alpha)
+
+    def temperature_of(self, category: str) -> float:
+        """What a question of this category is answered at."""
+        return TEMPERATURES.get(category, OTHERWISE) if self.temperature is None else self.temperature

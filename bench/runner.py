@@ -21,23 +21,18 @@ import torch
 from tqdm import tqdm
 
 from bench.chat import Chat, check_template
-from bench.config import RunConfig
+from bench.config import TEMPERATURES, RunConfig
 from bench.errors import UserError
 from bench.loader import Loaded, check_device, check_model_name, gpu_memory, load
 from bench.questions import Question, load_questions
 from bench.records import Key, RunFolder, Turn, environment, git_state, peak_bytes
 from bench.signals import StopBetween
 from bench.step_times import draft_times, step_times, synchronise
-from decoders.accept import Rule, Typical, fold, make_rule
+from decoders.accept import Exact, Rule, fold, make_rule
 from decoders.base import Decoder
 from decoders.budget import AutoBudget
 from decoders.loop import Stop
 
-# MT-Bench's temperature by category; anything else 0.7 (FastChat's llm_judge/common.py).
-TEMPERATURES = {
-    "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0,
-    "stem": 0.1, "humanities": 0.1,
-}  # fmt: skip
 WARM_UP_TOKENS = 24
 
 
@@ -77,12 +72,9 @@ def failed_turn(config: RunConfig, job: Job, turn: int, error: str, prompt_token
 def _known(config: RunConfig, job: Job, turn: int) -> dict[str, object]:
     """What a turn's record holds before anything is generated."""
     question = job.question
-    temperature = config.temperature
-    if temperature is None:
-        temperature = TEMPERATURES.get(question.category, 0.7)
     return {
         "question_id": question.question_id, "category": question.category, "decoder": job.spec,
-        "choice": job.choice, "turn": turn, "temperature": temperature,
+        "choice": job.choice, "turn": turn, "temperature": config.temperature_of(question.category),
         # The decoder is left out: at the same temperature they all draw the same samples.
         "seed": fold(config.seed, question.question_id, job.choice, turn),
     }  # fmt: skip
@@ -96,7 +88,10 @@ class Crew(Protocol):
         ...
 
     def warm_up(self, question: Question) -> None:
-        """Run every decoder briefly, so that no measured turn pays for first-time work; UserError where one cannot run."""
+        """Do what would otherwise be done for the first time while a turn is measured; UserError where a decoder cannot run.
+
+        `question`: that whose conversation may become the longest of the run.
+        """
         ...
 
     def answers(self, jobs: Iterable[Job], stopping: Callable[[], bool]) -> Iterator[Turn]:
@@ -158,13 +153,19 @@ class Runner:
         }  # fmt: skip
 
     def warm_up(self, question: Question) -> None:
-        for spec, decoder in self.decoders.items():
+        context = self.loaded.model.context
+        temperatures = {self.config.temperature_of(category) for category in (*TEMPERATURES, "any other")}
+        try_out = Stop(frozenset(), WARM_UP_TOKENS)
+        # The one that needs the longest cache first: a longer one, made later, would undo what was captured with the shorter.
+        for spec, decoder in sorted(self.decoders.items(), key=lambda item: -item[1].slots_beyond):
             try:
-                prompt = self.chat.prompt([question.turns[0]], [])[: self.loaded.model.context - WARM_UP_TOKENS - 1]
-                stop = Stop(frozenset(), WARM_UP_TOKENS)
-                rule = make_rule("lossless", 0.0, 0, 1.0, Typical())
-                for _ in decoder.decode(torch.tensor(prompt), rule, stop):
+                prompts = [self.chat.prompt([asked], []) for asked in question.turns]
+                for _ in decoder.decode(torch.tensor(prompts[0][: context - WARM_UP_TOKENS - 1]), Exact(), try_out):
                     pass
+                reach = min(context, sum(map(len, prompts)) + len(prompts) * self.config.max_new_tokens)
+                rules = [self.rule_and_stop(decoder, reach, each, seed=0)[0] for each in temperatures]
+                for rule in {rule.constants: rule for rule in rules}.values():
+                    decoder.rehearse(rule, reach)
             except Exception as error:
                 what = " ".join(str(error).split())[:300]
                 raise UserError(
@@ -291,7 +292,7 @@ def run(config: RunConfig, out: Path, command: list[str], workers: int = 1, ray_
             question_turns={str(q.question_id): len(q.turns) for q in questions.questions},
             question_texts={str(q.question_id): q.turns for q in questions.questions},
         )
-        if _answer_all(crew, wanted, folder):
+        if _answer_all(crew, config, wanted, folder):
             folder.end(datetime.now(timezone.utc).isoformat(timespec="seconds"), crew.peak_bytes())
         _explain_differences(crew, config, questions.questions, folder)
     return folder
@@ -323,12 +324,12 @@ def _undone(wanted: list[Job], folder: RunFolder) -> list[Job]:
     return undone
 
 
-def _answer_all(crew: Crew, wanted: list[Job], folder: RunFolder) -> bool:
+def _answer_all(crew: Crew, config: RunConfig, wanted: list[Job], folder: RunFolder) -> bool:
     """Generate the turns that are missing; whether there were any."""
     undone = _undone(wanted, folder)
     if not undone:
         return False
-    crew.warm_up(wanted[0].question)
+    crew.warm_up(max((job.question for job in wanted), key=lambda question: question.extent(config.max_new_tokens)))
     counts = defaultdict(lambda: [0, 0, 0.0])  # by decoder: tokens, steps, seconds, for the progress bar alone
     total = sum(len(job.turns) for job in wanted)
     stop = StopBetween("finishing the turn that is under way (again: leave it, and stop at once)")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from decoders.accept import Rule
 from decoders.budget import AUTO, Budget
-from decoders.loop import Step, Stop, decode
+from decoders.loop import Step, Stop, decode, rehearse
 from decoders.model import Model, Rows
 from decoders.tree import MOST_NODES, Draft
 
@@ -45,6 +45,10 @@ class Decoder:
         """Prefill `prompt` [prompt] and return the iterator of steps, the last of which has a `finish`."""
         return decode(self.model, self, prompt, rule, stop)
 
+    def rehearse(self, rule: Rule, reach: int) -> None:
+        """Set up whatever turns of at most `reach` positions, prompt included, would set up while they are decoded."""
+        rehearse(self.model, self, rule, reach)
+
     @property
     def auto(self) -> bool:
         """Whether it needs a budget of its own, an AutoBudget, before `setup`."""
@@ -59,6 +63,11 @@ class Decoder:
     def max_depth(self) -> int:
         """The deepest tree it proposes; the root has depth 0."""
         return self.max_nodes - 1
+
+    @property
+    def slots_beyond(self) -> int:
+        """Slots of the cache behind a text's last position that a step may write to."""
+        return self.max_nodes + self.max_depth
 
     @property
     def draft_depths(self) -> tuple[int, ...]:

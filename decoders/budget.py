@@ -23,6 +23,7 @@ class Budget:
     """The plain one: every proposed node is verified."""
 
     depth: int | None = None  # that the next draft is worth, of the decoder's `draft_depths`; None: the deepest
+    pauses: bool = False  # whether there are steps that draft nothing for the next
 
     def start(self) -> None:
         """A new turn begins."""
@@ -30,6 +31,10 @@ class Budget:
     def drafts(self) -> bool:
         """Whether to draft for the next step."""
         return True
+
+    def sizes(self, nodes: int) -> Sequence[int]:
+        """What `choose` may answer for a draft of so many nodes."""
+        return (nodes,)
 
     def forecast(self, draft: Draft) -> Tensor:
         """What `choose` needs to know of a draft, to be transferred with the step's tokens."""
@@ -99,6 +104,11 @@ class AutoBudget(Budget):
         self.draft_s: dict[int, float] = {0: 0.0}  # seconds that drafting adds to a step, by depth; to be measured
         self._last: dict[torch.device, Tensor] = {}
 
+    pauses = True
+
+    def sizes(self, nodes: int) -> Sequence[int]:
+        return self.times.sizes[: bisect_right(self.times.sizes, nodes)]
+
     def start(self) -> None:
         self.depth, self.spent = min(self.draft_s), 0.0
         self.tokens, self.seconds = float(self.PRIOR), self.PRIOR * self.times.seconds[0][0]
@@ -121,7 +131,7 @@ class AutoBudget(Budget):
         device = draft.log_prob.device
         if device not in self._last:
             self._last[device] = torch.tensor(self.times.sizes, device=device) - 1
-        last = self._last[device][: bisect_right(self.times.sizes, len(draft.tree))]
+        last = self._last[device][: len(self.sizes(len(draft.tree)))]
         return draft.log_prob.exp().cumsum(0).index_select(0, last)
 
     def choose(self, forecast: Sequence[float], nodes: int, length: int) -> int:

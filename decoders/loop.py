@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from decoders.accept import Rule, deepest
-from decoders.model import Model, Rows
+from decoders.model import Model, Rows, buckets
 from decoders.tree import Draft
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Step:
 @torch.inference_mode()
 def decode(model: Model, decoder: "Decoder", prompt: Tensor, rule: Rule, stop: Stop) -> Iterator[Step]:
     """Prefill `prompt` [prompt] and return the iterator of steps; it ends with the step whose `finish` is set."""
-    rows = model.prefill(prompt, stop.max_tokens + decoder.max_nodes + decoder.max_depth, all_rows=decoder.reads_prompt)
+    rows = model.prefill(prompt, stop.max_tokens + decoder.slots_beyond, all_rows=decoder.reads_prompt)
     decoder.start(prompt, rows)
     return _steps(model, decoder, rule, stop, rule.first(rows.logits[-1:], model.length), rows.hidden[-1:])
 
@@ -85,15 +85,8 @@ def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, choice: Ten
         if token < 0:
             raise NotANumber(model.length - 1)
         draft = model.place(draft.first(budget.choose(forecast, len(draft.tree), model.length)))
-        # 2. Verify all of them in one forward pass.
-        verified = model.verify(draft)  # hidden [nodes, hidden], logits [nodes, vocab]
-        # 3. Accept a path, commit it, and draft the next.
-        settle = partial(_settle, model, decoder, rule, draft, verified, drafts := budget.drafts())
-        if model.static_shapes and decoder.captures and rule.constants is not None:
-            kind = decoder.setup_key, rule.constants, budget, budget.depth, drafts
-            news, path, upcoming = model.graphs.run(("settle", kind, model.shape_of(draft)), settle)
-        else:
-            news, path, upcoming = settle()
+        # 2. Verify all of them in one forward pass. 3. Accept a path, commit it, and draft the next.
+        news, path, upcoming = _verify_and_settle(model, decoder, rule, draft, budget.drafts())
         next_token, kept, *after = news.tolist()  # the step's only wait for the device
         kept = int(kept)
         model.advance(1 + kept)
@@ -102,6 +95,19 @@ def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, choice: Ten
         committed += tokens
         yield Step(tokens, len(draft.tree), finish, draft, path)
         token, forecast, draft = next_token, after[len(path) :], upcoming
+
+
+def _verify_and_settle(
+    model: Model, decoder: "Decoder", rule: Rule, draft: Draft, drafts: bool
+) -> tuple[Tensor, Tensor, Draft]:
+    """All that the device does of a step, over a draft that is placed; see `_settle`."""
+    verified = model.verify(draft)  # hidden [nodes, hidden], logits [nodes, vocab]
+    settle = partial(_settle, model, decoder, rule, draft, verified, drafts)
+    if not (model.static_shapes and decoder.captures and rule.constants is not None):
+        return settle()
+    budget = decoder.budget
+    kind = decoder.setup_key, rule.constants, budget, budget.depth, drafts
+    return model.graphs.run(("settle", kind, model.shape_of(draft)), settle)
 
 
 def _settle(
@@ -127,3 +133,33 @@ def _drafted(decoder: "Decoder", drafts: bool, choice: Tensor, hidden: Tensor) -
     """The next tree: the decoder's, or the root alone. Where there is no token, any stands in for it until that is said."""
     root = choice.clamp(min=0)
     return decoder.propose(root, hidden) if drafts else Draft.of_root(root)
+
+
+@torch.inference_mode()
+def rehearse(model: Model, decoder: "Decoder", rule: Rule, reach: int) -> None:
+    """Where steps are captured, take every kind that turns of `reach` positions can come to, so that all are captured by then.
+
+    Otherwise each would be when it is first met again, while somebody's clock runs.
+    """
+    if not (model.static_shapes and model.graphs.captures):
+        return
+    budget = decoder.budget
+    prompt, slots = torch.zeros(2, dtype=torch.long), reach + decoder.slots_beyond
+    rows = model.prefill(prompt, slots - 2, all_rows=decoder.reads_prompt)
+    decoder.start(prompt, rows)
+    budget.start()
+    root = torch.zeros(1, dtype=torch.long, device=model.device)
+    proposed = decoder.propose(root, rows.hidden[-1:])
+    drafts = [proposed.first(nodes) for nodes in budget.sizes(len(proposed.tree))]
+    if budget.pauses:
+        drafts.append(Draft.of_root(root))
+    for width in buckets(slots):
+        for draft in drafts:
+            # The last place from which both the nodes and a path that is kept lie within the width.
+            length = width - max(len(draft.tree), 1 + draft.tree.max_depth)
+            if length < 1:
+                continue
+            for drafting in (True, False) if budget.pauses else (True,):
+                for _ in range(2):  # as it is, and captured
+                    model.cache.length = length
+                    _verify_and_settle(model, decoder, rule, model.place(draft), drafting)

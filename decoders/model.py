@@ -4,7 +4,7 @@ Any causal LM of transformers that lets a 4D attention mask and positions be giv
 additive in the model's dtype, which `sdpa` and `eager` attention both read correctly (a bool mask is silently wrong
 under `eager`). Whether a family really attends along the tree is not assumed: `check_tree_attention` tries it.
 
-With static shapes a verify forward reads a whole bucket of the cache, a power of two, whatever part of it is committed, so
+With static shapes a verify forward reads a whole bucket of the cache, whatever part of it is committed, so
 that every step with as many nodes is the same computation on the same addresses, and can be captured as a CUDA graph.
 """
 
@@ -36,12 +36,25 @@ class Rows:
 
 
 def bucket(slots: int) -> int:
-    """The width of the static shape that `slots` fit in.
+    """The width of the static shape that `slots` fit in: 256, 384, 512, 768, 1024 and so on.
 
-    >>> bucket(7), bucket(256), bucket(257)
-    (256, 256, 512)
+    >>> bucket(7), bucket(256), bucket(257), bucket(600)
+    (256, 256, 384, 768)
     """
-    return max(256, 1 << (slots - 1).bit_length())
+    power = max(256, 1 << (slots - 1).bit_length())
+    return power - power // 4 if 256 < slots <= power - power // 4 else power
+
+
+def buckets(slots: int) -> Iterator[int]:
+    """All widths up to the one that `slots` fit in.
+
+    >>> list(buckets(600))
+    [256, 384, 512, 768]
+    """
+    width = 0
+    while width < slots:
+        width = bucket(width + 1)
+        yield width
 
 
 class UnsupportedModel(ValueError):
@@ -51,10 +64,8 @@ class UnsupportedModel(ValueError):
 class Model:
     """One loaded model; one sequence at a time.
 
-    `heads` may be None for a plain causal LM. `static_tree`,
-    `calibration` and `frequent` tokens are those found for this model,
-    if any.
-    `fused` compiles the small operations of its forward, which takes seconds at first.
+    `heads` may be None for a plain causal LM. `static_tree`, `calibration` and `frequent` tokens are those found for this
+    model, if any. `fused` compiles the small operations of its forward, which takes seconds at first.
     `static_shapes` may be switched at any time between turns.
     """
 

@@ -4,7 +4,7 @@
 
 The model answers `--prompts` of the corpus' prompts greedily. A token's frequency is its share of those answers plus its share
 of the corpus' own, which are more. Writes the `--size` most frequent to `medusa_vocabulary.json`, which decoders find beside
-the model (`dynamic:vocab=frequent`; with `nodes=auto` by default).
+the model (`vocab=frequent` of `dynamic` and `conditional`; with `nodes=auto` by default).
 """
 
 import argparse

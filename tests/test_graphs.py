@@ -6,12 +6,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from bench.config import RunConfig
+from bench.questions import load_questions
+from bench.runner import Runner, jobs
 from decoders.accept import Exact, Sample, Threshold, Typical
 from decoders.graphs import Graphs
 from decoders.loop import Stop
 from decoders.model import Model
 from decoders.tree import RankTree
-from tests.conftest import randomise, tiny_heads, tiny_llama
+from tests.conftest import randomise, tiny_heads, tiny_llama, write_merged
 from tests.test_models import FAMILIES, PROMPT
 from tests.test_step import bound, steps_of, tokens_of
 
@@ -96,6 +99,48 @@ def test_nothing_of_a_step_is_launched_one_by_one_where_all_of_it_is_captured(ca
     names = [function.overloadpacket.__name__ for function, *_ in left.calls]
     assert names.count("cat") == names.count("fill_") == 1
     assert not {"mm", "bmm", "topk", "take", "index_select", "index_copy_", "max"} & set(names), names
+
+
+@pytest.mark.parametrize("rule", [Exact(), Threshold(0.8, Typical())])
+@pytest.mark.parametrize("spec", SPECS)
+def test_after_a_rehearsal_nothing_is_left_to_capture(captured, spec, rule):
+    growth = tuple(1 + 0.01 * size for size in range(12))  # with pauses and several sizes, where there is a choice
+    expected = tokens_of(steps_of(fresh(captures=False), spec, 140, rule, growth))
+    model = fresh()
+    decoder = bound(model, spec, growth)
+    decoder.rehearse(rule, len(PROMPT) + 140)
+    there = dict(model.graphs._captured)
+    assert tokens_of(list(decoder.decode(*turn(140, rule)))) == expected
+    assert model.graphs._captured == there and model.graphs._met == there.keys()
+
+
+def test_a_rehearsal_reaches_every_width_and_is_nothing_without_captures(captured):
+    model = Model(tiny_llama(max_position_embeddings=2048), tiny_heads())
+    decoder = bound(model, "dynamic:nodes=16")
+    decoder.rehearse(Exact(), 700)
+    assert model.cache.capacity == 0
+    model.static_shapes = model.graphs.captures = True
+    decoder.rehearse(Exact(), 700)
+    assert sorted(key[-1][-1] for key in model.graphs._captured if key[0] == "verify") == [256, 384, 512, 768]
+
+
+def test_a_run_captures_nothing_while_it_is_timed(captured, tmp_path, questions):
+    """Several decoders, of which the later one needs the longer cache; several questions and turns."""
+    write_merged(tmp_path / "model", max_position_embeddings=240)
+    config = RunConfig(
+        decoders=("greedy", "dynamic:nodes=64"), model=str(tmp_path / "model"), questions=questions,
+        max_new_tokens=120, acceptance="typical", device="cpu", static_shapes=True,
+    )  # fmt: skip
+    runner = Runner.of(config)
+    model = runner.loaded.model
+    model.graphs.captures = True
+    asked = load_questions(questions).questions
+    runner.warm_up(max(asked, key=lambda question: question.extent(config.max_new_tokens)))
+    there = dict(model.graphs._captured)
+    turns = list(runner.answers(jobs(config, asked), lambda: False))
+    assert len(turns) == 10 and not any(turn.failed for turn in turns)
+    assert {turn.temperature for turn in turns} == {0.0, 0.1, 0.7}
+    assert model.graphs._captured == there and model.graphs._met == there.keys()
 
 
 def test_what_is_met_once_is_not_captured_and_what_fails_is_run_as_it_is(monkeypatch):
