@@ -80,8 +80,9 @@ class AutoBudget(Budget):
     time.
 
     No step costs more than the turn can afford: what it is ahead of greedy decoding by now, where SLOWER of a step is granted
-    for every token, and RISK of what the step expects to win. So bad heads, too, cost next to nothing, and an answer of ten
-    tokens is hardly made slower by trying.
+    for every token, and RISK of what the step expects to win. (Whether to draft is decided before the draft is there, by what
+    the turn's drafts have won so far.) So bad heads, too, cost next to nothing, and an answer of ten tokens is hardly made
+    slower by trying.
 
     Heads cost time as well. A draft goes one level deeper than the last step's tokens went, where the decoder can do less than
     its deepest.
@@ -90,11 +91,14 @@ class AutoBudget(Budget):
     from its tokens and the measured times alone.
     """
 
+    pauses = True
+
     PRIOR = 8  # steps' (and tokens') worth of trust in "no better than greedy" and in the probabilities as they are
     LONGEST_PAUSE = 8  # steps
     SLOWER = 0.02
     RISK = 0.4
-    USUAL = 0.5  # tokens that a step is taken to win before its draft is there
+    USUAL = 0.5  # tokens that a draft is taken to win while the turn has hardly any of its own
+    FEW = 4  # drafts' worth of trust in that
 
     def __init__(self, times: StepTimes, most: float = 3.0) -> None:
         """`most`: sizes that take longer than so many one-node steps are never drafted for."""
@@ -104,8 +108,6 @@ class AutoBudget(Budget):
         self.draft_s: dict[int, float] = {0: 0.0}  # seconds that drafting adds to a step, by depth; to be measured
         self._last: dict[torch.device, Tensor] = {}
 
-    pauses = True
-
     def sizes(self, nodes: int) -> Sequence[int]:
         return self.times.sizes[: bisect_right(self.times.sizes, nodes)]
 
@@ -113,13 +115,15 @@ class AutoBudget(Budget):
         self.depth, self.spent = min(self.draft_s), 0.0
         self.tokens, self.seconds = float(self.PRIOR), self.PRIOR * self.times.seconds[0][0]
         self.kept = self.promised = float(self.PRIOR)
+        self.drafted = 0  # steps
         self.ahead = 0.0  # greedy steps that the turn can afford to lose
         self.gain, self.pause, self.resting = 0.0, 1, 0
 
     def drafts(self) -> bool:
         self.spent = self.draft_s[self.depth]
         least = (self.spent + self.times.seconds[0][1]) / self.times.seconds[0][0] - 1  # what drafting costs at least
-        if self.resting == 0 and least <= self.ahead + self.RISK * self.USUAL:
+        usual = (self.FEW * self.USUAL + self.kept - self.PRIOR) / (self.FEW + self.drafted)
+        if self.resting == 0 and least <= self.ahead + self.RISK * usual:
             return True
         self.resting = max(0, self.resting - 1)
         return False
@@ -138,6 +142,7 @@ class AutoBudget(Budget):
         seconds = self.times.at(length)
         if not forecast:
             return self._settle(1, seconds[0], 0.0, seconds[0])
+        self.drafted += 1
         rate, trust = self.tokens / self.seconds, self.kept / self.promised
         worth = [0.0]  # of verifying the root alone
         for tokens, taken in zip(forecast[1:], seconds[1:], strict=False):

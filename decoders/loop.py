@@ -139,9 +139,9 @@ def _drafted(decoder: "Decoder", drafts: bool, choice: Tensor, hidden: Tensor) -
 def rehearse(model: Model, decoder: "Decoder", rule: Rule, reach: int) -> None:
     """Where steps are captured, take every kind that turns of `reach` positions can come to, so that all are captured by then.
 
-    Otherwise each would be when it is first met again, while somebody's clock runs.
+    Otherwise each would be when it is first met again, while somebody's clock runs. Decoders whose steps differ are left alone.
     """
-    if not (model.static_shapes and model.graphs.captures):
+    if not (model.static_shapes and model.graphs.captures and decoder.captures):
         return
     budget = decoder.budget
     prompt, slots = torch.zeros(2, dtype=torch.long), reach + decoder.slots_beyond

@@ -78,8 +78,6 @@ class HFGreedy(Decoder):
     def options(self) -> dict[str, object]:
         return {}
 
-    def rehearse(self, rule: Rule, reach: int) -> None: ...
-
     @torch.inference_mode()
     def decode(self, prompt: Tensor, rule: Rule, stop: Stop) -> Iterator[Step]:
         prompt = prompt.to(self.model.device).unsqueeze(0)

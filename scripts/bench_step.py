@@ -128,9 +128,10 @@ def _row(spec: str, length: int, samples: list[StepProfile], counts: list[StepPr
 def table(rows: list[dict]) -> Table:
     """The rows in milliseconds, with ratios to the model's own forward and to a greedy step at the same length."""
     out = Table(box=box.SIMPLE_HEAD, caption_justify="left", caption="milliseconds; outside: all but the model's own forward")
-    for name in ("decoder", "nodes", "length", *PHASES, "step", "outside /\nforward", "outside /\ngreedy step",
+    out.add_column("decoder", overflow="fold")
+    for name in ("nodes", "length", *PHASES, "step", "outside /\nforward", "outside /\ngreedy step",
                  "step /\ngreedy step", "operations", "waits"):  # fmt: skip
-        out.add_column(name, justify="left" if name == "decoder" else "right", no_wrap=True)
+        out.add_column(name, justify="right", no_wrap=True)
     greedy = {row["length"]: row["step_s"] for row in rows if row["decoder"] == "greedy"}
     for row in rows:
         step = greedy[row["length"]]

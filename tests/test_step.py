@@ -177,12 +177,6 @@ def test_the_first_heads_alone_guess_as_they_do_among_all(tiny_model):
     assert tiny_model.guess(hidden, 2).equal(tiny_model.guess(hidden)[:2])
 
 
-def test_the_first_nodes_of_a_draft_are_a_draft():
-    tree = Tree.from_parent([0, 0, 0, 1, 1, 3])
-    draft = Draft(tree, torch.arange(6), -torch.arange(6.0)).first(4)
-    assert draft.tree.parent.tolist() == [0, 0, 0, 1] and len(draft.log_prob) == len(draft.token) == 4
-
-
 def test_expected_tokens_are_the_paths_probabilities():
     """Root 1, then 0.5, 0.25 and 0.25: 2 tokens from 4 nodes."""
     budget = AutoBudget(StepTimes((0,), (1, 2, 4, 8), ((1.0, 1.0, 1.0, 1.0),)))
