@@ -49,12 +49,14 @@ class Conditional(Decoder):
         if self.context not in (1, 2):
             raise ValueError(f"context is {self.context}; expected 1 or 2")
         check_vocab(self.vocab)
+        if self.vocab is not None and not self.heads:
+            raise ValueError("vocab is what heads guess from; with heads=false leave it out")
 
     def setup(self, model: Model) -> None:
         super().setup(model)
         self.guessed = model.num_heads if self.heads else 0  # levels that heads have guesses for
         self.levels = model.num_heads + 2 if self.depth is None else self.depth
-        self.vocabulary = DraftVocabulary(model, self.vocab, self.auto)
+        self.vocabulary = DraftVocabulary(model, self.vocab, self.auto and self.heads)
         self.vocabulary.check_topk(self.topk)
         if self.successors > model.vocab:
             raise ValueError(f"successors is {self.successors}, but the vocabulary has {model.vocab} tokens")

@@ -72,6 +72,12 @@ def test_auto_takes_the_frequent_tokens_where_they_are_known(model, name):
         bound(model, f"{name}:vocab=most")
 
 
+def test_without_heads_there_is_nothing_to_guess_from(model):
+    assert bound(model, "conditional:nodes=auto:heads=false", (1.0,) * 12).vocabulary.tokens is None
+    with pytest.raises(ValueError, match="with heads=false leave it out"):
+        bound(model, "conditional:heads=false:vocab=all")
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
