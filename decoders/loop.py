@@ -85,7 +85,7 @@ def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, choice: Ten
         if token < 0:
             raise NotANumber(model.length - 1)
         draft = model.place(draft.first(budget.choose(forecast, len(draft.tree), model.length)))
-        # 2. Verify all of them in one forward pass. 3. Accept a path, commit it, and draft the next.
+        # 2. to 4. Verify all of them, accept a path and commit it; and 1. again, for the next step.
         news, path, upcoming = _verify_and_settle(model, decoder, rule, draft, budget.drafts())
         next_token, kept, *after = news.tolist()  # the step's only wait for the device
         kept = int(kept)
@@ -101,6 +101,7 @@ def _verify_and_settle(
     model: Model, decoder: "Decoder", rule: Rule, draft: Draft, drafts: bool
 ) -> tuple[Tensor, Tensor, Draft]:
     """All that the device does of a step, over a draft that is placed; see `_settle`."""
+    # 2. Verify: one forward pass over all nodes.
     verified = model.verify(draft)  # hidden [nodes, hidden], logits [nodes, vocab]
     settle = partial(_settle, model, decoder, rule, draft, verified, drafts)
     if not (model.static_shapes and decoder.captures and rule.constants is not None):
@@ -118,10 +119,12 @@ def _settle(
     Returns what the host has to know of it (the next root, the depth that was kept, the tokens of its path, the forecast of the
     next draft), the path [max_depth], and the next draft, a lone root unless it `drafts`.
     """
+    # 3. Accept: the deepest path that the rule allows.
     verdict = rule.judge(draft, verified.logits, model.length)
     best, depth = deepest(draft.tree, verdict)  # [1], [1]
     path = draft.tree.lines.index_select(0, best).squeeze(0)
     choice = verdict.next_token.index_select(0, best)  # [1]
+    # 4. Commit its keys and values, and draft what could follow it.
     decoder.observe(draft, verified, best)
     model.keep(path)
     upcoming = _drafted(decoder, drafts, choice, verified.hidden.index_select(0, best))
