@@ -25,10 +25,6 @@ class Question:
     turns: tuple[str, ...]  # what the user says, turn by turn
     reference: tuple[str, ...] = ()  # reference answers, where the set has them
 
-    def extent(self, new_tokens: int) -> int:
-        """How long the conversation may become, with so many tokens an answer: roughly, to compare questions by."""
-        return sum(map(len, self.turns)) + len(self.turns) * new_tokens
-
 
 @dataclass(frozen=True)
 class QuestionSet:

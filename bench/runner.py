@@ -10,7 +10,7 @@ process writes.
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
@@ -21,8 +21,8 @@ import torch
 from tqdm import tqdm
 
 from bench.chat import Chat, check_template
-from bench.config import TEMPERATURES, RunConfig
-from bench.errors import UserError
+from bench.config import RunConfig
+from bench.errors import UserError, warn
 from bench.loader import Loaded, check_device, check_model_name, gpu_memory, load
 from bench.questions import Question, load_questions
 from bench.records import Key, RunFolder, Turn, environment, git_state, peak_bytes
@@ -34,6 +34,7 @@ from decoders.budget import AutoBudget
 from decoders.loop import Stop
 
 WARM_UP_TOKENS = 24
+SEPARATORS = 8  # tokens that a template may put behind an answer
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,10 @@ class Crew(Protocol):
         """What run.json says of it: `model`, `environment`, `step_times`, `draft_times`, and what else there is to say."""
         ...
 
-    def warm_up(self, question: Question) -> None:
+    def warm_up(self, questions: Sequence[Question]) -> None:
         """Do what would otherwise be done for the first time while a turn is measured; UserError where a decoder cannot run.
 
-        `question`: that whose conversation may become the longest of the run.
+        `questions`: all that the run may ask.
         """
         ...
 
@@ -118,6 +119,7 @@ class Runner:
         self.loaded = loaded
         self.chat = chat
         self.decoders = dict(zip(config.decoders, decoders, strict=True))
+        self.questions: Sequence[Question] = ()  # that are rehearsed
         wanted = config.static_shapes
         loaded.model.static_shapes = loaded.model.device.type == "cuda" if wanted is None else wanted
         self.step_times = step_times(loaded.model) if any(decoder.auto for decoder in decoders) else None
@@ -152,25 +154,46 @@ class Runner:
             "draft_times": {spec: each.budget.draft_s for spec, each in self.decoders.items() if each.auto},
         }  # fmt: skip
 
-    def warm_up(self, question: Question) -> None:
-        context = self.loaded.model.context
-        temperatures = {self.config.temperature_of(category) for category in (*TEMPERATURES, "any other")}
-        try_out = Stop(frozenset(), WARM_UP_TOKENS)
-        # The one that needs the longest cache first: a longer one, made later, would undo what was captured with the shorter.
-        for spec, decoder in sorted(self.decoders.items(), key=lambda item: -item[1].slots_beyond):
+    def warm_up(self, questions: Sequence[Question]) -> None:
+        for spec, decoder in self.decoders.items():
             try:
-                prompts = [self.chat.prompt([asked], []) for asked in question.turns]
-                for _ in decoder.decode(torch.tensor(prompts[0][: context - WARM_UP_TOKENS - 1]), Exact(), try_out):
+                prompt = self.chat.prompt([questions[0].turns[0]], [])[: self.loaded.model.context - WARM_UP_TOKENS - 1]
+                for _ in decoder.decode(torch.tensor(prompt), Exact(), Stop(frozenset(), WARM_UP_TOKENS)):
                     pass
-                reach = min(context, sum(map(len, prompts)) + len(prompts) * self.config.max_new_tokens)
-                rules = [self.rule_and_stop(decoder, reach, each, seed=0)[0] for each in temperatures]
-                for rule in {rule.constants: rule for rule in rules}.values():
-                    decoder.rehearse(rule, reach)
             except Exception as error:
                 what = " ".join(str(error).split())[:300]
                 raise UserError(
                     f"decoder {spec!r} cannot run on {self.loaded.name!r}: {type(error).__name__}: {what}"
                 ) from error
+        self.questions = questions
+        self._rehearse()
+
+    def _rehearse(self) -> None:
+        """Where steps are captured, capture now what turns of the run's questions may come to, and not while they are timed."""
+        model, config = self.loaded.model, self.config
+        if not (model.static_shapes and model.graphs.captures):
+            return
+        reach = min(model.context, max(map(self._extent, self.questions)))
+        temperatures = {config.temperature_of(question.category) for question in self.questions}
+        captured = (decoder for decoder in self.decoders.values() if decoder.captures)
+        try:
+            # The longest cache first: a longer one, made later, would undo what was captured with the shorter.
+            for decoder in sorted(captured, key=lambda decoder: -decoder.slots_beyond):
+                rules = [self.rule_and_stop(decoder, reach, each, seed=0)[0] for each in temperatures]
+                for rule in {rule.constants: rule for rule in rules}.values():
+                    decoder.rehearse(rule, reach)
+        except Exception as error:  # noqa: BLE001 - such as no memory for that many; turns may still go well without
+            warn(f"not all steps could be captured before the first answer: {' '.join(str(error).split())[:300]}")
+        if not model.graphs.captures:
+            model.release()
+
+    def _extent(self, question: Question) -> int:
+        """Positions that its conversation may come to; 0 where its prompts cannot be made, which its turns will say."""
+        try:
+            prompts = [len(self.chat.prompt([asked], [])) for asked in question.turns]
+        except UserError:
+            return 0
+        return sum(prompts) + len(prompts) * (self.config.max_new_tokens + SEPARATORS)
 
     def answers(self, jobs: Iterable[Job], stopping: Callable[[], bool]) -> Iterator[Turn]:
         for job in jobs:
@@ -203,8 +226,13 @@ class Runner:
             return Turn(**known, prompt_tokens=len(prompt), **generated)
         except Exception as error:  # noqa: BLE001 - a failed turn is a result; the run goes on and says so at its end
             failure = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+            about_the_turn = isinstance(error, (UserError, ValueError, ArithmeticError))
         # Out here nothing holds the turn's tensors any more, so that one which found no memory leaves it to the next.
-        self.loaded.model.release()
+        if about_the_turn:
+            self.loaded.model.wipe()
+        else:
+            self.loaded.model.release()
+            self._rehearse()
         return failed_turn(self.config, job, turn, failure, len(prompt))
 
     def _generate(self, decoder: Decoder, prompt: list[int], temperature: float, seed: int) -> dict[str, object]:
@@ -292,7 +320,7 @@ def run(config: RunConfig, out: Path, command: list[str], workers: int = 1, ray_
             question_turns={str(q.question_id): len(q.turns) for q in questions.questions},
             question_texts={str(q.question_id): q.turns for q in questions.questions},
         )
-        if _answer_all(crew, config, wanted, folder):
+        if _answer_all(crew, wanted, folder):
             folder.end(datetime.now(timezone.utc).isoformat(timespec="seconds"), crew.peak_bytes())
         _explain_differences(crew, config, questions.questions, folder)
     return folder
@@ -324,12 +352,12 @@ def _undone(wanted: list[Job], folder: RunFolder) -> list[Job]:
     return undone
 
 
-def _answer_all(crew: Crew, config: RunConfig, wanted: list[Job], folder: RunFolder) -> bool:
+def _answer_all(crew: Crew, wanted: list[Job], folder: RunFolder) -> bool:
     """Generate the turns that are missing; whether there were any."""
     undone = _undone(wanted, folder)
     if not undone:
         return False
-    crew.warm_up(max((job.question for job in wanted), key=lambda question: question.extent(config.max_new_tokens)))
+    crew.warm_up(list({job.question.question_id: job.question for job in wanted}.values()))
     counts = defaultdict(lambda: [0, 0, 0.0])  # by decoder: tokens, steps, seconds, for the progress bar alone
     total = sum(len(job.turns) for job in wanted)
     stop = StopBetween("finishing the turn that is under way (again: leave it, and stop at once)")

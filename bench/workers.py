@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -46,16 +46,16 @@ class _Actor:
         self.runner: Runner | None = None
         self.config, self.folder, self.threads = config, folder, threads
 
-    def ready(self, question: Question | None) -> dict[str, object]:
-        """Load the model, and warm up where there is a question to do it with; what run.json says of this worker."""
+    def ready(self, questions: Sequence[Question]) -> dict[str, object]:
+        """Load the model, and warm up where there are questions to do it with; what run.json says of this worker."""
         if self.runner is None:
             if Path(self.folder).is_dir():  # relative paths count from where the command was given
                 os.chdir(self.folder)
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
             self.runner = Runner.of(self.config)
-        if question is not None:
-            self.runner.warm_up(question)
+        if questions:
+            self.runner.warm_up(questions)
         return self.runner.facts()
 
     def turns_of(self, job: Job) -> Iterator[Turn]:
@@ -80,7 +80,7 @@ class Workers:
 
     def __init__(self, config: RunConfig, count: int, address: str | None) -> None:
         self.config = config
-        self.question: Question | None = None  # what a replacement warms up with
+        self.questions: Sequence[Question] = ()  # what a replacement warms up with
         _connect(address, count)
         try:
             self._claim(count)
@@ -118,10 +118,10 @@ class Workers:
         remote = ray.remote(**self._options)(_Actor).options(scheduling_strategy=strategy)
         return remote.remote(self.config, os.getcwd(), self._threads)
 
-    def _ready(self, question: Question | None) -> list[dict]:
+    def _ready(self, questions: Sequence[Question]) -> list[dict]:
         """All workers' facts, once they have loaded the model (and warmed up)."""
         try:
-            return ray.get([worker.actor.ready.remote(question) for worker in self.workers])
+            return ray.get([worker.actor.ready.remote(questions) for worker in self.workers])
         except RayTaskError as error:
             raise _as_user_error(error) from error
         except RayError as error:
@@ -167,9 +167,9 @@ class Workers:
             "warnings": self.warnings,
         }
 
-    def warm_up(self, question: Question) -> None:
-        self.question = question
-        self._ready(question)
+    def warm_up(self, questions: Sequence[Question]) -> None:
+        self.questions = questions
+        self._ready(questions)
 
     def answers(self, jobs: Iterable[Job], stopping: Callable[[], bool]) -> Iterator[Turn]:
         waiting = deque(jobs)
@@ -223,7 +223,7 @@ class Workers:
         """Start a new process in a dead one's place; what to wait for until it is ready."""
         ray.kill(worker.actor)  # it may only have been out of reach
         worker.actor = self._start(worker.place)
-        return worker.actor.ready.remote(self.question)
+        return worker.actor.ready.remote(self.questions)
 
     def peak_bytes(self) -> None:
         """Not known: the memory is the workers'."""

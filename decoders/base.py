@@ -46,7 +46,7 @@ class Decoder:
         return decode(self.model, self, prompt, rule, stop)
 
     def rehearse(self, rule: Rule, reach: int) -> None:
-        """Set up whatever turns of at most `reach` positions, prompt included, would set up while they are decoded."""
+        """Have captured, where steps are, what turns of at most `reach` positions, prompt included, can come to."""
         rehearse(self.model, self, rule, reach)
 
     @property

@@ -92,6 +92,12 @@ class KVCache(Cache):
         for layer in self.layers:
             layer.keys = layer.values = None
 
+    def wipe(self) -> None:
+        """Forget everything, NaN that a mask would not hide included, in the same memory."""
+        self.length = 0
+        for buffer in self._buffers:
+            buffer.zero_()
+
     def keep(self, nodes: Tensor, start: int | Tensor) -> None:
         """Copy the entries of `nodes` [kept], counted from the root's slot `start` (an int, or [1]), to those behind it.
 

@@ -2,8 +2,8 @@
 
 A graph spares the host the launching of its operations, some thousand for a forward pass, one by one. What is run under a key
 for the first time runs as it is, which also sets up whatever libraries set up on a first call; the second time it is captured.
-So nothing runs that is not needed, and what comes only once costs no capture. Where nothing can be captured, all of it runs as
-it is.
+So nothing runs for the capture's sake alone, and what comes only once costs none. Where nothing can be captured, all of it
+runs as it is.
 """
 
 import warnings
@@ -45,6 +45,7 @@ class Graphs:
                 graph, result = self._captured[key] = self._capture(operations)
             except RuntimeError as error:
                 self.captures = False
+                self.clear()
                 what = " ".join(str(error).split())[:200]
                 warnings.warn(f"no CUDA graph: {what}; steps run without", stacklevel=2)
                 return operations()

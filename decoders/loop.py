@@ -140,15 +140,14 @@ def _drafted(decoder: "Decoder", drafts: bool, choice: Tensor, hidden: Tensor) -
 
 @torch.inference_mode()
 def rehearse(model: Model, decoder: "Decoder", rule: Rule, reach: int) -> None:
-    """Where steps are captured, take every kind that turns of `reach` positions can come to, so that all are captured by then.
+    """Take every kind of step that turns of at most `reach` positions can come to, twice, so that all are captured by then.
 
-    Otherwise each would be when it is first met again, while somebody's clock runs. Decoders whose steps differ are left alone.
+    Otherwise each would be when it is first met again, while somebody's clock runs. Only for decoders that say `captures`: what
+    others would make of steps at made-up places is not known.
     """
-    if not (model.static_shapes and model.graphs.captures and decoder.captures):
-        return
     budget = decoder.budget
-    prompt, slots = torch.zeros(2, dtype=torch.long), reach + decoder.slots_beyond
-    rows = model.prefill(prompt, slots - 2, all_rows=decoder.reads_prompt)
+    prompt = torch.zeros(2, dtype=torch.long)
+    rows = model.prefill(prompt, reach + decoder.slots_beyond, all_rows=decoder.reads_prompt)
     decoder.start(prompt, rows)
     budget.start()
     root = torch.zeros(1, dtype=torch.long, device=model.device)
@@ -156,13 +155,16 @@ def rehearse(model: Model, decoder: "Decoder", rule: Rule, reach: int) -> None:
     drafts = [proposed.first(nodes) for nodes in budget.sizes(len(proposed.tree))]
     if budget.pauses:
         drafts.append(Draft.of_root(root))
-    for width in buckets(slots):
-        for draft in drafts:
-            # The last place from which both the nodes and a path that is kept lie within the width.
-            length = width - max(len(draft.tree), 1 + draft.tree.max_depth)
+    for draft in drafts:
+        nodes, depth = len(draft.tree), draft.tree.max_depth
+        for width in buckets(reach - 1 + nodes):
+            length = min(width - nodes, model.cache.capacity - 1 - depth)  # a kept path, too, lies within the cache
             if length < 1:
                 continue
             for drafting in (True, False) if budget.pauses else (True,):
                 for _ in range(2):  # as it is, and captured
                     model.cache.length = length
                     _verify_and_settle(model, decoder, rule, model.place(draft), drafting)
+                if not model.graphs.captures:  # it cannot be, which has been said
+                    return
+    model.wipe()

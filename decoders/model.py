@@ -159,6 +159,11 @@ class Model:
         if self.device.type != "cpu":
             torch.accelerator.empty_cache()
 
+    @torch.inference_mode()
+    def wipe(self) -> None:
+        """Forget everything, and leave nothing in the cache that a static step, which reads all of a width, could trip over."""
+        self.cache.wipe()
+
     def _forget_buffers(self) -> None:
         self.graphs.clear()  # what was captured has the old buffers' addresses
 

@@ -35,6 +35,8 @@ class DraftVocabulary:
         self.tokens: Tensor | None = None
         known = model.frequent is not None and model.heads is not None
         if wanted == "frequent" or (wanted is None and auto and known):
+            if model.heads is None:
+                raise ValueError("this model has no Medusa heads that could guess from frequent tokens; leave vocab out")
             if not known:
                 raise ValueError("this model's frequent tokens are not known; scripts/draft_vocabulary.py counts them")
             self._frequent = torch.tensor(model.frequent, device=model.device)

@@ -1,6 +1,8 @@
 """Captured steps. Where there is no CUDA, a recorder stands in for its graphs: it runs the very operations again, on the very
 tensors and with the very numbers of when it recorded, which is what a graph does."""
 
+import json
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,9 +16,9 @@ from decoders.graphs import Graphs
 from decoders.loop import Stop
 from decoders.model import Model
 from decoders.tree import RankTree
-from tests.conftest import randomise, tiny_heads, tiny_llama, write_merged
+from tests.conftest import QUESTIONS, randomise, tiny_heads, tiny_llama, write_merged
 from tests.test_models import FAMILIES, PROMPT
-from tests.test_step import bound, steps_of, tokens_of
+from tests.test_step import FREE, bound, steps_of, tokens_of
 
 SPECS = ("greedy", "static", "dynamic:nodes=16", "dynamic:nodes=auto", "conditional:nodes=16", "conditional:nodes=auto")
 
@@ -101,7 +103,7 @@ def test_nothing_of_a_step_is_launched_one_by_one_where_all_of_it_is_captured(ca
     assert not {"mm", "bmm", "topk", "take", "index_select", "index_copy_", "max"} & set(names), names
 
 
-@pytest.mark.parametrize("rule", [Exact(), Threshold(0.8, Typical())])
+@pytest.mark.parametrize("rule", [Exact(), Sample(0.8, seed=3), Threshold(0.8, Typical())])
 @pytest.mark.parametrize("spec", SPECS)
 def test_after_a_rehearsal_nothing_is_left_to_capture(captured, spec, rule):
     growth = tuple(1 + 0.01 * size for size in range(12))  # with pauses and several sizes, where there is a choice
@@ -114,33 +116,79 @@ def test_after_a_rehearsal_nothing_is_left_to_capture(captured, spec, rule):
     assert model.graphs._captured == there and model.graphs._met == there.keys()
 
 
-def test_a_rehearsal_reaches_every_width_and_is_nothing_without_captures(captured):
+def test_a_rehearsal_reaches_every_width(captured):
     model = Model(tiny_llama(max_position_embeddings=2048), tiny_heads())
     decoder = bound(model, "dynamic:nodes=16")
-    decoder.rehearse(Exact(), 700)
-    assert model.cache.capacity == 0
     model.static_shapes = model.graphs.captures = True
     decoder.rehearse(Exact(), 700)
     assert sorted(key[-1][-1] for key in model.graphs._captured if key[0] == "verify") == [256, 384, 512, 768]
 
 
-def test_a_run_captures_nothing_while_it_is_timed(captured, tmp_path, questions):
-    """Several decoders, of which the later one needs the longer cache; several questions and turns."""
+def test_what_a_rehearsal_made_up_is_not_read_later(captured):
+    """A static step reads all of a width, and no mask hides NaN."""
+    model = fresh()
+    expected = tokens_of(steps_of(fresh(captures=False), "greedy", 60))
+    assert 0 not in PROMPT and 0 not in expected
+    model.lm.get_input_embeddings().weight.data[0] = torch.nan  # of the token that is rehearsed with
+    decoder = bound(model, "greedy")
+    decoder.rehearse(Exact(), 100)
+    assert tokens_of(list(decoder.decode(*turn(60, Exact())))) == expected
+
+
+def test_where_capturing_stops_nothing_captured_is_held(monkeypatch):
+    model, captures = fresh(), []
+
+    def capture(self, operations):
+        captures.append(1)
+        if len(captures) == 3:
+            raise RuntimeError("out of memory")
+        return recorded(operations)
+
+    monkeypatch.setattr(Graphs, "_capture", capture)
+    with pytest.warns(UserWarning, match="out of memory"):
+        bound(model, "dynamic:nodes=auto", (1.0,) * 12).rehearse(Exact(), 300)
+    assert len(model.graphs) == 0 and len(captures) == 3
+
+
+def test_a_run_captures_nothing_while_it_is_timed(captured, tmp_path):
+    """Several decoders, of which the later one needs the longer cache; several turns; and one that fails in between."""
     write_merged(tmp_path / "model", max_position_embeddings=240)
+    asked = [*QUESTIONS[:2], {"question_id": 3, "category": "math", "turns": ["long " * 300]}, *QUESTIONS[2:]]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(each) + "\n" for each in asked))
     config = RunConfig(
-        decoders=("greedy", "dynamic:nodes=64"), model=str(tmp_path / "model"), questions=questions,
+        decoders=("greedy", "dynamic:nodes=64"), model=str(tmp_path / "model"), questions=str(tmp_path / "q.jsonl"),
         max_new_tokens=120, acceptance="typical", device="cpu", static_shapes=True,
     )  # fmt: skip
     runner = Runner.of(config)
     model = runner.loaded.model
     model.graphs.captures = True
-    asked = load_questions(questions).questions
-    runner.warm_up(max(asked, key=lambda question: question.extent(config.max_new_tokens)))
+    questions = load_questions(config.questions).questions
+    runner.warm_up(questions)
     there = dict(model.graphs._captured)
-    turns = list(runner.answers(jobs(config, asked), lambda: False))
-    assert len(turns) == 10 and not any(turn.failed for turn in turns)
+    turns = list(runner.answers(jobs(config, questions), lambda: False))
+    assert [turn.question_id for turn in turns if turn.failed] == [3, 3] and len(turns) == 12
     assert {turn.temperature for turn in turns} == {0.0, 0.1, 0.7}
     assert model.graphs._captured == there and model.graphs._met == there.keys()
+
+
+def test_after_a_turn_without_memory_all_is_captured_again(captured, tmp_path, questions, monkeypatch):
+    config = RunConfig(
+        decoders=("dynamic",), model=str(write_merged(tmp_path / "model")), questions=questions, max_new_tokens=20,
+        device="cpu", static_shapes=True,
+    )  # fmt: skip
+    runner = Runner.of(config)
+    graphs = runner.loaded.model.graphs
+    graphs.captures = True
+    asked = load_questions(questions).questions
+    runner.warm_up(asked)
+    keys = set(graphs._captured)
+    assert keys
+    with monkeypatch.context() as patched:
+        patched.setattr(Runner, "_generate", lambda *about: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
+        assert next(runner.answers(jobs(config, asked), lambda: False)).failed
+    assert set(graphs._captured) == keys
+    turns = list(runner.answers(jobs(config, asked), lambda: False))
+    assert set(graphs._captured) == keys and not any(turn.failed for turn in turns)
 
 
 def test_what_is_met_once_is_not_captured_and_what_fails_is_run_as_it_is(monkeypatch):
@@ -178,6 +226,10 @@ def test_cuda_graphs_give_the_same_tokens(rule):
         model.static_shapes = False
         expected = tokens_of(steps_of(model, spec, 120, rule))
         model.static_shapes = True
+        decoder = bound(model, spec, FREE)
+        decoder.rehearse(rule, len(PROMPT) + 120)
+        held = len(model.graphs)
         for _ in range(2):
-            assert tokens_of(steps_of(model, spec, 120, rule)) == expected, spec
+            assert tokens_of(list(decoder.decode(*turn(120, rule)))) == expected, spec
+        assert len(model.graphs) == held > 0, spec
         assert model.graphs.captures and len(model.graphs) > 0

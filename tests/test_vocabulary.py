@@ -76,6 +76,9 @@ def test_without_heads_there_is_nothing_to_guess_from(model):
     assert bound(model, "conditional:nodes=auto:heads=false", (1.0,) * 12).vocabulary.tokens is None
     with pytest.raises(ValueError, match="with heads=false leave it out"):
         bound(model, "conditional:heads=false:vocab=all")
+    model.heads = None
+    with pytest.raises(ValueError, match="no Medusa heads that could guess"):
+        bound(model, "conditional:vocab=frequent")
 
 
 @pytest.mark.parametrize(
