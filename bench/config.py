@@ -17,7 +17,7 @@ TEMPERATURES = {
     "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0,
     "stem": 0.1, "humanities": 0.1,
 }  # fmt: skip
-OTHERWISE = 0.7
+OTHER_TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True)
@@ -113,4 +113,4 @@ class RunConfig:
 
     def temperature_of(self, category: str) -> float:
         """What a question of this category is answered at."""
-        return TEMPERATURES.get(category, OTHERWISE) if self.temperature is None else self.temperature
+        return TEMPERATURES.get(category, OTHER_TEMPERATURE) if self.temperature is None else self.temperature

@@ -31,7 +31,7 @@ from bench.step_times import draft_times, step_times, synchronise
 from decoders.accept import Exact, Rule, fold, make_rule
 from decoders.base import Decoder
 from decoders.budget import AutoBudget
-from decoders.loop import Stop
+from decoders.loop import Stop, rehearse
 
 WARM_UP_TOKENS = 24
 SEPARATORS = 8  # tokens that a template may put behind an answer
@@ -181,10 +181,9 @@ class Runner:
             for decoder in sorted(captured, key=lambda decoder: -decoder.slots_beyond):
                 rules = [self.rule_and_stop(decoder, reach, each, seed=0)[0] for each in temperatures]
                 for rule in {rule.constants: rule for rule in rules}.values():
-                    decoder.rehearse(rule, reach)
+                    rehearse(model, decoder, rule, reach)
         except Exception as error:  # noqa: BLE001 - such as no memory for that many; turns may still go well without
             warn(f"not all steps could be captured before the first answer: {' '.join(str(error).split())[:300]}")
-        if not model.graphs.captures:
             model.release()
 
     def _extent(self, question: Question) -> int:
@@ -226,9 +225,9 @@ class Runner:
             return Turn(**known, prompt_tokens=len(prompt), **generated)
         except Exception as error:  # noqa: BLE001 - a failed turn is a result; the run goes on and says so at its end
             failure = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-            about_the_turn = isinstance(error, (UserError, ValueError, ArithmeticError))
+            had_memory = isinstance(error, (UserError, ValueError, ArithmeticError))
         # Out here nothing holds the turn's tensors any more, so that one which found no memory leaves it to the next.
-        if about_the_turn:
+        if had_memory:
             self.loaded.model.wipe()
         else:
             self.loaded.model.release()

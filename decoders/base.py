@@ -21,7 +21,7 @@ from torch import Tensor
 
 from decoders.accept import Rule
 from decoders.budget import AUTO, Budget
-from decoders.loop import Step, Stop, decode, rehearse
+from decoders.loop import Step, Stop, decode
 from decoders.model import Model, Rows
 from decoders.tree import MOST_NODES, Draft
 
@@ -44,10 +44,6 @@ class Decoder:
     def decode(self, prompt: Tensor, rule: Rule, stop: Stop) -> Iterator[Step]:
         """Prefill `prompt` [prompt] and return the iterator of steps, the last of which has a `finish`."""
         return decode(self.model, self, prompt, rule, stop)
-
-    def rehearse(self, rule: Rule, reach: int) -> None:
-        """Have captured, where steps are, what turns of at most `reach` positions, prompt included, can come to."""
-        rehearse(self.model, self, rule, reach)
 
     @property
     def auto(self) -> bool:

@@ -166,5 +166,6 @@ def rehearse(model: Model, decoder: "Decoder", rule: Rule, reach: int) -> None:
                     model.cache.length = length
                     _verify_and_settle(model, decoder, rule, model.place(draft), drafting)
                 if not model.graphs.captures:  # it cannot be, which has been said
+                    model.wipe()
                     return
     model.wipe()

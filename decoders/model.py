@@ -4,8 +4,8 @@ Any causal LM of transformers that lets a 4D attention mask and positions be giv
 additive in the model's dtype, which `sdpa` and `eager` attention both read correctly (a bool mask is silently wrong
 under `eager`). Whether a family really attends along the tree is not assumed: `check_tree_attention` tries it.
 
-With static shapes a verify forward reads a whole bucket of the cache, whatever part of it is committed, so
-that every step with as many nodes is the same computation on the same addresses, and can be captured as a CUDA graph.
+With static shapes a verify forward reads a whole bucket of the cache, whatever part of it is committed, so that every step
+with as many nodes is the same computation on the same addresses, and can be captured as a CUDA graph.
 """
 
 import inspect

@@ -33,17 +33,24 @@ class DraftVocabulary:
         self.model = model
         self.heads = model.heads
         self.tokens: Tensor | None = None
-        known = model.frequent is not None and model.heads is not None
-        if wanted == "frequent" or (wanted is None and auto and known):
-            if model.heads is None:
-                raise ValueError("this model has no Medusa heads that could guess from frequent tokens; leave vocab out")
-            if not known:
-                raise ValueError("this model's frequent tokens are not known; scripts/draft_vocabulary.py counts them")
-            self._frequent = torch.tensor(model.frequent, device=model.device)
-            self.tokens = self._frequent.clone()  # [size]
-            self.heads = model.heads.narrowed(self.tokens)
-            self._place = torch.full((model.vocab,), len(self.tokens), device=model.device)
-            self._place[self.tokens] = torch.arange(len(self.tokens), device=model.device)
+        if wanted is None:
+            known = model.frequent is not None and model.heads is not None
+            wanted = "frequent" if auto and known else "all"
+        if wanted == "all":
+            return
+        if model.heads is None:
+            raise ValueError("this model has no Medusa heads that could guess from frequent tokens; leave vocab out")
+        if model.frequent is None:
+            raise ValueError("this model's frequent tokens are not known; scripts/draft_vocabulary.py counts them")
+        self._frequent = torch.tensor(model.frequent, device=model.device)
+        self.tokens = self._frequent.clone()  # [size]
+        self.heads = model.heads.narrowed(self.tokens)
+        self._place = torch.empty(model.vocab, dtype=torch.long, device=model.device)
+        self._index()
+
+    def _index(self) -> None:
+        self._place.fill_(len(self.tokens))
+        self._place[self.tokens] = torch.arange(len(self.tokens), device=self.tokens.device)
 
     def check_topk(self, topk: int) -> None:
         """ValueError where there are fewer tokens than that."""
@@ -62,23 +69,22 @@ class DraftVocabulary:
         torch.cat((always, others, own), out=self.tokens)
         changed = slice(len(always), None)
         self.heads.out_weight[:, changed] = self.model.heads.out_weight[:, self.tokens[changed]]
-        self._place.fill_(len(self.tokens))
-        self._place[self.tokens] = torch.arange(len(self.tokens), device=self.tokens.device)
+        self._index()
 
     def guess(self, hidden: Tensor, first: int) -> Tensor:
         """The logits [first, size] of the `first` heads at one hidden row [1, hidden], float32."""
         return self.model.guess(hidden, first, self.heads).float()
 
     def token(self, place: Tensor) -> Tensor:
-        """The tokens that stand at these places of `guess`'s rows."""
+        """The tokens, of the same shape, that stand at these places of `guess`'s rows."""
         return place if self.tokens is None else self.tokens.take(place)
 
     def with_others(self, log_prob: Tensor) -> Tensor:
-        """Rows [rows, size] with one more entry behind them where there are tokens that are not guessed from."""
+        """Rows [rows, size] of log probabilities, with one more entry where there are tokens that are not guessed from."""
         return log_prob if self.tokens is None else F.pad(log_prob, (0, 1), value=OUTSIDE)
 
     def place(self, token: Tensor) -> Tensor:
-        """Where tokens stand in rows `with_others`."""
+        """Where tokens, of any shape, stand in rows `with_others`."""
         return token if self.tokens is None else self._place.take(token)
 
 

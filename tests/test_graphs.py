@@ -13,7 +13,7 @@ from bench.questions import load_questions
 from bench.runner import Runner, jobs
 from decoders.accept import Exact, Sample, Threshold, Typical
 from decoders.graphs import Graphs
-from decoders.loop import Stop
+from decoders.loop import Stop, rehearse
 from decoders.model import Model
 from decoders.tree import RankTree
 from tests.conftest import QUESTIONS, randomise, tiny_heads, tiny_llama, write_merged
@@ -110,7 +110,7 @@ def test_after_a_rehearsal_nothing_is_left_to_capture(captured, spec, rule):
     expected = tokens_of(steps_of(fresh(captures=False), spec, 140, rule, growth))
     model = fresh()
     decoder = bound(model, spec, growth)
-    decoder.rehearse(rule, len(PROMPT) + 140)
+    rehearse(model, decoder, rule, len(PROMPT) + 140)
     there = dict(model.graphs._captured)
     assert tokens_of(list(decoder.decode(*turn(140, rule)))) == expected
     assert model.graphs._captured == there and model.graphs._met == there.keys()
@@ -120,7 +120,7 @@ def test_a_rehearsal_reaches_every_width(captured):
     model = Model(tiny_llama(max_position_embeddings=2048), tiny_heads())
     decoder = bound(model, "dynamic:nodes=16")
     model.static_shapes = model.graphs.captures = True
-    decoder.rehearse(Exact(), 700)
+    rehearse(model, decoder, Exact(), 700)
     assert sorted(key[-1][-1] for key in model.graphs._captured if key[0] == "verify") == [256, 384, 512, 768]
 
 
@@ -131,7 +131,7 @@ def test_what_a_rehearsal_made_up_is_not_read_later(captured):
     assert 0 not in PROMPT and 0 not in expected
     model.lm.get_input_embeddings().weight.data[0] = torch.nan  # of the token that is rehearsed with
     decoder = bound(model, "greedy")
-    decoder.rehearse(Exact(), 100)
+    rehearse(model, decoder, Exact(), 100)
     assert tokens_of(list(decoder.decode(*turn(60, Exact())))) == expected
 
 
@@ -146,7 +146,7 @@ def test_where_capturing_stops_nothing_captured_is_held(monkeypatch):
 
     monkeypatch.setattr(Graphs, "_capture", capture)
     with pytest.warns(UserWarning, match="out of memory"):
-        bound(model, "dynamic:nodes=auto", (1.0,) * 12).rehearse(Exact(), 300)
+        rehearse(model, bound(model, "dynamic:nodes=auto", (1.0,) * 12), Exact(), 300)
     assert len(model.graphs) == 0 and len(captures) == 3
 
 
@@ -227,7 +227,7 @@ def test_cuda_graphs_give_the_same_tokens(rule):
         expected = tokens_of(steps_of(model, spec, 120, rule))
         model.static_shapes = True
         decoder = bound(model, spec, FREE)
-        decoder.rehearse(rule, len(PROMPT) + 120)
+        rehearse(model, decoder, rule, len(PROMPT) + 120)
         held = len(model.graphs)
         for _ in range(2):
             assert tokens_of(list(decoder.decode(*turn(120, rule)))) == expected, spec
