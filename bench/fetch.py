@@ -21,7 +21,7 @@ from rich.table import Table
 
 from bench.errors import UserError, exit_cleanly
 from bench.files import write_atomically
-from bench.terminal import console
+from bench.terminal import print_table
 
 CACHE, MIRROR = "MEDUSA_BENCH_CACHE", "MEDUSA_BENCH_MIRROR"
 GITHUB = "https://raw.githubusercontent.com"
@@ -176,7 +176,7 @@ def main() -> None:
             for file, remote in files.items():
                 here = "yes" if fetched(name, file, download=False) else "no"
                 table.add_row(name, file, f"{remote.repository}@{remote.commit[:10]}", here)
-        console().print(table)
+        print_table(table)
 
 
 if __name__ == "__main__":

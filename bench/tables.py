@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 
 from bench import metrics
 from bench.metrics import Estimate
-from bench.terminal import console
+from bench.terminal import console, print_table
 
 NONE = "-"
 SLOWER = 0.97  # wall-clock ratio below which a question counts as slower than the baseline
@@ -33,14 +33,13 @@ class Table:
         out = RichTable(title=self.title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD)
         out.caption = self.caption or None
         cells = self.shown()
-        where = console()
         for name in cells.columns:
             words = name in _WORDS
             out.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=not words)
-        narrow = where.width < 125
+        narrow = console().width < 125
         for row in cells.itertuples(index=False):
             out.add_row(*(cell.replace(" (", "\n(") if narrow else cell for cell in row))
-        where.print(out)
+        print_table(out)
 
     def markdown(self) -> str:
         cells = self.shown()

@@ -61,7 +61,11 @@ def make(spec: str, defaults: Mapping[str, object] | None = None) -> Decoder:
     cls = known[name]()
     types_ = typing.get_type_hints(cls)
     fields = {field.name: types_[field.name] for field in dataclasses.fields(cls) if field.init}
-    options = {key: value for key, value in (defaults or {}).items() if key in fields}
+    options = {
+        key: _parse(str(value), fields[key], f"decoder {spec!r}: option {key}")
+        for key, value in (defaults or {}).items()
+        if key in fields
+    }
     seen: set[str] = set()
     for assignment in given:
         key, equals, value = assignment.partition("=")

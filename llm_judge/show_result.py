@@ -25,7 +25,7 @@ from rich.table import Table
 from bench.answers import frame
 from bench.errors import UserError, exit_cleanly
 from bench.metrics import estimates, pooled_interval
-from bench.terminal import console
+from bench.terminal import print_table
 from llm_judge.gen_judgment import MODES
 from llm_judge.judging import has_verdict
 from llm_judge.judgments import read_judgments
@@ -212,7 +212,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _print(table: Table) -> None:
-    console().print(table)
+    print_table(table)
 
 
 def _number(value: float) -> str:

@@ -24,7 +24,7 @@ from bench.files import write_atomically
 from bench.loader import DTYPES, Loaded, check_device, load
 from bench.phases import PHASES, StepProfile, counted_steps, timed_steps
 from bench.records import environment
-from bench.terminal import console
+from bench.terminal import print_table
 from decoders import registry
 from decoders.base import Decoder
 
@@ -62,7 +62,7 @@ def main() -> None:
     loaded.model.static_shapes = args.static_shapes
     decoders = bound(loaded, list(dict.fromkeys(["greedy", *args.decoder.split(",")])))
     rows = measure(decoders, lengths, args.rounds, args.steps, loaded.model.context)
-    console().print(table(rows))
+    print_table(table(rows))
     if args.out is not None:
         record = {
             "schema_version": SCHEMA_VERSION, "command": sys.argv, "model": loaded.name, "static_shapes": args.static_shapes,

@@ -119,3 +119,11 @@ def test_the_static_tree_is_a_prefix_of_the_models_own(tiny_model):
     assert decoder.shape.parent.tolist() == [0, 0, 1, 0]
     with pytest.raises(ValueError, match="at most 6 nodes, not 7"):
         make("static:nodes=7").setup(tiny_model)
+
+
+def test_a_flag_for_all_decoders_is_checked_as_an_option_is():
+    """It used to reach the decoder as it was, and end in a traceback."""
+    for spec, shared in (("prompt-lookup:tokens=auto", {}), ("prompt-lookup", {"tokens": "auto"})):
+        with pytest.raises(ValueError, match="option tokens is 'auto'; expected int"):
+            make(spec, shared)
+    assert make("dynamic", {"nodes": "auto"}).nodes == "auto" and make("dynamic", {"depth": 2}).depth == 2
