@@ -64,7 +64,7 @@ def make(spec: str, defaults: Mapping[str, object] | None = None) -> Decoder:
     options = {
         key: _parse(str(value), fields[key], f"decoder {spec!r}: option {key}")
         for key, value in (defaults or {}).items()
-        if key in fields
+        if key in fields and value is not None  # which is an option that was not given
     }
     seen: set[str] = set()
     for assignment in given:

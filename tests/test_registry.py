@@ -127,3 +127,4 @@ def test_a_flag_for_all_decoders_is_checked_as_an_option_is():
         with pytest.raises(ValueError, match="option tokens is 'auto'; expected int"):
             make(spec, shared)
     assert make("dynamic", {"nodes": "auto"}).nodes == "auto" and make("dynamic", {"depth": 2}).depth == 2
+    assert make("dynamic", {"depth": None}).depth is None
