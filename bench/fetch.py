@@ -149,7 +149,9 @@ def _read(remote: Remote, path: Path) -> bytes:
         try:
             response = session.get(remote.url, timeout=TIMEOUT_S)
         except requests.RequestException as error:
-            reason = " ".join(str(error).split())[:200]
+            # The pool's message has the whole address in it; what went wrong stands in the last of the tries.
+            cause = getattr(error.args[0] if error.args else error, "reason", None) or error
+            reason = " ".join(str(cause).split())[:300]
             raise UserError(f"{remote.url} cannot be downloaded ({type(error).__name__}: {reason}); {advice}") from error
     if response.status_code != 200:
         raise UserError(f"{remote.url} answered {response.status_code} {response.reason}; {advice}")

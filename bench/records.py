@@ -140,6 +140,7 @@ class RunFolder:
         UserError where another process has it open, or where the folder holds something else, with the differences.
         """
         config = json.loads(json.dumps(config))  # as it will be read back
+        is_new = not path.exists()
         try:
             if not (path / "run.json").exists() and path.exists() and any(not _is_trace(each) for each in path.iterdir()):
                 raise UserError(f"{path} exists and is not a run's folder; give another --out")
@@ -148,8 +149,14 @@ class RunFolder:
             raise UserError(f"{path} exists and is not a run's folder; give another --out") from None
         except OSError as error:
             raise UserError(f"{path} cannot be made: {error.strerror}; give another --out") from error
-        with sole_writer(path / TURNS):
-            yield cls._opened(path, config)
+        try:
+            with sole_writer(path / TURNS):
+                yield cls._opened(path, config)
+        finally:
+            if is_new and all(map(_is_trace, path.iterdir())):  # refused before there was anything to write
+                for trace in path.iterdir():
+                    trace.unlink(missing_ok=True)
+                path.rmdir()
 
     @classmethod
     def _opened(cls, path: Path, config: dict) -> "RunFolder":

@@ -36,6 +36,11 @@ class Decoder:
     captures: ClassVar[bool] = False  # whether `propose` and `observe` are the same operations on the same tensors every step
     budget: ClassVar[Budget] = Budget()  # how many of the proposed nodes a step verifies; an instance may be given its own
 
+    def __post_init__(self) -> None:
+        """ValueError where an option is out of range. A decoder with checks of its own makes this one as well."""
+        if (nodes := getattr(self, "nodes", None)) is not None:
+            check_nodes(nodes)
+
     def setup(self, model: Model) -> None:
         """Bind to a model. ValueError where the options do not fit it."""
         self.model = model

@@ -25,8 +25,8 @@ class Budget:
     depth: int | None = None  # that the next draft is worth, of the decoder's `draft_depths`; None: the deepest
     pauses: bool = False  # whether there are steps that draft nothing for the next
 
-    def start(self) -> None:
-        """A new turn begins."""
+    def start(self, prompt: Tensor) -> None:
+        """A new turn begins, with `prompt` [prompt]."""
 
     def drafts(self) -> bool:
         """Whether to draft for the next step."""
@@ -79,16 +79,16 @@ class AutoBudget(Budget):
     scaled by what past drafts kept over what they promised. Where drafting as such does not pay it pauses, for longer each
     time.
 
-    No step costs more than the turn can afford: what it is ahead of greedy decoding by now, where SLOWER of a step is granted
-    for every token, and RISK of what the step expects to win. (Whether to draft is decided before the draft is there, by what
-    the turn's drafts have won so far.) So bad heads, too, cost next to nothing, and an answer of ten tokens is hardly made
-    slower by trying.
+    No step costs more than the conversation can afford: what it is ahead of greedy decoding by now, where SLOWER of a step is
+    granted for every token, and RISK of what the step expects to win. (Whether to draft is decided before the draft is there,
+    by what the turn's drafts have won so far.) So bad heads, too, cost next to nothing, and an answer of ten tokens is hardly
+    made slower by trying.
 
     Heads cost time as well. A draft goes one level deeper than the last step's tokens went, where the decoder can do less than
     its deepest.
 
-    Needs drafts in descending order of log_prob. Nothing here is read off a clock while decoding, so a turn's budgets follow
-    from its tokens and the measured times alone.
+    Needs drafts in descending order of log_prob. Nothing here is read off a clock while decoding, so a conversation's budgets
+    follow from its tokens and the measured times alone.
     """
 
     pauses = True
@@ -96,9 +96,11 @@ class AutoBudget(Budget):
     PRIOR = 8  # steps' (and tokens') worth of trust in "no better than greedy" and in the probabilities as they are
     LONGEST_PAUSE = 8  # steps
     SLOWER = 0.02
-    RISK = 0.4
+    RISK = 0.1
+    APART = 1.25  # of what was measured among its like, that a draft costs where those around it draft nothing
     USUAL = 0.5  # tokens that a draft is taken to win while the turn has hardly any of its own
     FEW = 4  # drafts' worth of trust in that
+    SEAM = 4  # last tokens of a prompt that may be others where the text goes on
 
     def __init__(self, times: StepTimes, most: float = 3.0) -> None:
         """`most`: sizes that take longer than so many one-node steps are never drafted for."""
@@ -106,27 +108,40 @@ class AutoBudget(Budget):
         self.times = times
         self.max_nodes = max(usable)
         self.draft_s: dict[int, float] = {0: 0.0}  # seconds that drafting adds to a step, by depth; to be measured
+        self.ahead = 0.0  # greedy steps that the conversation can afford to lose
+        self._asked: list[int] = []
         self._last: dict[torch.device, Tensor] = {}
 
     def sizes(self, nodes: int) -> Sequence[int]:
         return self.times.sizes[: bisect_right(self.times.sizes, nodes)]
 
-    def start(self) -> None:
+    def start(self, prompt: Tensor) -> None:
+        if not self._goes_on(prompt.tolist()):
+            self.ahead = 0.0
         self.depth, self.spent = min(self.draft_s), 0.0
         self.tokens, self.seconds = float(self.PRIOR), self.PRIOR * self.times.seconds[0][0]
         self.kept = self.promised = float(self.PRIOR)
         self.drafted = 0  # steps
-        self.ahead = 0.0  # greedy steps that the turn can afford to lose
         self.gain, self.pause, self.resting = 0.0, 1, 0
+
+    def _goes_on(self, prompt: list[int]) -> bool:
+        """Whether a prompt is the last turn's and more: a further turn of its conversation."""
+        before, self._asked = self._asked, prompt
+        same = len(before) - self.SEAM
+        return len(prompt) > len(before) and same > 0 and prompt[:same] == before[:same]
 
     def drafts(self) -> bool:
         self.spent = self.draft_s[self.depth]
-        least = (self.spent + self.times.seconds[0][1]) / self.times.seconds[0][0] - 1  # what drafting costs at least
+        greedy_s, least_s = self.times.seconds[0][:2]
         usual = (self.FEW * self.USUAL + self.kept - self.PRIOR) / (self.FEW + self.drafted)
-        if self.resting == 0 and least <= self.ahead + self.RISK * usual:
+        if self.resting == 0 and self._cost(least_s, greedy_s) <= self.ahead + self.RISK * usual:
             return True
         self.resting = max(0, self.resting - 1)
         return False
+
+    def _cost(self, verify_s: float, greedy_s: float) -> float:
+        """Greedy steps, at most, that a step with a draft takes longer than one of them."""
+        return self.APART * ((verify_s + self.spent) / greedy_s - 1)
 
     def forecast(self, draft: Draft) -> Tensor:
         """E [sizes]: expected tokens by size; empty for a lone root."""
@@ -140,30 +155,30 @@ class AutoBudget(Budget):
 
     def choose(self, forecast: Sequence[float], nodes: int, length: int) -> int:
         seconds = self.times.at(length)
-        if not forecast:
-            return self._settle(1, seconds[0], 0.0, seconds[0])
-        self.drafted += 1
+        greedy_s = seconds[0]
         rate, trust = self.tokens / self.seconds, self.kept / self.promised
+        self.tokens += 1
+        self.ahead += self.SLOWER
+        if not forecast:
+            self.seconds += greedy_s
+            return 1
         worth = [0.0]  # of verifying the root alone
         for tokens, taken in zip(forecast[1:], seconds[1:], strict=False):
-            win, cost = trust * (tokens - 1), (taken + self.spent) / seconds[0] - 1
+            win = trust * (tokens - 1)
             # The draft is there by now: nodes that take no time are free.
-            affordable = cost <= self.ahead + self.RISK * win or taken == seconds[0]
-            worth.append(win - rate * (taken - seconds[0]) if affordable else -inf)
+            affordable = self._cost(taken, greedy_s) <= self.ahead + self.RISK * win or taken == greedy_s
+            worth.append(win - rate * (taken - greedy_s) if affordable else -inf)
         best = max(range(len(worth)), key=worth.__getitem__)
         self.gain += 0.25 * (worth[best] - rate * self.spent - self.gain)
         if self.gain < 0:
             self.resting, self.pause = self.pause, min(2 * self.pause, self.LONGEST_PAUSE)
         else:
             self.pause = 1
-        return self._settle(self.times.sizes[best], seconds[best] + self.spent, forecast[best] - 1, seconds[0])
-
-    def _settle(self, size: int, seconds: float, promise: float, greedy_s: float) -> int:
-        self.tokens += 1
-        self.seconds += seconds
-        self.promised += promise
-        self.ahead += 1 + self.SLOWER - seconds / greedy_s
-        return size
+        self.drafted += 1
+        self.seconds += seconds[best] + self.spent
+        self.promised += forecast[best] - 1
+        self.ahead -= self._cost(seconds[best], greedy_s)
+        return self.times.sizes[best]
 
     def learn(self, kept: int) -> None:
         self.tokens += kept

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from decoders.base import Decoder, check_nodes
+from decoders.base import Decoder
 from decoders.calibration import Calibration
 from decoders.model import Model, Rows
 from decoders.registry import register
@@ -42,7 +42,7 @@ class Conditional(Decoder):
     vocab: str | None = None  # that heads guess from: "all" or "frequent". None: all; where nodes=auto the frequent, if known
 
     def __post_init__(self) -> None:
-        check_nodes(self.nodes)
+        super().__post_init__()
         for name, value in (("topk", self.topk), ("depth", self.depth), ("successors", self.successors)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
@@ -95,13 +95,12 @@ class Conditional(Decoder):
         # The latest first, as of equal rows the first counts.
         self.table.learn(prompt.roll(1).flip(0)[:-1], prompt.flip(0)[:-1], rows.logits.flip(0)[:-1])
         self.last.copy_(prompt[-1:])
-        self.unlearned: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.unlearned: list[tuple[Tensor, Tensor]] = []  # the latest tokens [1] and their logits [1, vocab]
 
     def observe(self, draft: Draft, verified: Rows, best: Tensor) -> None:
         if len(draft.tree) == 1 and not self.model.static_shapes:
             # Nothing was drafted, maybe for long: what it teaches can wait until something is.
-            self.unlearned.append((self.last.clone(), draft.token, verified.logits.clone()))
-            self.last.copy_(draft.token)
+            self.unlearned.append((draft.token, verified.logits))
             if len(self.unlearned) == CHUNK:
                 self._catch_up()
             return
@@ -112,7 +111,9 @@ class Conditional(Decoder):
 
     def _catch_up(self) -> None:
         if self.unlearned:
-            self.table.learn(*(torch.cat(each) for each in zip(*reversed(self.unlearned), strict=True)))
+            token, logits = (torch.cat(each) for each in zip(*reversed(self.unlearned), strict=True))
+            self.table.learn(torch.cat((token[1:], self.last)), token, logits)
+            self.last.copy_(token[:1])
             self.unlearned.clear()
 
     def propose(self, root: Tensor, hidden: Tensor) -> Draft:

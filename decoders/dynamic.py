@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from decoders.base import Decoder, check_depth, check_nodes
+from decoders.base import Decoder, check_depth
 from decoders.model import Model, Rows
 from decoders.registry import register
 from decoders.top_paths import TopPaths
@@ -31,7 +31,7 @@ class Dynamic(Decoder):
     vocab: str | None = None  # that is guessed from: "all" or "frequent". None: all; where nodes=auto the frequent, if known
 
     def __post_init__(self) -> None:
-        check_nodes(self.nodes)
+        super().__post_init__()
         for name, value in (("topk", self.topk), ("depth", self.depth)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")

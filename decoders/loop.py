@@ -69,13 +69,13 @@ def decode(model: Model, decoder: "Decoder", prompt: Tensor, rule: Rule, stop: S
     """Prefill `prompt` [prompt] and return the iterator of steps; it ends with the step whose `finish` is set."""
     rows = model.prefill(prompt, stop.max_tokens + decoder.slots_beyond, all_rows=decoder.reads_prompt)
     decoder.start(prompt, rows)
+    decoder.budget.start(prompt)
     return _steps(model, decoder, rule, stop, rule.first(rows.logits[-1:], model.length), rows.hidden[-1:])
 
 
 @torch.inference_mode()
 def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, choice: Tensor, hidden: Tensor) -> Iterator[Step]:
     budget = decoder.budget
-    budget.start()
     committed: list[int] = []
     finish = None
     # 1. Draft and propose: the candidates that could follow the root.
@@ -149,7 +149,7 @@ def rehearse(model: Model, decoder: "Decoder", rule: Rule, reach: int) -> None:
     prompt = torch.zeros(2, dtype=torch.long)
     rows = model.prefill(prompt, reach + decoder.slots_beyond, all_rows=decoder.reads_prompt)
     decoder.start(prompt, rows)
-    budget.start()
+    budget.start(prompt)
     root = torch.zeros(1, dtype=torch.long, device=model.device)
     proposed = decoder.propose(root, rows.hidden[-1:])
     drafts = [proposed.first(nodes) for nodes in budget.sizes(len(proposed.tree))]

@@ -204,7 +204,7 @@ class Model:
     def verify(self, draft: Draft) -> Rows:
         """One forward pass over all nodes of a draft: each attends to the cache, its ancestors and itself.
 
-        The rows are good until the next call.
+        With static shapes the rows are good until the next call.
         """
         if not self.static_shapes:
             return self._forward(draft, self.length, self.length + len(draft.tree))

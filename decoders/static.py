@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from decoders.base import Decoder, check_depth, check_nodes
+from decoders.base import Decoder, check_depth
 from decoders.model import Model
 from decoders.registry import register
 from decoders.tree import Draft, RankPath, Tree, published_trees, read_tree
@@ -28,8 +28,7 @@ class Static(Decoder):
     nodes: int | str | None = None  # or "auto"; None: all of the tree, at most 64 of the model's own
 
     def __post_init__(self) -> None:
-        if self.nodes is not None:
-            check_nodes(self.nodes)
+        super().__post_init__()
         self.paths = None if self.tree in (None, "own") else self._named(self.tree)
         if self.paths is not None and self.nodes not in (None, len(self.paths) + 1):
             raise ValueError(

@@ -77,9 +77,14 @@ def bound(loaded: Loaded, specs: list[str]) -> dict[str, Decoder]:
     decoders = {}
     for spec in specs:
         try:
-            decoder = registry.make(spec, {})
-            if decoder.auto or type(decoder).decode is not Decoder.decode:
-                raise ValueError("its steps are not of one size, or not our loop's")
+            decoder = registry.make(spec)
+        except ValueError as error:  # which names the decoder
+            raise UserError(str(error)) from error
+        try:
+            if decoder.auto:
+                raise ValueError("its steps are of many sizes; give a number of nodes")
+            if type(decoder).decode is not Decoder.decode:
+                raise ValueError("its steps are not our loop's, and have no phases")
             decoder.setup(loaded.model)
         except (ValueError, OSError) as error:
             raise UserError(f"decoder {spec!r} cannot be measured on {loaded.name!r}: {error}") from error

@@ -47,6 +47,8 @@ def main() -> None:
     parser.add_argument("--batch", type=whole(1), default=64)
     args = parser.parse_args()
     loaded = load_model(args)
+    if loaded.model.heads is None:
+        raise UserError(f"{args.model!r} has no Medusa heads; a draft vocabulary is what heads guess from")
     size = args.size or loaded.model.vocab // 4
     if size > loaded.model.vocab:
         raise UserError(f"--size is {size}, but the vocabulary has {loaded.model.vocab} tokens")

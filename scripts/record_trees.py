@@ -62,6 +62,21 @@ def numbers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"{text!r} are no question ids; expected some such as 81,82") from None
 
 
+def _listed(ids: list[int]) -> str:
+    """Ascending numbers, those that follow each other as one range.
+
+    >>> _listed([81, 82, 83, 90])
+    '81-83, 90'
+    """
+    ranges: list[list[int]] = []
+    for each in ids:
+        if ranges and each == ranges[-1][1] + 1:
+            ranges[-1][1] = each
+        else:
+            ranges.append([each, each])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in ranges)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder that bench.run wrote")
@@ -70,8 +85,9 @@ def main() -> int:
     args = parser.parse_args()
     run = read_run(args.run)
     turns = {turn.key: turn for turn in read_turns(args.run / "turns.jsonl")[0] if not turn.failed}
-    if strange := set(args.questions) - {int(each) for each in run["question_turns"]}:
-        raise UserError(f"the run does not ask question {min(strange)}")
+    asked = sorted(int(each) for each in run["question_turns"])
+    if strange := set(args.questions).difference(asked):
+        raise UserError(f"the run does not ask question {min(strange)}; it asks {_listed(asked)}")
     if strange := [name for name in (args.decoder or "").split(",") if name and name not in run["config"]["decoders"]]:
         raise UserError(f"the run has no decoder {strange[0]!r}; it has {', '.join(run['config']['decoders'])}")
     recorded = read_trees(args.run)

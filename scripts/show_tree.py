@@ -65,7 +65,8 @@ def main() -> None:
     parser.add_argument("--template", help="FastChat conversation name; default: the tokenizer's own chat template")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("."), help="folder of the pictures (default: here)")
+    out = Path("results/trees")
+    parser.add_argument("--out", type=Path, default=out, help=f"folder of the pictures (default: {out})")
     parser.add_argument("--format", choices=("png", "svg", "pdf"), default="png")
     args = parser.parse_args()
 
@@ -100,7 +101,8 @@ def main() -> None:
         for step in args.steps:
             tree = trees[step - 1]
             prob = None if tree.log_prob is None else torch.tensor(tree.log_prob).exp().tolist()
-            title = f"{args.decoder}, step {step}: {len(tree.token)} nodes, committed {len(tree.kept)}"
+            nodes = f"{len(tree.token)} node{'s' * (len(tree.token) > 1)}"
+            title = f"{args.decoder}, step {step}: {nodes}, committed {len(tree.kept)}"
             labels = [text[token] for token in tree.token]
             pictures[f"tree-{safe_name(args.decoder)}-{step:03}"] = tree_figure(tree.parent, labels, prob, tree.kept, title)
     try:

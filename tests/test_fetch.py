@@ -103,7 +103,7 @@ def test_no_network_is_said(cache, monkeypatch):
     with server(lambda request: None) as url:
         pass
     monkeypatch.setenv(fetch.MIRROR, url)  # nobody listens there any more
-    with pytest.raises(UserError, match=r"cannot be downloaded.*put the file at"):
+    with pytest.raises(UserError, match=r"cannot be downloaded.*refused.*put the file at"):
         load_questions("mt_bench")
     assert kept(cache) == []
 

@@ -61,6 +61,12 @@ def test_a_wrong_spec_says_what_is_there(spec, says):
         make(spec)
 
 
+@pytest.mark.parametrize("nodes", [0, -3, 5000])
+def test_the_nodes_of_any_decoder_are_checked(plugin, nodes):
+    with pytest.raises(ValueError, match=f"decoder 'repeat:nodes={nodes}': nodes is {nodes}"):
+        make(f"repeat:nodes={nodes}")
+
+
 def test_a_decoder_from_another_package(plugin, tiny_model):
     import torch
 

@@ -274,7 +274,7 @@ def test_heads_that_are_not_there(questions, tmp_path, capsys):
     write_base(tmp_path / "plain")
     assert bench(*basics(tmp_path / "plain", questions, tmp_path / "run"), "--decoder", "dynamic") == 2
     assert "no Medusa heads; use a decoder that needs none, such as greedy" in capsys.readouterr().err
-    # Nothing was answered, so the folder is free for another configuration.
+    assert not (tmp_path / "run").exists()  # nothing was answered
     assert bench(*basics(tmp_path / "plain", questions, tmp_path / "run"), "--decoder", "greedy") == 0
 
 

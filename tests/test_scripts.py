@@ -146,6 +146,13 @@ def test_the_script_writes_what_the_loader_reads(short_corpus, tmp_path, capsys)
     assert script(draft_vocabulary.main, *arguments, "--size", 10**6) == 2
 
 
+def test_without_heads_there_is_nothing_to_guess_from(short_corpus, tmp_path, capsys):
+    write_base(tmp_path / "base")
+    arguments = ["--model", tmp_path / "base", "--corpus", short_corpus, "--out", tmp_path, "--device", "cpu"]
+    assert script(draft_vocabulary.main, *arguments) == 2
+    assert "has no Medusa heads" in capsys.readouterr().err
+
+
 def test_frequent_paths_by_hand():
     ranks = torch.tensor([[0, 0], [0, 1], [1, 0], [0, 0], [9, 0]])
     assert search_tree.best_paths(ranks, topk=3, limit=10) == [

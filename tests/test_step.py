@@ -136,7 +136,31 @@ def test_no_turn_gets_slower_than_greedy_by_more_than_it_may_risk(growth, draft_
         taken += seconds[LADDER.index(step.nodes)] + decoder.budget.draft_s.get(step.draft.tree.max_depth, 0.0)
         drafted += step.nodes > 1
         assert taken <= AutoBudget.RISK * 4 + (1 + AutoBudget.SLOWER) * tokens + 1e-6 or step.finish
-    assert drafted > 0 or confidence == 0
+    assert drafted > 0 or confidence == 0 or growth > 0.1  # a tree of 4 nodes then costs more than 140 tokens grant
+
+
+def test_a_conversation_can_afford_what_its_earlier_turns_have_won():
+    budget = AutoBudget(StepTimes((0,), (1, 4), ((1.0, 1.5),)))
+    won = []
+    for prompt in (range(10), range(30), range(30), (*range(26), 1, 2, 3, 4, 5), range(1, 40)):
+        budget.start(torch.tensor(prompt))
+        won.append(budget.ahead)
+        budget.learn(2)
+    # A second turn; the same question again; the seam between prompt and answer in other tokens; another question.
+    each = 2 * (1 + AutoBudget.SLOWER)
+    assert won == [0, each, 0, each, 0]
+
+
+def test_the_dearer_a_draft_the_later_comes_the_first(tiny_model):
+    """It is paid for in advance, by what every token grants."""
+    first = []
+    for draft_s in (0.1, 0.3, 0.9):
+        decoder = bound(tiny_model, "dynamic:nodes=auto", FREE)
+        decoder.budget.draft_s = {2: draft_s, 3: draft_s, 4: draft_s}
+        nodes = [step.nodes for step in decoder.decode(PROMPT, Exact(), Stop(frozenset(), 140))]
+        first.append(next(at for at, each in enumerate(nodes) if each > 1))
+        assert first[-1] * AutoBudget.SLOWER >= AutoBudget.APART * draft_s - AutoBudget.RISK * AutoBudget.USUAL - 1e-9
+    assert first[0] < first[1] < first[2] < 100
 
 
 def test_budgets_follow_from_tokens_and_measured_times_alone(tiny_model):

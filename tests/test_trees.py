@@ -158,7 +158,7 @@ def test_an_answer_that_comes_out_otherwise_is_left_out(run_folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--questions", "7"], "does not ask question 7"),
+        (["--questions", "7"], "does not ask question 7; it asks "),
         (["--questions", "x"], "expected some such as 81,82"),
         (["--questions", "5", "--decoder", "dynamic"], "the run has no decoder 'dynamic'"),
         (["--questions", "5", "--decoder", "hf-greedy"], "drafts no tree that could be shown"),

@@ -28,7 +28,7 @@ def draw_phases(path: Path, folder: Path) -> Figure:
                     axes.barh(at, width, 0.7, left, label=phase if at == 0 else None, **bar_style(number))
                     left += width
                 axes.annotate(
-                    f"{row['operations']} ops, {row['synchronisations']} waits", (left, at), (5, 0),
+                    f"{row['operations']} operations, waits: {row['synchronisations']}", (left, at), (5, 0),
                     textcoords="offset points", va="center", fontsize=8,
                 )  # fmt: skip
             axes.set_yticks(range(len(own)), [row["decoder"] for row in own])
@@ -39,7 +39,7 @@ def draw_phases(path: Path, folder: Path) -> Figure:
         panels[-1, 0].set_xlabel("time of a step (ms)")
         legend(figure, panels[0, 0])
     caption = (
-        "Time of a step by phase" + (f" on {device}" if device else "")
+        "Time of a step by phase, the median of each" + (f", on {device}" if device else "")
         + "; beside each bar the tensor operations outside the model's forward and the waits for the device."
     )  # fmt: skip
     return Figure(name, "Where a step's time goes", caption, folder / f"{name}.png")
