@@ -15,7 +15,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -103,6 +103,13 @@ class Report:
         }
         return {label: ratio for label, ratio in ratios.items() if ratio.notna().any()}
 
+    @cached_property
+    def repeatability(self) -> dict[str, pd.Series]:
+        """Of the baselines that `by_question` is to, the ratios [questions] to themselves; none without several choices."""
+        names = dict.fromkeys(baseline for label, baseline in self.baselines.items() if label in self.by_question)
+        ratios = {name: metrics.repeatability_by_question(self.frame, name) for name in names}
+        return {name: ratio for name, ratio in ratios.items() if len(ratio)}
+
     @property
     def warnings(self) -> list[str]:
         return [said for source in self.sources for said in source.warnings] + incomparable(self.sources)
@@ -113,7 +120,7 @@ class Report:
             if len(table) and table[column].nunique() > 1:
                 made.append(tables.by_group(table, column))
         if self.by_question and self.frame.question_id.nunique() > 1:
-            made.append(tables.by_question(self.by_question))
+            made.append(tables.by_question(self.by_question, self.repeatability))
         made += [tables.acceptance(self.acceptance, self.summary), tables.spec_bench(self.spec_bench)]
         return [table for table in made if table.shown().shape[1] > 1]
 
@@ -163,10 +170,8 @@ class Report:
             "decoders": self.summary.to_dict("records"),
             "by_category": self.by_category.to_dict("records"),
             "by_turn": self.by_turn.to_dict("records"),
-            "wall_clock_ratio_by_question": {
-                label: {str(question_id): ratio for question_id, ratio in ratios.items()}
-                for label, ratios in self.by_question.items()
-            },
+            "wall_clock_ratio_by_question": _by_question_id(self.by_question),
+            "repeatability_by_question": _by_question_id(self.repeatability),
             "acceptance_by_depth": self.acceptance.to_dict("records"),
             "spec_bench": self.spec_bench,
         }
@@ -188,6 +193,10 @@ class Report:
         elif form == "markdown":
             lines = [f"- {tables.escaped(line)}" for line in lines]
         print("\n".join(lines))
+
+
+def _by_question_id(ratios: Mapping[str, pd.Series]) -> dict[str, dict[str, float]]:
+    return {label: {str(question_id): each for question_id, each in ratio.items()} for label, ratio in ratios.items()}
 
 
 def _without_nan(value: object) -> object:

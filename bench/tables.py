@@ -127,17 +127,23 @@ def by_group(table: pd.DataFrame, column: str) -> Table:
     return Table(f"By {column}", cells, _starred(cells).removeprefix("; "))
 
 
-def by_question(ratios: Mapping[str, pd.Series]) -> Table:
-    """Of `metrics.wall_clock_ratio_by_question` by decoder: how the ratios are spread, none empty, and the slowest."""
+def by_question(ratios: Mapping[str, pd.Series], repeatability: Mapping[str, pd.Series]) -> Table:
+    """Of `metrics.wall_clock_ratio_by_question` by decoder: how the ratios are spread, none empty, and the slowest.
+
+    Below them the same of `metrics.repeatability_by_question` by baseline: how much of it is chance.
+    """
     rows = []
     spread = {"least": 0, "quarter": 0.25, "median": 0.5, "three quarters": 0.75, "most": 1}
-    for decoder, ratio in ratios.items():
+    chance = {f"{baseline} against itself": ratio for baseline, ratio in repeatability.items()}
+    for decoder, ratio in (*ratios.items(), *chance.items()):
         known = ratio.dropna()
         cells = {"decoder": decoder, "questions": str(len(known))}
         cells |= {name: _number(known.quantile(part), "{:.2f}x") for name, part in spread.items()}
         cells |= {f"below {SLOWER}x": str((known < SLOWER).sum()), "slowest question": str(known.idxmin())}
         rows.append(cells)
     caption = "wall-clock ratio by question; of one that was answered several times, of the medians"
+    if chance:
+        caption += "; against itself: every other answer to those between, which shows how much is chance"
     return Table("By question", pd.DataFrame(rows), caption)
 
 

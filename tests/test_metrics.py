@@ -70,6 +70,15 @@ def test_ratios_by_question_compare_the_medians_of_its_choices():
     assert metrics.wall_clock_ratio_by_question(frame, "dynamic").to_dict() == {1: 2.0, 2: 0.25}
 
 
+def test_what_repeats_itself_is_one():
+    seconds = {(1, 0): 2.0, (1, 1): 4.0, (1, 2): 2.0, (1, 3): 1.0, (2, 0): 3.0, (2, 1): 3.0, (3, 0): 5.0}
+    turns = [turn("greedy", [1, 2], [1, 1], each, question_id=at, choice=choice) for (at, choice), each in seconds.items()]
+    frame = metrics.frame([*turns, turn("dynamic", [1, 2], [2], 1.0, choice=1)])
+    # Question 1: the median of 0.5 and 2 tokens a second over that of 1 and 1; the third was answered once.
+    assert metrics.repeatability_by_question(frame, "greedy").to_dict() == {1: 1.25, 2: 1.0}
+    assert metrics.repeatability_by_question(frame, "dynamic").empty
+
+
 def test_the_histograms_mean_is_tokens_per_inference():
     frame = metrics.frame(TURNS)
     histogram = metrics.accept_length_histogram(frame[frame.decoder == "dynamic"])

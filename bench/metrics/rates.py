@@ -98,6 +98,16 @@ def wall_clock_ratio_by_question(turns: pd.DataFrame, decoder: str, baseline: st
     return _median_speed(ours) / _median_speed(theirs)
 
 
+def repeatability_by_question(turns: pd.DataFrame, decoder: str) -> pd.Series:
+    """A decoder's tokens per second over its own, by question_id: medians of its choices 1, 3, ... over those of 0, 2, ...
+
+    What differs from 1 here is no difference between decoders. Of one choice there is nothing to compare.
+    """
+    own = turns[(turns.decoder == decoder) & turns.decode_s.notna()].set_index(PAIR)
+    odd = own.index.get_level_values("choice") % 2 == 1
+    return (_median_speed(own[odd]) / _median_speed(own[~odd])).dropna()
+
+
 def _median_speed(turns: pd.DataFrame) -> pd.Series:
     sums = turns.groupby(level=["question_id", "choice"])[["tokens", "decode_s"]].sum()
     return (sums.tokens / sums.decode_s).groupby(level="question_id").median()
