@@ -11,7 +11,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -144,7 +144,7 @@ class RunFolder:
         try:
             if not (path / "run.json").exists() and path.exists() and any(not _is_trace(each) for each in path.iterdir()):
                 raise UserError(f"{path} exists and is not a run's folder; give another --out")
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=not is_new)
         except (FileExistsError, NotADirectoryError):
             raise UserError(f"{path} exists and is not a run's folder; give another --out") from None
         except OSError as error:
@@ -153,10 +153,8 @@ class RunFolder:
             with sole_writer(path / TURNS):
                 yield cls._opened(path, config)
         finally:
-            if is_new and all(map(_is_trace, path.iterdir())):  # refused before there was anything to write
-                for trace in path.iterdir():
-                    trace.unlink(missing_ok=True)
-                path.rmdir()
+            if is_new:
+                _remove_traces(path)
 
     @classmethod
     def _opened(cls, path: Path, config: dict) -> "RunFolder":
@@ -246,6 +244,16 @@ class RunFolder:
 
     def _write_run(self) -> None:
         write_atomically(self.path / "run.json", json.dumps(self.run, indent=1, ensure_ascii=False) + "\n")
+
+
+def _remove_traces(folder: Path) -> None:
+    """Remove the folder of a run that was refused before there was anything to write."""
+    with suppress(OSError):
+        traces = list(folder.iterdir())
+        if all(map(_is_trace, traces)):
+            for trace in traces:
+                trace.unlink()
+            folder.rmdir()
 
 
 def _is_trace(path: Path) -> bool:
