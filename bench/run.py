@@ -75,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         "--static-shapes", action=argparse.BooleanOptionalAction,
         help="steps of fixed shapes, captured as CUDA graphs where there is CUDA (default: there only)",
     )  # fmt: skip
-    made.add_argument("--compile", action="store_true", help="fuse the model's small operations; pays in long runs on a GPU alone")
+    made.add_argument("--compile", action="store_true", help="fuse the model's small operations; pays in long GPU runs only")
     made.add_argument("--workers", type=int, default=1, help="models that answer at once, through Ray (default: 1)")
     made.add_argument("--ray-address", help="of an existing Ray cluster to work on (default: this machine alone)")
     made.add_argument("--out", type=Path, help="folder of the run (default: a new one in results/)")

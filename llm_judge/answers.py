@@ -61,7 +61,7 @@ def parser(decoder: str, doc: str) -> argparse.ArgumentParser:
     for bits in (8, 4):
         add(f"--load-in-{bits}bit", action="store_true", help=f"quantise to {bits} bits (CUDA, bitsandbytes)")
     add("--trust-remote-code", action="store_true", help="execute Python files that the model brings along")
-    add("--compile", action="store_true", help="fuse the model's small operations; pays in long runs on a GPU alone")
+    add("--compile", action="store_true", help="fuse the model's small operations; pays in long GPU runs only")
     add("--out", type=Path, help="folder of the run, which an interrupted one is resumed from (default: beside model_answer)")
     return made
 
