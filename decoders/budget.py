@@ -100,7 +100,6 @@ class AutoBudget(Budget):
     APART = 1.25  # of what was measured among its like, that a draft costs where those around it draft nothing
     USUAL = 0.5  # tokens that a draft is taken to win while the turn has hardly any of its own
     FEW = 4  # drafts' worth of trust in that
-    SEAM = 4  # last tokens of a prompt that may be others where the text goes on
 
     def __init__(self, times: StepTimes, most: float = 3.0) -> None:
         """`most`: sizes that take longer than so many one-node steps are never drafted for."""
@@ -127,8 +126,7 @@ class AutoBudget(Budget):
     def _goes_on(self, prompt: list[int]) -> bool:
         """Whether a prompt is the last turn's and more: a further turn of its conversation."""
         before, self._asked = self._asked, prompt
-        same = len(before) - self.SEAM
-        return len(prompt) > len(before) and same > 0 and prompt[:same] == before[:same]
+        return len(prompt) > len(before) > 0 and prompt[: len(before)] == before
 
     def drafts(self) -> bool:
         self.spent = self.draft_s[self.depth]

@@ -156,7 +156,7 @@ def show_grades(grades: pd.DataFrame, bench: Bench, baseline: str, figures: Path
         table = _table(title, "model", "score")
         for model, mean in means.items():
             table.add_row(str(model), f"{mean:.4f}")
-        _print(table)
+        print_table(table)
     questions = bench.questions_here()
     if questions is None:
         print(f"no table by category: the questions of {bench.name} are not here (python -m bench.fetch {bench.name})")
@@ -169,14 +169,14 @@ def show_grades(grades: pd.DataFrame, bench: Bench, baseline: str, figures: Path
                 if isinstance(cell, tuple):
                     table.add_row(str(category), str(model), *map(_number, cell))
             table.add_section()
-        _print(table)
+        print_table(table)
     both = speed_and_quality(bench, grades, baseline)
     if both.tokens_per_inference.notna().any():
         table = _table("Speed and quality", "model", "tokens/inference", "wall-clock ratio", "quality", "from", "to")
         for model, row in both.iterrows():
             numbers = row[["tokens_per_inference", "wall_clock_ratio", "quality", "quality_low", "quality_high"]]
             table.add_row(str(model), *map(_number, numbers))
-        _print(table)
+        print_table(table)
     if figures is not None:
         _draw(figures, both, baseline)
 
@@ -200,7 +200,7 @@ def show_pairs(rows: list[dict], baseline: str | None) -> None:
     table = _table(f"Against {baseline}" if baseline else "All pairs", "model", *rates.columns)
     for model, row in rates.iterrows():
         table.add_row(str(model), *(str(int(value)) for value in row[:3]), *(f"{value:.4f}" for value in row[3:]))
-    _print(table)
+    print_table(table)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -209,10 +209,6 @@ def _table(title: str, *columns: str) -> Table:
         words = column in ("model", "category")
         table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=not words)
     return table
-
-
-def _print(table: Table) -> None:
-    print_table(table)
 
 
 def _number(value: float) -> str:

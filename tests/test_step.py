@@ -136,17 +136,17 @@ def test_no_turn_gets_slower_than_greedy_by_more_than_it_may_risk(growth, draft_
         taken += seconds[LADDER.index(step.nodes)] + decoder.budget.draft_s.get(step.draft.tree.max_depth, 0.0)
         drafted += step.nodes > 1
         assert taken <= AutoBudget.RISK * 4 + (1 + AutoBudget.SLOWER) * tokens + 1e-6 or step.finish
-    assert drafted > 0 or confidence == 0 or growth > 0.1  # a tree of 4 nodes then costs more than 140 tokens grant
+    assert drafted > 0 or confidence == 0
 
 
 def test_a_conversation_can_afford_what_its_earlier_turns_have_won():
     budget = AutoBudget(StepTimes((0,), (1, 4), ((1.0, 1.5),)))
     won = []
-    for prompt in (range(10), range(30), range(30), (*range(26), 1, 2, 3, 4, 5), range(1, 40)):
+    for prompt in (range(10), range(30), range(30), range(31), range(1, 40)):
         budget.start(torch.tensor(prompt))
         won.append(budget.ahead)
         budget.learn(2)
-    # A second turn; the same question again; the seam between prompt and answer in other tokens; another question.
+    # A second turn; the same prompt again; a turn behind that; another question.
     each = 2 * (1 + AutoBudget.SLOWER)
     assert won == [0, each, 0, each, 0]
 

@@ -1,5 +1,6 @@
 """Trees of single answers: their pictures, and their second pass over a finished run."""
 
+import doctest
 import json
 import shutil
 from itertools import combinations, pairwise
@@ -153,6 +154,12 @@ def test_an_answer_that_comes_out_otherwise_is_left_out(run_folder, capsys):
     assert script(record_trees.main, run_folder, "--questions", asked, "--decoder", "static") == 1
     assert f"not the same answer: question {asked}, static, turn 2" in capsys.readouterr().err
     assert len(read_trees(run_folder)) == 3
+
+
+def test_the_examples_in_the_scripts():
+    for module in (record_trees, show_tree):
+        result = doctest.testmod(module)
+        assert result.attempted > 0 and result.failed == 0
 
 
 @pytest.mark.parametrize(
