@@ -36,14 +36,17 @@ class _Layer(CacheLayerMixin):
             self.values[:, :, start:end] = value_states
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.owner.length + query_length, 0
+    def get_mask_sizes(self, query: int | Tensor) -> tuple[int, int]:
+        # Releases of transformers before 5.4 give the positions themselves, later ones how many they are.
+        return self.owner.length + (len(query) if isinstance(query, Tensor) else query), 0
 
     def get_seq_length(self) -> int:
         return self.owner.length
 
     def get_max_length(self) -> int:
         return self.owner.capacity
+
+    get_max_cache_shape = get_max_length  # its name in earlier releases of transformers
 
 
 class KVCache(Cache):

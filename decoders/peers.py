@@ -98,7 +98,8 @@ class HFGreedy(Decoder):
             with self.model.as_loaded():
                 self.model.lm.generate(
                     prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
-                    max_new_tokens=stop.max_tokens, eos_token_id=sorted(stop.eos) or None, pad_token_id=0,
+                    max_new_tokens=stop.max_tokens, eos_token_id=sorted(stop.eos) or [self.model.vocab],  # or one that no model says
+                    pad_token_id=0,
                     stopping_criteria=StoppingCriteriaList([heard]),
                     logits_processor=LogitsProcessorList([] if isinstance(rule, Exact) else [_Choose(rule)]),
                     **self.options(), **cache,
