@@ -16,6 +16,7 @@ from bench.errors import UserError
 from bench.files import json_line, read_rows, write_atomically
 from bench.records import Key
 from decoders.loop import Step
+from decoders.tree import NO_GUESS
 
 TREES_FILE = "trees.jsonl"
 INVISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\r": "␍", "\t": "⇥"})
@@ -64,6 +65,9 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, steps: Iterable[StepTree]) -
     """What each token of some trees says, with visible white space; part of a character's bytes as the tokenizer names it."""
     found = {}
     for token in sorted({token for step in steps for token in step.token}):
+        if token == NO_GUESS:
+            found[token] = "(none)"
+            continue
         text = tokenizer.decode([token])
         found[token] = (tokenizer.convert_ids_to_tokens(token) if "\ufffd" in text else text).translate(INVISIBLE)
     return found

@@ -110,7 +110,8 @@ class Threshold:
         tree = draft.tree
         prob = (logits.float() / self.temperature).softmax(-1)
         threshold = self.typical.threshold(prob).squeeze(-1).index_select(0, tree.parent)
-        own = prob.index_select(0, tree.parent).gather(1, draft.token.unsqueeze(1)).squeeze(1)  # p(node | its parent)
+        own = prob.index_select(0, tree.parent).gather(1, draft.legal_token.unsqueeze(1)).squeeze(1)  # p(node | its parent)
+        own = own.masked_fill(draft.token < 0, 0.0)
         on_line = torch.arange(tree.max_depth, device=own.device) < tree.depth.unsqueeze(1)  # the rest of a line is padding
         along = own.log().take(tree.lines).where(on_line, 0.0).sum(-1)
         return Verdict(own > threshold, likeliest(logits), along)

@@ -22,7 +22,7 @@ from decoders.calibration import Calibration
 from decoders.model import Model, Rows
 from decoders.registry import register
 from decoders.successors import CHUNK, NOTHING, Known, Successors
-from decoders.tree import Draft, Tree
+from decoders.tree import NO_GUESS, Draft, Tree
 from decoders.vocabulary import DraftVocabulary, check_vocab
 
 
@@ -139,10 +139,10 @@ class Conditional(Decoder):
             tokens.append(token)
             scores.append(score)
             parents.append(parent)
-        # What is not there has the token -1, which no model knows, and a probability of next to nothing.
-        token = torch.cat(tokens).clamp(min=0)
+        token, score = torch.cat(tokens), torch.cat(scores)
+        token = token.masked_fill(score < NOTHING / 2, NO_GUESS)  # where nothing was known, and all that would follow it
         covered, parents_start = self.covered[: len(token)], self.parents_start[: len(token)]
-        return self._tree(depth, token, torch.cat(scores) + covered, torch.cat(parents) + parents_start)
+        return self._tree(depth, token, score + covered, torch.cat(parents) + parents_start)
 
     def _mixed(self, level: int, head: Tensor, guess: Tensor, marginal: Tensor, known: Known) -> tuple[Tensor, Tensor]:
         """Candidates [parents, topk + k] where a head has guesses [topk], and their scores, not yet normalised."""

@@ -248,10 +248,11 @@ class Model:
 
     def _forward(self, draft: Draft, committed: int | Tensor, width: int) -> Rows:
         """`committed` may be a tensor [1]; keys from slot 0 up to `width` are read."""
-        # Nodes beyond the context are never committed, but their positions must be legal.
-        position = (draft.tree.depth + committed).clamp(max=self.context - 1)
+        position = draft.tree.depth + committed
+        if not isinstance(committed, int) or committed + draft.tree.max_depth >= self.context:
+            position = position.clamp(max=self.context - 1)  # nodes beyond the context are never committed, but they are read
         output = self.lm(
-            input_ids=draft.token.unsqueeze(0),
+            input_ids=draft.legal_token.unsqueeze(0),
             attention_mask=self._attention_mask(draft.tree, committed, width),
             position_ids=position.unsqueeze(0),
             use_cache=True,

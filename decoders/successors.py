@@ -14,8 +14,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from decoders.tree import NO_GUESS
 
 SLOTS = 65_521  # for pairs; a prime
+SINGLES = SLOTS - NO_GUESS  # where the rows of single tokens begin; what NO_GUESS writes to lies before them
 NOTHING = -1e3  # the score of what is not there; finite, so that sums of it still descend
 CHUNK = 256  # rows that are learned at once
 
@@ -41,7 +45,7 @@ class Successors:
         self.k = k
         self.floor = floor
         self._weight = torch.tensor(weight, device=device)
-        rows = SLOTS + vocab
+        rows = SINGLES + vocab
         self._pair = torch.empty(SLOTS, dtype=torch.long, device=device)
         self._says = torch.empty(SLOTS, dtype=torch.long, device=device)
         self._token = torch.zeros(rows, k, dtype=torch.long, device=device)
@@ -59,7 +63,7 @@ class Successors:
 
     def after(self, before: Tensor, token: Tensor) -> Known:
         """What follows `token` [rows] behind `before` [rows]: by both where that is known, else by `token` alone."""
-        row = token + SLOTS
+        row = token + SINGLES
         if self.pairs:
             pair = torch.add(token, before, alpha=self.vocab)
             slot = pair.remainder(SLOTS)
@@ -67,22 +71,25 @@ class Successors:
         return Known(self._token.index_select(0, row), self._bonus.index_select(0, row), self._evidence.index_select(0, row))
 
     def learn(self, before: Tensor, token: Tensor, logits: Tensor) -> None:
-        """The base model's `logits` [rows, vocab] at tokens [rows] behind others [rows], the latest first."""
+        """The base model's `logits` [rows, vocab] at tokens [rows] behind others [rows], the latest first.
+
+        Of a row whose token is NO_GUESS nothing is learned.
+        """
         for at in reversed(range(0, len(token), CHUNK)):
             self._learn(*(each[at : at + CHUNK] for each in (before, token, logits)))
 
     def _learn(self, before: Tensor, token: Tensor, logits: Tensor) -> None:
-        logits = logits.float()
-        best, successor = logits.topk(self.k)
-        prob = (best - logits.logsumexp(-1, keepdim=True)).exp()
-        pair = torch.add(token, before, alpha=self.vocab)
-        slot, single = pair.remainder(SLOTS), token + SLOTS
+        best, successor = logits.float().log_softmax(-1).topk(self.k)
+        prob = best.exp()
+        # (a, NO_GUESS) would be the number of another pair. This one is nobody's.
+        pair = torch.add(token, before, alpha=self.vocab).masked_fill(token < 0, NO_GUESS)
+        slot, single = pair.remainder(SLOTS), token + SINGLES
         row = torch.cat((slot, single))  # [2 * rows]
         # A pair and its likeliest successor as one number. It is confirmed where the table has the same, or one of the rows
         # further down, which are earlier ones.
         says = torch.add(successor[:, 0], pair, alpha=self.vocab)
         confirmed = self._says.take(slot).eq(says) | says.unsqueeze(1).eq(says).triu(1).any(1)
-        evidence = torch.cat((2 + confirmed.long(), torch.ones_like(single)))
+        evidence = F.pad(torch.where(confirmed, 3, 2), (0, len(token)), value=1)
         # A node off the path may have logits that are no numbers; its successors then count for nothing.
         counts = torch.log1p(prob / self.floor).nan_to_num(nan=0.0)  # [rows, k]
         # Writing twice to one place has no order on a GPU: all who do write what the first of them has.

@@ -23,6 +23,7 @@ from torch import Tensor
 RankPath = tuple[int, ...]
 MOST_BYTES = 16 << 20  # of a file of a tree, or of tokens
 MOST_NODES = 4096  # of any tree; a file from a stranger may ask for more than there is memory
+NO_GUESS = -2  # the token of a node for which there was none; no model says it, so the node is never kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,13 +105,18 @@ class Draft:
     """A tree with its tokens: what one verify forward looks at."""
 
     tree: Tree
-    token: Tensor  # [nodes] int64; token[0] is the root, already known from the base model
+    token: Tensor  # [nodes] int64; token[0] is the root, already known from the base model. NO_GUESS where there is none
     log_prob: Tensor | None = None  # [nodes] the decoder's own log probability of each path; root 0
 
     @classmethod
     def of_root(cls, root: Tensor) -> "Draft":
         """Nothing but the root [1]."""
         return cls(_lone_root(root.device), root)
+
+    @property
+    def legal_token(self) -> Tensor:
+        """The tokens [nodes], any of the vocabulary where there is none: what can be read."""
+        return self.token.clamp(min=0)
 
     def first(self, nodes: int) -> "Draft":
         """The first `nodes` nodes alone."""

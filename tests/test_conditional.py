@@ -9,13 +9,13 @@ from torch.nn import functional as F
 
 from bench.config import RunConfig
 from bench.runner import run
-from decoders.accept import Exact, Sample
+from decoders.accept import Exact, Sample, Threshold, Typical
 from decoders.calibration import Calibration, read_calibration
 from decoders.conditional import Conditional
 from decoders.loop import Stop
 from decoders.model import Model, Rows
 from decoders.successors import NOTHING, SLOTS, Successors
-from decoders.tree import Draft, Tree
+from decoders.tree import NO_GUESS, Draft, Tree
 from decoders.vocabulary import OUTSIDE
 from tests.conftest import tiny_heads, tiny_llama, write_merged
 from tests.test_models import PROMPT
@@ -184,7 +184,24 @@ def test_a_parent_stands_before_its_children_also_among_nodes_that_are_hardly_th
         above = tree.parent[1:]
         assert (above < torch.arange(1, len(tree))).all()
         assert (tree.depth[1:] == tree.depth[above] + 1).all()
-        assert step.draft.token.min() >= 0
+
+@pytest.mark.parametrize("rule", [Exact(), Threshold(0.8, Typical())])
+def test_which_word_has_the_first_id_does_not_matter(rule):
+    """Places of the tree for which there is no guess are read as some word; they must not be kept where it is the right one,
+    nor be learned from as if somebody had guessed it."""
+    lm = tiny_llama()
+    told = [token for step in decoded(Model(lm), bound(Model(lm), nodes=1, depth=1)) for token in step.tokens]
+    frequent = max(set(told), key=told.count)
+    order = torch.arange(101)
+    order[[0, frequent]] = order[[frequent, 0]]
+    swapped = tiny_llama()
+    for weight in (swapped.get_input_embeddings().weight, swapped.get_output_embeddings().weight):
+        weight.data = weight.data[order]
+    plain, other = (Model(each) for each in (lm, swapped))
+    steps = decoded(plain, bound(plain, nodes=64, depth=6), rule=rule)
+    again = decoded(other, bound(other, nodes=64, depth=6), order[PROMPT], rule=rule)
+    assert [step.tokens for step in steps] == [order[step.tokens].tolist() for step in again]
+    assert sum((step.draft.token == NO_GUESS).sum() for step in steps) > 0
 
 
 @pytest.mark.parametrize("rule", [Exact(), Sample(0.8, seed=3)])
