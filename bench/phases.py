@@ -97,7 +97,7 @@ class _Meter:
 
 class _Clock(_Meter):
     def now(self) -> float:
-        synchronise(self.decoder.model)
+        synchronise(self.decoder.model.device)
         return time.perf_counter()
 
 

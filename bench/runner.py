@@ -269,7 +269,7 @@ class Runner:
         return rule, Stop(self.loaded.eos | self.chat.stop_ids, min(config.max_new_tokens, room), strings)
 
     def _now(self) -> float:
-        synchronise(self.loaded.model)
+        synchronise(self.loaded.model.device)
         return time.perf_counter()
 
     def peak_bytes(self) -> int:

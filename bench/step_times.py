@@ -134,11 +134,11 @@ def _draft_time(decoder: Decoder, rounds: int) -> float:
 
 
 def _now(model: Model) -> float:
-    synchronise(model)
+    synchronise(model.device)
     return time.perf_counter()
 
 
-def synchronise(model: Model) -> None:
-    """Wait until the model's device has done what it was given."""
-    if model.device.type != "cpu":
-        torch.accelerator.synchronize(model.device)
+def synchronise(device: torch.device) -> None:
+    """Wait until a device has done what it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -97,9 +97,11 @@ class FewRowLinears:
         small = sum(layer.weight.numel() for layer in layers) <= MOST_PACKED
         on_cpu = all(layer.weight.device.type == "cpu" for layer in layers)
         can_pack = on_cpu and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        self.products: list[Joined] = []
         self._forwards: dict[nn.Linear, Callable[[Tensor], Tensor]] = {}
         for group in _reading_the_same(layers, forward):
             joined = Joined(group, with_copy=small and can_pack)
+            self.products.append(joined)
             for at, layer in enumerate(group):
                 self._forwards[layer] = partial(joined.part, at)
         self._use()

@@ -3,6 +3,8 @@
 python scripts/bench_7b_shape.py --out results/7b-shape.json        # one GPU with 20 GB; nothing is downloaded
 python scripts/bench_7b_shape.py --hidden 64 --layers 2 --device cpu --dtype float32 --rounds 1     # does it run?
 
+python scripts/bench_7b_shape.py --compile --kernels                # and which kernels a step's time goes to
+
 Reported, from interleaved rounds: bandwidth that a plain copy reaches and that greedy decoding reaches (bytes of weights read
 a step / step time); a greedy step with and without graphs; tree steps by size, over a greedy step; what is left of a step
 without the model's forward and the heads' (propose, accept, commit, and the host); transformers' `generate` over our greedy.
@@ -13,9 +15,12 @@ import json
 import statistics
 import sys
 import time
+from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.errors import UserError, exit_cleanly
@@ -32,6 +37,7 @@ from decoders.loop import Stop
 from decoders.model import Model
 
 HEADS = 4
+PROFILED = ("greedy", "dynamic:nodes=64")  # by --kernels
 DECODERS = ("greedy", "dynamic:nodes=16", "dynamic:nodes=32", "dynamic:nodes=64", "dynamic:nodes=128")
 
 
@@ -45,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--tokens", type=int, default=64, help="tokens, or steps, a round (default: 64)")
     made.add_argument("--rounds", type=int, default=5)
     made.add_argument("--compile", action="store_true", help="fuse the small operations of the model's forward")
+    made.add_argument("--kernels", action="store_true", help="profile a few steps more, kernel by kernel")
     made.add_argument("--device", default="cuda")
     made.add_argument("--dtype", default="float16", choices=("float16", "bfloat16", "float32"))
     made.add_argument("--out", type=Path, help="a JSON file of all numbers")
@@ -65,6 +72,7 @@ def main() -> None:
     device = torch.device(check_device(args.device, quantised=False))
     model = made(args, device)
     rows = measure(model, args)
+    kernels = {spec: kernels_of(model, args, spec) for spec in PROFILED} if args.kernels else {}
     weights = weight_bytes(model)
     greedy = next(row for row in rows if row["decoder"] == "greedy" and row["static_shapes"])
     report = {
@@ -74,10 +82,11 @@ def main() -> None:
         "environment": environment(device, model.dtype),
         "shape": {name: getattr(args, name) for name in ("hidden", "layers", "vocab", "length")},
         "weight_bytes": weights,
-        "copy_bytes_per_s": copy_bandwidth(model),
+        "copy_bytes_per_s": copy_bandwidth(device),
         "greedy_bytes_per_s": weights / greedy["step_s"],
         "peak_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         "rows": rows,
+        "kernels": kernels,
     }
     print_report(report, greedy["step_s"])
     if args.out is not None:
@@ -112,14 +121,14 @@ def weight_bytes(model: Model) -> int:
     return sum(weight.numel() * weight.element_size() for weight in model.lm.parameters() if weight is not embedding)
 
 
-def copy_bandwidth(model: Model, size: int = 1 << 30) -> float:
-    """Bytes per second that a device-to-device copy moves, reads and writes both counted: the median of 10."""
-    size = size if model.device.type == "cuda" else 1 << 26
-    source = torch.ones(size, dtype=torch.uint8, device=model.device)
+def copy_bandwidth(device: torch.device, size: int = 1 << 30) -> float:
+    """Bytes per second that a copy within a device's memory moves, reads and writes both counted: the median of 10."""
+    size = size if device.type == "cuda" else 1 << 26
+    source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     samples = []
     for _ in range(11):
-        samples.append(_seconds(model, lambda: target.copy_(source)))
+        samples.append(_seconds(device, lambda: target.copy_(source)))
     return 2 * size / statistics.median(samples[1:])
 
 
@@ -137,7 +146,7 @@ def measure(model: Model, args: argparse.Namespace) -> list[dict]:
             decoder = decoders[spec, static]
             steps = decoder.decode(prompt, Exact(), Stop(frozenset(), args.tokens))
             taken: list[object] = []
-            seconds = _seconds(model, lambda steps=steps, taken=taken: taken.extend(steps))
+            seconds = _seconds(model.device, lambda steps=steps, taken=taken: taken.extend(steps))
             if number > 0:  # the first round captures graphs and warms up
                 samples[spec, static].append(seconds / len(taken))
     rows = []
@@ -157,11 +166,34 @@ def measure(model: Model, args: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def _seconds(model: Model, work) -> float:
-    synchronise(model)
+@torch.inference_mode()
+def kernels_of(model: Model, args: argparse.Namespace, spec: str, steps: int = 16) -> list[dict]:
+    """A step's kernels with static shapes, the most expensive first: name, calls and seconds a step. On a CPU its operations."""
+    on_gpu = model.device.type == "cuda"
+    model.static_shapes = True
+    decoder = registry.make(spec)
+    decoder.setup(model)
+    prompt = torch.randint(args.vocab, (args.length,), generator=torch.Generator().manual_seed(0))
+    for seen in (None, profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU])):  # captured first
+        decoding = decoder.decode(prompt, Exact(), Stop(frozenset(), args.tokens + steps))
+        next(decoding)
+        synchronise(model.device)
+        with seen or nullcontext():
+            for _ in islice(decoding, steps):
+                pass
+            synchronise(model.device)
+    found = []
+    for event in seen.key_averages():
+        taken_us = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        found.append({"name": event.key, "calls": event.count / steps, "seconds": taken_us / 1e6 / steps})
+    return sorted((each for each in found if each["seconds"] > 0), key=lambda each: -each["seconds"])
+
+
+def _seconds(device: torch.device, work) -> float:
+    synchronise(device)
     began = time.perf_counter()
     work()
-    synchronise(model)
+    synchronise(device)
     return time.perf_counter() - began
 
 
@@ -177,6 +209,11 @@ def print_report(report: dict, greedy_s: float) -> None:
             forward, heads, rest = 1e3 * row["forward_s"], 1e3 * row["draft_s"], 100 * row["rest_s"] / step
             line += f"; forward {forward:.3f} ms, heads {heads:.3f} ms, rest {rest:.1f} %"
         print(line)
+    for spec, kernels in report["kernels"].items():
+        calls, busy = (sum(each[name] for each in kernels) for name in ("calls", "seconds"))
+        print(f"{spec}: {calls:.0f} kernels a step, together {1e3 * busy:.3f} ms")
+        for each in kernels[:12]:
+            print(f"  {each['calls']:6.1f} x {1e6 * each['seconds'] / each['calls']:8.1f} us  {each['name'][:100]}")
 
 
 if __name__ == "__main__":
