@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 from hashlib import sha256
 
+from bench.chat import OWN
 from bench.errors import UserError
 from bench.files import safe_name
 from decoders import registry
@@ -52,24 +53,48 @@ class RunConfig:
     static_shapes: bool | None = None  # None: on CUDA, where steps are then captured as graphs
     compile: bool = False  # fuse the small operations of the model's forward
 
+    def __post_init__(self) -> None:
+        if self.template == OWN:  # which is one configuration, said or not
+            object.__setattr__(self, "template", None)
+
     def make_decoders(self) -> list[Decoder]:
         """The decoders, not yet bound to a model; UserError for a name, an option or a flag that does not fit."""
-        shared = {"nodes": self.nodes, "topk": self.topk, "depth": self.depth, "tree": self.tree}
-        shared = {name: value for name, value in shared.items() if value is not None}
+        shared = self._shared()
         try:
             if len(set(self.decoders)) < len(self.decoders) or not self.decoders:
                 raise ValueError(f"decoders must be one or more different names, got {', '.join(self.decoders)!r}")
             made = [registry.make(spec, shared) for spec in self.decoders]
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error
+        if self.acceptance != "lossless" and not any(decoder.drafts for decoder in made):
+            raise UserError(
+                f"--acceptance {self.acceptance} has no effect on {', '.join(self.decoders)}: nothing is drafted; leave it out"
+            )
         names = [safe_name(spec) for spec in self.decoders]
         if len(set(names)) < len(names):
             raise UserError(f"{', '.join(self.decoders)} would share an answer file; rename a tree's file")
-        taken = set().union(*(registry.open_options(spec) for spec in self.decoders))
         for name in shared:
-            if name not in taken:
+            if not any(name in registry.open_options(spec) for spec in self.decoders):
                 raise UserError(f"--{name} has no effect on {', '.join(self.decoders)}; leave it out")
         return made
+
+    def _shared(self) -> dict[str, object]:
+        """The options that were given for every decoder that has them."""
+        shared = {"nodes": self.nodes, "topk": self.topk, "depth": self.depth, "tree": self.tree}
+        return {name: value for name, value in shared.items() if value is not None}
+
+    def remarks(self) -> list[str]:
+        """What is worth a word before the run: a shared flag that is about some of the drafting decoders alone."""
+        said = []
+        for name, value in self._shared().items():
+            without = [
+                spec
+                for spec, decoder in zip(self.decoders, self.make_decoders(), strict=True)
+                if decoder.drafts and name not in registry.open_options(spec) and f":{name}=" not in spec
+            ]
+            if without:
+                said.append(f"--{name} {value} is not about {', '.join(without)}, which has no such option")
+        return said
 
     def tree_digests(self, decoders: list[Decoder]) -> dict[str, str]:
         """sha256 of the rank paths of every decoder that names a tree: a file may change under its name."""

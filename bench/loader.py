@@ -108,11 +108,11 @@ def load(
         ) from error
     eos = lm.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
-    identity = " ".join(_identity(each) for each in dict.fromkeys((where, base)))
+    identity = " ".join(identity_of(each) for each in dict.fromkeys((where, base)))
     return Loaded(model, tokenizer, Path(name).resolve().name, identity, frozenset(ends))
 
 
-def _identity(where: str, sample: int = 1 << 20) -> str:
+def identity_of(where: str, sample: int = 1 << 20) -> str:
     """What tells a model's files apart: the commit on a hub; of a folder, a digest of every file's name, size and ends.
 
     The ends are the first and last `sample` bytes: a checkpoint of many GB is not read a second time for it.

@@ -358,8 +358,11 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
+CODE = ("bench", "decoders", "llm_judge", "scripts")  # folders of which an untracked file changes what is run
+
+
 def git_state() -> dict[str, object]:
-    """Commit of this project's checkout and whether it had changes; nothing where it is no checkout."""
+    """Commit of this project's checkout and whether it had changes, or code of its own; nothing where it is no checkout."""
     where = Path(__file__).resolve().parent.parent
 
     def git(*command: str) -> str:
@@ -368,6 +371,10 @@ def git_state() -> dict[str, object]:
     try:
         if not (where / ".git").exists():  # installed somewhere inside another project's checkout
             return {"commit": None, "dirty": None}
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+        added = git("ls-files", "--others", "--exclude-standard", "--", *CODE)
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "dirty": bool(git("status", "--porcelain", "--untracked-files=no") or added),
+        }
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}

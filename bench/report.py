@@ -30,7 +30,7 @@ from bench.figures import Figure, draw_all, draw_phases
 from bench.files import json_line, safe_name, write_atomically
 from bench.page import Page, conditions_of, write_page
 from bench.records import Turn
-from bench.sources import Source, incomparable, open_run, open_sources, side_by_side
+from bench.sources import NoNumbers, Source, incomparable, open_run, open_sources, side_by_side
 
 SCHEMA_VERSION = 1  # of --format json
 
@@ -350,16 +350,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(figure.path, file=sys.stderr)
     if not args.inputs:
         return 0
-    sources, status = [], 0
+    sources, failed, status = [], [], 0
     for path in args.inputs:
-        try:
-            opened = open_sources(path, args.questions)
-            sources += opened
-            if (path / "run.json").exists() and opened[0].record is None:  # its answer files, instead of the run
-                status = 1
-        except UserError as error:
-            if len(args.inputs) == 1:
-                raise
+        opened, wrong = open_sources(path, args.questions)
+        sources += opened
+        failed += wrong
+        if opened and (path / "run.json").exists() and opened[0].record is None:  # its answer files, instead of the run
+            status = 1
+    if not sources and len(failed) == 1:
+        raise failed[0]
+    for error in failed:
+        if isinstance(error, NoNumbers):
+            print(f"warning: {error}; it is left out", file=sys.stderr)
+        else:
             print(f"error: {error}", file=sys.stderr)
             status = 1
     if not sources:

@@ -55,9 +55,14 @@ def parser() -> argparse.ArgumentParser:
     flag("top-p", "sample from the nucleus of this mass (default: 1, everything)", type=float)
     flag("posterior-threshold", "epsilon of typical acceptance (default: 0.09)", type=float)
     flag("posterior-alpha", "alpha of typical acceptance (default: 0.3)", type=float)
-    flag("nodes", "nodes of the tree, root included (default: 64), or auto: what pays on this machine", type=_nodes)
+    flag(
+        "nodes",
+        "nodes of the tree, root included (default: 64), or auto: what pays on this machine; of static where its tree is the "
+        "model's own (this and the next three are for the decoders that have them)",
+        type=_nodes,
+    )
     flag("topk", "guesses taken from each head (default: 32)", type=int)
-    flag("depth", "levels of the tree below the root (default: all heads)", type=int)
+    flag("depth", "levels of the tree below the root (default: as many as heads; conditional: two more)", type=int)
     flag("tree", "static's tree: a published name, a JSON file, or own (default: own where there is one)")
     flag("max-new-tokens", "tokens a turn at most (default: 1024)", type=int)
     flag("num-choices", "answers to each question (default: 1)", type=int)
@@ -102,8 +107,11 @@ def main() -> int:
         except ValueError:
             raise UserError(f"--temperature is {args['temperature']!r}; expected auto, 0, or a number from 0.001 on") from None
     command = ["python", "-m", "bench.run", *sys.argv[1:]]
+    config = RunConfig(**args)
+    for remark in config.remarks():
+        print(f"note: {remark}", file=sys.stderr)
     try:
-        folder = run(RunConfig(**args), out, command, **workers)
+        folder = run(config, out, command, **workers)
     except KeyboardInterrupt as stop:
         again = shlex.join(command if "--out" in " ".join(command) else [*command, "--out", str(out)])
         print(f"\ninterrupted; every finished turn is kept. To go on: {again}", file=sys.stderr)

@@ -278,17 +278,22 @@ class Runner:
     def first_difference(self, asked: list[str], answered: list[str], turn: Turn, base: Turn) -> str:
         pairs = zip(turn.token_ids, base.token_ids, strict=False)
         first = next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(turn.token_ids), len(base.token_ids)))
-        tokens, gap = self.logit_gap(self.chat.prompt(asked, answered), turn.token_ids[:first])
+        tokens, gap = self.gap(self.chat.prompt(asked, answered) + turn.token_ids[:first], turn.temperature, turn.seed)
+        what = "likeliest" if turn.temperature == 0 else "highest with the sample's noise"
         return (
             f"token {first}: {turn.token_ids[first : first + 1]} for {base.token_ids[first : first + 1]}; "
-            f"likeliest {tokens}, logit gap {gap:.3g}"
+            f"{what} {tokens}, gap {gap:.3g}"
         )
 
     @torch.inference_mode()
-    def logit_gap(self, prompt: list[int], tokens: list[int]) -> tuple[list[int], float]:
-        """The two likeliest tokens after prompt + tokens, read as plain text, and how far their logits are apart."""
-        ids = torch.tensor(prompt + tokens)
-        best = self.loaded.model.prefill(ids, room=0).logits[-1].float().topk(2)
+    def gap(self, text: list[int], temperature: float, seed: int) -> tuple[list[int], float]:
+        """The two tokens of the highest scores after a text, read in one pass, and how far these are apart.
+
+        Scores are what a lossless rule takes the highest of: the logits, above temperature 0 with the noise of its sample.
+        """
+        rule = make_rule("lossless", temperature, seed, self.config.top_p, self.config.typical)
+        scores = rule.scores(self.loaded.model.prefill(torch.tensor(text), room=0).logits[-1:], len(text))
+        best = scores[0].float().topk(2)
         return best.indices.tolist(), (best.values[0] - best.values[1]).item()
 
 

@@ -54,29 +54,43 @@ class Source:
         return next((label for label in self.labels if self.options[label]["decoder"] == metrics.BASELINE), None)
 
 
-def open_sources(path: Path, questions: str | None = None) -> list[Source]:
-    """What a path of the command line holds. `questions` names the set that answer files answer, for its categories.
+class NoNumbers(UserError):
+    """An answer file of texts alone, such as FastChat's own."""
 
-    UserError where there is nothing that could be shown.
+
+def open_sources(path: Path, questions: str | None = None) -> tuple[list[Source], list[UserError]]:
+    """What a path of the command line holds, and what is wrong with the part of it that cannot be shown.
+
+    `questions` names the set that answer files answer, for its categories.
     """
     if (path / "run.json").exists():
         try:
-            return [open_run(path)]
+            return [open_run(path)], []
         except UserError as error:
-            files = sorted((path / "answers").glob("*.jsonl"))
-            if not files:
-                raise
+            opened, failed = _each_of(sorted((path / "answers").glob("*.jsonl")), questions)
+            if not opened:
+                return [], [error]
             said = (f"{error}; its answer files are shown instead",)
-            opened = [open_answers(file, questions) for file in files]
-            return [replace(opened[0], warnings=said + opened[0].warnings), *opened[1:]]
+            return [replace(opened[0], warnings=said + opened[0].warnings), *opened[1:]], failed
     if path.is_dir():
         files = sorted(path.glob("*.jsonl"))
         if not files:
-            raise UserError(f"{path} is neither a run's folder (it has no run.json) nor a folder of answer files (*.jsonl)")
-        return [open_answers(file, questions) for file in files]
+            said = f"{path} is neither a run's folder (it has no run.json) nor a folder of answer files (*.jsonl)"
+            return [], [UserError(said)]
+        return _each_of(files, questions)
     if not path.exists():
-        raise UserError(f"{path} does not exist; expected a run's folder or an answer file")
-    return [open_answers(path, questions)]
+        return [], [UserError(f"{path} does not exist; expected a run's folder or an answer file")]
+    return _each_of([path], questions)
+
+
+def _each_of(files: Iterable[Path], questions: str | None) -> tuple[list[Source], list[UserError]]:
+    opened, failed = [], []
+    for file in files:
+        try:
+            opened.append(open_answers(file, questions))
+        except UserError as error:
+            failed.append(error)
+    return opened, failed
 
 
 def open_run(folder: Path) -> Source:
@@ -145,14 +159,17 @@ def _options(config: Mapping, spec: str, frame: pd.DataFrame) -> dict:
 
 
 def open_answers(path: Path, questions: str | None = None) -> Source:
-    """An answer file. Its categories are its own where its rows have them, else those of its question set."""
+    """An answer file. Its categories are its own where its rows have them, else those of its question set.
+
+    NoNumbers where it has texts alone, UserError where it is none.
+    """
     read = answers.read_answers(path)
     ids = {answer.model_id for answer in read.values()}
     label = ids.pop() if len(ids) == 1 else ""
     label = label or path.stem
     frame = answers.frame(read.values()).assign(decoder=label)
     if frame.empty:
-        raise UserError(
+        raise NoNumbers(
             f"{path} has no numbers to report: its answers say neither how many tokens nor how many steps they took"
         )
     known = _questions(set(frame.question_id), questions)

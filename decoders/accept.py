@@ -75,6 +75,10 @@ class Exact:
 
     constants = "exact"
 
+    def scores(self, logits: Tensor, length: int) -> Tensor:
+        """What the first root is the highest of: the logits [1, vocab] themselves."""
+        return logits
+
     def first(self, logits: Tensor, length: int) -> Tensor:
         return likeliest(logits)
 
@@ -129,15 +133,19 @@ class Sample:
         self.typical = typical
         self._blocks: dict[int, Tensor] = {}
 
+    def scores(self, logits: Tensor, length: int) -> Tensor:
+        """What the first root is the highest of: the scaled logits [1, vocab] and the noise of its position."""
+        return self._noisy(logits, self._noise(logits, length, 1))
+
     def first(self, logits: Tensor, length: int) -> Tensor:
-        return self._choose(logits, self._noise(logits, length, 1))
+        return likeliest(self.scores(logits, length))
 
     def judge(self, draft: Draft, logits: Tensor, length: int) -> Verdict:
         noise = self._noise(logits, length + 1, draft.tree.max_depth + 1).index_select(0, draft.tree.depth)
-        return matching(draft, self._choose(logits, noise))
+        return matching(draft, likeliest(self._noisy(logits, noise)))
 
-    def _choose(self, logits: Tensor, noise: Tensor) -> Tensor:
-        return likeliest(self._truncated(logits.float() / self.temperature) + noise)
+    def _noisy(self, logits: Tensor, noise: Tensor) -> Tensor:
+        return self._truncated(logits.float() / self.temperature) + noise
 
     def _truncated(self, logits: Tensor) -> Tensor:
         if self.typical is not None:

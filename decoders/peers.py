@@ -34,6 +34,7 @@ class _Steps(StoppingCriteria):
         self.nodes = 0  # positions that the last forward looked at; 0 before the first
         self.committed: list[int] = []
         self.steps: list[Step] = []
+        self.asked = True  # whether this was asked about the last forward
         self.sound: Tensor | None = None  # whether every row of logits had a finite highest one
 
     def before_forward(self, module: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -47,10 +48,14 @@ class _Steps(StoppingCriteria):
         return args, kwargs
 
     def after_forward(self, module: object, args: tuple, output: CausalLMOutput) -> None:
+        self.asked = False
         sound = output.logits.amax(-1).isfinite().all()
         self.sound = sound if self.sound is None else self.sound & sound
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
+        if self.asked:  # in earlier releases assisted generation asks about its candidates, too
+            return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        self.asked = True
         tokens, finish = self.stop.cut(self.committed, input_ids[0, self.length :].tolist())
         self.length = input_ids.shape[1]
         self.committed += tokens
@@ -89,27 +94,27 @@ class HFGreedy(Decoder):
 
     @torch.inference_mode()
     def _steps(self, prompt: Tensor, cache: dict[str, DynamicCache], rule: Rule, stop: Stop) -> Iterator[Step]:
-        heard = _Steps(self.model, stop, prompt.shape[1], prefilled=prompt.shape[1] - 1)
+        noted = _Steps(self.model, stop, prompt.shape[1], prefilled=prompt.shape[1] - 1)
         hooks = [
-            self.model.lm.register_forward_pre_hook(heard.before_forward, with_kwargs=True),
-            self.model.lm.register_forward_hook(heard.after_forward),
+            self.model.lm.register_forward_pre_hook(noted.before_forward, with_kwargs=True),
+            self.model.lm.register_forward_hook(noted.after_forward),
         ]
         try:
             with self.model.as_loaded():
                 self.model.lm.generate(
                     prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
-                    max_new_tokens=stop.max_tokens, eos_token_id=sorted(stop.eos) or [self.model.vocab],  # or one that no model says
-                    pad_token_id=0,
-                    stopping_criteria=StoppingCriteriaList([heard]),
+                    # Some releases' prompt lookup needs an end of text; the one behind the vocabulary never comes.
+                    max_new_tokens=stop.max_tokens, eos_token_id=sorted(stop.eos) or [self.model.vocab], pad_token_id=0,
+                    stopping_criteria=StoppingCriteriaList([noted]),
                     logits_processor=LogitsProcessorList([] if isinstance(rule, Exact) else [_Choose(rule)]),
                     **self.options(), **cache,
                 )  # fmt: skip
         finally:
             for hook in hooks:
                 hook.remove()
-        if heard.sound is not None and not heard.sound:
-            raise NotANumber(heard.length)
-        yield from heard.steps
+        if noted.sound is not None and not noted.sound:
+            raise NotANumber(noted.length)
+        yield from noted.steps
 
 
 @register("prompt-lookup")

@@ -58,7 +58,10 @@ def make(spec: str, defaults: Mapping[str, object] | None = None) -> Decoder:
     known = available()
     if name not in known:
         raise UnknownName("decoder", name, known)
-    cls = known[name]()
+    try:
+        cls = known[name]()
+    except Exception as error:  # of a package that is not ours
+        raise ValueError(f"decoder {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
     types_ = typing.get_type_hints(cls)
     fields = {field.name: types_[field.name] for field in dataclasses.fields(cls) if field.init}
     options = {

@@ -11,11 +11,12 @@ from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 
+from bench.arguments import whole
 from bench.config import RunConfig
 from bench.errors import UserError, exit_cleanly
 from bench.fetch import SETS
 from bench.files import json_line, read_rows, safe_name, shown, sole_writer, write_atomically
-from bench.loader import DTYPES
+from bench.loader import DEMO, DTYPES, identity_of
 from bench.questions import SAMPLE, question_file
 from bench.records import read_run, read_turns
 from bench.runner import run
@@ -33,12 +34,16 @@ def parser(decoder: str, doc: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = made.add_argument
     add("--model-path", required=True, help="demo, a folder, or a hub id")
-    add("--model-id", help="how the model is called; what else differs is appended (default: the path's last part)")
+    add(
+        "--model-id",
+        help="how the model is called; what else differs is appended (default: the path's last part, and of a "
+        "folder the first digits of a digest of its files)",
+    )
     add_data_flags(made)
     add("--question-begin", type=int, help="index of the first question (default: 0)")
     add("--question-end", type=int, help="index behind the last question (default: all)")
     add("--answer-file", type=Path, help="default: <data>/<bench>/model_answer/<model id>.jsonl")
-    add("--max-new-token", type=int, default=1024, help="tokens a turn at most (default: 1024)")
+    add("--max-new-token", type=whole(1), default=1024, help="tokens a turn at most (default: 1024)")
     add("--num-choices", type=int, default=1, help="answers to each question (default: 1)")
     add("--num-gpus-per-model", type=int, default=1, help="several: one model spread over so many GPUs (default: 1)")
     add("--num-gpus-total", type=int, help="as many models as fit on them answer at once, through Ray (default: one model)")
@@ -180,6 +185,14 @@ def model_id(label: str, config: RunConfig) -> str:
     return safe_name("-".join(parts))
 
 
+def _label(model: str) -> str:
+    """The model's own part of the name."""
+    path = Path(model)
+    if path.is_dir() and model != DEMO:  # two folders may have one name, and one may be trained again
+        return f"{path.resolve().name}-{identity_of(model)[:8]}"
+    return path.name
+
+
 def _tree_name(tree: str) -> str:
     path = Path(tree)
     if path.is_file():  # two files may have one name
@@ -217,7 +230,7 @@ def answer(decoder: str, doc: str, module: str) -> int:
     known = bench.name in (SAMPLE, *SETS) and question_file(bench.name).read_bytes() == bench.question_file.read_bytes()
     config = run_config(decoder, args, bench.name if known else str(bench.question_file.resolve()))
     config.make_decoders()
-    name = model_id(args.model_id or Path(args.model_path.rstrip("/")).name, config)
+    name = model_id(args.model_id or _label(args.model_path), config)
     file = args.answer_file or bench.answers / f"{name}.jsonl"
     part = f"-questions-{config.skip}-{args.question_end or 'end'}" if config.skip or config.limit else ""
     out = args.out or bench.folder / "model_run" / (name + part)

@@ -168,7 +168,7 @@ def measure(model: Model, args: argparse.Namespace) -> list[dict]:
 
 @torch.inference_mode()
 def kernels_of(model: Model, args: argparse.Namespace, spec: str, steps: int = 16) -> list[dict]:
-    """A step's kernels with static shapes, the most expensive first: name, calls and seconds a step. On a CPU its operations."""
+    """A step's kernels with static shapes, the most expensive first: name, calls and seconds a step. On a CPU: operations."""
     on_gpu = model.device.type == "cuda"
     model.static_shapes = True
     decoder = registry.make(spec)

@@ -67,7 +67,8 @@ def main() -> None:
     rows = [row for size in sizes for row in measure(size, counts, device, dtype, args.rounds, args.compile)]
     for row in rows:
         row["of_copy"] = row["bytes_per_s"] / copied
-    print(f"{environment(device, dtype)['device']}, {args.dtype}: a copy moves {copied / 1e9:.1f} GB/s, reads and writes both counted")
+    name = environment(device, dtype)["device"]
+    print(f"{name}, {args.dtype}: a copy moves {copied / 1e9:.1f} GB/s, reads and writes both counted")
     print_table(table(rows))
     if args.out is not None:
         record = {
@@ -129,7 +130,8 @@ def measure(
         names = [name for name in made[0] if name != "reduced" or count == 1]
         expected = made[0]["linear"](rows)
         for name in names:
-            torch.testing.assert_close(made[0][name](rows), expected, rtol=1e-2, atol=1e-2, msg=lambda why, name=name: f"{name}: {why}")
+            said = f"{name} computes something else than linear"
+            torch.testing.assert_close(made[0][name](rows), expected, rtol=1e-2, atol=1e-2, msg=said)
         samples: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(rounds):
             for name in names:

@@ -185,6 +185,7 @@ def test_a_parent_stands_before_its_children_also_among_nodes_that_are_hardly_th
         assert (above < torch.arange(1, len(tree))).all()
         assert (tree.depth[1:] == tree.depth[above] + 1).all()
 
+
 @pytest.mark.parametrize("rule", [Exact(), Threshold(0.8, Typical())])
 def test_which_word_has_the_first_id_does_not_matter(rule):
     """Places of the tree for which there is no guess are read as some word; they must not be kept where it is the right one,

@@ -12,7 +12,7 @@ import torch
 
 from bench.answers import read_answers
 from bench.errors import UserError
-from bench.loader import gpu_memory
+from bench.loader import gpu_memory, identity_of
 from llm_judge import answers
 from llm_judge.layout import Bench
 from tests.conftest import write_merged
@@ -60,7 +60,8 @@ def test_three_commands_write_three_files_that_fastchat_reads(model, data, monke
         names[decoder] = Path(line.split(": ")[0])
     bench = Bench.of("tiny", data)
     assert sorted(names.values()) == sorted(bench.answers.glob("*.jsonl")) and len(set(names.values())) == 3
-    assert names["static"].name == "tiny-medusa-static-mc_sim_7b_63-temperature-0.0-max_new_tokens-6-device-cpu.jsonl"
+    label = f"tiny-medusa-{identity_of(str(model))[:8]}"
+    assert names["static"].name == f"{label}-static-mc_sim_7b_63-temperature-0.0-max_new_tokens-6-device-cpu.jsonl"
 
     # FastChat's reader asks for openai<1 and anthropic when it is imported; it needs neither to read files.
     for name in ("openai", "anthropic"):
@@ -109,6 +110,10 @@ def test_two_models_do_not_share_a_name_or_a_file(model, data, monkeypatch, tmp_
     [file] = (data / "tiny" / "model_answer").glob("*.jsonl")
     with pytest.raises(UserError, match="give another --answer-file"):
         answer(monkeypatch, "dynamic", [*given, "--answer-file", str(file)])
+    for each in ("a", "b"):  # as scripts/train_heads.py names what it makes
+        trained = write_merged(tmp_path / each / "medusa", seed=ord(each))
+        assert answer(monkeypatch, "greedy", flags(trained, data)) == 0
+    assert len(list((data / "tiny" / "model_answer").glob("medusa-*.jsonl"))) == 2
     plain = tmp_path / "plain.jsonl"
     assert answer(monkeypatch, "greedy", [*given, "--answer-file", str(plain)]) == 0
     assert list(read_answers(plain)) == [5, 6, 7]
@@ -131,7 +136,7 @@ def test_a_script_runs_from_inside_its_folder(model, data, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     done = subprocess.run(command, cwd=ROOT / "llm_judge", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(list((data / "tiny" / "model_answer").glob("tiny-medusa-static-*.jsonl"))) == 1
+    assert len(list((data / "tiny" / "model_answer").glob("tiny-medusa-*-static-*.jsonl"))) == 1
     command[2:] = ["--model-path", "m", "--fast", "--bench-name", "sample"]
     command[1] = "gen_model_answer_baseline.py"
     done = subprocess.run([*command, "--data-dir", str(data)], cwd=ROOT / "llm_judge", capture_output=True, text=True)
@@ -156,12 +161,17 @@ def test_a_script_runs_from_inside_its_folder(model, data, monkeypatch):
         ("static", ["--max-gpu-memory", "20GiB"], "needs --num-gpus-per-model"),
         ("static", ["--question-begin", "3", "--question-end", "3"], "expected more than"),
         ("static", ["--question-begin", "-1"], "index >= 0"),
-        ("static", ["--max-new-token", "0"], "at least 1"),
     ],
 )
 def test_a_flag_without_effect_is_refused(decoder, given, said):
     with pytest.raises(UserError, match=said):
         config(decoder, *given)
+
+
+def test_a_number_that_makes_no_sense_is_refused_by_the_flags_own_name(capsys):
+    with pytest.raises(SystemExit):
+        config("static", "--max-new-token", "0")
+    assert "--max-new-token: '0' is not an integer from 1 on" in capsys.readouterr().err
 
 
 def test_upstreams_own_values_may_always_be_given():

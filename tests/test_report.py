@@ -214,6 +214,23 @@ def test_what_is_wrong_is_one_line(arguments, said, tmp_path, capsys):
     assert status == 2 and said in err and err.count("\n") == 1
 
 
+def test_of_a_folder_what_can_be_shown_is_shown(tmp_path, capsys):
+    """FastChat's own answers have no numbers, which is nothing wrong; an empty file is."""
+    folder, row = tmp_path / "model_answer", {"question_id": 1, "choices": [{"index": 0, "turns": ["a"]}]}
+    folder.mkdir()
+    timed = {"index": 0, "turns": ["a"], "idxs": [1], "new_tokens": [4], "wall_time": [0.5]}
+    (folder / "ours.jsonl").write_text(json.dumps(row | {"model_id": "ours", "choices": [timed]}) + "\n")
+    (folder / "gpt-4.jsonl").write_text(json.dumps(row | {"model_id": "gpt-4"}) + "\n")
+    status, out, err = shown(capsys, folder)
+    assert status == 0 and "ours" in out and "gpt-4.jsonl has no numbers to report" in err and "it is left out" in err
+    (folder / "empty.jsonl").touch()
+    status, out, err = shown(capsys, folder)
+    assert status == 1 and "ours" in out and "error: " in err and "empty.jsonl has no answer in it" in err
+    (folder / "ours.jsonl").unlink()
+    status, out, err = shown(capsys, folder)
+    assert status == 2 and "none of these can be shown" in err
+
+
 @pytest.mark.parametrize("decoders", [["dynamic"], ["greedy", *(f"dynamic:nodes={2**n}" for n in range(2, 8)), "static"]])
 def test_figures_of_one_decoder_and_of_eight_with_a_category_missing(decoders, tmp_path):
     run = write_run(tmp_path / "run", random_turns(decoders, ("math", "coding"), 3, missing=[(decoders[-1], "coding")]))
@@ -229,7 +246,7 @@ def test_figures_of_one_decoder_and_of_eight_with_a_category_missing(decoders, t
 
 
 def test_the_same_numbers_draw_the_same_file(run, tmp_path):
-    made = Report.of(open_sources(run))
+    made = Report.of(open_sources(run)[0])
     first, second = (made.draw(tmp_path / name)[0].path.with_suffix(".svg").read_bytes() for name in "ab")
     assert first == second
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from bench import records
 from bench import run as command
 from bench.chat import Chat
 from bench.errors import exit_cleanly
@@ -243,6 +245,10 @@ def test_the_context_ends_a_turn_and_a_prompt_that_does_not_fit_fails_alone(mode
         (["--acceptance", "hopeful"], "--acceptance is 'hopeful'"),
         (["--top-p", "0"], "--top-p is 0.0"),
         (["--top-p", "0.9", "--acceptance", "typical"], "--top-p has no effect"),
+        (
+            ["--acceptance", "typical", "--decoder", "greedy,hf-greedy"],
+            "--acceptance typical has no effect on greedy, hf-greedy",
+        ),
         (["--posterior-alpha", "0.5"], "no effect on lossless"),
         (["--max-new-tokens", "0"], "--max-new-tokens is 0"),
         (["--num-choices", "0"], "--num-choices is 0"),
@@ -285,8 +291,12 @@ def test_typical_acceptance_is_not_compared_as_if_it_were_lossless(model, questi
     assert "differs from greedy" not in capsys.readouterr().err
 
 
-def test_a_difference_is_printed_with_its_logit_gap(model, questions, tmp_path, monkeypatch, capsys):
-    """As half precision may make one at a near-tie; here the verified logits are disturbed on purpose."""
+@pytest.mark.parametrize("temperature", [0, 0.8])
+def test_a_difference_is_printed_with_its_gap(model, questions, tmp_path, monkeypatch, capsys, temperature):
+    """As half precision may make one at a near-tie; here the verified logits are disturbed on purpose.
+
+    What greedy took has the highest score, so it is named first.
+    """
     original = Model.verify
 
     def disturbed(self, draft):
@@ -296,9 +306,17 @@ def test_a_difference_is_printed_with_its_logit_gap(model, questions, tmp_path, 
         return rows
 
     monkeypatch.setattr(Model, "verify", disturbed)
-    assert bench(*basics(model, questions, tmp_path / "run"), "--decoder", "greedy,dynamic", "--temperature", 0) == 0
-    error = capsys.readouterr().err
-    assert "differs from greedy: dynamic, question" in error and "logit gap" in error
+    given = "--decoder", "greedy,dynamic", "--temperature", temperature
+    assert bench(*basics(model, questions, tmp_path / "run"), *given) == 0
+    found = re.findall(
+        r"differs from greedy: dynamic, question \d+, turn \d, token \d+: \[50\] for \[(\d+)\]; "
+        r"(.*) \[(\d+), \d+\], gap (\S+)\n",
+        capsys.readouterr().err,
+    )
+    assert found
+    for greedy, what, highest, gap in found:
+        assert greedy == highest and float(gap) > 0
+        assert what == ("likeliest" if temperature == 0 else "highest with the sample's noise")
 
 
 def test_a_run_that_cannot_start_leaves_a_finished_one_as_it_was(model, questions, tmp_path, capsys):
@@ -419,3 +437,32 @@ def test_dollars_and_brackets_in_names_are_text(model, tmp_path):
     file = tmp_path / "odd.jsonl"
     file.write_text(json.dumps({"question_id": 1, "category": "$\\frac$ [/b]", "turns": ["x"]}) + "\n")
     assert bench(*basics(model, file, tmp_path / "run [/b]")) == 0
+
+
+def test_a_shared_flag_that_is_about_some_decoders_is_said_so(model, questions, tmp_path, capsys):
+    given = basics(model, questions, tmp_path / "run")
+    assert bench(*given, "--decoder", "greedy,static,dynamic,conditional:topk=4", "--topk", 8, "--limit", 1) == 0
+    assert capsys.readouterr().err.splitlines()[0] == "note: --topk 8 is not about static, which has no such option"
+
+
+def test_the_tokenizers_own_template_is_one_configuration_by_name_and_by_default(model, questions, tmp_path):
+    given = basics(model, questions, tmp_path / "run")
+    assert bench(*given, "--limit", 1) == 0
+    assert bench(*given, "--limit", 1, "--template", "chat") == 0
+
+
+def test_code_that_is_in_no_commit_is_a_change(tmp_path, monkeypatch):
+    def git(*command: str) -> None:
+        subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *command], cwd=tmp_path, check=True)
+
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "records.py").touch()
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "bench" / "records.py"))
+    assert records.git_state() == {"commit": None, "dirty": None}
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    (tmp_path / "notes.txt").touch()
+    assert records.git_state()["dirty"] is False
+    (tmp_path / "bench" / "own.py").touch()
+    assert records.git_state()["dirty"] is True
