@@ -1,9 +1,11 @@
 """What decides a run: one frozen configuration, checked before anything is loaded."""
 
+import inspect
 import json
 import math
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 
 from bench.chat import OWN
 from bench.errors import UserError
@@ -100,6 +102,15 @@ class RunConfig:
         """sha256 of the rank paths of every decoder that names a tree: a file may change under its name."""
         paths = {spec: getattr(decoder, "paths", None) for spec, decoder in zip(self.decoders, decoders, strict=True)}
         return {spec: sha256(json.dumps(each).encode()).hexdigest() for spec, each in paths.items() if each is not None}
+
+    def plugin_digests(self, decoders: list[Decoder]) -> dict[str, str]:
+        """sha256 of the file of every decoder that is not of this project, which no commit of it tells."""
+        found = {}
+        for spec, decoder in zip(self.decoders, decoders, strict=True):
+            module = type(decoder).__module__
+            if module.partition(".")[0] != registry.__package__:
+                found[spec] = sha256(Path(inspect.getfile(type(decoder))).read_bytes()).hexdigest()
+        return found
 
     def check(self) -> None:
         """UserError for what is wrong with the numbers."""

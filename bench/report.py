@@ -25,12 +25,12 @@ import pandas as pd
 import shortuuid
 
 from bench import metrics, tables
-from bench.errors import UserError, exit_cleanly
+from bench.errors import UserError, exit_cleanly, warn
 from bench.figures import Figure, draw_all, draw_phases
 from bench.files import json_line, safe_name, write_atomically
 from bench.page import Page, conditions_of, write_page
 from bench.records import Turn
-from bench.sources import NoNumbers, Source, incomparable, open_run, open_sources, side_by_side
+from bench.sources import NoNumbers, Source, incomparable, open_run, open_sources, set_differently, side_by_side
 
 SCHEMA_VERSION = 1  # of --format json
 
@@ -125,6 +125,8 @@ class Report:
         return [table for table in made if table.shown().shape[1] > 1]
 
     def verdicts(self) -> list[str]:
+        if set_differently(self.sources):
+            return []
         environments = [source.environment for source in self.sources]
         one_machine = all(each is not None and each == environments[0] for each in environments)
         return tables.verdicts(self.frame, self.summary, one_machine)
@@ -215,7 +217,8 @@ def derive(folder: Path) -> Report:
     Says on stderr which decoders have turns that failed or are missing. UserError where no turn is finished.
     """
     report = Report.of([open_run(folder)])
-    warn(report.warnings)
+    for said in report.warnings:
+        warn(said)
     write_derived(report)
     return report
 
@@ -310,11 +313,6 @@ def writing(folder: Path) -> Iterator[None]:
         raise UserError(f"{error.filename or folder} cannot be written: {error.strerror}; give another --out") from error
 
 
-def warn(said: Iterable[str]) -> None:
-    for each in said:
-        print(f"warning: {each}", file=sys.stderr)
-
-
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         "python -m bench.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -361,14 +359,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise failed[0]
     for error in failed:
         if isinstance(error, NoNumbers):
-            print(f"warning: {error}; it is left out", file=sys.stderr)
+            warn(f"{error}; it is left out")
         else:
             print(f"error: {error}", file=sys.stderr)
             status = 1
     if not sources:
         raise UserError("none of these can be shown")
     report = Report.of(sources, args.baseline)
-    warn(report.warnings)
+    for said in report.warnings:
+        warn(said)
     report.show(args.format)
     if args.out is not None:
         with writing(args.out):

@@ -22,6 +22,9 @@ from bench.questions import Question, load_questions
 from bench.records import Key, Turn, read_run, read_turns
 from bench.trees import AnswerTrees, read_trees
 
+# What a run is set to that tokens and times depend on, whatever the decoder.
+CONDITIONS = ("temperature", "acceptance", "top_p", "posterior_threshold", "posterior_alpha", "max_new_tokens")
+
 
 @dataclass(frozen=True, eq=False)
 class Record:
@@ -41,6 +44,7 @@ class Source:
     asked: dict[int, int]  # turns of each question
     options: dict[str, dict]  # of each label: its decoder's name, options, and what the whole run was set to
     environment: dict | None = None  # what the times depend on; None: not recorded
+    conditions: dict | None = None  # of CONDITIONS, what the run was set to; None: not recorded
     complete: bool = True  # every turn was finished
     warnings: tuple[str, ...] = ()
     record: Record | None = None  # of a run
@@ -137,6 +141,7 @@ def open_run(folder: Path) -> Source:
         asked=asked,
         options={decoder: _options(run["config"], decoder, frame) for decoder in decoders},
         environment=run["environment"],
+        conditions={name: run["config"].get(name) for name in CONDITIONS},
         complete=all(count == wanted for count in finished.values()),
         warnings=tuple(warnings),
         record=Record(folder, run),
@@ -281,6 +286,17 @@ def side_by_side(sources: Iterable[Source]) -> list[Source]:
     return made
 
 
+def set_differently(sources: Iterable[Source]) -> list[str]:
+    """The conditions that are not the same in all sources where they are recorded, with what they are there."""
+    known = [source.conditions for source in sources if source.conditions is not None]
+    found = []
+    for name in CONDITIONS:
+        values = list(dict.fromkeys(each[name] for each in known))
+        if len(values) > 1:
+            found.append(f"{name} {', '.join('by category' if each is None else str(each) for each in values)}")
+    return found
+
+
 def incomparable(sources: Iterable[Source]) -> list[str]:
     """Warnings where times, or the questions themselves, do not compare between sources."""
     sources = list(sources)
@@ -304,6 +320,8 @@ def incomparable(sources: Iterable[Source]) -> list[str]:
             said.append(
                 f"times do not compare, only tokens per inference: different machines or versions ({'; '.join(differences)})"
             )
+    if differing := set_differently(sources):
+        said.append(f"these runs were set differently, and none is said to lead: {'; '.join(differing)}")
     for other in sources[1:]:
         if other.asked != sources[0].asked:
             said.append(f"{other.name} and {sources[0].name} answer different questions; only ratios of paired turns compare")

@@ -19,6 +19,7 @@ from decoders.loop import Step
 from decoders.tree import NO_GUESS
 
 TREES_FILE = "trees.jsonl"
+LEAST = -1e6  # log probability that is shown, as JSON has no infinity
 INVISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\r": "␍", "\t": "⇥"})
 
 
@@ -37,6 +38,10 @@ class StepTree:
         if step.draft is None or step.path is None:
             raise ValueError("this decoder drafts no tree that could be shown")
         draft, log_prob = step.draft, step.draft.log_prob
+        if log_prob is not None:
+            if log_prob.isnan().any():
+                raise ValueError("the log probabilities of a tree are NaN")
+            log_prob = log_prob.clamp(min=LEAST)
         return cls(
             draft.tree.parent.tolist(),
             draft.token.tolist(),

@@ -58,10 +58,7 @@ def make(spec: str, defaults: Mapping[str, object] | None = None) -> Decoder:
     known = available()
     if name not in known:
         raise UnknownName("decoder", name, known)
-    try:
-        cls = known[name]()
-    except Exception as error:  # of a package that is not ours
-        raise ValueError(f"decoder {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    cls = _loaded(name, known)
     types_ = typing.get_type_hints(cls)
     fields = {field.name: types_[field.name] for field in dataclasses.fields(cls) if field.init}
     options = {
@@ -84,6 +81,19 @@ def make(spec: str, defaults: Mapping[str, object] | None = None) -> Decoder:
         return cls(**options)
     except ValueError as error:
         raise ValueError(f"decoder {spec!r}: {error}") from error
+    except Exception as error:
+        raise ValueError(f"decoder {spec!r} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def _loaded(name: str, known: Mapping[str, Callable[[], type[Decoder]]]) -> type[Decoder]:
+    """The class of a decoder; ValueError where somebody's package does not have it, or not as one."""
+    try:
+        cls = known[name]()
+    except Exception as error:
+        raise ValueError(f"decoder {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, Decoder) and "__dataclass_fields__" in vars(cls)):
+        raise ValueError(f"decoder {name!r} is {cls!r}; expected a class under @dataclass, derived from decoders.base.Decoder")
+    return cls
 
 
 def open_options(spec: str) -> set[str]:

@@ -93,7 +93,7 @@ def _judge(bench: Bench, path: Path, args: argparse.Namespace) -> int:
     characters = sum(len(match.system) + len(match.users[index]) for match, index in calls)
     print(
         f"{bench.name}, {args.mode}, judge {args.judge_model}: {len(ledger.matches)} judgments, {there} there already; "
-        f"{len(calls)} calls to make, about {max(1, characters // 4000) if calls else 0},000 tokens of prompts"
+        f"{len(calls)} calls to make" + (f", about {max(1, characters // 4000)},000 tokens of prompts" if calls else "")
     )
     if args.dry_run:
         return 0

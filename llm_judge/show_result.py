@@ -23,7 +23,7 @@ import pandas as pd
 from rich.table import Table
 
 from bench.answers import frame
-from bench.errors import UserError, exit_cleanly
+from bench.errors import UserError, exit_cleanly, warn
 from bench.metrics import estimates, pooled_interval
 from bench.terminal import print_table
 from llm_judge.gen_judgment import MODES
@@ -151,7 +151,20 @@ def main() -> int:
     return 0
 
 
+def unequal(grades: pd.DataFrame) -> list[str]:
+    """What is said of models that lack a grade which another has: their means are of other turns, and do not compare."""
+    graded = {str(model): set(zip(own.question_id, own.turn, strict=True)) for model, own in grades.groupby("model")}
+    every = set().union(*graded.values())
+    return [
+        f"{model} has grades of {len(own)} of the {len(every)} turns that any model has: its means are of fewer"
+        for model, own in graded.items()
+        if len(own) < len(every)
+    ]
+
+
 def show_grades(grades: pd.DataFrame, bench: Bench, baseline: str, figures: Path | None) -> None:
+    for said in unequal(grades):
+        warn(said)
     for title, means in by_turn(grades).items():
         table = _table(title, "model", "score")
         for model, mean in means.items():

@@ -23,6 +23,7 @@ from bench.records import Turn, read_run, read_turns
 from bench.report import derive
 from bench.runner import Runner
 from bench.trees import AnswerTrees, StepTree, read_trees, token_texts, write_trees
+from decoders.budget import AutoBudget, StepTimes
 
 
 def reopen(run: dict) -> tuple[Runner, dict[int, Question]]:
@@ -36,6 +37,11 @@ def reopen(run: dict) -> tuple[Runner, dict[int, Question]]:
     runner = Runner.of(config)
     if runner.loaded.identity != run["model"]["identity"]:
         raise UserError(f"{config.model!r} is no longer the model of this run; its answers cannot be decoded again")
+    for spec, seconds in (run["draft_times"] or {}).items():  # the same budgets as then, not those of today's clock
+        times = {name: tuple(values) for name, values in run["step_times"].items()}
+        runner.decoders[spec].budget = AutoBudget(StepTimes(**times))
+        runner.decoders[spec].setup(runner.loaded.model)
+        runner.decoders[spec].budget.draft_s = {int(depth): each for depth, each in seconds.items()}
     return runner, {question.question_id: question for question in questions.questions}
 
 

@@ -214,6 +214,19 @@ def test_what_is_wrong_is_one_line(arguments, said, tmp_path, capsys):
     assert status == 2 and said in err and err.count("\n") == 1
 
 
+def test_runs_that_were_set_differently_are_shown_and_none_is_said_to_lead(tmp_path, capsys):
+    for name, temperature in (("cold", 0.0), ("warm", 0.7)):
+        folder = write_run(tmp_path / name, random_turns(["greedy", "dynamic"]))
+        run = json.loads((folder / "run.json").read_text())
+        run["config"]["temperature"] = temperature
+        (folder / "run.json").write_text(json.dumps(run))
+    _, out, err = shown(capsys, tmp_path / "cold", tmp_path / "warm")
+    assert "were set differently, and none is said to lead: temperature 0.0, 0.7" in err and "cold/dynamic" in out
+    assert "most tokens" not in out
+    _, out, err = shown(capsys, tmp_path / "cold")
+    assert "were set differently" not in err and "most tokens" in out
+
+
 def test_of_a_folder_what_can_be_shown_is_shown(tmp_path, capsys):
     """FastChat's own answers have no numbers, which is nothing wrong; an empty file is."""
     folder, row = tmp_path / "model_answer", {"question_id": 1, "choices": [{"index": 0, "turns": ["a"]}]}

@@ -44,6 +44,14 @@ def show(monkeypatch, capsys, *flags):
     return capsys.readouterr().out
 
 
+def test_models_with_fewer_grades_are_named():
+    grades = pd.DataFrame(
+        [("a", 1, 1, 5.0), ("a", 1, 2, 5.0), ("b", 1, 1, 9.0), ("c", 1, 2, 5.0), ("c", 1, 1, 5.0)],
+        columns=["model", "question_id", "turn", "score"],
+    )
+    assert show_result.unequal(grades) == ["b has grades of 1 of the 2 turns that any model has: its means are of fewer"]
+
+
 def cells(text, *words):
     """The numbers of the first table row that has all these words."""
     row = next(line for line in text.splitlines() if line.startswith("│") and all(f" {word} " in line for word in words))

@@ -15,7 +15,7 @@ from matplotlib.patches import FancyBboxPatch
 from bench.records import read_turns
 from bench.report import derive
 from bench.tree_picture import tree_figure
-from bench.trees import StepTree, read_trees, token_texts
+from bench.trees import LEAST, AnswerTrees, StepTree, read_trees, token_texts, write_trees
 from decoders.loop import Step
 from decoders.tree import Draft, Tree, published_trees
 from tests.conftest import tiny_tokenizer
@@ -143,6 +143,36 @@ def test_recorded_trees_are_those_of_the_run(run_folder):
 
     assert script(record_trees.main, run_folder, "--questions", "6", "--decoder", "static") == 0
     assert trees.items() < read_trees(run_folder).items()
+
+
+def test_the_trees_of_auto_are_those_of_the_budgets_that_the_run_had(model, finished, tmp_path):
+    folder = tmp_path / "auto"
+    arguments = ["--decoder", "dynamic:nodes=auto,conditional:nodes=auto"]
+    assert bench(*basics(model, finished.parent / "two.jsonl", folder), *arguments) == 0
+    assert script(record_trees.main, folder, "--questions", "5,6") == 0
+    assert len(read_trees(folder)) == 8
+    path = folder / "run.json"
+    run = json.loads(path.read_text())
+    rows = run["step_times"]["seconds"]
+    run["step_times"]["seconds"] = [[1.0 + 0.001 * at for at in range(len(row))] for row in rows]  # as on a quick machine
+    run["draft_times"] = {spec: dict.fromkeys(each, 0.001) for spec, each in run["draft_times"].items()}
+    path.write_text(json.dumps(run))
+    runner, _ = record_trees.reopen(run)
+    for spec, decoder in runner.decoders.items():
+        assert [list(row) for row in decoder.budget.times.seconds] == run["step_times"]["seconds"]
+        assert list(decoder.budget.draft_s.values()) == list(run["draft_times"][spec].values())
+
+
+def test_a_log_probability_of_nothing_can_be_written_and_read(tmp_path):
+    log_prob = torch.tensor([0.0, -1.0, -torch.inf])
+    draft = Draft(Tree.from_parent([0, 0, 0]), torch.tensor([5, 6, 7]), log_prob)
+    tree = StepTree.of(Step([5], 3, None, draft, torch.tensor([0])))
+    answers = [AnswerTrees(1, "d", 0, 1, [tree], {5: "a", 6: "b", 7: "c"})]
+    write_trees(tmp_path, answers)
+    assert read_trees(tmp_path)[1, "d", 0, 1].steps[0].log_prob == [0.0, -1.0, LEAST]
+    log_prob[2] = torch.nan
+    with pytest.raises(ValueError, match="are NaN"):
+        StepTree.of(Step([5], 3, None, draft, torch.tensor([0])))
 
 
 def test_an_answer_that_comes_out_otherwise_is_left_out(run_folder, capsys):

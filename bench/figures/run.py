@@ -52,11 +52,11 @@ def _wall_clock_ratio(folder: Path, table: pd.DataFrame, baselines: Mapping[str,
     if not compared:
         return None
     of = sorted({baselines[label] for label in compared})
-    against = of[0] if len(of) == 1 else "its run's baseline"
+    against = of[0] if len(of) == 1 else "the run's baseline"
     prefill = "without prefill" if column == "wall_clock_ratio" else "prefill included"
     styles = [list(baselines).index(label) for label in compared]
     name = "wall_clock_ratio"
-    axis = "wall-clock ratio\n" + shortened(f"(tokens/s over those of {against})", 40)
+    axis = "wall-clock ratio\n" + f"(tokens/s over {shortened(against, 26)}'s)"
     _by_category(folder, name, table, compared, styles, column, axis)
     caption = f"Tokens per second over those of {against} on the same turns, {prefill}; above 1 is faster ({INTERVAL})."
     return Figure(name, "Wall-clock ratio", caption, folder / f"{name}.png")

@@ -69,7 +69,8 @@ def line_style(at: int) -> dict[str, object]:
 
 
 def bar_style(at: int) -> dict[str, object]:
-    return {"color": COLOURS[at % 8], "hatch": HATCHES[(at + at // 8) % 8], "edgecolor": "black", "linewidth": 0.5}
+    edge = "white" if COLOURS[at % 8] == "#000000" else "black"  # of the hatch, too
+    return {"color": COLOURS[at % 8], "hatch": HATCHES[(at + at // 8) % 8], "edgecolor": edge, "linewidth": 0.5}
 
 
 def legend(figure: Canvas, axes: Axes) -> None:

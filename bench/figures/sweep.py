@@ -69,7 +69,7 @@ def _draw(folder: Path, table: pd.DataFrame, option: str, series: Series) -> Fig
         for axes, (column, axis) in zip(panels[0], columns.items(), strict=True):
             for at, (line, places) in enumerate(series.items()):
                 values = table.loc[[label for _, label in places], [column, f"{column}_low", f"{column}_high"]].to_numpy(float)
-                aside = dodged(len(series), at, 0.03 * len(series))  # equal values would hide each other's intervals
+                aside = dodged(len(series), at, min(0.2, 0.03 * len(series)))  # equal values would hide each other's intervals
                 axes.errorbar(
                     [value * 2**aside if logarithmic else value + aside * least for value, _ in places],
                     values[:, 0], yerr=spread(values), label=line, capsize=2, elinewidth=1, **line_style(at),
