@@ -1,11 +1,9 @@
 """What decides a run: one frozen configuration, checked before anything is loaded."""
 
-import inspect
 import json
 import math
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 
 from bench.chat import OWN
 from bench.errors import UserError
@@ -107,9 +105,9 @@ class RunConfig:
         """sha256 of the file of every decoder that is not of this project, which no commit of it tells."""
         found = {}
         for spec, decoder in zip(self.decoders, decoders, strict=True):
-            module = type(decoder).__module__
-            if module.partition(".")[0] != registry.__package__:
-                found[spec] = sha256(Path(inspect.getfile(type(decoder))).read_bytes()).hexdigest()
+            source = registry.source_of(decoder)
+            if source is not None and type(decoder).__module__.partition(".")[0] != registry.__package__:
+                found[spec] = sha256(source.read_bytes()).hexdigest()
         return found
 
     def check(self) -> None:

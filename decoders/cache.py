@@ -37,7 +37,7 @@ class _Layer(CacheLayerMixin):
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def get_mask_sizes(self, query: int | Tensor) -> tuple[int, int]:
-        # Releases of transformers before 5.4 give the positions themselves, later ones how many they are.
+        # Releases of transformers up to 5.3 give the positions themselves, later ones how many they are.
         return self.owner.length + (len(query) if isinstance(query, Tensor) else query), 0
 
     def get_seq_length(self) -> int:

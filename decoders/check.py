@@ -13,6 +13,8 @@ from decoders.tree import NO_GUESS, Draft, Tree
 if TYPE_CHECKING:
     from decoders.base import Decoder
 
+ROUNDING = 1e-3  # by which a log probability may exceed 0
+
 
 @contextmanager
 def checked(decoder: "Decoder") -> Iterator[None]:
@@ -75,7 +77,7 @@ def _check_log_prob(draft: Draft, decoder: "Decoder") -> None:
             f"{len(draft.tree)} nodes"
         )
     values = draft.log_prob.tolist()
-    if any(value != value or value > 0 for value in values):
+    if any(value != value or value > ROUNDING for value in values):
         raise ValueError("a draft's log_prob holds NaN, or the logarithm of more than 1")
     if decoder.auto and any(after > before for before, after in pairwise(values)):
         raise ValueError("nodes=auto takes the first nodes of a draft, whose log_prob must descend")

@@ -8,12 +8,14 @@ A decoder is asked for by a spec, `name[:option=value]...`, such as `dynamic:nod
 
 import dataclasses
 import pkgutil
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from decoders.base import Decoder
 
@@ -94,6 +96,12 @@ def _loaded(name: str, known: Mapping[str, Callable[[], type[Decoder]]]) -> type
     if not (isinstance(cls, type) and issubclass(cls, Decoder) and "__dataclass_fields__" in vars(cls)):
         raise ValueError(f"decoder {name!r} is {cls!r}; expected a class under @dataclass, derived from decoders.base.Decoder")
     return cls
+
+
+def source_of(decoder: Decoder) -> Path | None:
+    """The file that its class is written in; None where there is none, as in a notebook."""
+    file = getattr(sys.modules.get(type(decoder).__module__), "__file__", None)
+    return Path(file) if file else None
 
 
 def open_options(spec: str) -> set[str]:
