@@ -51,8 +51,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def json_line(row: dict) -> str:
-    """ValueError for NaN and infinity, which are no JSON and would not be read again."""
-    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def append_synced(path: Path, row: dict) -> int:

@@ -203,8 +203,8 @@ CASES = [
     Case("a mirror that is no URL", "bench.fetch mt_bench", env={"MEDUSA_BENCH_MIRROR": "mirror"}),
     Case("a flag that has no effect", f"gen_model_answer_medusa --model-path model {TINY} --fast"),
     Case("a question range that is none", f"gen_model_answer_medusa --model-path model {TINY} --question-begin -1"),
-    Case("an answer file of another model", f"gen_model_answer_medusa --model-path model {TINY} --answer-file {{}}",
-         rows(ANSWER)),
+    Case("an answer file of another model", "gen_model_answer_medusa --model-path model --model-id mine --answer-file {} "
+         f"{TINY}", rows(ANSWER)),
     Case("a bench name that is a path", "gen_judgment --bench-name ../tiny --data-dir data"),
     Case("a bench that is not there", "gen_judgment --bench-name none --data-dir data"),
     Case("no model of that name", f"{JUDGE} --model-list ../../m"),
