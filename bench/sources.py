@@ -124,7 +124,9 @@ def open_run(folder: Path) -> Source:
         warnings.append(f"{folder}: this run is in progress, or was interrupted; what is shown may change")
     for decoder in decoders:
         if finished[decoder] < wanted:
-            warnings.append(f"{decoder}: {finished[decoder]} of {wanted} turns are finished; the others are in no number")
+            warnings.append(
+                f"{folder}: {decoder}: {finished[decoder]} of {wanted} turns are finished; the others are in no number"
+            )
     warnings += _untimed(frame, "decode_s")
     try:
         trees = read_trees(folder)

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from bench.config import RunConfig
-from bench.errors import UserError, exit_cleanly
+from bench.errors import UserError, exit_cleanly, warn
 from bench.questions import Question, load_questions
 from bench.records import Turn, read_run, read_turns
 from bench.report import derive
@@ -109,6 +109,9 @@ def main() -> int:
             trees = replay(runner, questions[turn.question_id], turn, answered)
         except ValueError as error:
             raise UserError(f"decoder {turn.decoder!r}: {error}; name others with --decoder") from error
+        except Exception as error:  # noqa: BLE001 - of somebody's decoder; the other answers are recorded all the same
+            warn(f"{turn.decoder!r}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            trees = None
         if trees is None:
             different += 1
             print(f"not the same answer: question {turn.question_id}, {turn.decoder}, turn {turn.turn}", file=sys.stderr)
@@ -122,7 +125,7 @@ def main() -> int:
     print(f"{args.run}: trees.jsonl has {len(recorded)} answers, report.html shows them")
     if different:
         print(
-            f"error: {different} answers did not come out as in the run (half precision, or nodes=auto); left out",
+            f"error: {different} answers did not come out as in the run (half precision, or nodes=auto with workers); left out",
             file=sys.stderr,
         )
     return 1 if different else 0

@@ -429,7 +429,7 @@ def test_a_report_says_what_is_missing(model, questions, tmp_path, capsys):
     (out / "turns.jsonl").write_text("".join(rows[:-1]))
     capsys.readouterr()
     report = derive(out)
-    assert "warning: dynamic: 4 of 5 turns are finished" in capsys.readouterr().err
+    assert "run: dynamic: 4 of 5 turns are finished" in capsys.readouterr().err
     assert report.summary.set_index("decoder").compared_answers["dynamic"] == 2
 
 
