@@ -86,12 +86,9 @@ class RunConfig:
     def remarks(self) -> list[str]:
         """What is worth a word before the run: a shared flag that is about some of the drafting decoders alone."""
         said = []
+        drafting = [spec for spec, made in zip(self.decoders, self.make_decoders(), strict=True) if made.drafts]
         for name, value in self._shared().items():
-            without = [
-                spec
-                for spec, decoder in zip(self.decoders, self.make_decoders(), strict=True)
-                if decoder.drafts and name not in registry.open_options(spec) and f":{name}=" not in spec
-            ]
+            without = [spec for spec in drafting if name not in registry.open_options(spec) and f":{name}=" not in spec]
             if without:
                 said.append(f"--{name} {value} is not about {', '.join(without)}, which has no such option")
         return said

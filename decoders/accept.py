@@ -42,6 +42,10 @@ class Rule(Protocol):
     # What `judge` depends on beyond its arguments' tensors, where it is the same tensor operations every step; else None.
     constants: Hashable | None
 
+    def scores(self, logits: Tensor, length: int) -> Tensor:
+        """What the first root is the highest of [1, vocab], from the prompt's last logits; arguments as `first` has them."""
+        ...
+
     def first(self, logits: Tensor, length: int) -> Tensor:
         """The first root [1] (or NO_TOKEN) from the prompt's last logits [1, vocab]; `length` positions are committed."""
         ...
@@ -76,7 +80,6 @@ class Exact:
     constants = "exact"
 
     def scores(self, logits: Tensor, length: int) -> Tensor:
-        """What the first root is the highest of: the logits [1, vocab] themselves."""
         return logits
 
     def first(self, logits: Tensor, length: int) -> Tensor:
@@ -107,6 +110,9 @@ class Threshold:
         self.typical = typical
         self.constants = (temperature, typical)
 
+    def scores(self, logits: Tensor, length: int) -> Tensor:
+        return logits
+
     def first(self, logits: Tensor, length: int) -> Tensor:
         return likeliest(logits)
 
@@ -134,7 +140,6 @@ class Sample:
         self._blocks: dict[int, Tensor] = {}
 
     def scores(self, logits: Tensor, length: int) -> Tensor:
-        """What the first root is the highest of: the scaled logits [1, vocab] and the noise of its position."""
         return self._noisy(logits, self._noise(logits, length, 1))
 
     def first(self, logits: Tensor, length: int) -> Tensor:

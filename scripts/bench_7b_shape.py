@@ -2,7 +2,6 @@
 
 python scripts/bench_7b_shape.py --out results/7b-shape.json        # one GPU with 20 GB; nothing is downloaded
 python scripts/bench_7b_shape.py --hidden 64 --layers 2 --device cpu --dtype float32 --rounds 1     # does it run?
-
 python scripts/bench_7b_shape.py --compile --kernels                # and which kernels a step's time goes to
 
 Reported, from interleaved rounds: bandwidth that a plain copy reaches and that greedy decoding reaches (bytes of weights read

@@ -122,6 +122,7 @@ def measure(
     """One row a way and number of rows. AssertionError where a way computes something else than F.linear."""
     generator = torch.Generator().manual_seed(0)
     first = torch.randn(size, generator=generator).to(device, dtype) / size[1] ** 0.5
+    torch._dynamo.reset()  # of one function only so many shapes are compiled, and the others are run as they are
     copies = 1 + BEYOND_CACHES // (first.numel() * first.element_size())
     made = [ways(first.clone(), compiled) for _ in range(copies)]
     found = []

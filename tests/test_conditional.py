@@ -184,6 +184,9 @@ def test_a_parent_stands_before_its_children_also_among_nodes_that_are_hardly_th
         above = tree.parent[1:]
         assert (above < torch.arange(1, len(tree))).all()
         assert (tree.depth[1:] == tree.depth[above] + 1).all()
+        token = step.draft.token
+        assert token[0] >= 0 and ((token >= 0) | (token == NO_GUESS)).all()
+        assert (token[1:][token[above] == NO_GUESS] == NO_GUESS).all()  # nothing follows what is not there
 
 
 @pytest.mark.parametrize("rule", [Exact(), Threshold(0.8, Typical())])

@@ -56,7 +56,7 @@ def _wall_clock_ratio(folder: Path, table: pd.DataFrame, baselines: Mapping[str,
     prefill = "without prefill" if column == "wall_clock_ratio" else "prefill included"
     styles = [list(baselines).index(label) for label in compared]
     name = "wall_clock_ratio"
-    axis = "wall-clock ratio\n" + f"(tokens/s over {shortened(against, 26)}'s)"
+    axis = f"wall-clock ratio\n(tokens/s over {shortened(against, 26)}'s)"
     _by_category(folder, name, table, compared, styles, column, axis)
     caption = f"Tokens per second over those of {against} on the same turns, {prefill}; above 1 is faster ({INTERVAL})."
     return Figure(name, "Wall-clock ratio", caption, folder / f"{name}.png")
