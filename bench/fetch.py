@@ -19,15 +19,19 @@ from urllib.parse import quote, unquote, urlsplit
 from platformdirs import user_cache_path
 from rich.table import Table
 
-from bench.errors import UserError, exit_cleanly
-from bench.files import write_atomically
-from bench.terminal import print_table
+from bench.common.errors import UserError, exit_cleanly
+from bench.common.files import write_atomically
+from bench.common.terminal import print_table
 
 CACHE, MIRROR = "MEDUSA_BENCH_CACHE", "MEDUSA_BENCH_MIRROR"
 GITHUB = "https://raw.githubusercontent.com"
 TIMEOUT_S = 30
 BACKOFF_S = 0.5  # doubles with every further try
-QUESTIONS, REFERENCE, PROMPTS = "question.jsonl", "reference_answer/gpt-4.jsonl", "judge_prompts.jsonl"
+QUESTIONS, REFERENCE, PROMPTS = (
+    "question.jsonl",
+    "reference_answer/gpt-4.jsonl",
+    "judge_prompts.jsonl",
+)
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,12 @@ def _fastchat(path: str, sha256: str) -> Remote:
 
 
 _REFERENCE = _fastchat(
-    "mt_bench/reference_answer/gpt-4.jsonl", "f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f"
+    "mt_bench/reference_answer/gpt-4.jsonl",
+    "f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f",
 )
-_PROMPTS = _fastchat("judge_prompts.jsonl", "fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6")
+_PROMPTS = _fastchat(
+    "judge_prompts.jsonl", "fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6"
+)
 
 # Set name -> name in the set's folder -> where it comes from.
 SETS: dict[str, dict[str, Remote]] = {
@@ -113,7 +120,9 @@ def fetched(name: str, file: str, download: bool = True) -> Path | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}; set {CACHE} to another folder") from error
+        raise UserError(
+            f"{path} cannot be written: {error.strerror}; set {CACHE} to another folder"
+        ) from error
     return path
 
 
@@ -137,13 +146,20 @@ def _read(remote: Remote, path: Path) -> bytes:
         except OSError as error:
             raise UserError(f"{remote.url} cannot be read: {error.strerror}; {advice}") from error
     if parts.scheme not in ("http", "https"):
-        raise UserError(f"{MIRROR} is {os.environ.get(MIRROR)!r}; expected a URL that begins with https://, http:// or file://")
+        raise UserError(
+            f"{MIRROR} is {os.environ.get(MIRROR)!r}; expected a URL that begins with https://, http:// or file://"
+        )
     import requests  # late: a set that is already here needs no network library
     from urllib3.util import Retry
 
     with requests.Session() as session:
         # Connection failures, rate limits and server errors are tried again, after Retry-After where one is given.
-        retry = Retry(3, backoff_factor=BACKOFF_S, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False)
+        retry = Retry(
+            3,
+            backoff_factor=BACKOFF_S,
+            status_forcelist=(429, 500, 502, 503, 504),
+            raise_on_status=False,
+        )
         for scheme in ("http://", "https://"):
             session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))
         try:
@@ -152,7 +168,9 @@ def _read(remote: Remote, path: Path) -> bytes:
             # The pool's message has the whole address in it; what went wrong stands in the last of the tries.
             cause = getattr(error.args[0] if error.args else error, "reason", None) or error
             reason = " ".join(str(cause).split())[:300]
-            raise UserError(f"{remote.url} cannot be downloaded ({type(error).__name__}: {reason}); {advice}") from error
+            raise UserError(
+                f"{remote.url} cannot be downloaded ({type(error).__name__}: {reason}); {advice}"
+            ) from error
     if response.status_code != 200:
         raise UserError(f"{remote.url} answered {response.status_code} {response.reason}; {advice}")
     return response.content
@@ -160,7 +178,9 @@ def _read(remote: Remote, path: Path) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        "python -m bench.fetch", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m bench.fetch",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("set", nargs="*", help=f"{', '.join(SETS)} (default: list them)")
     wanted = parser.parse_args().set

@@ -24,13 +24,22 @@ from pathlib import Path
 import pandas as pd
 import shortuuid
 
-from bench import metrics, tables
-from bench.errors import UserError, exit_cleanly, warn
-from bench.figures import Figure, draw_all, draw_phases
-from bench.files import json_line, safe_name, write_atomically
-from bench.page import Page, conditions_of, write_page
-from bench.records import Turn
-from bench.sources import NoNumbers, Source, incomparable, open_run, open_sources, set_differently, side_by_side
+from bench import metrics
+from bench.common.errors import UserError, exit_cleanly, warn
+from bench.common.files import json_line, safe_name, write_atomically
+from bench.reporting import tables
+from bench.reporting.figures import Figure, draw_all, draw_phases
+from bench.reporting.page import Page, conditions_of, write_page
+from bench.reporting.sources import (
+    NoNumbers,
+    Source,
+    incomparable,
+    open_run,
+    open_sources,
+    set_differently,
+    side_by_side,
+)
+from bench.store.records import Turn
 
 SCHEMA_VERSION = 1  # of --format json
 
@@ -52,12 +61,18 @@ class Report:
         options = {label: own for source in sources for label, own in source.options.items()}
         labels = [label for source in sources for label in source.labels]
         if baseline is None:
-            return cls(sources, {label: source.baseline for source in sources for label in source.labels})
+            return cls(
+                sources, {label: source.baseline for source in sources for label in source.labels}
+            )
         if baseline in labels:
             return cls(sources, dict.fromkeys(labels, baseline))
         found = {}
         for source in sources:
-            own = [label for label in source.labels if baseline in (options[label]["decoder"], label.rpartition("/")[2])]
+            own = [
+                label
+                for label in source.labels
+                if baseline in (options[label]["decoder"], label.rpartition("/")[2])
+            ]
             found |= dict.fromkeys(source.labels, own[0] if own else None)
         if not any(found.values()):
             raise UserError(f"--baseline is {baseline!r}; expected one of {', '.join(labels)}")
@@ -91,7 +106,10 @@ class Report:
 
     @cached_property
     def spec_bench(self) -> list[dict]:
-        return [metrics.spec_bench_row(self.frame, label, baseline) for label, baseline in self.baselines.items()]
+        return [
+            metrics.spec_bench_row(self.frame, label, baseline)
+            for label, baseline in self.baselines.items()
+        ]
 
     @cached_property
     def by_question(self) -> dict[str, pd.Series]:
@@ -106,13 +124,17 @@ class Report:
     @cached_property
     def repeatability(self) -> dict[str, pd.Series]:
         """Of the baselines that `by_question` is to, the ratios [questions] to themselves; none without several choices."""
-        names = dict.fromkeys(baseline for label, baseline in self.baselines.items() if label in self.by_question)
+        names = dict.fromkeys(
+            baseline for label, baseline in self.baselines.items() if label in self.by_question
+        )
         ratios = {name: metrics.repeatability_by_question(self.frame, name) for name in names}
         return {name: ratio for name, ratio in ratios.items() if len(ratio)}
 
     @property
     def warnings(self) -> list[str]:
-        return [said for source in self.sources for said in source.warnings] + incomparable(self.sources)
+        return [said for source in self.sources for said in source.warnings] + incomparable(
+            self.sources
+        )
 
     def tables(self) -> list[tables.Table]:
         made = [tables.headline(self.summary)]
@@ -121,7 +143,10 @@ class Report:
                 made.append(tables.by_group(table, column))
         if self.by_question and self.frame.question_id.nunique() > 1:
             made.append(tables.by_question(self.by_question, self.repeatability))
-        made += [tables.acceptance(self.acceptance, self.summary), tables.spec_bench(self.spec_bench)]
+        made += [
+            tables.acceptance(self.acceptance, self.summary),
+            tables.spec_bench(self.spec_bench),
+        ]
         return [table for table in made if table.shown().shape[1] > 1]
 
     def verdicts(self) -> list[str]:
@@ -153,7 +178,9 @@ class Report:
             conditions={name: conditions_of(run) for name, run in runs},
             baselines=self.baselines,
             turns=[turn for source in self.sources for turn in source.turns],
-            questions={question_id: texts.pop() for question_id, texts in asked.items() if len(texts) == 1},
+            questions={
+                question_id: texts.pop() for question_id, texts in asked.items() if len(texts) == 1
+            },
             trees={key: trees for source in self.sources for key, trees in source.trees.items()},
             words=self.verdicts(),
             notes=self.warnings,
@@ -164,7 +191,12 @@ class Report:
         record = {
             "schema_version": SCHEMA_VERSION,
             "sources": [
-                {"name": each.name, "decoders": each.labels, "complete": each.complete, "environment": each.environment}
+                {
+                    "name": each.name,
+                    "decoders": each.labels,
+                    "complete": each.complete,
+                    "environment": each.environment,
+                }
                 for each in self.sources
             ],
             "warnings": self.warnings,
@@ -198,7 +230,10 @@ class Report:
 
 
 def _by_question_id(ratios: Mapping[str, pd.Series]) -> dict[str, dict[str, float]]:
-    return {label: {str(question_id): each for question_id, each in ratio.items()} for label, ratio in ratios.items()}
+    return {
+        label: {str(question_id): each for question_id, each in ratio.items()}
+        for label, ratio in ratios.items()
+    }
 
 
 def _without_nan(value: object) -> object:
@@ -264,19 +299,27 @@ def answer_rows(run: dict, turns: Iterable[Turn], decoder: str, name: str) -> li
     the run does not ask it.
     """
     by_question: dict[int, dict[int, list[Turn]]] = {}
-    for turn in sorted((t for t in turns if t.decoder == decoder and not t.failed), key=lambda t: t.key):
+    for turn in sorted(
+        (t for t in turns if t.decoder == decoder and not t.failed), key=lambda t: t.key
+    ):
         by_question.setdefault(turn.question_id, {}).setdefault(turn.choice, []).append(turn)
     rows = []
     for question_id, choices in by_question.items():
         asked = run["question_turns"].get(str(question_id))
         if asked is None:
-            raise UserError(f"there are turns of question {question_id}, which the run.json beside them does not ask")
-        if len(choices) < run["config"]["num_choices"] or any(len(c) < asked for c in choices.values()):
+            raise UserError(
+                f"there are turns of question {question_id}, which the run.json beside them does not ask"
+            )
+        if len(choices) < run["config"]["num_choices"] or any(
+            len(c) < asked for c in choices.values()
+        ):
             continue
         rows.append(
             {
                 "question_id": question_id,
-                "answer_id": shortuuid.uuid(f"{run['start']}/{name}/{question_id}"),  # the same whenever derived again
+                "answer_id": shortuuid.uuid(
+                    f"{run['start']}/{name}/{question_id}"
+                ),  # the same whenever derived again
                 "model_id": name,
                 "choices": [_choice(index, each) for index, each in choices.items()],
                 "tstamp": run["start_unix"],
@@ -289,7 +332,9 @@ def _choice(index: int, turns: list[Turn]) -> dict:
     return {
         "index": index,
         "turns": [turn.text for turn in turns],
-        "idxs": [len(turn.accept_lengths) - 1 for turn in turns],  # MEDUSA's field: the index of the last step
+        "idxs": [
+            len(turn.accept_lengths) - 1 for turn in turns
+        ],  # MEDUSA's field: the index of the last step
         "new_tokens": [len(turn.token_ids) for turn in turns],
         "wall_time": [turn.prefill_s + turn.decode_s for turn in turns],
         "decoding_steps": [len(turn.accept_lengths) for turn in turns],
@@ -310,16 +355,24 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{error.filename or folder} cannot be written: {error.strerror}; give another --out") from error
+        raise UserError(
+            f"{error.filename or folder} cannot be written: {error.strerror}; give another --out"
+        ) from error
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        "python -m bench.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m bench.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = made.add_argument
     add(
-        "inputs", type=Path, nargs="*", metavar="RUN_OR_ANSWERS", help="folder of a run, answer file, or folder of answer files"
+        "inputs",
+        type=Path,
+        nargs="*",
+        metavar="RUN_OR_ANSWERS",
+        help="folder of a run, answer file, or folder of answer files",
     )
     add("--format", choices=tables.FORMATS, default="terminal", help="(default: terminal)")
     add(
@@ -327,13 +380,21 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="what ratios are to: a decoder, or a name of the table (default: greedy, in each run)",
     )
-    add("--questions", help="the set that answer files answer, for their categories: a name or a .jsonl file")
+    add(
+        "--questions",
+        help="the set that answer files answer, for their categories: a name or a .jsonl file",
+    )
     add(
         "--out",
         type=Path,
         help="folder for report.html, summary.csv and figures/ (default: the run's own, where one run is given)",
     )
-    add("--phases", type=Path, metavar="FILE", help="draw the JSON file that scripts/bench_step.py writes")
+    add(
+        "--phases",
+        type=Path,
+        metavar="FILE",
+        help="draw the JSON file that scripts/bench_step.py writes",
+    )
     return made
 
 
@@ -341,7 +402,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`arguments`: the command line's by default."""
     args = parser().parse_args(arguments)
     if not args.inputs and args.phases is None:
-        raise UserError("nothing to report: give the folder of a run or an answer file (--help shows examples)")
+        raise UserError(
+            "nothing to report: give the folder of a run or an answer file (--help shows examples)"
+        )
     if args.phases is not None:
         with writing(args.out or args.phases.parent):
             figure = draw_phases(args.phases, args.out or args.phases.parent)
@@ -353,7 +416,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         opened, wrong = open_sources(path, args.questions)
         sources += opened
         failed += wrong
-        if opened and (path / "run.json").exists() and opened[0].record is None:  # its answer files, instead of the run
+        if (
+            opened and (path / "run.json").exists() and opened[0].record is None
+        ):  # its answer files, instead of the run
             status = 1
     if not sources and len(failed) == 1:
         raise failed[0]
@@ -375,7 +440,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{args.out}: summary.csv, figures/, report.html", file=sys.stderr)
     elif len(sources) == 1 and sources[0].record is not None:
         write_derived(report)
-        print(f"{sources[0].record.folder}: summary.csv, figures/, answers/, report.html", file=sys.stderr)
+        print(
+            f"{sources[0].record.folder}: summary.csv, figures/, answers/, report.html",
+            file=sys.stderr,
+        )
     return status
 
 

@@ -35,7 +35,9 @@ class Verdict:
 
     allowed: Tensor  # [nodes] bool, given its parent; the root is kept whatever it says here
     next_token: Tensor  # [nodes] int64, what the base model continues with if the path ends here; NO_TOKEN where it cannot
-    path_log_prob: Tensor | None = None  # [nodes] under the base model, to choose among equally deep survivors
+    path_log_prob: Tensor | None = (
+        None  # [nodes] under the base model, to choose among equally deep survivors
+    )
 
 
 class Rule(Protocol):
@@ -71,7 +73,9 @@ def likeliest(scores: Tensor) -> Tensor:
     [1, -1, -1, -1]
     """
     top, token = scores.max(-1)
-    return token.masked_fill(top - top != 0, NO_TOKEN)  # a number minus itself is 0; of NaN and the infinities it is NaN
+    return token.masked_fill(
+        top - top != 0, NO_TOKEN
+    )  # a number minus itself is 0; of NaN and the infinities it is NaN
 
 
 class Exact:
@@ -120,9 +124,13 @@ class Threshold:
         tree = draft.tree
         prob = (logits.float() / self.temperature).softmax(-1)
         threshold = self.typical.threshold(prob).squeeze(-1).index_select(0, tree.parent)
-        own = prob.index_select(0, tree.parent).gather(1, draft.legal_token.unsqueeze(1)).squeeze(1)  # p(node | its parent)
+        own = (
+            prob.index_select(0, tree.parent).gather(1, draft.legal_token.unsqueeze(1)).squeeze(1)
+        )  # p(node | its parent)
         own = own.masked_fill(draft.token < 0, 0.0)
-        on_line = torch.arange(tree.max_depth, device=own.device) < tree.depth.unsqueeze(1)  # the rest of a line is padding
+        on_line = torch.arange(tree.max_depth, device=own.device) < tree.depth.unsqueeze(
+            1
+        )  # the rest of a line is padding
         along = own.log().take(tree.lines).where(on_line, 0.0).sum(-1)
         return Verdict(own > threshold, likeliest(logits), along)
 
@@ -132,7 +140,9 @@ class Sample:
 
     constants = None  # every position has noise of its own
 
-    def __init__(self, temperature: float, seed: int, top_p: float = 1.0, typical: Typical | None = None) -> None:
+    def __init__(
+        self, temperature: float, seed: int, top_p: float = 1.0, typical: Typical | None = None
+    ) -> None:
         self.temperature = temperature
         self.seed = seed
         self.top_p = top_p
@@ -146,7 +156,9 @@ class Sample:
         return likeliest(self.scores(logits, length))
 
     def judge(self, draft: Draft, logits: Tensor, length: int) -> Verdict:
-        noise = self._noise(logits, length + 1, draft.tree.max_depth + 1).index_select(0, draft.tree.depth)
+        noise = self._noise(logits, length + 1, draft.tree.max_depth + 1).index_select(
+            0, draft.tree.depth
+        )
         return matching(draft, likeliest(self._noisy(logits, noise)))
 
     def _noisy(self, logits: Tensor, noise: Tensor) -> Tensor:
@@ -161,7 +173,9 @@ class Sample:
         if self.top_p < 1.0:
             ordered, order = logits.sort(-1, descending=True)
             prob = ordered.softmax(-1)
-            outside = prob.cumsum(-1) - prob >= self.top_p  # the token that crosses top_p stays inside
+            outside = (
+                prob.cumsum(-1) - prob >= self.top_p
+            )  # the token that crosses top_p stays inside
             logits = logits.masked_fill(outside.scatter(-1, order, outside), float("-inf"))
         return logits
 
@@ -174,11 +188,22 @@ class Sample:
                 generator = torch.Generator(like.device).manual_seed(fold(self.seed, at))
                 rows = torch.empty(block, like.shape[-1], device=like.device)
                 self._blocks[at] = rows.exponential_(generator=generator).log_().neg_()
-        rows = torch.cat(list(self._blocks.values())) if len(self._blocks) > 1 else self._blocks[needed[0]]
+        rows = (
+            torch.cat(list(self._blocks.values()))
+            if len(self._blocks) > 1
+            else self._blocks[needed[0]]
+        )
         return rows.narrow(0, start - needed[0] * block, count)
 
 
-def make_rule(acceptance: str, temperature: float, seed: int, top_p: float, typical: Typical, drafts: bool = True) -> Rule:
+def make_rule(
+    acceptance: str,
+    temperature: float,
+    seed: int,
+    top_p: float,
+    typical: Typical,
+    drafts: bool = True,
+) -> Rule:
     """The rule of one turn. Acceptance is about drafted tokens: a decoder that drafts none samples from the model."""
     if temperature == 0:
         return Exact()
@@ -193,7 +218,9 @@ def make_rule(acceptance: str, temperature: float, seed: int, top_p: float, typi
 
 def fold(*parts: object) -> int:
     """A seed below 2**63 that depends on every part and is the same on every machine."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1
+    return (
+        int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest(), "little") >> 1
+    )
 
 
 def deepest(tree: Tree, verdict: Verdict) -> tuple[Tensor, Tensor]:
@@ -206,7 +233,9 @@ def deepest(tree: Tree, verdict: Verdict) -> tuple[Tensor, Tensor]:
     """
     alive = verdict.allowed.take(tree.lines).all(-1)
     if verdict.path_log_prob is None:
-        depth, best = (alive * tree.depth).max(0, keepdim=True)  # where nothing is alive this is 0, the root
+        depth, best = (alive * tree.depth).max(
+            0, keepdim=True
+        )  # where nothing is alive this is 0, the root
         return best, depth
     # Likelihood only decides within a depth.
     score = tree.depth * 1000 + verdict.path_log_prob.clamp(min=-999)

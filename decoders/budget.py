@@ -16,13 +16,28 @@ from torch import Tensor
 from decoders.tree import Draft
 
 AUTO = "auto"
-LADDER = (1, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # the sizes that `auto` chooses among: few, so that shapes stay static
+LADDER = (
+    1,
+    4,
+    6,
+    8,
+    12,
+    16,
+    24,
+    32,
+    48,
+    64,
+    96,
+    128,
+)  # the sizes that `auto` chooses among: few, so that shapes stay static
 
 
 class Budget:
     """The plain one: every proposed node is verified."""
 
-    depth: int | None = None  # that the next draft is worth, of the decoder's `draft_depths`; None: the deepest
+    depth: int | None = (
+        None  # that the next draft is worth, of the decoder's `draft_depths`; None: the deepest
+    )
     pauses: bool = False  # whether there are steps that draft nothing for the next
 
     def start(self, prompt: Tensor) -> None:
@@ -67,7 +82,10 @@ class StepTimes:
         after = min(bisect_right(self.lengths, length), len(self.lengths) - 1)
         low, high = self.lengths[after - 1 : after + 1]
         part = min(1.0, (length - low) / (high - low))
-        return [a + part * (b - a) for a, b in zip(self.seconds[after - 1], self.seconds[after], strict=True)]
+        return [
+            a + part * (b - a)
+            for a, b in zip(self.seconds[after - 1], self.seconds[after], strict=True)
+        ]
 
 
 class AutoBudget(Budget):
@@ -103,10 +121,16 @@ class AutoBudget(Budget):
 
     def __init__(self, times: StepTimes, most: float = 3.0) -> None:
         """`most`: sizes that take longer than so many one-node steps are never drafted for."""
-        usable = [size for at, size in enumerate(times.sizes) if times.seconds[0][at] <= most * times.seconds[0][0]]
+        usable = [
+            size
+            for at, size in enumerate(times.sizes)
+            if times.seconds[0][at] <= most * times.seconds[0][0]
+        ]
         self.times = times
         self.max_nodes = max(usable)
-        self.draft_s: dict[int, float] = {0: 0.0}  # seconds that drafting adds to a step, by depth; to be measured
+        self.draft_s: dict[int, float] = {
+            0: 0.0
+        }  # seconds that drafting adds to a step, by depth; to be measured
         self.ahead = 0.0  # greedy steps that the conversation can afford to lose
         self._asked: list[int] = []
         self._last: dict[torch.device, Tensor] = {}
@@ -164,7 +188,9 @@ class AutoBudget(Budget):
         for tokens, taken in zip(forecast[1:], seconds[1:], strict=False):
             win = trust * (tokens - 1)
             # The draft is there by now: nodes that take no time are free.
-            affordable = self._cost(taken, greedy_s) <= self.ahead + self.RISK * win or taken == greedy_s
+            affordable = (
+                self._cost(taken, greedy_s) <= self.ahead + self.RISK * win or taken == greedy_s
+            )
             worth.append(win - rate * (taken - greedy_s) if affordable else -inf)
         best = max(range(len(worth)), key=worth.__getitem__)
         self.gain += 0.25 * (worth[best] - rate * self.spent - self.gain)
@@ -182,4 +208,6 @@ class AutoBudget(Budget):
         self.tokens += kept
         self.kept += kept
         self.ahead += (1 + self.SLOWER) * kept
-        self.depth = min((depth for depth in self.draft_s if depth > kept), default=max(self.draft_s))
+        self.depth = min(
+            (depth for depth in self.draft_s if depth > kept), default=max(self.draft_s)
+        )

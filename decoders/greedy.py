@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from decoders.base import Decoder
+from decoders.decoder import Decoder
 from decoders.registry import register
 from decoders.tree import Draft
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from decoders.accept import Rule, deepest
-from decoders.model import Model, Rows, buckets
+from decoders.model.model import Model, Rows, buckets
 from decoders.tree import Draft
 
 if TYPE_CHECKING:
-    from decoders.base import Decoder
+    from decoders.decoder import Decoder
 
 
 class NotANumber(ArithmeticError):
@@ -39,7 +39,9 @@ class Stop:
 
     eos: frozenset[int]  # token ids that end it; the one that does is part of the answer
     max_tokens: int  # committed tokens at most
-    text: Callable[[list[int]], bool] | None = None  # whether the text of these committed tokens holds a stop string
+    text: Callable[[list[int]], bool] | None = (
+        None  # whether the text of these committed tokens holds a stop string
+    )
 
     def cut(self, before: list[int], new: list[int]) -> tuple[list[int], str | None]:
         """The part of a step's `new` tokens that counts, and why the turn ends with it (eos, stop, length) or None."""
@@ -60,21 +62,33 @@ class Step:
     tokens: list[int]  # root first, then the accepted drafted tokens, cut where the turn ends
     nodes: int  # nodes of the tree that was verified, root included
     finish: str | None  # why the turn ends here, or None
-    draft: Draft | None = None  # the tree itself, still on the device; None for decoders that have none
-    path: Tensor | None = None  # [max_depth] its nodes that were kept, the root left out, padded with the last
+    draft: Draft | None = (
+        None  # the tree itself, still on the device; None for decoders that have none
+    )
+    path: Tensor | None = (
+        None  # [max_depth] its nodes that were kept, the root left out, padded with the last
+    )
 
 
 @torch.inference_mode()
-def decode(model: Model, decoder: "Decoder", prompt: Tensor, rule: Rule, stop: Stop) -> Iterator[Step]:
+def decode(
+    model: Model, decoder: "Decoder", prompt: Tensor, rule: Rule, stop: Stop
+) -> Iterator[Step]:
     """Prefill `prompt` [prompt] and return the iterator of steps; it ends with the step whose `finish` is set."""
-    rows = model.prefill(prompt, stop.max_tokens + decoder.slots_beyond, all_rows=decoder.reads_prompt)
+    rows = model.prefill(
+        prompt, stop.max_tokens + decoder.slots_beyond, all_rows=decoder.reads_prompt
+    )
     decoder.start(prompt, rows)
     decoder.budget.start(prompt)
-    return _steps(model, decoder, rule, stop, rule.first(rows.logits[-1:], model.length), rows.hidden[-1:])
+    return _steps(
+        model, decoder, rule, stop, rule.first(rows.logits[-1:], model.length), rows.hidden[-1:]
+    )
 
 
 @torch.inference_mode()
-def _steps(model: Model, decoder: "Decoder", rule: Rule, stop: Stop, choice: Tensor, hidden: Tensor) -> Iterator[Step]:
+def _steps(
+    model: Model, decoder: "Decoder", rule: Rule, stop: Stop, choice: Tensor, hidden: Tensor
+) -> Iterator[Step]:
     budget = decoder.budget
     committed: list[int] = []
     finish = None
@@ -128,7 +142,9 @@ def _settle(
     decoder.observe(draft, verified, best)
     model.keep(path)
     upcoming = _drafted(decoder, drafts, choice, verified.hidden.index_select(0, best))
-    news = torch.cat((choice, depth, draft.token.index_select(0, path), decoder.budget.forecast(upcoming)))
+    news = torch.cat(
+        (choice, depth, draft.token.index_select(0, path), decoder.budget.forecast(upcoming))
+    )
     return news, path, upcoming
 
 
@@ -158,7 +174,9 @@ def rehearse(model: Model, decoder: "Decoder", rule: Rule, reach: int) -> None:
     for draft in drafts:
         nodes, depth = len(draft.tree), draft.tree.max_depth
         for width in buckets(reach - 1 + nodes):
-            length = min(width - nodes, model.cache.capacity - 1 - depth)  # a kept path, too, lies within the cache
+            length = min(
+                width - nodes, model.cache.capacity - 1 - depth
+            )  # a kept path, too, lies within the cache
             if length < 1:
                 continue
             for drafting in (True, False) if budget.pauses else (True,):

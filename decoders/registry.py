@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from decoders.base import Decoder
+from decoders.decoder import Decoder
 
 ENTRY_POINTS = "medusa_bench.decoders"
 _registered: dict[str, type[Decoder]] = {}
@@ -30,7 +30,9 @@ class UnknownName(ValueError):
         available = sorted(available)
         near = get_close_matches(name, available, 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        super().__init__(f"unknown {kind} {name!r}.{hint} Available: {', '.join(available) or 'none'}.")
+        super().__init__(
+            f"unknown {kind} {name!r}.{hint} Available: {', '.join(available) or 'none'}."
+        )
 
 
 def register(name: str) -> Callable[[type[Decoder]], type[Decoder]]:
@@ -45,7 +47,10 @@ def available() -> dict[str, Callable[[], type[Decoder]]]:
     """Every decoder by name, as a function that loads its class."""
     package = import_module(__package__)
     for module in pkgutil.iter_modules(package.__path__):
-        import_module(f"{__package__}.{module.name}")
+        import_module(
+            f"{__package__}.{module.name}"
+            + (".decoder" if module.ispkg and module.name not in ("model", "engine") else "")
+        )
     plugins = {point.name: point.load for point in entry_points(group=ENTRY_POINTS)}
     return plugins | {name: lambda cls=cls: cls for name, cls in _registered.items()}
 
@@ -84,7 +89,9 @@ def make(spec: str, defaults: Mapping[str, object] | None = None) -> Decoder:
     except ValueError as error:
         raise ValueError(f"decoder {spec!r}: {error}") from error
     except Exception as error:
-        raise ValueError(f"decoder {spec!r} cannot be made: {type(error).__name__}: {error}") from error
+        raise ValueError(
+            f"decoder {spec!r} cannot be made: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _loaded(name: str, known: Mapping[str, Callable[[], type[Decoder]]]) -> type[Decoder]:
@@ -92,9 +99,15 @@ def _loaded(name: str, known: Mapping[str, Callable[[], type[Decoder]]]) -> type
     try:
         cls = known[name]()
     except Exception as error:
-        raise ValueError(f"decoder {name!r} cannot be loaded: {type(error).__name__}: {error}") from error
-    if not (isinstance(cls, type) and issubclass(cls, Decoder) and "__dataclass_fields__" in vars(cls)):
-        raise ValueError(f"decoder {name!r} is {cls!r}; expected a class under @dataclass, derived from decoders.base.Decoder")
+        raise ValueError(
+            f"decoder {name!r} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    if not (
+        isinstance(cls, type) and issubclass(cls, Decoder) and "__dataclass_fields__" in vars(cls)
+    ):
+        raise ValueError(
+            f"decoder {name!r} is {cls!r}; expected a class under @dataclass, derived from decoders.base.Decoder"
+        )
     return cls
 
 
@@ -121,5 +134,7 @@ def _parse(text: str, wanted: object, where: str) -> object:
                 return kind(text)
             except ValueError:
                 continue
-    expected = " or ".join(getattr(kind, "__name__", str(kind)) for kind in choices if kind is not types.NoneType)
+    expected = " or ".join(
+        getattr(kind, "__name__", str(kind)) for kind in choices if kind is not types.NoneType
+    )
     raise ValueError(f"{where} is {text!r}; expected {expected}")

@@ -23,7 +23,9 @@ from torch import Tensor
 RankPath = tuple[int, ...]
 MOST_BYTES = 16 << 20  # of a file of a tree, or of tokens
 MOST_NODES = 4096  # of any tree; a file from a stranger may ask for more than there is memory
-NO_GUESS = -2  # the token of a node for which there was none; no model says it, so the node is never kept
+NO_GUESS = (
+    -2
+)  # the token of a node for which there was none; no model says it, so the node is never kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,16 +44,22 @@ class Tree:
     def from_parent(cls, parent: Sequence[int]) -> "Tree":
         """The tree of a parent array [nodes]; ValueError where it is not one."""
         if len(parent) == 0 or parent[0] != 0:
-            raise ValueError("a tree begins with its root, whose parent is itself: parent[0] must be 0")
+            raise ValueError(
+                "a tree begins with its root, whose parent is itself: parent[0] must be 0"
+            )
         lines: list[list[int]] = [[]]
         for node, above in enumerate(parent[1:], start=1):
             if not 0 <= above < node:
-                raise ValueError(f"node {node} has parent {above}; a parent stands before its children")
+                raise ValueError(
+                    f"node {node} has parent {above}; a parent stands before its children"
+                )
             lines.append([*lines[above], node])
         width = max(map(len, lines))
         padded = [line + [node] * (width - len(line)) for node, line in enumerate(lines)]
         depth = [len(line) for line in lines]
-        return cls(torch.tensor(depth), torch.tensor(parent), torch.tensor(padded, dtype=torch.long))
+        return cls(
+            torch.tensor(depth), torch.tensor(parent), torch.tensor(padded, dtype=torch.long)
+        )
 
     @classmethod
     def from_paths(cls, paths: Sequence[RankPath]) -> "Tree":
@@ -78,7 +86,13 @@ class Tree:
         """Levels that `lines` has room for; no node is deeper."""
         return self.lines.shape[1]
 
-    def mask(self, dtype: torch.dtype, hidden: float, committed: int | Tensor = 0, width: int | None = None) -> Tensor:
+    def mask(
+        self,
+        dtype: torch.dtype,
+        hidden: float,
+        committed: int | Tensor = 0,
+        width: int | None = None,
+    ) -> Tensor:
         """Additive attention mask [nodes, width]: row n is 0 at what node n may attend to, and `hidden` elsewhere.
 
         That is the `committed` positions (an int, or [1]), then, among the nodes behind them, the root, n's ancestors and n.
@@ -86,11 +100,15 @@ class Tree:
         """
         width = committed + len(self) if width is None else width
         if isinstance(committed, int):
-            slots = max(4096, 1 << width.bit_length())  # few sizes, so that it is hardly ever made anew
+            slots = max(
+                4096, 1 << width.bit_length()
+            )  # few sizes, so that it is hardly ever made anew
             row = _edge(slots, hidden, dtype, self.depth.device)[slots - committed - 1 :][:width]
         else:
             column = torch.arange(width, device=self.depth.device)
-            row = torch.zeros(width, dtype=dtype, device=column.device).masked_fill_(column > committed, hidden)
+            row = torch.zeros(width, dtype=dtype, device=column.device).masked_fill_(
+                column > committed, hidden
+            )
         return row.expand(len(self), -1).scatter(1, self.lines + committed, 0.0)
 
 
@@ -122,7 +140,11 @@ class Draft:
         """The first `nodes` nodes alone."""
         if nodes == len(self.tree):
             return self
-        return Draft(self.tree.first(nodes), self.token[:nodes], None if self.log_prob is None else self.log_prob[:nodes])
+        return Draft(
+            self.tree.first(nodes),
+            self.token[:nodes],
+            None if self.log_prob is None else self.log_prob[:nodes],
+        )
 
 
 @cache
@@ -135,7 +157,9 @@ class RankTree:
     """A tree by the ranks of the guesses that its paths take."""
 
     paths: list[RankPath]  # a parent before its children
-    frequency: list[float] | None = None  # how often all guesses of a path were right at once, where that was measured
+    frequency: list[float] | None = (
+        None  # how often all guesses of a path were right at once, where that was measured
+    )
 
 
 def paths_from_child_counts(counts: Sequence[int]) -> list[RankPath]:
@@ -147,7 +171,9 @@ def paths_from_child_counts(counts: Sequence[int]) -> list[RankPath]:
     queue: list[RankPath] = [()]
     for at, children in enumerate(counts):
         if at >= len(queue):
-            raise ValueError(f"entry {at} counts the children of a node that no entry before it makes")
+            raise ValueError(
+                f"entry {at} counts the children of a node that no entry before it makes"
+            )
         if type(children) is not int or children < 0:
             raise ValueError(f"entry {at} is {children!r}; a number of children is an integer >= 0")
         if len(queue) + children > MOST_NODES:
@@ -161,7 +187,9 @@ def checked_paths(paths: Sequence[Sequence[int]]) -> list[RankPath]:
     seen: set[RankPath] = {()}
     for path in sorted((tuple(path) for path in paths), key=len):
         if not path or any(type(rank) is not int or rank < 0 for rank in path):
-            raise ValueError(f"{list(path)} is not a path; a path is a non-empty list of ranks >= 0")
+            raise ValueError(
+                f"{list(path)} is not a path; a path is a non-empty list of ranks >= 0"
+            )
         if path in seen:
             raise ValueError(f"{list(path)} stands twice")
         if path[:-1] not in seen:
@@ -170,14 +198,18 @@ def checked_paths(paths: Sequence[Sequence[int]]) -> list[RankPath]:
     ordered = [tuple(path) for path in paths]
     placed = {path: at for at, path in enumerate(ordered)}
     if any(placed.get(path[:-1], -1) > at for path, at in placed.items()):
-        ordered.sort(key=lambda path: (len(path), path))  # the given order is kept where it is one already
+        ordered.sort(
+            key=lambda path: (len(path), path)
+        )  # the given order is kept where it is one already
     return ordered
 
 
 @cache
 def published_trees() -> dict[str, list[RankPath]]:
     """The nine static trees that MEDUSA publishes (`medusa_choices.py`), by name."""
-    counts = json.loads(files(__package__).joinpath("published_trees.json").read_text(encoding="utf-8"))
+    counts = json.loads(
+        files(__package__).joinpath("published_trees.json").read_text(encoding="utf-8")
+    )
     return {name: paths_from_child_counts(each) for name, each in counts.items()}
 
 
@@ -192,7 +224,11 @@ def read_tree(path: Path) -> RankTree:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES >> 20} MiB")
         content = json.loads(path.read_text(encoding="utf-8"))
-        content, frequency = (content["paths"], content.get("frequency")) if isinstance(content, dict) else (content, None)
+        content, frequency = (
+            (content["paths"], content.get("frequency"))
+            if isinstance(content, dict)
+            else (content, None)
+        )
         if not isinstance(content, list) or not content:
             raise ValueError("expected a non-empty list of rank paths or of child counts")
         if len(content) >= MOST_NODES:
@@ -215,6 +251,8 @@ def read_tree(path: Path) -> RankTree:
 def _check_frequency(frequency: object, paths: int) -> None:
     if not isinstance(frequency, list) or len(frequency) != paths:
         raise ValueError(f'"frequency" must be a list of {paths} numbers, one a path')
-    numbers = all(type(each) in (int, float) for each in frequency)  # first: what is none cannot be compared
+    numbers = all(
+        type(each) in (int, float) for each in frequency
+    )  # first: what is none cannot be compared
     if not numbers or not all(after <= each <= 1 for each, after in pairwise([*frequency, 0])):
         raise ValueError('"frequency" must descend from at most 1 to at least 0')

@@ -15,10 +15,16 @@ from urllib.parse import urlsplit
 
 import openai
 from openai.types.chat import ChatCompletion
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 from tenacity.stop import stop_when_event_set
 
-from bench.errors import UserError
+from bench.common.errors import UserError
 
 KEY = "OPENAI_API_KEY"
 LONGEST_WAIT_S = 600.0  # a server that asks for more is not waited for
@@ -64,13 +70,21 @@ class JudgeClient:
         self.tries = tries
         api_base = api_base or os.environ.get("OPENAI_BASE_URL") or None
         if api_base and urlsplit(api_base).scheme not in ("http", "https"):
-            raise UserError(f"--api-base is {api_base!r}; expected a URL such as http://localhost:8000/v1")
+            raise UserError(
+                f"--api-base is {api_base!r}; expected a URL such as http://localhost:8000/v1"
+            )
         key = os.environ.get(KEY)
-        if not key and not (api_base and urlsplit(api_base).hostname in ("localhost", "127.0.0.1", "::1")):
+        if not key and not (
+            api_base and urlsplit(api_base).hostname in ("localhost", "127.0.0.1", "::1")
+        ):
             where = api_base or "OpenAI's endpoint"
-            raise UserError(f"no key for {where}: set {KEY} (any text where the endpoint asks for none)")
+            raise UserError(
+                f"no key for {where}: set {KEY} (any text where the endpoint asks for none)"
+            )
         self.timeout_s = timeout_s
-        self.client = openai.AsyncOpenAI(api_key=key or "none", base_url=api_base, timeout=None, max_retries=0)
+        self.client = openai.AsyncOpenAI(
+            api_key=key or "none", base_url=api_base, timeout=None, max_retries=0
+        )
         self.where = str(self.client.base_url)
         self.loop = asyncio.new_event_loop()  # where a call can be cut off whatever it waits for
         Thread(target=self.loop.run_forever, daemon=True).start()
@@ -101,30 +115,40 @@ class JudgeClient:
                 n=1,
                 **self.options,
             )
-            completion = asyncio.run_coroutine_threadsafe(asyncio.wait_for(call, self.timeout_s), self.loop).result()
+            completion = asyncio.run_coroutine_threadsafe(
+                asyncio.wait_for(call, self.timeout_s), self.loop
+            ).result()
         except openai.APIStatusError as error:
             raise self._of_status(error) from error
         except asyncio.TimeoutError as error:
             raise EndpointTrouble(f"no whole reply within {self.timeout_s:g} s") from error
         except openai.APIConnectionError as error:
-            raise EndpointTrouble(f"{self.where} cannot be reached ({error.__cause__ or error})") from error
+            raise EndpointTrouble(
+                f"{self.where} cannot be reached ({error.__cause__ or error})"
+            ) from error
         except (openai.APIResponseValidationError, ValueError) as error:
             raise EndpointTrouble(f"the reply is not JSON ({error})") from error
         return _reply(completion)
 
     def _of_status(self, error: openai.APIStatusError) -> Exception:
         status, said = error.status_code, " ".join(str(error.message).split())[:300]
-        if said == f"Error code: {status}":  # an endpoint that does not put its reason where OpenAI does
+        if (
+            said == f"Error code: {status}"
+        ):  # an endpoint that does not put its reason where OpenAI does
             said = f"{said}, {' '.join(error.response.text.split())[:200]}"
         if status in (401, 403):
-            return UserError(f"{self.where} refuses the key ({said}); set {KEY} to one that it takes")
+            return UserError(
+                f"{self.where} refuses the key ({said}); set {KEY} to one that it takes"
+            )
         if status == 404:
             return UserError(
                 f"{self.where} does not know the judge {self.model!r} ({said}); "
                 "--judge-model takes a model of the endpoint, --api-base its URL up to and with /v1"
             )
         if error.code == "insufficient_quota":
-            return UserError(f"the account of {KEY} has no quota left ({said}); every judgment so far is kept")
+            return UserError(
+                f"the account of {KEY} has no quota left ({said}); every judgment so far is kept"
+            )
         if status in (408, 409, 429) or status >= 500:
             after_s = _retry_after(error)
             if after_s is not None and after_s > LONGEST_WAIT_S:
@@ -154,8 +178,12 @@ def _reply(completion: ChatCompletion) -> Reply:
         message = completion.choices[0].message
         text = message.content if message.content is not None else getattr(message, "refusal", None)
     except (AttributeError, IndexError, TypeError) as error:
-        raise EndpointTrouble(f"the reply has no message in it ({str(completion)[:200]})") from error
+        raise EndpointTrouble(
+            f"the reply has no message in it ({str(completion)[:200]})"
+        ) from error
     if not isinstance(text, str):
         raise EndpointTrouble(f"the reply's message has no text ({str(message)[:200]})")
     usage = completion.usage
-    return Reply(text, getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0)
+    return Reply(
+        text, getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0
+    )

@@ -26,15 +26,23 @@ if not __package__:  # run as a script, from wherever: the packages lie one fold
 
 from tqdm import tqdm
 
-from bench.answers import Answer, read_answers
-from bench.arguments import positive
-from bench.errors import UserError, exit_cleanly
-from bench.files import sole_writer
-from bench.questions import Question
-from bench.signals import Stopped
-from llm_judge.judging import NEED_REFERENCE, PAIRWISE, SINGLE, Match, has_verdict, make_matches, read_prompts
+from bench.common.arguments import positive
+from bench.common.errors import UserError, exit_cleanly
+from bench.common.files import sole_writer
+from bench.common.signals import Stopped
+from bench.inputs.questions import Question
+from bench.store.answer_files import Answer, read_answers
+from llm_judge.judge_folder import Bench, add_data_flags
+from llm_judge.judging import (
+    NEED_REFERENCE,
+    PAIRWISE,
+    SINGLE,
+    Match,
+    has_verdict,
+    make_matches,
+    read_prompts,
+)
 from llm_judge.judgments import Ledger
-from llm_judge.layout import Bench, add_data_flags
 
 if TYPE_CHECKING:  # openai is an extra, and a dry run does without it
     from llm_judge.client import JudgeClient
@@ -44,32 +52,76 @@ GIVE_UP_AFTER = 8  # calls that the endpoint did not answer in all their tries, 
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = made.add_argument
     add_data_flags(made)
     add("--mode", choices=MODES, default="single", help="default: single")
     add("--judge-model", default="gpt-4", help="a model of the endpoint (default: gpt-4)")
-    add("--model-list", nargs="+", metavar="MODEL", help="models to judge (default: all that have an answer file)")
-    add("--baseline-model", default="gpt-3.5-turbo", help="with pairwise-baseline (default: gpt-3.5-turbo)")
+    add(
+        "--model-list",
+        nargs="+",
+        metavar="MODEL",
+        help="models to judge (default: all that have an answer file)",
+    )
+    add(
+        "--baseline-model",
+        default="gpt-3.5-turbo",
+        help="with pairwise-baseline (default: gpt-3.5-turbo)",
+    )
     add("--parallel", type=int, default=1, help="calls at once (default: 1)")
     add("--first-n", type=int, help="only the first so many questions")
-    add("--judge-file", type=Path, help="judge prompts (default: the published ones to a published bench, else our own)")
-    add("--reference-file", type=Path, help="default: reference_answer/<judge>.jsonl, or the only file there")
-    add("--api-base", help="URL of the endpoint, up to and with /v1 (default: $OPENAI_BASE_URL, or OpenAI's)")
-    add("--temperature", default="0", help="of the judge (default: 0); none: leave it to the endpoint")
+    add(
+        "--judge-file",
+        type=Path,
+        help="judge prompts (default: the published ones to a published bench, else our own)",
+    )
+    add(
+        "--reference-file",
+        type=Path,
+        help="default: reference_answer/<judge>.jsonl, or the only file there",
+    )
+    add(
+        "--api-base",
+        help="URL of the endpoint, up to and with /v1 (default: $OPENAI_BASE_URL, or OpenAI's)",
+    )
+    add(
+        "--temperature",
+        default="0",
+        help="of the judge (default: 0); none: leave it to the endpoint",
+    )
     length = made.add_mutually_exclusive_group()
     length.add_argument("--max-tokens", type=int, default=2048, help="of a reply (default: 2048)")
-    length.add_argument("--max-completion-tokens", type=int, help="the same for models that take it under this name")
+    length.add_argument(
+        "--max-completion-tokens", type=int, help="the same for models that take it under this name"
+    )
     add("--timeout", type=positive, default=120, help="seconds to wait for a reply (default: 120)")
-    add("--tries", type=int, default=8, help="tries of a call before it counts as failed (default: 8)")
-    add("--backoff", type=positive, default=1, help="seconds before the first retry at most; then doubling (default: 1)")
+    add(
+        "--tries",
+        type=int,
+        default=8,
+        help="tries of a call before it counts as failed (default: 8)",
+    )
+    add(
+        "--backoff",
+        type=positive,
+        default=1,
+        help="seconds before the first retry at most; then doubling (default: 1)",
+    )
     add("--dry-run", action="store_true", help="say how many calls would be made, and make none")
     return made
 
 
 def main() -> int:
     args = parser().parse_args()
-    for name, least in (("parallel", 1), ("first_n", 1), ("tries", 1), ("max_tokens", 1), ("max_completion_tokens", 1)):
+    for name, least in (
+        ("parallel", 1),
+        ("first_n", 1),
+        ("tries", 1),
+        ("max_tokens", 1),
+        ("max_completion_tokens", 1),
+    ):
         value = getattr(args, name)
         if value is not None and value < least:
             raise UserError(f"--{name.replace('_', '-')} is {value}; expected at least {least}")
@@ -81,7 +133,9 @@ def main() -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path.parent} cannot be made: {error.strerror}; give another --data-dir") from error
+        raise UserError(
+            f"{path.parent} cannot be made: {error.strerror}; give another --data-dir"
+        ) from error
     with sole_writer(path):
         return _judge(bench, path, args)
 
@@ -93,7 +147,8 @@ def _judge(bench: Bench, path: Path, args: argparse.Namespace) -> int:
     characters = sum(len(match.system) + len(match.users[index]) for match, index in calls)
     print(
         f"{bench.name}, {args.mode}, judge {args.judge_model}: {len(ledger.matches)} judgments, {there} there already; "
-        f"{len(calls)} calls to make" + (f", about {max(1, characters // 4000)},000 tokens of prompts" if calls else "")
+        f"{len(calls)} calls to make"
+        + (f", about {max(1, characters // 4000)},000 tokens of prompts" if calls else "")
     )
     if args.dry_run:
         return 0
@@ -108,14 +163,22 @@ def _ledger(bench: Bench, path: Path, args: argparse.Namespace) -> Ledger:
     questions = bench.questions().questions[: args.first_n]
     models = list(dict.fromkeys(args.model_list or bench.models()))
     if not models:
-        raise UserError(f"no answers to judge: {bench.answers} has no answer file; run a gen_model_answer command first")
+        raise UserError(
+            f"no answers to judge: {bench.answers} has no answer file; run a gen_model_answer command first"
+        )
     if args.mode == "pairwise-baseline":
         models = [model for model in models if model != args.baseline_model]
         contests = [(model, args.baseline_model) for model in models]
     else:
-        contests = [(model,) for model in models] if args.mode == "single" else list(combinations(models, 2))
+        contests = (
+            [(model,) for model in models]
+            if args.mode == "single"
+            else list(combinations(models, 2))
+        )
     if not contests:
-        raise UserError(f"--mode {args.mode} needs two models with answers, found {', '.join(models) or args.baseline_model}")
+        raise UserError(
+            f"--mode {args.mode} needs two models with answers, found {', '.join(models) or args.baseline_model}"
+        )
     answers = {model: bench.read_model(model) for contest in contests for model in contest}
     for model, given in answers.items():
         _warn_of_holes(model, given, questions)
@@ -126,7 +189,9 @@ def _ledger(bench: Bench, path: Path, args: argparse.Namespace) -> Ledger:
         references = read_answers(_reference_file(bench, args))
     matches = make_matches(questions, answers, contests, prompts, references)
     if not matches:
-        raise UserError(f"nothing to judge: {', '.join(answers)} answered none of the {len(questions)} questions")
+        raise UserError(
+            f"nothing to judge: {', '.join(answers)} answered none of the {len(questions)} questions"
+        )
     return Ledger(path, args.judge_model, matches)
 
 
@@ -137,7 +202,9 @@ def _warn_of_holes(model: str, answers: dict[int, Answer], questions: tuple[Ques
             question.question_id
             for question in questions
             if len(question.turns) >= turn
-            and not ((answer := answers.get(question.question_id)) and answer.choices[0].answered(turn))
+            and not (
+                (answer := answers.get(question.question_id)) and answer.choices[0].answered(turn)
+            )
         ]
         if holes:
             listed = ", ".join(map(str, holes[:5])) + (", ..." if len(holes) > 5 else "")
@@ -147,7 +214,10 @@ def _warn_of_holes(model: str, answers: dict[int, Answer], questions: tuple[Ques
                 file=sys.stderr,
             )
     if any(len(answer.choices) > 1 for answer in answers.values()):
-        print(f"note: {model} has several choices to a question; the first is judged, as in FastChat", file=sys.stderr)
+        print(
+            f"note: {model} has several choices to a question; the first is judged, as in FastChat",
+            file=sys.stderr,
+        )
 
 
 def _reference_file(bench: Bench, args: argparse.Namespace) -> Path:
@@ -170,7 +240,9 @@ def _client(args: argparse.Namespace) -> "JudgeClient":
     try:
         from llm_judge.client import JudgeClient
     except ImportError as error:
-        raise UserError(f"judging needs the package {error.name!r}: pip install 'medusa-bench[judge]'") from error
+        raise UserError(
+            f"judging needs the package {error.name!r}: pip install 'medusa-bench[judge]'"
+        ) from error
     options: dict[str, object] = {"max_tokens": args.max_tokens}
     if args.max_completion_tokens:
         options = {"max_completion_tokens": args.max_completion_tokens}
@@ -178,13 +250,22 @@ def _client(args: argparse.Namespace) -> "JudgeClient":
         try:
             options["temperature"] = float(args.temperature)
         except ValueError:
-            raise UserError(f"--temperature is {args.temperature!r}; expected a number or none") from None
+            raise UserError(
+                f"--temperature is {args.temperature!r}; expected a number or none"
+            ) from None
     return JudgeClient(
-        args.judge_model, args.api_base, options=options, timeout_s=args.timeout, tries=args.tries, backoff_s=args.backoff
+        args.judge_model,
+        args.api_base,
+        options=options,
+        timeout_s=args.timeout,
+        tries=args.tries,
+        backoff_s=args.backoff,
     )
 
 
-def judge_all(client: "JudgeClient", ledger: Ledger, calls: list[tuple[Match, int]], parallel: int) -> Counter[str]:
+def judge_all(
+    client: "JudgeClient", ledger: Ledger, calls: list[tuple[Match, int]], parallel: int
+) -> Counter[str]:
     """Make the calls, so many at once; returns how often which failure came. UserError where no call can succeed."""
     from llm_judge.client import CallFailed, EndpointTrouble
 
@@ -211,10 +292,14 @@ def judge_all(client: "JudgeClient", ledger: Ledger, calls: list[tuple[Match, in
                             f"{in_a_row} calls in a row failed, the last one with: {error}; what arrived is kept, and the "
                             "same command goes on from there"
                         ) from error
-                bar.set_postfix_str(f"tokens {tokens_in:,} in, {tokens_out:,} out; {failed.total()} failed")
+                bar.set_postfix_str(
+                    f"tokens {tokens_in:,} in, {tokens_out:,} out; {failed.total()} failed"
+                )
                 bar.update()
     except KeyboardInterrupt:
-        print("\ninterrupted; taking in what is under way (Ctrl-C again: leave it)", file=sys.stderr)
+        print(
+            "\ninterrupted; taking in what is under way (Ctrl-C again: leave it)", file=sys.stderr
+        )
         raise
     finally:
         client.stop.set()
@@ -231,7 +316,10 @@ def _report(ledger: Ledger, failed: Counter[str]) -> int:
     for message, count in failed.most_common(3):
         print(f"failed {count}x: {message}", file=sys.stderr)
     if failed:
-        print(f"error: {failed.total()} calls failed and are no scores; the same command asks for them again", file=sys.stderr)
+        print(
+            f"error: {failed.total()} calls failed and are no scores; the same command asks for them again",
+            file=sys.stderr,
+        )
         return 1
     return 0
 
@@ -240,7 +328,10 @@ def command() -> int:
     try:
         return main()
     except KeyboardInterrupt as stop:
-        print("every judgment that arrived is kept, and the same command goes on from there", file=sys.stderr)
+        print(
+            "every judgment that arrived is kept, and the same command goes on from there",
+            file=sys.stderr,
+        )
         sys.stderr.flush()
         return stop.status if isinstance(stop, Stopped) else 130
 

@@ -13,7 +13,7 @@ from pathlib import Path
 if not __package__:  # run as a script, from wherever: the packages lie one folder up
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from llm_judge.answers import main
+from llm_judge.gen_model_answer import main
 
 if __name__ == "__main__":
     main("greedy", __doc__, "llm_judge.gen_model_answer_baseline")

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 
-from bench.answers import Answer
-from bench.errors import UserError
-from bench.files import read_rows
-from bench.questions import Question
+from bench.common.errors import UserError
+from bench.common.files import read_rows
+from bench.inputs.questions import Question
+from bench.store.answer_files import Answer
 
 NEED_REFERENCE = ("math", "reasoning", "coding", "arena-hard-200")
 SINGLE, PAIRWISE = "single", "pairwise"
@@ -64,24 +64,37 @@ class Prompt:
         try:
             return self.template.format(**texts)
         except (KeyError, IndexError, ValueError) as error:
-            raise UserError(f"judge prompt {self.name!r} cannot be filled in: {type(error).__name__} {error}") from error
+            raise UserError(
+                f"judge prompt {self.name!r} cannot be filled in: {type(error).__name__} {error}"
+            ) from error
 
 
 def read_prompts(path: Path, kind: str) -> dict[str, Prompt]:
     """The four prompts of a kind, by name; UserError where the file, a prompt or a field of one is missing."""
     if not path.is_file():
-        raise UserError(f"no judge prompts at {path}; give a file in FastChat's format with --judge-file")
+        raise UserError(
+            f"no judge prompts at {path}; give a file in FastChat's format with --judge-file"
+        )
     rows = {str(row.get("name")): row for _, row in read_rows(path)}
     prompts = {}
-    for name in (first + turn for (of, _), first in NAMES.items() if of == kind for turn in ("", "-multi-turn")):
+    for name in (
+        first + turn
+        for (of, _), first in NAMES.items()
+        if of == kind
+        for turn in ("", "-multi-turn")
+    ):
         row = rows.get(name)
         if row is None:
             raise UserError(f"{path} has no prompt {name!r}")
         fields = [row.get(field) for field in ("system_prompt", "prompt_template", "output_format")]
         if not all(isinstance(field, str) for field in fields):
-            raise UserError(f"{path}: prompt {name!r} needs the texts system_prompt, prompt_template and output_format")
+            raise UserError(
+                f"{path}: prompt {name!r} needs the texts system_prompt, prompt_template and output_format"
+            )
         if fields[2] != FORMATS[kind]:
-            raise UserError(f"{path}: prompt {name!r} has output format {fields[2]!r}; expected {FORMATS[kind]!r}")
+            raise UserError(
+                f"{path}: prompt {name!r} has output format {fields[2]!r}; expected {FORMATS[kind]!r}"
+            )
         _check_template(fields[1], f"{path}: prompt {name!r}")
         prompts[name] = Prompt(name, fields[0], fields[1])
     return prompts
@@ -166,7 +179,9 @@ def make_matches(
         for models in contests:
             given = [answers[model].get(question.question_id) for model in models]
             for turn in range(1, asked + 1):
-                if not all(answer is not None and answer.choices[0].answered(turn) for answer in given):
+                if not all(
+                    answer is not None and answer.choices[0].answered(turn) for answer in given
+                ):
                     break
                 texts = [answer.choices[0].turns for answer in given if answer is not None]
                 made.append(_match(question, turn, models, texts, prompts, references))
@@ -211,4 +226,6 @@ def _reference(question: Question, turn: int, references: dict[int, Answer]) -> 
             f"question {question.question_id} ({question.category}) is judged against a reference answer, but the reference "
             f"file has none to its turn {turn}"
         )
-    return {f"ref_answer_{at}": text for at, text in enumerate(answer.choices[0].turns[:turn], start=1)}
+    return {
+        f"ref_answer_{at}": text for at, text in enumerate(answer.choices[0].turns[:turn], start=1)
+    }

@@ -10,8 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from bench.errors import UserError, warn
-from bench.files import append_synced, json_line, mend_end, read_lines, read_rows, shown, write_atomically
+from bench.common.errors import UserError, warn
+from bench.common.files import (
+    append_synced,
+    json_line,
+    mend_end,
+    read_lines,
+    read_rows,
+    shown,
+    write_atomically,
+)
 from llm_judge.judging import Match
 
 # FastChat records a call that failed as this text with a score of -1; it is no judgment.
@@ -26,17 +34,31 @@ def read_judgments(path: Path) -> list[dict]:
     rows: dict[tuple, dict] = {}
     for number, row in read_rows(path, torn=warn):
         kind = _SINGLE if "model" in row else _PAIR
-        _check(row, {"question_id": int, "judge": list, "turn": int} | kind, f"{path}, line {number}")
+        _check(
+            row, {"question_id": int, "judge": list, "turn": int} | kind, f"{path}, line {number}"
+        )
         if len(row["judge"]) != 2 or not all(isinstance(each, str) for each in row["judge"]):
-            raise UserError(f"{path}, line {number}: judge must be [model, prompt name], found {shown(row['judge'])}")
+            raise UserError(
+                f"{path}, line {number}: judge must be [model, prompt name], found {shown(row['judge'])}"
+            )
         if FAILED not in (row.get("judgment"), row.get("g1_judgment"), row.get("g2_judgment")):
             rows[(tuple(row["judge"]), *_key(row))] = row
     return list(rows.values())
 
 
 _SINGLE = {"model": str, "score": (int, float), "judgment": str}
-_PAIR = {name: str for name in ("model_1", "model_2", "g1_winner", "g2_winner", "g1_judgment", "g2_judgment")}
-_GAME = {"question_id": int, "turn": int, "models": list, "judge": str, "user_prompt": str, "judgment": str}
+_PAIR = {
+    name: str
+    for name in ("model_1", "model_2", "g1_winner", "g2_winner", "g1_judgment", "g2_judgment")
+}
+_GAME = {
+    "question_id": int,
+    "turn": int,
+    "models": list,
+    "judge": str,
+    "user_prompt": str,
+    "judgment": str,
+}
 
 
 def _check(row: dict, kinds: dict[str, type | tuple], where: str) -> None:
@@ -57,7 +79,9 @@ def _key(row: dict) -> tuple:
 
 
 def _asked(row: dict) -> set[str]:
-    return {row[name] for name in ("user_prompt", "g1_user_prompt", "g2_user_prompt") if name in row}
+    return {
+        row[name] for name in ("user_prompt", "g1_user_prompt", "g2_user_prompt") if name in row
+    }
 
 
 class Ledger:
@@ -72,7 +96,11 @@ class Ledger:
         self.games_path = path.with_name(path.name + ".games")
         rows = read_judgments(path) if path.exists() else []
         done = {_key(row): row for row in rows if row["judge"][0] == judge}
-        stale = [match for match in matches if match.key in done and _asked(done[match.key]) != set(match.users)]
+        stale = [
+            match
+            for match in matches
+            if match.key in done and _asked(done[match.key]) != set(match.users)
+        ]
         if stale:
             first = stale[0]
             raise UserError(
@@ -89,7 +117,15 @@ class Ledger:
         for number, row in read_rows(self.games_path, torn=warn):
             _check(row, _GAME, f"{self.games_path}, line {number}")
             if row["judge"] == self.judge:
-                yield (row["question_id"], row["turn"], tuple(map(str, row["models"])), row["user_prompt"]), row["judgment"]
+                yield (
+                    (
+                        row["question_id"],
+                        row["turn"],
+                        tuple(map(str, row["models"])),
+                        row["user_prompt"],
+                    ),
+                    row["judgment"],
+                )
 
     def missing(self) -> list[tuple[Match, int]]:
         """The calls to be made: a match, and which of its prompts."""
@@ -108,7 +144,9 @@ class Ledger:
                 if path.exists() and (torn := mend_end(path)):
                     warn(torn)
             self._tidy(self.path, self._rows)
-            self._tidy(self.games_path, [self._game_row(game, text) for game, text in self._games.items()])
+            self._tidy(
+                self.games_path, [self._game_row(game, text) for game, text in self._games.items()]
+            )
         for match in list(self._open.values()):  # killed between the second reply and the row
             self._close_if_complete(match)
 
@@ -153,7 +191,12 @@ class Ledger:
 
     def _game_row(self, game: tuple, reply: str) -> dict:
         question_id, turn, models, user = game
-        about = {"question_id": question_id, "turn": turn, "models": list(models), "judge": self.judge}
+        about = {
+            "question_id": question_id,
+            "turn": turn,
+            "models": list(models),
+            "judge": self.judge,
+        }
         return {**about, "user_prompt": user, "judgment": reply}
 
     @staticmethod

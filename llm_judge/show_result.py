@@ -22,21 +22,27 @@ if not __package__:  # run as a script, from wherever: the packages lie one fold
 import pandas as pd
 from rich.table import Table
 
-from bench.answers import frame
-from bench.errors import UserError, exit_cleanly, warn
+from bench.common.errors import UserError, exit_cleanly, warn
+from bench.common.terminal import print_table
 from bench.metrics import estimates, pooled_interval
-from bench.terminal import print_table
+from bench.store.answer_files import frame
 from llm_judge.gen_judgment import MODES
+from llm_judge.judge_folder import Bench, add_data_flags
 from llm_judge.judging import has_verdict
 from llm_judge.judgments import read_judgments
-from llm_judge.layout import Bench, add_data_flags
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = made.add_argument
     add_data_flags(made)
-    add("--input-file", type=Path, help="default: <data>/<bench>/model_judgment/<judge>_single.jsonl or _pair.jsonl")
+    add(
+        "--input-file",
+        type=Path,
+        help="default: <data>/<bench>/model_judgment/<judge>_single.jsonl or _pair.jsonl",
+    )
     add("--judge-model", default="gpt-4", help="default: gpt-4")
     add("--mode", choices=MODES, default="single", help="default: single")
     add(
@@ -44,15 +50,27 @@ def parser() -> argparse.ArgumentParser:
         default="gpt-3.5-turbo",
         help="of pairwise-baseline and of wall-clock ratios (default: gpt-3.5-turbo)",
     )
-    add("--figure", type=Path, metavar="FOLDER", help="draw speed against quality (quality.png, .svg) into this folder")
+    add(
+        "--figure",
+        type=Path,
+        metavar="FOLDER",
+        help="draw speed against quality (quality.png, .svg) into this folder",
+    )
     add("--model-list", nargs="+", metavar="MODEL", help="only these models")
     return made
 
 
 def by_turn(grades: pd.DataFrame) -> dict[str, pd.Series]:
     """FastChat's three tables: mean grade by model in the first turn, in the second, and over both; the best first."""
-    of = {"First turn": grades[grades.turn == 1], "Second turn": grades[grades.turn == 2], "Average": grades}
-    means = {title: part.groupby("model").score.mean().sort_values(ascending=False) for title, part in of.items()}
+    of = {
+        "First turn": grades[grades.turn == 1],
+        "Second turn": grades[grades.turn == 2],
+        "Average": grades,
+    }
+    means = {
+        title: part.groupby("model").score.mean().sort_values(ascending=False)
+        for title, part in of.items()
+    }
     return {title: series for title, series in means.items() if len(series)}
 
 
@@ -68,7 +86,9 @@ def by_category(grades: pd.DataFrame, categories: dict[int, str]) -> pd.DataFram
     known = grades.assign(category=grades.question_id.map(categories)).dropna(subset="category")
     cells: dict[str, dict[str, tuple]] = {}
     for model, own in known.groupby("model"):
-        cells[str(model)] = {str(name): with_interval(part) for name, part in own.groupby("category")}
+        cells[str(model)] = {
+            str(name): with_interval(part) for name, part in own.groupby("category")
+        }
         cells[str(model)]["all"] = with_interval(own)
     order = [*dict.fromkeys(categories.values()), "all"]
     return pd.DataFrame(cells).reindex(order).dropna(how="all")
@@ -104,7 +124,12 @@ def speed_and_quality(bench: Bench, grades: pd.DataFrame, baseline: str) -> pd.D
     """
     judged = [str(model) for model in grades.model.unique()]
     read = [model for model in dict.fromkeys([*judged, baseline]) if model in bench.models()]
-    turns = pd.concat([frame(()), *(frame(bench.read_model(model).values()).assign(decoder=model) for model in read)])
+    turns = pd.concat(
+        [
+            frame(()),
+            *(frame(bench.read_model(model).values()).assign(decoder=model) for model in read),
+        ]
+    )
     against = baseline if (turns.decoder == baseline).any() else None
     rows = {}
     for model, own in grades.groupby("model"):
@@ -130,30 +155,50 @@ def main() -> int:
     path = args.input_file or bench.judgments(args.judge_model, kind)
     if not path.is_file():
         there = ", ".join(sorted(each.name for each in path.parent.glob("*.jsonl"))) or "none"
-        raise UserError(f"no judgments at {path} (files there: {there}); run python -m llm_judge.gen_judgment first")
+        raise UserError(
+            f"no judgments at {path} (files there: {there}); run python -m llm_judge.gen_judgment first"
+        )
     rows = read_judgments(path)
     if any(("score" in row) != (kind == "single") for row in rows):
         raise UserError(f"{path} holds judgments of another kind than --mode {args.mode} shows")
     if args.figure is not None and kind == "pair":
         raise UserError("--figure draws grades; leave it out, or use --mode single")
     if args.model_list:
-        wanted = {*args.model_list, *([args.baseline_model] if args.mode == "pairwise-baseline" else [])}
-        rows = [row for row in rows if all(row[name] in wanted for name in ("model", "model_1", "model_2") if name in row)]
+        wanted = {
+            *args.model_list,
+            *([args.baseline_model] if args.mode == "pairwise-baseline" else []),
+        }
+        rows = [
+            row
+            for row in rows
+            if all(row[name] in wanted for name in ("model", "model_1", "model_2") if name in row)
+        ]
     read = [row for row in rows if has_verdict(row)]
-    print(f"{path}: {len(rows)} judgments" + (f", {len(rows) - len(read)} without a verdict" if len(read) < len(rows) else ""))
+    print(
+        f"{path}: {len(rows)} judgments"
+        + (f", {len(rows) - len(read)} without a verdict" if len(read) < len(rows) else "")
+    )
     if not read:
-        raise UserError(f"{path} has no verdict that could be shown" + (" of these models" if args.model_list else ""))
+        raise UserError(
+            f"{path} has no verdict that could be shown"
+            + (" of these models" if args.model_list else "")
+        )
     if kind == "pair":
         show_pairs(read, args.baseline_model if args.mode == "pairwise-baseline" else None)
     else:
-        grades = pd.DataFrame(read)[["model", "question_id", "turn", "score"]].astype({"score": float})
+        grades = pd.DataFrame(read)[["model", "question_id", "turn", "score"]].astype(
+            {"score": float}
+        )
         show_grades(grades, bench, args.baseline_model, args.figure)
     return 0
 
 
 def unequal(grades: pd.DataFrame) -> list[str]:
     """What is said of models that lack a grade which another has: their means are of other turns, and do not compare."""
-    graded = {str(model): set(zip(own.question_id, own.turn, strict=True)) for model, own in grades.groupby("model")}
+    graded = {
+        str(model): set(zip(own.question_id, own.turn, strict=True))
+        for model, own in grades.groupby("model")
+    }
     every = set().union(*graded.values())
     return [
         f"{model} has grades of {len(own)} of the {len(every)} turns that any model has: its means are of fewer"
@@ -172,11 +217,17 @@ def show_grades(grades: pd.DataFrame, bench: Bench, baseline: str, figures: Path
         print_table(table)
     questions = bench.questions_here()
     if questions is None:
-        print(f"no table by category: the questions of {bench.name} are not here (python -m bench.fetch {bench.name})")
+        print(
+            f"no table by category: the questions of {bench.name} are not here (python -m bench.fetch {bench.name})"
+        )
     else:
-        cells = by_category(grades, {each.question_id: each.category for each in questions.questions})
+        cells = by_category(
+            grades, {each.question_id: each.category for each in questions.questions}
+        )
         # One row a category and model: models have long names, and there may be many.
-        table = _table("By category, with 95 % confidence", "category", "model", "score", "from", "to")
+        table = _table(
+            "By category, with 95 % confidence", "category", "model", "score", "from", "to"
+        )
         for category, row in cells.iterrows():
             for model, cell in row.items():
                 if isinstance(cell, tuple):
@@ -185,9 +236,25 @@ def show_grades(grades: pd.DataFrame, bench: Bench, baseline: str, figures: Path
         print_table(table)
     both = speed_and_quality(bench, grades, baseline)
     if both.tokens_per_inference.notna().any():
-        table = _table("Speed and quality", "model", "tokens/inference", "wall-clock ratio", "quality", "from", "to")
+        table = _table(
+            "Speed and quality",
+            "model",
+            "tokens/inference",
+            "wall-clock ratio",
+            "quality",
+            "from",
+            "to",
+        )
         for model, row in both.iterrows():
-            numbers = row[["tokens_per_inference", "wall_clock_ratio", "quality", "quality_low", "quality_high"]]
+            numbers = row[
+                [
+                    "tokens_per_inference",
+                    "wall_clock_ratio",
+                    "quality",
+                    "quality_low",
+                    "quality_high",
+                ]
+            ]
             table.add_row(str(model), *map(_number, numbers))
         print_table(table)
     if figures is not None:
@@ -195,24 +262,34 @@ def show_grades(grades: pd.DataFrame, bench: Bench, baseline: str, figures: Path
 
 
 def _draw(folder: Path, both: pd.DataFrame, baseline: str) -> None:
-    from bench.figures import draw_quality  # late: it loads matplotlib
+    from bench.reporting.figures import draw_quality  # late: it loads matplotlib
 
     try:
         figure = draw_quality(folder, both, baseline)
     except OSError as error:
-        raise UserError(f"{error.filename or folder} cannot be written: {error.strerror}; give another --figure") from error
+        raise UserError(
+            f"{error.filename or folder} cannot be written: {error.strerror}; give another --figure"
+        ) from error
     if figure is None:
-        raise UserError("no figure: none of the judged models has an answer file with steps and tokens")
+        raise UserError(
+            "no figure: none of the judged models has an answer file with steps and tokens"
+        )
     print(figure.path)
 
 
 def show_pairs(rows: list[dict], baseline: str | None) -> None:
     rates = win_rates(rows, baseline)
     if rates.empty:
-        raise UserError(f"no judgment is against the baseline {baseline!r}; name it with --baseline-model")
+        raise UserError(
+            f"no judgment is against the baseline {baseline!r}; name it with --baseline-model"
+        )
     table = _table(f"Against {baseline}" if baseline else "All pairs", "model", *rates.columns)
     for model, row in rates.iterrows():
-        table.add_row(str(model), *(str(int(value)) for value in row[:3]), *(f"{value:.4f}" for value in row[3:]))
+        table.add_row(
+            str(model),
+            *(str(int(value)) for value in row[:3]),
+            *(f"{value:.4f}" for value in row[3:]),
+        )
     print_table(table)
 
 
@@ -220,7 +297,9 @@ def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left")
     for column in columns:
         words = column in ("model", "category")
-        table.add_column(column, justify="left" if words else "right", overflow="fold", no_wrap=not words)
+        table.add_column(
+            column, justify="left" if words else "right", overflow="fold", no_wrap=not words
+        )
     return table
 
 

@@ -22,35 +22,49 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bench.errors import UserError, exit_cleanly
-from bench.files import write_atomically
-from bench.loader import check_device
-from bench.phases import PHASES, timed_steps
-from bench.records import environment, git_state
-from bench.step_times import synchronise
+from bench.common.errors import UserError, exit_cleanly
+from bench.common.files import write_atomically
+from bench.inputs.loader import check_device
+from bench.running.phases import PHASES, timed_steps
+from bench.running.step_times import synchronise
+from bench.store.records import environment, git_state
 from decoders import registry
 from decoders.accept import Exact
-from decoders.base import Decoder
-from decoders.heads import MedusaHeads
+from decoders.decoder import Decoder
 from decoders.loop import Stop
-from decoders.model import Model
+from decoders.model.heads import MedusaHeads
+from decoders.model.model import Model
 
 HEADS = 4
 PROFILED = ("greedy", "dynamic:nodes=64")  # by --kernels
-DECODERS = ("greedy", "dynamic:nodes=16", "dynamic:nodes=32", "dynamic:nodes=64", "dynamic:nodes=128")
+DECODERS = (
+    "greedy",
+    "dynamic:nodes=16",
+    "dynamic:nodes=32",
+    "dynamic:nodes=64",
+    "dynamic:nodes=128",
+)
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("--hidden", type=int, default=4096, help="a multiple of 32 (default: 4096)")
     made.add_argument("--layers", type=int, default=32)
     made.add_argument("--vocab", type=int, default=32000)
     made.add_argument("--context", type=int, default=2048)
     made.add_argument("--length", type=int, default=512, help="prompt tokens (default: 512)")
-    made.add_argument("--tokens", type=int, default=64, help="tokens, or steps, a round (default: 64)")
+    made.add_argument(
+        "--tokens", type=int, default=64, help="tokens, or steps, a round (default: 64)"
+    )
     made.add_argument("--rounds", type=int, default=5)
-    made.add_argument("--compile", action="store_true", help="fuse the small operations of the model's forward")
-    made.add_argument("--kernels", action="store_true", help="profile a few steps more, kernel by kernel")
+    made.add_argument(
+        "--compile", action="store_true", help="fuse the small operations of the model's forward"
+    )
+    made.add_argument(
+        "--kernels", action="store_true", help="profile a few steps more, kernel by kernel"
+    )
     made.add_argument("--device", default="cuda")
     made.add_argument("--dtype", default="float16", choices=("float16", "bfloat16", "float32"))
     made.add_argument("--out", type=Path, help="a JSON file of all numbers")
@@ -63,9 +77,13 @@ def main() -> None:
         if getattr(args, name) < 1:
             raise UserError(f"--{name} is {getattr(args, name)}; expected at least 1")
     if args.hidden % 32:
-        raise UserError(f"--hidden is {args.hidden}; expected a multiple of 32, the number of attention heads")
+        raise UserError(
+            f"--hidden is {args.hidden}; expected a multiple of 32, the number of attention heads"
+        )
     if args.length + (args.tokens + 2) * (HEADS + 1) > args.context:
-        raise UserError(f"--length {args.length} and {args.tokens} steps do not fit in --context {args.context}")
+        raise UserError(
+            f"--length {args.length} and {args.tokens} steps do not fit in --context {args.context}"
+        )
     if args.out is not None and not args.out.parent.is_dir():
         raise UserError(f"--out is {args.out}, but there is no folder {args.out.parent}")
     device = torch.device(check_device(args.device, quantised=False))
@@ -117,7 +135,11 @@ def made(args: argparse.Namespace, device: torch.device) -> Model:
 def weight_bytes(model: Model) -> int:
     """Bytes of weights that a greedy step reads: all but the embedding table, of which it reads one row."""
     embedding = model.lm.get_input_embeddings().weight
-    return sum(weight.numel() * weight.element_size() for weight in model.lm.parameters() if weight is not embedding)
+    return sum(
+        weight.numel() * weight.element_size()
+        for weight in model.lm.parameters()
+        if weight is not embedding
+    )
 
 
 def copy_bandwidth(device: torch.device, size: int = 1 << 30) -> float:
@@ -134,8 +156,12 @@ def copy_bandwidth(device: torch.device, size: int = 1 << 30) -> float:
 def measure(model: Model, args: argparse.Namespace) -> list[dict]:
     """Median seconds of a step by decoder, with static shapes and without, the rounds interleaved."""
     prompt = torch.randint(args.vocab, (args.length,), generator=torch.Generator().manual_seed(0))
-    settings = [(spec, static) for static in (False, True) for spec in DECODERS] + [("hf-greedy", False)]
-    decoders: dict[tuple[str, bool], Decoder] = {setting: registry.make(setting[0]) for setting in settings}
+    settings = [(spec, static) for static in (False, True) for spec in DECODERS] + [
+        ("hf-greedy", False)
+    ]
+    decoders: dict[tuple[str, bool], Decoder] = {
+        setting: registry.make(setting[0]) for setting in settings
+    }
     for decoder in decoders.values():
         decoder.setup(model)
     samples: dict[tuple[str, bool], list[float]] = {setting: [] for setting in settings}
@@ -173,7 +199,10 @@ def kernels_of(model: Model, args: argparse.Namespace, spec: str, steps: int = 1
     decoder = registry.make(spec)
     decoder.setup(model)
     prompt = torch.randint(args.vocab, (args.length,), generator=torch.Generator().manual_seed(0))
-    for seen in (None, profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU])):  # captured first
+    for seen in (
+        None,
+        profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]),
+    ):  # captured first
         decoding = decoder.decode(prompt, Exact(), Stop(frozenset(), args.tokens + steps))
         next(decoding)
         synchronise(model.device)
@@ -184,8 +213,12 @@ def kernels_of(model: Model, args: argparse.Namespace, spec: str, steps: int = 1
     found = []
     for event in seen.key_averages():
         taken_us = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        found.append({"name": event.key, "calls": event.count / steps, "seconds": taken_us / 1e6 / steps})
-    return sorted((each for each in found if each["seconds"] > 0), key=lambda each: -each["seconds"])
+        found.append(
+            {"name": event.key, "calls": event.count / steps, "seconds": taken_us / 1e6 / steps}
+        )
+    return sorted(
+        (each for each in found if each["seconds"] > 0), key=lambda each: -each["seconds"]
+    )
 
 
 def _seconds(device: torch.device, work) -> float:
@@ -197,22 +230,36 @@ def _seconds(device: torch.device, work) -> float:
 
 
 def print_report(report: dict, greedy_s: float) -> None:
-    where, copied, read = report["environment"], report["copy_bytes_per_s"], report["greedy_bytes_per_s"]
+    where, copied, read = (
+        report["environment"],
+        report["copy_bytes_per_s"],
+        report["greedy_bytes_per_s"],
+    )
     print(f"{where['device']}, {where['dtype']}: {report['weight_bytes'] / 1e9:.2f} GB of weights")
-    print(f"copy {copied / 1e9:.0f} GB/s; greedy reads {read / 1e9:.0f} GB/s, {100 * read / copied:.0f} % of it")
+    print(
+        f"copy {copied / 1e9:.0f} GB/s; greedy reads {read / 1e9:.0f} GB/s, {100 * read / copied:.0f} % of it"
+    )
     for row in report["rows"]:
         step = row["step_s"]
-        shapes = "graphs" if row.get("graphs") else "static shapes" if row["static_shapes"] else "eager"
+        shapes = (
+            "graphs" if row.get("graphs") else "static shapes" if row["static_shapes"] else "eager"
+        )
         line = f"{row['decoder']:18} {shapes:14} {1e3 * step:8.3f} ms a step, {step / greedy_s:.2f} greedy steps"
         if "rest_s" in row:
-            forward, heads, rest = 1e3 * row["forward_s"], 1e3 * row["draft_s"], 100 * row["rest_s"] / step
+            forward, heads, rest = (
+                1e3 * row["forward_s"],
+                1e3 * row["draft_s"],
+                100 * row["rest_s"] / step,
+            )
             line += f"; forward {forward:.3f} ms, heads {heads:.3f} ms, rest {rest:.1f} %"
         print(line)
     for spec, kernels in report["kernels"].items():
         calls, busy = (sum(each[name] for each in kernels) for name in ("calls", "seconds"))
         print(f"{spec}: {calls:.0f} kernels a step, together {1e3 * busy:.3f} ms")
         for each in kernels[:12]:
-            print(f"  {each['calls']:6.1f} x {1e6 * each['seconds'] / each['calls']:8.1f} us  {each['name'][:100]}")
+            print(
+                f"  {each['calls']:6.1f} x {1e6 * each['seconds'] / each['calls']:8.1f} us  {each['name'][:100]}"
+            )
 
 
 if __name__ == "__main__":

@@ -29,26 +29,34 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.errors import UserError, exit_cleanly
-from bench.files import write_atomically
-from bench.loader import check_device, load
-from bench.records import environment
-from bench.step_times import synchronise
-from bench.terminal import print_table
-from decoders.linears import FewRowLinears, columns, pack, packed
+from bench.common.errors import UserError, exit_cleanly
+from bench.common.files import write_atomically
+from bench.common.terminal import print_table
+from bench.inputs.loader import check_device, load
+from bench.running.step_times import synchronise
+from bench.store.records import environment
+from decoders.engine.linears import FewRowLinears, columns, pack, packed
 
 BEYOND_CACHES = 1 << 27  # bytes
 SCHEMA_VERSION = 1
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("--sizes", help="OUTxIN, comma-separated (default: those of the demo model)")
-    made.add_argument("--rows", default="1,2,4,8,16,64", help="comma-separated (default: 1,2,4,8,16,64)")
+    made.add_argument(
+        "--rows", default="1,2,4,8,16,64", help="comma-separated (default: 1,2,4,8,16,64)"
+    )
     made.add_argument("--device", default="cpu")
     made.add_argument("--dtype", default="float32", choices=("float16", "bfloat16", "float32"))
     made.add_argument("--rounds", type=int, default=7, help="(default: 7)")
-    made.add_argument("--compile", action="store_true", help="measure `reduced` too; on a CPU it needs a C++ compiler")
+    made.add_argument(
+        "--compile",
+        action="store_true",
+        help="measure `reduced` too; on a CPU it needs a C++ compiler",
+    )
     made.add_argument("--out", type=Path, help="a JSON file of all numbers")
     return made
 
@@ -60,15 +68,26 @@ def main() -> None:
         raise UserError(f"--rounds is {args.rounds}; expected at least 1")
     if args.out is not None and not args.out.parent.is_dir():
         raise UserError(f"--out is {args.out}, but there is no folder {args.out.parent}")
-    device, dtype = torch.device(check_device(args.device, quantised=False)), getattr(torch, args.dtype)
+    device, dtype = (
+        torch.device(check_device(args.device, quantised=False)),
+        getattr(torch, args.dtype),
+    )
     counts = numbers("--rows", args.rows)
-    sizes = demo_sizes() if args.sizes is None else [given_size(each) for each in args.sizes.split(",")]
+    sizes = (
+        demo_sizes() if args.sizes is None else [given_size(each) for each in args.sizes.split(",")]
+    )
     copied = copy_bandwidth(device)
-    rows = [row for size in sizes for row in measure(size, counts, device, dtype, args.rounds, args.compile)]
+    rows = [
+        row
+        for size in sizes
+        for row in measure(size, counts, device, dtype, args.rounds, args.compile)
+    ]
     for row in rows:
         row["of_copy"] = row["bytes_per_s"] / copied
     name = environment(device, dtype)["device"]
-    print(f"{name}, {args.dtype}: a copy moves {copied / 1e9:.1f} GB/s, reads and writes both counted")
+    print(
+        f"{name}, {args.dtype}: a copy moves {copied / 1e9:.1f} GB/s, reads and writes both counted"
+    )
     print_table(table(rows))
     if args.out is not None:
         record = {
@@ -102,8 +121,15 @@ def demo_sizes() -> list[tuple[int, int]]:
 
 def ways(weight: Tensor, compiled: bool) -> dict[str, Callable[[Tensor], Tensor]]:
     """What computes the product with `weight` [out, in], by name, from rows [rows, in]."""
-    found = {"linear": lambda rows: F.linear(rows, weight), "columns": lambda rows: columns(rows, weight)}
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+    found = {
+        "linear": lambda rows: F.linear(rows, weight),
+        "columns": lambda rows: columns(rows, weight),
+    }
+    if (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+    ):
         copy = pack(weight)
         found["packed"] = lambda rows: packed(rows, copy)
     if compiled:
@@ -117,7 +143,12 @@ def reduced(row: Tensor, weight: Tensor) -> Tensor:
 
 
 def measure(
-    size: tuple[int, int], counts: list[int], device: torch.device, dtype: torch.dtype, rounds: int, compiled: bool
+    size: tuple[int, int],
+    counts: list[int],
+    device: torch.device,
+    dtype: torch.dtype,
+    rounds: int,
+    compiled: bool,
 ) -> list[dict]:
     """One row a way and number of rows. AssertionError where a way computes something else than F.linear."""
     generator = torch.Generator().manual_seed(0)
@@ -132,7 +163,9 @@ def measure(
         expected = made[0]["linear"](rows)
         for name in names:
             said = f"{name} computes something else than linear"
-            torch.testing.assert_close(made[0][name](rows), expected, rtol=1e-2, atol=1e-2, msg=said)
+            torch.testing.assert_close(
+                made[0][name](rows), expected, rtol=1e-2, atol=1e-2, msg=said
+            )
         samples: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(rounds):
             for name in names:
@@ -152,7 +185,11 @@ def measure(
 
 
 def table(rows: list[dict]) -> Table:
-    out = Table(box=box.SIMPLE_HEAD, caption_justify="left", caption="us (bytes of weights a second, over a copy's)")
+    out = Table(
+        box=box.SIMPLE_HEAD,
+        caption_justify="left",
+        caption="us (bytes of weights a second, over a copy's)",
+    )
     out.add_column("product", no_wrap=True)
     names = list(dict.fromkeys(row["way"] for row in rows))
     for name in ("rows", *names):

@@ -19,30 +19,48 @@ import torch
 from rich import box
 from rich.table import Table
 
-from bench.errors import UserError, exit_cleanly
-from bench.files import write_atomically
-from bench.loader import DTYPES, Loaded, check_device, load
-from bench.phases import PHASES, StepProfile, counted_steps, timed_steps
-from bench.records import environment
-from bench.terminal import print_table
+from bench.common.errors import UserError, exit_cleanly
+from bench.common.files import write_atomically
+from bench.common.terminal import print_table
+from bench.inputs.loader import DTYPES, Loaded, check_device, load
+from bench.running.phases import PHASES, StepProfile, counted_steps, timed_steps
+from bench.store.records import environment
 from decoders import registry
-from decoders.base import Decoder
+from decoders.decoder import Decoder
 
 DECODERS = "greedy,static,dynamic:nodes=8,dynamic:nodes=16,dynamic:nodes=32,dynamic:nodes=64,dynamic:nodes=128"
 SCHEMA_VERSION = 1
 
 
 def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("--model", default="demo", help="demo, a folder, or a hub id (default: demo)")
-    made.add_argument("--decoder", default=DECODERS, help=f"comma-separated, greedy is added (default: {DECODERS})")
-    made.add_argument("--lengths", default="128,512", help="committed positions, comma-separated (default: 128,512)")
+    made.add_argument(
+        "--decoder",
+        default=DECODERS,
+        help=f"comma-separated, greedy is added (default: {DECODERS})",
+    )
+    made.add_argument(
+        "--lengths",
+        default="128,512",
+        help="committed positions, comma-separated (default: 128,512)",
+    )
     made.add_argument("--rounds", type=int, default=5, help="(default: 5)")
-    made.add_argument("--steps", type=int, default=20, help="steps a decoder and round (default: 20)")
+    made.add_argument(
+        "--steps", type=int, default=20, help="steps a decoder and round (default: 20)"
+    )
     made.add_argument("--device", default="auto")
     made.add_argument("--dtype", default="auto", choices=DTYPES)
-    made.add_argument("--static-shapes", action="store_true", help="steps of fixed shapes; on CUDA captured as graphs")
-    made.add_argument("--compile", action="store_true", help="fuse the small operations of the model's forward")
+    made.add_argument(
+        "--static-shapes",
+        action="store_true",
+        help="steps of fixed shapes; on CUDA captured as graphs",
+    )
+    made.add_argument(
+        "--compile", action="store_true", help="fuse the small operations of the model's forward"
+    )
     made.add_argument("--out", type=Path, help="a JSON file of all numbers")
     return made
 
@@ -52,7 +70,9 @@ def main() -> None:
     try:
         lengths = [int(each) for each in args.lengths.split(",")]
     except ValueError:
-        raise UserError(f"--lengths is {args.lengths!r}; expected numbers with commas between") from None
+        raise UserError(
+            f"--lengths is {args.lengths!r}; expected numbers with commas between"
+        ) from None
     if min(*lengths, args.rounds, args.steps) < 1:
         raise UserError("--lengths, --rounds and --steps must be at least 1")
     if args.out is not None and not args.out.parent.is_dir():
@@ -87,19 +107,27 @@ def bound(loaded: Loaded, specs: list[str]) -> dict[str, Decoder]:
                 raise ValueError("its steps are not our loop's, and have no phases")
             decoder.setup(loaded.model)
         except (ValueError, OSError) as error:
-            raise UserError(f"decoder {spec!r} cannot be measured on {loaded.name!r}: {error}") from error
+            raise UserError(
+                f"decoder {spec!r} cannot be measured on {loaded.name!r}: {error}"
+            ) from error
         decoders[spec] = decoder
     return decoders
 
 
 @torch.inference_mode()
-def measure(decoders: dict[str, Decoder], lengths: list[int], rounds: int, steps: int, context: int) -> list[dict]:
+def measure(
+    decoders: dict[str, Decoder], lengths: list[int], rounds: int, steps: int, context: int
+) -> list[dict]:
     """One row a decoder and length: nodes, seconds by phase, operations and waits of a step."""
     rows = []
     for length in lengths:
-        longest = length + (steps + 1) * (1 + max(decoder.max_depth for decoder in decoders.values()))
+        longest = length + (steps + 1) * (
+            1 + max(decoder.max_depth for decoder in decoders.values())
+        )
         if longest > context:
-            raise UserError(f"--lengths has {length}, which may grow to {longest}; the model's context is {context}")
+            raise UserError(
+                f"--lengths has {length}, which may grow to {longest}; the model's context is {context}"
+            )
         vocab = next(iter(decoders.values())).model.vocab
         prompt = torch.randint(vocab, (length,), generator=torch.Generator().manual_seed(length))
         counts = {spec: counted_steps(decoder, prompt, 3) for spec, decoder in decoders.items()}
@@ -132,7 +160,11 @@ def _row(spec: str, length: int, samples: list[StepProfile], counts: list[StepPr
 
 def table(rows: list[dict]) -> Table:
     """The rows in milliseconds, with ratios to the model's own forward and to a greedy step at the same length."""
-    out = Table(box=box.SIMPLE_HEAD, caption_justify="left", caption="milliseconds; outside: all but the model's own forward")
+    out = Table(
+        box=box.SIMPLE_HEAD,
+        caption_justify="left",
+        caption="milliseconds; outside: all but the model's own forward",
+    )
     out.add_column("decoder", overflow="fold")
     for name in ("nodes", "length", *PHASES, "step", "outside /\nforward", "outside /\ngreedy step",
                  "step /\ngreedy step", "operations", "waits"):  # fmt: skip

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.arguments import whole
-from bench.chat import Chat
-from bench.errors import UserError, exit_cleanly
-from bench.figures import draw_reliability
-from bench.loader import CALIBRATION_FILE, Loaded
+from bench.common.arguments import whole
+from bench.common.errors import UserError, exit_cleanly
+from bench.inputs.chat import Chat
+from bench.inputs.loader import CALIBRATION_FILE, Loaded
+from bench.reporting.figures import draw_reliability
 from decoders.accept import Exact
-from decoders.calibration import MOST_COVERED, Calibration
-from decoders.conditional import Conditional
+from decoders.conditional.calibration import MOST_COVERED, Calibration
+from decoders.conditional.decoder import Conditional
+from decoders.conditional.successors import NOTHING
 from decoders.loop import Step, Stop
-from decoders.model import Rows
-from decoders.successors import NOTHING
+from decoders.model.model import Rows
 from decoders.tree import Draft
 from train_heads import corpus_examples
 from training import add_corpus_flags, add_model_flags, load_model
@@ -42,7 +42,9 @@ class Watched(Conditional):
         self.truth, self.at, self.notes = truth, at, []
 
     def propose(self, root: Tensor, hidden: Tensor):
-        ahead = self.truth[self.at + 1 : self.at + 1 + self.levels]  # right tokens of the levels that the answer has
+        ahead = self.truth[
+            self.at + 1 : self.at + 1 + self.levels
+        ]  # right tokens of the levels that the answer has
         if ahead:
             line = torch.tensor(self.truth[self.at - 1 : self.at + len(ahead)])
             self.notes.append(self._note(hidden, line[:-1], line[1:], torch.tensor(ahead)))
@@ -50,23 +52,43 @@ class Watched(Conditional):
 
     def observe(self, draft: Draft, verified: Rows, best: Tensor) -> None:
         super().observe(draft, verified, best)
-        self.at += 1 + int(draft.tree.depth[best])  # here, as the next tree is proposed before the step is yielded
+        self.at += 1 + int(
+            draft.tree.depth[best]
+        )  # here, as the next tree is proposed before the step is yielded
 
-    def _note(self, hidden: Tensor, before: Tensor, token: Tensor, right: Tensor) -> dict[str, Tensor]:
+    def _note(
+        self, hidden: Tensor, before: Tensor, token: Tensor, right: Tensor
+    ) -> dict[str, Tensor]:
         known = self.table.after(before.to(hidden.device), token.to(hidden.device))
         levels = min(len(right), self.model.num_heads)
         heads = self.model.guess(hidden).float().log_softmax(-1)[:levels]
         guess_log_prob, guess = heads.topk(self.topk)
-        marginal = torch.cat((guess_log_prob, heads.gather(1, known.token[:levels].clamp(min=0))), 1)
+        marginal = torch.cat(
+            (guess_log_prob, heads.gather(1, known.token[:levels].clamp(min=0))), 1
+        )
         same = guess.unsqueeze(2).eq(known.token[:levels].unsqueeze(1))
-        weight = torch.tensor(self.model.calibration.successor_weight).to(hidden.device).take(known.evidence).unsqueeze(1)
-        prob = self.table.floor * torch.expm1((known.bonus / weight).clamp(min=0))  # of each known successor
-        ratio = torch.cat((torch.where(same, prob[:levels].unsqueeze(1), 0.0).sum(-1), prob[:levels]), 1)
+        weight = (
+            torch.tensor(self.model.calibration.successor_weight)
+            .to(hidden.device)
+            .take(known.evidence)
+            .unsqueeze(1)
+        )
+        prob = self.table.floor * torch.expm1(
+            (known.bonus / weight).clamp(min=0)
+        )  # of each known successor
+        ratio = torch.cat(
+            (torch.where(same, prob[:levels].unsqueeze(1), 0.0).sum(-1), prob[:levels]), 1
+        )
         no_more = same.any(1).logical_or(known.bonus[:levels] == NOTHING)
         absent = torch.cat((torch.zeros_like(guess, dtype=torch.bool), no_more), 1)
         right = right.to(hidden.device).unsqueeze(1)
         hit = torch.cat((guess, known.token[:levels]), 1).eq(right[:levels]).logical_and(~absent)
-        beyond = known.token[levels:].eq(right[levels:]).logical_and(known.bonus[levels:] > NOTHING).any(1)
+        beyond = (
+            known.token[levels:]
+            .eq(right[levels:])
+            .logical_and(known.bonus[levels:] > NOTHING)
+            .any(1)
+        )
         note = {
             "depth": torch.arange(levels), "evidence": known.evidence[:levels], "marginal": marginal, "ratio": ratio,
             "absent": absent, "target": torch.where(hit.any(1), hit.byte().argmax(1), -1),
@@ -80,7 +102,9 @@ def steps_of(loaded: Loaded, decoder: Conditional, prompt: list[int], tokens: in
     return list(decoder.decode(torch.tensor(prompt), Exact(), stop))
 
 
-def notes_of(loaded: Loaded, prompt: list[int], answer: list[int], topk: int, tokens: int) -> list[dict[str, Tensor]]:
+def notes_of(
+    loaded: Loaded, prompt: list[int], answer: list[int], topk: int, tokens: int
+) -> list[dict[str, Tensor]]:
     decoder = Watched(topk=topk)
     decoder.setup(loaded.model)
     decoder.watch(prompt + answer, len(prompt))
@@ -90,7 +114,9 @@ def notes_of(loaded: Loaded, prompt: list[int], answer: list[int], topk: int, to
     return decoder.notes
 
 
-def log_likelihood(notes: dict[str, Tensor], head_weight: Tensor, successor_weight: Tensor, floor: Tensor) -> Tensor:
+def log_likelihood(
+    notes: dict[str, Tensor], head_weight: Tensor, successor_weight: Tensor, floor: Tensor
+) -> Tensor:
     """log p [notes] of the right candidate among the candidates, by the formula of decoders/calibration.py."""
     weight = head_weight[notes["depth"], notes["evidence"]].unsqueeze(1)
     bonus = successor_weight[notes["evidence"]].unsqueeze(1) * torch.log1p(notes["ratio"] / floor)
@@ -108,11 +134,15 @@ def fit(notes: list[dict[str, Tensor]], depths: int) -> Calibration:
     found = every["target"] >= 0
     right = {name: value[found] for name, value in every.items() if name != "beyond"}
     default = Calibration()
-    rows = [default.head_weight[min(depth, len(default.head_weight) - 1)] for depth in range(depths)]
+    rows = [
+        default.head_weight[min(depth, len(default.head_weight) - 1)] for depth in range(depths)
+    ]
     head_weight = torch.tensor(rows, requires_grad=True)
     successor_weight = torch.tensor(default.successor_weight, requires_grad=True)
     log_floor = torch.tensor(default.floor).log().requires_grad_()
-    optimiser = torch.optim.LBFGS([head_weight, successor_weight, log_floor], max_iter=200, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        [head_weight, successor_weight, log_floor], max_iter=200, line_search_fn="strong_wolfe"
+    )
 
     def loss() -> Tensor:
         optimiser.zero_grad()
@@ -139,12 +169,21 @@ def nats(notes: list[dict[str, Tensor]], calibration: Calibration, depths: int) 
     """Mean -log p of the right token, given that it is a candidate."""
     every = pooled(notes)
     right = {name: value[every["target"] >= 0] for name, value in every.items() if name != "beyond"}
-    rows = [calibration.head_weight[min(depth, len(calibration.head_weight) - 1)] for depth in range(depths)]
-    weights = torch.tensor(rows), torch.tensor(calibration.successor_weight), torch.tensor(calibration.floor)
+    rows = [
+        calibration.head_weight[min(depth, len(calibration.head_weight) - 1)]
+        for depth in range(depths)
+    ]
+    weights = (
+        torch.tensor(rows),
+        torch.tensor(calibration.successor_weight),
+        torch.tensor(calibration.floor),
+    )
     return -log_likelihood(right, *weights).mean().item()
 
 
-def judged(loaded: Loaded, prompts: list[list[int]], calibration: Calibration, nodes: int, tokens: int):
+def judged(
+    loaded: Loaded, prompts: list[list[int]], calibration: Calibration, nodes: int, tokens: int
+):
     """(tokens per inference, predicted probabilities [n], whether accepted [n]) of drafted nodes with a calibration."""
     loaded.model.calibration = calibration
     decoder = Conditional(nodes=nodes)
@@ -164,13 +203,21 @@ def judged(loaded: Loaded, prompts: list[list[int]], calibration: Calibration, n
 
 @torch.inference_mode(False)
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_model_flags(parser)
     add_corpus_flags(parser, CALIBRATION_FILE)
     parser.add_argument("--prompts", type=whole(2), default=256)
-    parser.add_argument("--new-tokens", type=whole(8), default=256, help="length of an answer at most")
-    parser.add_argument("--topk", type=whole(1), default=32, help="guesses of each head that are candidates")
-    parser.add_argument("--nodes", type=whole(2), default=64, help="of the trees that judge the fit")
+    parser.add_argument(
+        "--new-tokens", type=whole(8), default=256, help="length of an answer at most"
+    )
+    parser.add_argument(
+        "--topk", type=whole(1), default=32, help="guesses of each head that are candidates"
+    )
+    parser.add_argument(
+        "--nodes", type=whole(2), default=64, help="of the trees that judge the fit"
+    )
     args = parser.parse_args()
     loaded = load_model(args)
     depths = loaded.model.num_heads
@@ -192,7 +239,11 @@ def main() -> None:
     answerer.setup(loaded.model)
     halves: list[list[dict[str, Tensor]]] = [[], []]
     for at, prompt in enumerate(tqdm(prompts, desc="noting candidates", unit="answer")):
-        answer = [token for step in steps_of(loaded, answerer, prompt, args.new_tokens) for token in step.tokens]
+        answer = [
+            token
+            for step in steps_of(loaded, answerer, prompt, args.new_tokens)
+            for token in step.tokens
+        ]
         with torch.no_grad():
             halves[at % 2] += notes_of(loaded, prompt, answer, args.topk, args.new_tokens)
     if not halves[0] or not halves[1]:

@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
-from bench.arguments import whole
-from bench.chat import Chat
-from bench.errors import UserError, exit_cleanly
-from bench.files import write_atomically
-from bench.loader import VOCABULARY_FILE
+from bench.common.arguments import whole
+from bench.common.errors import UserError, exit_cleanly
+from bench.common.files import write_atomically
+from bench.inputs.chat import Chat
+from bench.inputs.loader import VOCABULARY_FILE
 from train_heads import corpus_examples, distil
 from training import add_corpus_flags, add_model_flags, load_model
 
@@ -38,17 +38,25 @@ def most_frequent(counts: list[Counter[int]], size: int) -> list[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_model_flags(parser)
     add_corpus_flags(parser, VOCABULARY_FILE)
-    parser.add_argument("--size", type=whole(1), help="tokens to keep (default: a quarter of the vocabulary)")
+    parser.add_argument(
+        "--size", type=whole(1), help="tokens to keep (default: a quarter of the vocabulary)"
+    )
     parser.add_argument("--prompts", type=whole(1), default=512)
-    parser.add_argument("--new-tokens", type=whole(1), default=256, help="length of an answer at most")
+    parser.add_argument(
+        "--new-tokens", type=whole(1), default=256, help="length of an answer at most"
+    )
     parser.add_argument("--batch", type=whole(1), default=64)
     args = parser.parse_args()
     loaded = load_model(args)
     if loaded.model.heads is None:
-        raise UserError(f"{args.model!r} has no Medusa heads; a draft vocabulary is what heads guess from")
+        raise UserError(
+            f"{args.model!r} has no Medusa heads; a draft vocabulary is what heads guess from"
+        )
     size = args.size or loaded.model.vocab // 4
     if size > loaded.model.vocab:
         raise UserError(f"--size is {size}, but the vocabulary has {loaded.model.vocab} tokens")
@@ -63,13 +71,17 @@ def main() -> None:
     with TemporaryDirectory() as work:
         answers = distil(loaded, prompts, [0.0], args.new_tokens, args.batch, Path(work), seed=0)
     if not answers:
-        raise UserError(f"no prompt of {args.corpus} leaves room for --new-tokens {args.new_tokens} in the model's context")
+        raise UserError(
+            f"no prompt of {args.corpus} leaves room for --new-tokens {args.new_tokens} in the model's context"
+        )
     own = Counter(token for ids, start in answers for token in ids[start:])
     tokens = most_frequent([own, corpus], size)
     write_atomically(args.out / VOCABULARY_FILE, json.dumps({"tokens": tokens}) + "\n")
     for name, counts in (("its own answers", own), ("the corpus' answers", corpus)):
         covered = sum(counts[token] for token in tokens) / counts.total()
-        print(f"{len(tokens)} tokens are {100 * covered:.1f} % of {name} ({counts.total():,} tokens)")
+        print(
+            f"{len(tokens)} tokens are {100 * covered:.1f} % of {name} ({counts.total():,} tokens)"
+        )
     print(args.out / VOCABULARY_FILE)
 
 

@@ -28,10 +28,19 @@ import torch
 from tqdm import tqdm
 
 import bench.run
-from bench.arguments import whole
-from bench.errors import UserError, exit_cleanly
+from bench.common.arguments import whole
+from bench.common.errors import UserError, exit_cleanly
 
-FLAGS = ["--decoder", "greedy,dynamic:nodes=8", "--limit", "6", "--max-new-tokens", "16", "--device", "cpu"]
+FLAGS = [
+    "--decoder",
+    "greedy,dynamic:nodes=8",
+    "--limit",
+    "6",
+    "--max-new-tokens",
+    "16",
+    "--device",
+    "cpu",
+]
 TIMES = {  # of each file: what differs between any two runs, because it is a time, has one in it, or may change meanwhile
     "turns.jsonl": {"prefill_s", "decode_s"},
     "answers": {"wall_time", "tstamp", "answer_id"},
@@ -46,7 +55,9 @@ def start(flags: list[str], out: Path) -> int:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(os.open(out.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-    torch.set_num_threads(1)  # on a busy machine, threads that wait for each other take many times as long
+    torch.set_num_threads(
+        1
+    )  # on a busy machine, threads that wait for each other take many times as long
     sys.argv = ["bench.run", *flags, "--out", str(out)]
     status = 1
     try:
@@ -72,17 +83,32 @@ def without_times(out: Path) -> dict[str, str]:
     """What a run's files hold, by name, as text that two runs can be compared by."""
 
     def lines(path: Path, times: set[str]) -> str:
-        return "".join(json.dumps(_without(json.loads(line), times)) + "\n" for line in path.read_text().splitlines())
+        return "".join(
+            json.dumps(_without(json.loads(line), times)) + "\n"
+            for line in path.read_text().splitlines()
+        )
 
     table = list(csv.DictReader((out / "summary.csv").read_text().splitlines()))
-    times = {name for name in table[0] if "per_second" in name or "wall_clock" in name or "speed_up" in name}
+    times = {
+        name
+        for name in table[0]
+        if "per_second" in name or "wall_clock" in name or "speed_up" in name
+    }
     content = {
         "turns.jsonl": lines(out / "turns.jsonl", TIMES["turns.jsonl"]),
         "summary.csv": json.dumps(_without(table, times)),
-        "run.json": json.dumps(_without(json.loads((out / "run.json").read_text()), TIMES["run.json"])),
-        "names": str(sorted(str(path.relative_to(out)) for path in out.rglob("[!.]*") if path.suffix != ".torn")),
+        "run.json": json.dumps(
+            _without(json.loads((out / "run.json").read_text()), TIMES["run.json"])
+        ),
+        "names": str(
+            sorted(
+                str(path.relative_to(out)) for path in out.rglob("[!.]*") if path.suffix != ".torn"
+            )
+        ),
     }
-    return content | {path.name: lines(path, TIMES["answers"]) for path in (out / "answers").glob("*.jsonl")}
+    return content | {
+        path.name: lines(path, TIMES["answers"]) for path in (out / "answers").glob("*.jsonl")
+    }
 
 
 def _without(value: object, names: set[str]) -> object:
@@ -110,36 +136,53 @@ def kill_and_resume(flags: list[str], out: Path, instants: list[float]) -> list[
             ended(process)
         kept.append(whole_rows(out))
     if status := ended(start(flags, out)):
-        raise UserError(f"{out}: the resumed run ended with status {status}; see {out.with_suffix('.log')}")
+        raise UserError(
+            f"{out}: the resumed run ended with status {status}; see {out.with_suffix('.log')}"
+        )
     final = whole_rows(out)
     if not all(final.startswith(rows) for rows in kept):
         raise UserError(f"{out}: a row that was on disk when the run was killed is lost or changed")
-    keys = [tuple(json.loads(row)[name] for name in ("question_id", "decoder", "choice", "turn")) for row in final.splitlines()]
+    keys = [
+        tuple(json.loads(row)[name] for name in ("question_id", "decoder", "choice", "turn"))
+        for row in final.splitlines()
+    ]
     if len(set(keys)) < len(keys):
         raise UserError(f"{out}: a turn stands twice")
     return [rows.count(b"\n") for rows in kept]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=whole(1), default=100)
     parser.add_argument("--seed", type=int, default=0, help="of the instants (default: 0)")
-    parser.add_argument("flags", nargs="*", help=f"of bench.run, behind -- (default: {' '.join(FLAGS)})")
+    parser.add_argument(
+        "flags", nargs="*", help=f"of bench.run, behind -- (default: {' '.join(FLAGS)})"
+    )
     args = parser.parse_args()
     flags, rng = args.flags or FLAGS, random.Random(args.seed)
     with TemporaryDirectory() as work:
         began = time.monotonic()
         if status := ended(start(flags, Path(work) / "undisturbed")):
             said = (Path(work) / "undisturbed.log").read_text().strip().splitlines()
-            raise UserError(f"the undisturbed run ended with status {status}: {said[-1] if said else 'it said nothing'}")
+            raise UserError(
+                f"the undisturbed run ended with status {status}: {said[-1] if said else 'it said nothing'}"
+            )
         whole_s = time.monotonic() - began
         expected = without_times(Path(work) / "undisturbed")
         rows: list[int] = []
         for number in tqdm(range(args.runs), unit="run", desc="killing"):
             out = Path(work) / f"run-{number}"
-            rows += kill_and_resume(flags, out, [rng.uniform(0, whole_s) for _ in range(rng.randint(1, 3))])
-            if differing := [name for name, text in expected.items() if without_times(out).get(name) != text]:
-                raise UserError(f"run {number} differs from the undisturbed one in {', '.join(differing)}")
+            rows += kill_and_resume(
+                flags, out, [rng.uniform(0, whole_s) for _ in range(rng.randint(1, 3))]
+            )
+            if differing := [
+                name for name, text in expected.items() if without_times(out).get(name) != text
+            ]:
+                raise UserError(
+                    f"run {number} differs from the undisturbed one in {', '.join(differing)}"
+                )
         torn = len(list(Path(work).glob("run-*/turns.jsonl.torn")))
     total = expected["turns.jsonl"].count("\n")
     midway = sum(0 < each < total for each in rows)

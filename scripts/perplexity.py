@@ -15,23 +15,29 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from bench.arguments import whole
-from bench.errors import UserError, exit_cleanly
+from bench.common.arguments import whole
+from bench.common.errors import UserError, exit_cleanly
 from training import add_model_flags, load_model, read_chats
 
 
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_model_flags(parser)
     parser.add_argument("--corpus", type=Path, required=True, help="chat JSONL (.gz allowed)")
     parser.add_argument("--limit", type=whole(1), help="only the first so many conversations")
     args = parser.parse_args()
     loaded = load_model(args)
     nats = tokens = text_bytes = 0
-    for turns in tqdm([turns for _, turns in read_chats(args.corpus) if turns][: args.limit], desc="reading"):
+    for turns in tqdm(
+        [turns for _, turns in read_chats(args.corpus) if turns][: args.limit], desc="reading"
+    ):
         text = loaded.tokenizer.apply_chat_template(turns, tokenize=False)
-        ids = loaded.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[:, : loaded.model.context]
+        ids = loaded.tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids[
+            :, : loaded.model.context
+        ]
         ids = ids.to(loaded.model.device)
         logits = loaded.model.lm(input_ids=ids, use_cache=False).logits[0, :-1].float()
         nats += F.cross_entropy(logits, ids[0, 1:], reduction="sum").item()

@@ -21,10 +21,10 @@ from tempfile import TemporaryDirectory
 import torch
 from tqdm import tqdm
 
-from bench.arguments import whole
-from bench.chat import Chat
-from bench.errors import UserError, exit_cleanly
-from bench.loader import STATIC_TREE_FILE, Loaded
+from bench.common.arguments import whole
+from bench.common.errors import UserError, exit_cleanly
+from bench.inputs.chat import Chat
+from bench.inputs.loader import STATIC_TREE_FILE, Loaded
 from train_heads import corpus_examples, distil
 from training import add_corpus_flags, add_model_flags, load_model
 
@@ -37,7 +37,9 @@ def ranks(loaded: Loaded, ids: list[int], start: int) -> torch.Tensor:
     width = len(ids) - len(heads) - start
     if width <= 0:
         return torch.empty(0, len(heads), dtype=torch.long)
-    hidden = loaded.model.hidden_rows(text.unsqueeze(0))[0, start - 1 : start - 1 + width]  # each predicts a root
+    hidden = loaded.model.hidden_rows(text.unsqueeze(0))[
+        0, start - 1 : start - 1 + width
+    ]  # each predicts a root
     found = []
     for k, logits in enumerate(heads(hidden)):  # [positions, vocab]
         target = text[start + 1 + k : start + 1 + k + width].unsqueeze(1)
@@ -45,7 +47,9 @@ def ranks(loaded: Loaded, ids: list[int], start: int) -> torch.Tensor:
     return torch.stack(found, dim=1).cpu()
 
 
-def best_paths(all_ranks: torch.Tensor, topk: int, limit: int) -> list[tuple[tuple[int, ...], float]]:
+def best_paths(
+    all_ranks: torch.Tensor, topk: int, limit: int
+) -> list[tuple[tuple[int, ...], float]]:
     """The `limit` most frequent rank paths with their frequencies; ties go to the shallower, then the lower ranks.
 
     >>> best_paths(torch.tensor([[0, 0], [0, 1], [1, 0], [0, 0]]), topk=2, limit=3)
@@ -62,13 +66,19 @@ def best_paths(all_ranks: torch.Tensor, topk: int, limit: int) -> list[tuple[tup
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_model_flags(parser)
     add_corpus_flags(parser, STATIC_TREE_FILE)
     parser.add_argument("--prompts", type=whole(1), default=512)
-    parser.add_argument("--new-tokens", type=whole(1), default=256, help="length of an answer at most")
+    parser.add_argument(
+        "--new-tokens", type=whole(1), default=256, help="length of an answer at most"
+    )
     parser.add_argument("--batch", type=whole(1), default=64)
-    parser.add_argument("--topk", type=whole(1), default=32, help="guesses a head that paths may take")
+    parser.add_argument(
+        "--topk", type=whole(1), default=32, help="guesses a head that paths may take"
+    )
     parser.add_argument("--nodes", type=whole(2), default=256, help="of the largest tree")
     args = parser.parse_args()
     loaded = load_model(args)
@@ -84,12 +94,21 @@ def main() -> None:
     with TemporaryDirectory() as work:
         answers = distil(loaded, prompts, [0.0], args.new_tokens, args.batch, Path(work), seed=0)
     if not answers:
-        raise UserError(f"no prompt of {args.corpus} leaves room for --new-tokens {args.new_tokens} in the model's context")
-    measured = torch.cat([ranks(loaded, ids, start) for ids, start in tqdm(answers, desc="ranking guesses")])
+        raise UserError(
+            f"no prompt of {args.corpus} leaves room for --new-tokens {args.new_tokens} in the model's context"
+        )
+    measured = torch.cat(
+        [ranks(loaded, ids, start) for ids, start in tqdm(answers, desc="ranking guesses")]
+    )
     if not len(measured):
-        raise UserError("every answer is shorter than the number of heads; there is nothing to measure")
+        raise UserError(
+            "every answer is shorter than the number of heads; there is nothing to measure"
+        )
     paths = best_paths(measured, args.topk, args.nodes - 1)
-    accuracy = [[round((measured[:, k] == r).float().mean().item(), 5) for r in range(10)] for k in range(measured.shape[1])]
+    accuracy = [
+        [round((measured[:, k] == r).float().mean().item(), 5) for r in range(10)]
+        for k in range(measured.shape[1])
+    ]
     tree = {
         "positions": len(measured),
         "head_accuracy": accuracy,
@@ -99,7 +118,9 @@ def main() -> None:
     (args.out / STATIC_TREE_FILE).write_text(json.dumps(tree) + "\n")
     print(f"{len(measured):,} positions; top-1 by head {[row[0] for row in accuracy]}")
     for nodes in (8, 16, 32, 64, 128, 256):
-        print(f"best static tree of {nodes:3} nodes: expected accept length {1 + sum(f for _, f in paths[: nodes - 1]):.3f}")
+        print(
+            f"best static tree of {nodes:3} nodes: expected accept length {1 + sum(f for _, f in paths[: nodes - 1]):.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from bench.config import RunConfig
-from bench.errors import UserError, exit_cleanly
-from bench.files import safe_name
-from bench.runner import Runner
-from bench.tree_picture import tree_figure
-from bench.trees import StepTree, token_texts
-from decoders.static import Static
+from bench.common.errors import UserError, exit_cleanly
+from bench.common.files import safe_name
+from bench.reporting.tree_picture import tree_figure
+from bench.running.config import RunConfig
+from bench.running.runner import Runner
+from bench.store.trees import StepTree, token_texts
+from decoders.static.decoder import Static
 from decoders.tree import Tree
 
 
@@ -29,9 +29,15 @@ def answer_trees(runner: Runner, prompt: str, steps: int) -> list[StepTree]:
     ids = runner.chat.prompt([prompt], [])
     room = runner.loaded.model.context - len(ids)
     if room < 1:
-        raise UserError(f"the prompt has {len(ids)} tokens, but the model's context is {runner.loaded.model.context}")
+        raise UserError(
+            f"the prompt has {len(ids)} tokens, but the model's context is {runner.loaded.model.context}"
+        )
     rule, stop = runner.rule_and_stop(decoder, room, temperature=0.0, seed=0)
-    made = zip(range(steps), decoder.decode(torch.tensor(ids, device=runner.loaded.model.device), rule, stop), strict=False)
+    made = zip(
+        range(steps),
+        decoder.decode(torch.tensor(ids, device=runner.loaded.model.device), rule, stop),
+        strict=False,
+    )
     try:
         return [StepTree.of(step) for _, step in made]
     except ValueError as error:
@@ -50,23 +56,37 @@ def parse_steps(text: str) -> list[int]:
     except ValueError:
         steps = []
     if not steps or min(steps) < 1 or len(steps) > 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} are no steps; expected numbers from 1 on, such as 1,2,5-8")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} are no steps; expected numbers from 1 on, such as 1,2,5-8"
+        )
     return steps
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--prompt", help="what the user says")
     what.add_argument("--tree", help="a static tree: a published name or a JSON file")
-    parser.add_argument("--decoder", default="dynamic", help="with its options, such as dynamic:nodes=16 (default: dynamic)")
-    parser.add_argument("--steps", type=parse_steps, default=[1, 2, 3], help="such as 1,2,5-8 (default: 1,2,3)")
+    parser.add_argument(
+        "--decoder",
+        default="dynamic",
+        help="with its options, such as dynamic:nodes=16 (default: dynamic)",
+    )
+    parser.add_argument(
+        "--steps", type=parse_steps, default=[1, 2, 3], help="such as 1,2,5-8 (default: 1,2,3)"
+    )
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--template", help="FastChat conversation name; default: the tokenizer's own chat template")
+    parser.add_argument(
+        "--template", help="FastChat conversation name; default: the tokenizer's own chat template"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     out = Path("results/trees")
-    parser.add_argument("--out", type=Path, default=out, help=f"folder of the pictures (default: {out})")
+    parser.add_argument(
+        "--out", type=Path, default=out, help=f"folder of the pictures (default: {out})"
+    )
     parser.add_argument("--format", choices=("png", "svg", "pdf"), default="png")
     args = parser.parse_args()
 
@@ -77,11 +97,15 @@ def main() -> None:
         except ValueError as error:
             raise UserError(str(error)) from error
         if paths is None:
-            raise UserError("--tree own needs a model; use --decoder static:tree=own with a --prompt")
+            raise UserError(
+                "--tree own needs a model; use --decoder static:tree=own with a --prompt"
+            )
         labels = ["root", *(f"#{path[-1] + 1}" for path in paths)]
         name = f"tree-{safe_name(Path(args.tree).stem)}"
         pictures[name] = tree_figure(
-            Tree.from_paths(paths).parent.tolist(), labels, title=f"static tree {args.tree}: {len(labels)} nodes"
+            Tree.from_paths(paths).parent.tolist(),
+            labels,
+            title=f"static tree {args.tree}: {len(labels)} nodes",
         )
     else:
         config = RunConfig(
@@ -104,7 +128,9 @@ def main() -> None:
             nodes = f"{len(tree.token)} node{'s' * (len(tree.token) > 1)}"
             title = f"{args.decoder}, step {step}: {nodes}, committed {len(tree.kept)}"
             labels = [text[token] for token in tree.token]
-            pictures[f"tree-{safe_name(args.decoder)}-{step:03}"] = tree_figure(tree.parent, labels, prob, tree.kept, title)
+            pictures[f"tree-{safe_name(args.decoder)}-{step:03}"] = tree_figure(
+                tree.parent, labels, prob, tree.kept, title
+            )
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         for name, figure in pictures.items():
@@ -112,7 +138,9 @@ def main() -> None:
             figure.savefig(file, dpi=150)
             print(file)
     except OSError as error:
-        raise UserError(f"{args.out} cannot be written: {error.strerror}; give another --out") from error
+        raise UserError(
+            f"{args.out} cannot be written: {error.strerror}; give another --out"
+        ) from error
 
 
 if __name__ == "__main__":

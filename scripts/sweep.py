@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 
 from bench import report
-from bench.errors import UserError, exit_cleanly
-from bench.files import safe_name
+from bench.common.errors import UserError, exit_cleanly
+from bench.common.files import safe_name
 from decoders import registry
 
 OPTIONS = ("nodes", "topk", "depth")  # of a decoder
@@ -27,12 +27,21 @@ RUN_WIDE = ("acceptance", "temperature")
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    made.add_argument("--decoder", default="dynamic", help="comma-separated; greedy is added (default: dynamic)")
+    made.add_argument(
+        "--decoder", default="dynamic", help="comma-separated; greedy is added (default: dynamic)"
+    )
     for name in (*OPTIONS, *RUN_WIDE):
         made.add_argument(f"--{name}", metavar="VALUES", help="comma-separated")
-    made.add_argument("--out", type=Path, required=True, help="folder of the runs, and of the table and figures of all")
+    made.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder of the runs, and of the table and figures of all",
+    )
     return made
 
 
@@ -47,9 +56,18 @@ def specs(decoders: list[str], values: dict[str, list[str]]) -> list[str]:
         try:
             own = [name for name in values if name in registry.open_options(decoder)]
         except KeyError:
-            raise UserError(f"no decoder {decoder!r}; available: {', '.join(sorted(registry.available()))}") from None
+            raise UserError(
+                f"no decoder {decoder!r}; available: {', '.join(sorted(registry.available()))}"
+            ) from None
         for combination in itertools.product(*(values[name] for name in own)):
-            made.append(":".join([decoder, *(f"{name}={value}" for name, value in zip(own, combination, strict=True))]))
+            made.append(
+                ":".join(
+                    [
+                        decoder,
+                        *(f"{name}={value}" for name, value in zip(own, combination, strict=True)),
+                    ]
+                )
+            )
     return list(dict.fromkeys(made))
 
 
@@ -66,7 +84,17 @@ def main() -> int:
         chosen = dict(zip(run_wide, combination, strict=True))
         folder = args.out / safe_name("-".join(chosen.values()) or "run")
         flags = [word for name, value in chosen.items() for word in (f"--{name}", value)]
-        line = [sys.executable, "-m", "bench.run", "--decoder", ",".join(decoders), *flags, "--out", str(folder), *rest]
+        line = [
+            sys.executable,
+            "-m",
+            "bench.run",
+            "--decoder",
+            ",".join(decoders),
+            *flags,
+            "--out",
+            str(folder),
+            *rest,
+        ]
         print(folder, file=sys.stderr)
         status = subprocess.run(line).returncode
         if status == 1:

@@ -23,8 +23,8 @@ from tokenizers.decoders import ByteLevel
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from bench.arguments import positive, whole
-from bench.errors import UserError, exit_cleanly
+from bench.common.arguments import positive, whole
+from bench.common.errors import UserError, exit_cleanly
 from training import learning_rate, read_chats, read_checkpoint, save_atomically
 
 SPECIAL = ["<|bos|>", "<|end|>", "<|user|>", "<|assistant|>"]
@@ -54,7 +54,9 @@ class Corpus:
     def epoch(self, seed: int, epoch: int) -> np.ndarray:
         """All tokens of one epoch in that epoch's own order; the same seed and epoch always give the same stream."""
         rng = np.random.default_rng([seed, epoch])
-        times = np.floor(self.weight + rng.random(len(self.weight))).astype(int)  # 1.5 -> once or twice
+        times = np.floor(self.weight + rng.random(len(self.weight))).astype(
+            int
+        )  # 1.5 -> once or twice
         order = rng.permutation(np.repeat(np.arange(len(times)), times))
         return np.concatenate([self.tokens[self.starts[i] : self.starts[i + 1]] for i in order])
 
@@ -65,13 +67,23 @@ def train_tokenizer(corpus: Path, vocab_size: int, max_length: int) -> PreTraine
     # At most one leading space joins a word, so runs of indentation become their own tokens and code stays short.
     split = Regex(r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(split, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(split, "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     bpe.decoder = ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=vocab_size,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    sample = (turn["content"] for i, (_, turns) in enumerate(read_chats(corpus)) if i % 3 == 0 for turn in turns)
+    sample = (
+        turn["content"]
+        for i, (_, turns) in enumerate(read_chats(corpus))
+        if i % 3 == 0
+        for turn in turns
+    )
     bpe.train_from_iterator(sample, trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token="<|bos|>", eos_token="<|end|>", model_max_length=max_length,
@@ -93,7 +105,9 @@ def encode(path: Path, tokenizer, cache: Path) -> Corpus:
         ids = []
         for at in tqdm(range(0, len(chats), 2000), desc="tokenizing"):
             ids += tokenizer(chats[at : at + 2000], add_special_tokens=False)["input_ids"]
-        weight = [next((w for prefix, w in MIXTURE.items() if s.startswith(prefix)), 1.0) for s in sources]
+        weight = [
+            next((w for prefix, w in MIXTURE.items() if s.startswith(prefix)), 1.0) for s in sources
+        ]
         np.savez(
             cache,
             tokens=np.concatenate([np.array(i, dtype=np.uint16) for i in ids]),
@@ -117,7 +131,9 @@ def optimizers(model: LlamaForCausalLM, lr: float) -> list[torch.optim.Optimizer
 @torch.no_grad()
 def held_out_loss(model: LlamaForCausalLM, stream: np.ndarray, length: int, device: str) -> float:
     """Mean next-token loss in nats over the stream cut into rows of `length` tokens."""
-    rows = torch.from_numpy(stream[: len(stream) // length * length].reshape(-1, length).astype(np.int64))
+    rows = torch.from_numpy(
+        stream[: len(stream) // length * length].reshape(-1, length).astype(np.int64)
+    )
     model.eval()
     losses = [model(input_ids=r.to(device), labels=r.to(device)).loss.item() for r in rows.split(4)]
     model.train()
@@ -125,22 +141,43 @@ def held_out_loss(model: LlamaForCausalLM, stream: np.ndarray, length: int, devi
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, required=True, help="chat JSONL to train on (.gz allowed)")
-    parser.add_argument("--heldout", type=Path, required=True, help="chat JSONL for the held-out loss")
-    parser.add_argument("--out", type=Path, required=True, help="work folder: checkpoints, caches and the result")
-    parser.add_argument("--tokens", type=positive, default=24e6, help="tokens to train on, all sittings together")
-    parser.add_argument("--minutes", type=positive, help="end this sitting after so many minutes, fully decayed")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--corpus", type=Path, required=True, help="chat JSONL to train on (.gz allowed)"
+    )
+    parser.add_argument(
+        "--heldout", type=Path, required=True, help="chat JSONL for the held-out loss"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="work folder: checkpoints, caches and the result"
+    )
+    parser.add_argument(
+        "--tokens", type=positive, default=24e6, help="tokens to train on, all sittings together"
+    )
+    parser.add_argument(
+        "--minutes", type=positive, help="end this sitting after so many minutes, fully decayed"
+    )
     parser.add_argument("--vocab", type=whole(256 + len(SPECIAL)), default=4096)
     parser.add_argument("--layers", type=whole(1), default=6)
     parser.add_argument("--hidden", type=whole(1), default=256)
-    parser.add_argument("--context", type=whole(1), default=2048, help="max_position_embeddings of the model")
-    parser.add_argument("--seq", type=whole(1), default=1024, help="tokens a row; the last tenth trains on --context")
+    parser.add_argument(
+        "--context", type=whole(1), default=2048, help="max_position_embeddings of the model"
+    )
+    parser.add_argument(
+        "--seq",
+        type=whole(1),
+        default=1024,
+        help="tokens a row; the last tenth trains on --context",
+    )
     parser.add_argument("--batch-tokens", type=whole(1), default=8192)
     parser.add_argument("--lr", type=positive, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--no-compile", action="store_true", help="skip torch.compile (about 0.6x the speed)")
+    parser.add_argument(
+        "--no-compile", action="store_true", help="skip torch.compile (about 0.6x the speed)"
+    )
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     base, checkpoint = args.out / "base", args.out / "train_state.pt"
@@ -172,7 +209,9 @@ def main() -> None:
     def loss_of(ids: torch.Tensor) -> torch.Tensor:
         with torch.autocast(args.device, torch.bfloat16):
             hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1]
-            return torch.nn.functional.cross_entropy(model.lm_head(hidden).flatten(0, 1), ids[:, 1:].flatten())
+            return torch.nn.functional.cross_entropy(
+                model.lm_head(hidden).flatten(0, 1), ids[:, 1:].flatten()
+            )
 
     step_loss = loss_of if args.no_compile else torch.compile(loss_of)
 
@@ -183,7 +222,11 @@ def main() -> None:
     total = args.tokens
     started = last_save = time.monotonic()
     started_at = seen
-    epoch, stream, before = -1, np.empty(0, np.uint16), 0  # `before`: tokens of the epochs already finished
+    epoch, stream, before = (
+        -1,
+        np.empty(0, np.uint16),
+        0,
+    )  # `before`: tokens of the epochs already finished
     average = None
     bar = tqdm(total=int(total), initial=seen, unit="tok", unit_scale=True, desc="base")
     while seen < total:
@@ -195,7 +238,9 @@ def main() -> None:
             before += len(stream)
             epoch += 1
             stream = corpus.epoch(args.seed, epoch)
-            stream = stream[: len(stream) // args.batch_tokens * args.batch_tokens]  # whole batches only
+            stream = stream[
+                : len(stream) // args.batch_tokens * args.batch_tokens
+            ]  # whole batches only
         length = args.context if seen > 0.9 * total else args.seq
         rows = stream[seen - before :][: args.batch_tokens].reshape(-1, length)
         loss = step_loss(torch.from_numpy(rows.astype(np.int64)).to(args.device))
@@ -210,7 +255,9 @@ def main() -> None:
         bar.update(args.batch_tokens)
         value = loss.item()
         if not math.isfinite(value):
-            raise UserError(f"the loss became {value} at {seen:,} tokens; start again with a lower --lr")
+            raise UserError(
+                f"the loss became {value} at {seen:,} tokens; start again with a lower --lr"
+            )
         average = value if average is None else 0.98 * average + 0.02 * value
         bar.set_postfix(loss=f"{average:.3f}")
         if time.monotonic() - last_save > 300:
@@ -222,7 +269,9 @@ def main() -> None:
     loss = held_out_loss(model, heldout.epoch(0, 0), args.seq, args.device)
     result = {"tokens": seen, "heldout_loss_nats": loss}
     (args.out / "base_result.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{base}: {seen:,} tokens, held-out loss {loss:.4f} nats a token on packed rows (see also perplexity.py)")
+    print(
+        f"{base}: {seen:,} tokens, held-out loss {loss:.4f} nats a token on packed rows (see also perplexity.py)"
+    )
 
 
 if __name__ == "__main__":

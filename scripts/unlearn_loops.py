@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM
 
-from bench.arguments import positive, whole
-from bench.chat import Chat
-from bench.errors import UserError, exit_cleanly
-from bench.loader import load
+from bench.common.arguments import positive, whole
+from bench.common.errors import UserError, exit_cleanly
+from bench.inputs.chat import Chat
+from bench.inputs.loader import load
 from train_heads import corpus_examples
 from training import read_checkpoint, save_atomically
 
@@ -48,7 +48,9 @@ def greedy_answers(lm, prompts: list[list[int]], new_tokens: int, eos: int) -> l
     ids = torch.tensor([[eos] * (width - len(p)) + p for p in prompts], device=lm.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=lm.device)
     lm.eval()
-    made = lm.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False, pad_token_id=eos)
+    made = lm.generate(
+        ids, attention_mask=mask, max_new_tokens=new_tokens, do_sample=False, pad_token_id=eos
+    )
     lm.train()
     answers = made[:, width:].tolist()
     return [answer[: answer.index(eos) + 1] if eos in answer else answer for answer in answers]
@@ -57,8 +59,12 @@ def greedy_answers(lm, prompts: list[list[int]], new_tokens: int, eos: int) -> l
 def losses(lm, rows: list[tuple[list[int], list[bool]]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean next-token loss, and mean unlikelihood -log(1 - p) of the marked tokens, over rows of (tokens, marks)."""
     longest = max(len(tokens) for tokens, _ in rows)
-    ids = torch.tensor([tokens + [-100] * (longest - len(tokens)) for tokens, _ in rows], device=lm.device)
-    marked = torch.tensor([marks + [False] * (longest - len(marks)) for _, marks in rows], device=lm.device)[:, 1:]
+    ids = torch.tensor(
+        [tokens + [-100] * (longest - len(tokens)) for tokens, _ in rows], device=lm.device
+    )
+    marked = torch.tensor(
+        [marks + [False] * (longest - len(marks)) for _, marks in rows], device=lm.device
+    )[:, 1:]
     with torch.autocast(lm.device.type, torch.bfloat16):
         logits = lm(input_ids=ids.clamp(min=0), use_cache=False).logits[:, :-1]
     log_prob = logits.float().log_softmax(-1)
@@ -81,7 +87,9 @@ def measure(lm, prompts: list[list[int]], new_tokens: int, eos: int, n: int) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True, help="folder of the model to begin with")
     parser.add_argument("--corpus", type=Path, required=True, help="chat JSONL (.gz allowed)")
     parser.add_argument("--out", type=Path, required=True)
@@ -89,16 +97,27 @@ def main() -> None:
     parser.add_argument("--batch", type=whole(1), default=24, help="prompts answered an update")
     parser.add_argument("--new-tokens", type=whole(1), default=192)
     parser.add_argument("--max-prompt", type=whole(1), default=192)
-    parser.add_argument("--max-length", type=whole(1), default=384, help="longer conversations of the corpus are cut")
+    parser.add_argument(
+        "--max-length",
+        type=whole(1),
+        default=384,
+        help="longer conversations of the corpus are cut",
+    )
     parser.add_argument("--ngram", type=whole(1), default=4)
-    parser.add_argument("--weight", type=positive, default=0.5, help="of the unlikelihood beside the ordinary loss")
+    parser.add_argument(
+        "--weight", type=positive, default=0.5, help="of the unlikelihood beside the ordinary loss"
+    )
     parser.add_argument("--lr", type=positive, default=3e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     loaded = load(args.model, args.device, "float32")
-    chat, device, eos = Chat.of(loaded.tokenizer), loaded.model.device, loaded.tokenizer.eos_token_id
+    chat, device, eos = (
+        Chat.of(loaded.tokenizer),
+        loaded.model.device,
+        loaded.tokenizer.eos_token_id,
+    )
     lm = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).to(device)
 
     wanted = args.batch * (args.updates + 2)
@@ -109,7 +128,9 @@ def main() -> None:
         if len(examples) == wanted:
             break
     if len(examples) < wanted:
-        raise UserError(f"{args.corpus} has {len(examples)} prompts of at most --max-prompt tokens; {wanted} are needed")
+        raise UserError(
+            f"{args.corpus} has {len(examples)} prompts of at most --max-prompt tokens; {wanted} are needed"
+        )
     measured_on = [ids[:start] for ids, start in examples[: args.batch]]
     examples = examples[args.batch :]
 
@@ -139,7 +160,9 @@ def main() -> None:
         (args.weight * unlikelihood).backward()
         torch.nn.utils.clip_grad_norm_(lm.parameters(), 1.0)
         for each in optimizer.param_groups:
-            each["lr"] = args.lr * min(1.0, (update + 1) / 5, 2 * (args.updates - update) / args.updates)
+            each["lr"] = args.lr * min(
+                1.0, (update + 1) / 5, 2 * (args.updates - update) / args.updates
+            )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         update += 1
@@ -147,13 +170,20 @@ def main() -> None:
         share = sum(map(sum, (marks for _, marks in looping))) / sum(map(len, answers))
         bar.set_postfix(loss=f"{likelihood.item():.3f}", repeated=f"{share:.1%}")
         if update % 10 == 0 or update == args.updates:
-            state = {"model": lm.state_dict(), "optimizer": optimizer.state_dict(), "update": update, "before": before}
+            state = {
+                "model": lm.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "update": update,
+                "before": before,
+            }
             save_atomically(state, checkpoint)
     bar.close()
     after = measure(lm, measured_on, args.new_tokens, eos, args.ngram)
     lm.save_pretrained(args.out / "base")
     loaded.tokenizer.save_pretrained(args.out / "base")
-    (args.out / "unlearn_result.json").write_text(json.dumps({"before": before, "after": after}, indent=1) + "\n")
+    (args.out / "unlearn_result.json").write_text(
+        json.dumps({"before": before, "after": after}, indent=1) + "\n"
+    )
     print(f"after: {after}")
 
 

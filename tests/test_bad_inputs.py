@@ -25,18 +25,21 @@ import bench.fetch
 import bench.report
 import bench.run
 import train_heads
-from bench.errors import exit_cleanly
-from decoders.heads import MedusaHeads
-from llm_judge import answers, gen_judgment, show_result
-from tests.conftest import ROOT, tiny_heads, write_base, write_merged
-from tests.test_loader import Bomb, write_medusa1
+from bench.common.errors import exit_cleanly
+from decoders.model.heads import MedusaHeads
+from llm_judge import gen_judgment, gen_model_answer, show_result
+from tests.helpers.checkpoints import Bomb, write_base, write_medusa1, write_merged
+from tests.helpers.models import tiny_heads
+from tests.helpers.paths import ROOT
 
 PAGE = ROOT / "docs" / "bad_inputs.md"
 COMMANDS: dict[str, Callable[[], int | None]] = {
     "bench.run": bench.run.main,
     "bench.report": bench.report.main,
     "bench.fetch": bench.fetch.main,
-    "gen_model_answer_medusa": lambda: answers.answer("static", "", "llm_judge.gen_model_answer_medusa"),
+    "gen_model_answer_medusa": lambda: gen_model_answer.answer(
+        "static", "", "llm_judge.gen_model_answer_medusa"
+    ),
     "gen_judgment": gen_judgment.command,
     "show_result": show_result.main,
     "train_heads.py": train_heads.main,
@@ -44,8 +47,19 @@ COMMANDS: dict[str, Callable[[], int | None]] = {
     "perplexity.py": perplexity.main,
 }
 GOOD = {"question_id": 1, "category": "math", "turns": ["1 + 1?"]}
-ANSWER = {"question_id": 1, "answer_id": "x", "model_id": "m", "choices": [{"index": 0, "turns": ["2"]}], "tstamp": 0}
-PROMPT = {"name": "single-v1", "system_prompt": "", "prompt_template": "{answer}", "output_format": "[[rating]]"}
+ANSWER = {
+    "question_id": 1,
+    "answer_id": "x",
+    "model_id": "m",
+    "choices": [{"index": 0, "turns": ["2"]}],
+    "tstamp": 0,
+}
+PROMPT = {
+    "name": "single-v1",
+    "system_prompt": "",
+    "prompt_template": "{answer}",
+    "output_format": "[[rating]]",
+}
 TINY = "--bench-name tiny --data-dir data"
 Content = str | bytes | Callable[[Path], object]
 
@@ -74,7 +88,9 @@ def folder(**files: object) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         path.mkdir()
         for name, content in files.items():
-            (path / name.replace("__", ".")).write_text(content if isinstance(content, str) else json.dumps(content))
+            (path / name.replace("__", ".")).write_text(
+                content if isinstance(content, str) else json.dumps(content)
+            )
 
     return make
 
@@ -119,8 +135,14 @@ def changed(file: str, **changes: object) -> Callable[[Path], None]:
     """The finished run with something changed in its run.json or in the first row of its turns.jsonl."""
 
     def make(path: Path) -> None:
-        shutil.copytree(path.parent / "run", path, ignore=shutil.ignore_patterns("answers"))  # which would be shown instead
-        first, *others = (path / file).read_text().split("\n") if file == "turns.jsonl" else [(path / file).read_text()]
+        shutil.copytree(
+            path.parent / "run", path, ignore=shutil.ignore_patterns("answers")
+        )  # which would be shown instead
+        first, *others = (
+            (path / file).read_text().split("\n")
+            if file == "turns.jsonl"
+            else [(path / file).read_text()]
+        )
         (path / file).write_text("\n".join([json.dumps(json.loads(first) | changes), *others]))
 
     return make
@@ -246,7 +268,11 @@ def said(case: Case, where: Path, env: dict[str, str]) -> tuple[int, str]:
     """The status of a command in a folder, and what it wrote to stderr. Anything but an exit is a bug, and raised."""
     name, *arguments = case.command.format(case.file).split()
     err = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stderr(err),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         patch.chdir(where)
         patch.delenv("OPENAI_BASE_URL", raising=False)
         for key, value in ({"OPENAI_API_KEY": "key"} | env).items():
@@ -266,13 +292,17 @@ def outcome(number: int) -> tuple[int, str]:
     if callable(case.content):
         case.content(where / case.file)
     elif case.content is not None:
-        (where / case.file).write_bytes(case.content.encode() if isinstance(case.content, str) else case.content)
+        (where / case.file).write_bytes(
+            case.content.encode() if isinstance(case.content, str) else case.content
+        )
     status, text = said(case, where, case.env)
     assert not list(where.rglob("executed")), "code was executed"
     return status, text.strip().split("\n")[-1]
 
 
-@pytest.mark.parametrize("number", range(len(CASES)), ids=[case.what.replace(" ", "-") for case in CASES])
+@pytest.mark.parametrize(
+    "number", range(len(CASES)), ids=[case.what.replace(" ", "-") for case in CASES]
+)
 def test_one_line_says_what_is_wrong(number):
     status, line = outcome(number)
     assert status == CASES[number].status
@@ -293,7 +323,9 @@ def test_the_page_says_what_the_program_says():
         status, line = outcome(number)
         env = "".join(f"{key}={value} " for key, value in case.env.items())
         command = (env + case.command.format(case.file)).replace("|", "\\|")
-        lines.append(f"| {case.what} | `{command}` | {status} | `{line.replace('|', chr(92) + '|')}` |")
+        lines.append(
+            f"| {case.what} | `{command}` | {status} | `{line.replace('|', chr(92) + '|')}` |"
+        )
     text = "\n".join(lines) + "\n"
     assert str(outcome.world) not in text
     if os.environ.get("WRITE_DOCS"):
@@ -306,7 +338,9 @@ def test_a_number_of_5000_digits(world):
     """Python refuses to read one, in words of its own."""
     (world / "huge.jsonl").write_text('{"question_id": 1' + "0" * 5000 + "}\n")
     status, text = said(Case("", f"{RUN} --questions huge.jsonl"), world, {})
-    assert status == 2 and "huge.jsonl, line 1" in text and text.count("\n") == 1 and len(text) < 300
+    assert (
+        status == 2 and "huge.jsonl, line 1" in text and text.count("\n") == 1 and len(text) < 300
+    )
 
 
 def test_heads_without_end_are_not_allocated():

@@ -10,7 +10,11 @@ our own runs: a number that needs what is not there is NaN, never borrowed from 
     tables.py       these numbers by decoder, category and turn
 """
 
-from bench.metrics.acceptance import accept_length_along, accept_length_histogram, acceptance_by_depth
+from bench.metrics.acceptance import (
+    accept_length_along,
+    accept_length_histogram,
+    acceptance_by_depth,
+)
 from bench.metrics.intervals import Estimate, pooled_interval
 from bench.metrics.rates import (
     BASELINE,
@@ -28,7 +32,11 @@ from bench.metrics.rates import (
     wall_clock_ratio_by_question,
     wall_clock_ratio_with_prefill,
 )
-from bench.metrics.spec_bench import mean_accepted_tokens, mean_tokens_per_second, spec_bench_speed_up
+from bench.metrics.spec_bench import (
+    mean_accepted_tokens,
+    mean_tokens_per_second,
+    spec_bench_speed_up,
+)
 from bench.metrics.tables import acceptance_table, by, decoder_row, estimates, spec_bench_row
 
 __all__ = [

@@ -35,7 +35,9 @@ def acceptance_by_depth(turns: pd.DataFrame) -> pd.DataFrame:
     for depth in range(1, int(lengths.max(initial=1))):
         tried = (lengths >= depth) & (nodes > depth) & ~(last & (lengths == depth))
         accepted = int((lengths > depth)[tried].sum())
-        rows.append((depth, int(tried.sum()), accepted, accepted / tried.sum(), (lengths > depth).mean()))
+        rows.append(
+            (depth, int(tried.sum()), accepted, accepted / tried.sum(), (lengths > depth).mean())
+        )
     return pd.DataFrame(rows, columns=["depth", "tried", "accepted", "rate", "share"])
 
 
@@ -46,7 +48,9 @@ def accept_length_along(turns: pd.DataFrame, window: int = WINDOW) -> pd.Series:
     lengths, _, _ = _steps(turns)
     if not len(lengths):
         return pd.Series(dtype="float64")
-    starts = np.concatenate([np.cumsum(each) - each for each in turns.accept_lengths.dropna() if len(each)])
+    starts = np.concatenate(
+        [np.cumsum(each) - each for each in turns.accept_lengths.dropna() if len(each)]
+    )
     tokens, steps = (
         np.convolve(each, np.ones(window + 1))[window // 2 :][: starts.max() + 1]
         for each in (np.bincount(starts, weights=lengths), np.bincount(starts))

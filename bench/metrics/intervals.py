@@ -33,7 +33,9 @@ class Estimate:
         """
         if np.isnan(self.low):
             return "unknown"
-        return "higher" if self.low > 1 else "lower" if self.high < 1 else "no significant difference"
+        return (
+            "higher" if self.low > 1 else "lower" if self.high < 1 else "no significant difference"
+        )
 
 
 def pooled_interval(*sums: np.ndarray) -> tuple[float, float]:
@@ -50,7 +52,10 @@ def pooled_interval(*sums: np.ndarray) -> tuple[float, float]:
         value = above / below
         return value * rest[1] / rest[0] if rest else value
 
-    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():  # a draw without a single token
+    with (
+        np.errstate(divide="ignore", invalid="ignore"),
+        warnings.catch_warnings(),
+    ):  # a draw without a single token
         warnings.simplefilter("ignore", DegenerateDataWarning)
         interval = bootstrap(
             tuple(np.asarray(each, dtype=float) for each in sums),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:  # records load torch, which readers of answer files do not need
-    from bench.records import Turn
+    from bench.store.records import Turn
 
 BASELINE = "greedy"
 PAIR = ["question_id", "choice", "turn"]
@@ -65,7 +65,9 @@ def tokens_per_second_with_prefill(turns: pd.DataFrame) -> float:
     return _pooled(turns, "wall_s")
 
 
-def paired(turns: pd.DataFrame, decoder: str, baseline: str = BASELINE) -> tuple[pd.DataFrame, pd.DataFrame]:
+def paired(
+    turns: pd.DataFrame, decoder: str, baseline: str = BASELINE
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The turns that both decoders finished, in the same order: (decoder's, baseline's)."""
     ours = turns[turns.decoder == decoder].set_index(PAIR)
     theirs = turns[turns.decoder == baseline].set_index(PAIR)
@@ -83,12 +85,16 @@ def wall_clock_ratio(turns: pd.DataFrame, decoder: str, baseline: str = BASELINE
     return ratio_of(*paired(turns, decoder, baseline), "decode_s")
 
 
-def wall_clock_ratio_with_prefill(turns: pd.DataFrame, decoder: str, baseline: str = BASELINE) -> float:
+def wall_clock_ratio_with_prefill(
+    turns: pd.DataFrame, decoder: str, baseline: str = BASELINE
+) -> float:
     """The same of tokens per second with prefill: all that an answer file's wall_time can give."""
     return ratio_of(*paired(turns, decoder, baseline), "wall_s")
 
 
-def wall_clock_ratio_by_question(turns: pd.DataFrame, decoder: str, baseline: str = BASELINE) -> pd.Series:
+def wall_clock_ratio_by_question(
+    turns: pd.DataFrame, decoder: str, baseline: str = BASELINE
+) -> pd.Series:
     """Tokens per second (without prefill) over the baseline's, by question_id.
 
     Answers of a few tokens take a few milliseconds, so what is compared of a question that was answered several times are the
@@ -119,13 +125,17 @@ def ratio_of(ours: pd.DataFrame, theirs: pd.DataFrame, below: str) -> float:
     return ratio(_pooled(ours, below), _pooled(theirs, below))
 
 
-def both_known(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def both_known(
+    ours: pd.DataFrame, theirs: pd.DataFrame, column: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Of paired turns those that have the column on both sides."""
     known = (ours[column].notna() & theirs[column].notna()).to_numpy()
     return ours[known], theirs[known]
 
 
-def equal_to_baseline(turns: pd.DataFrame, decoder: str, asked: Mapping[int, int], baseline: str = BASELINE) -> tuple[int, int]:
+def equal_to_baseline(
+    turns: pd.DataFrame, decoder: str, asked: Mapping[int, int], baseline: str = BASELINE
+) -> tuple[int, int]:
     """(answers with the same tokens as the baseline's in every turn, answers that both finished).
 
     An answer is one choice of one question with all its turns; `asked` says how many a question has. Answers whose tokens
@@ -135,7 +145,10 @@ def equal_to_baseline(turns: pd.DataFrame, decoder: str, asked: Mapping[int, int
     ours, theirs = both_known(ours, theirs, "token_ids")
     if ours.empty:
         return 0, 0
-    same = pd.Series([np.array_equal(a, b) for a, b in zip(ours.token_ids, theirs.token_ids, strict=True)], index=ours.index)
+    same = pd.Series(
+        [np.array_equal(a, b) for a, b in zip(ours.token_ids, theirs.token_ids, strict=True)],
+        index=ours.index,
+    )
     by_answer = same.groupby(level=["question_id", "choice"])
     wanted = [asked[question_id] for question_id, _ in by_answer.size().index]
     whole = by_answer.all()[by_answer.size() == wanted]

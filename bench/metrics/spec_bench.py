@@ -13,7 +13,9 @@ from bench.metrics.rates import BASELINE, ratio
 def mean_accepted_tokens(turns: pd.DataFrame) -> float:
     """Mean of the accept lengths of all steps, where they are recorded. Equal to tokens per inference of the same turns."""
     known = turns[(turns.choice == 0) & turns.accept_lengths.notna()]
-    return ratio(sum(int(each.sum()) for each in known.accept_lengths), sum(map(len, known.accept_lengths)))
+    return ratio(
+        sum(int(each.sum()) for each in known.accept_lengths), sum(map(len, known.accept_lengths))
+    )
 
 
 def mean_tokens_per_second(turns: pd.DataFrame) -> float:
@@ -25,5 +27,7 @@ def mean_tokens_per_second(turns: pd.DataFrame) -> float:
 
 def spec_bench_speed_up(turns: pd.DataFrame, decoder: str, baseline: str = BASELINE) -> float:
     """Mean tokens per second of the decoder / that of the baseline; each over all of its own rows, paired or not."""
-    ours, theirs = (mean_tokens_per_second(turns[turns.decoder == name]) for name in (decoder, baseline))
+    ours, theirs = (
+        mean_tokens_per_second(turns[turns.decoder == name]) for name in (decoder, baseline)
+    )
     return ratio(ours, theirs)

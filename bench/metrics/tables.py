@@ -16,15 +16,29 @@ from bench.metrics.rates import (
     tokens_per_second,
     tokens_per_second_with_prefill,
 )
-from bench.metrics.spec_bench import mean_accepted_tokens, mean_tokens_per_second, spec_bench_speed_up
+from bench.metrics.spec_bench import (
+    mean_accepted_tokens,
+    mean_tokens_per_second,
+    spec_bench_speed_up,
+)
 
-_RATIOS = {"tpi_ratio": "steps", "wall_clock_ratio": "decode_s", "wall_clock_ratio_with_prefill": "wall_s"}
+_RATIOS = {
+    "tpi_ratio": "steps",
+    "wall_clock_ratio": "decode_s",
+    "wall_clock_ratio_with_prefill": "wall_s",
+}
 
 
-def estimates(turns: pd.DataFrame, decoder: str, baseline: str | None = BASELINE) -> dict[str, Estimate]:
+def estimates(
+    turns: pd.DataFrame, decoder: str, baseline: str | None = BASELINE
+) -> dict[str, Estimate]:
     """tokens_per_inference and the three ratios to the baseline, with intervals; the ratios are NaN without a baseline."""
     own = turns[turns.decoder == decoder]
-    made = {"tokens_per_inference": Estimate(tokens_per_inference(own), *pooled_interval(*_sums(own, "steps")))}
+    made = {
+        "tokens_per_inference": Estimate(
+            tokens_per_inference(own), *pooled_interval(*_sums(own, "steps"))
+        )
+    }
     pair = (own, own) if baseline in (None, decoder) else paired(turns, decoder, baseline)
     for name, below in _RATIOS.items():
         if baseline is None:
@@ -33,7 +47,9 @@ def estimates(turns: pd.DataFrame, decoder: str, baseline: str | None = BASELINE
             made[name] = Estimate(ratio_of(*pair, below))
         else:
             ours, theirs = both_known(*pair, below)
-            made[name] = Estimate(ratio_of(*pair, below), *pooled_interval(*_sums(ours, below), *_sums(theirs, below)))
+            made[name] = Estimate(
+                ratio_of(*pair, below), *pooled_interval(*_sums(ours, below), *_sums(theirs, below))
+            )
     return made
 
 
@@ -43,7 +59,9 @@ def _sums(turns: pd.DataFrame, below: str) -> list:
     return [sums.tokens.to_numpy(), sums[below].to_numpy()]
 
 
-def decoder_row(turns: pd.DataFrame, decoder: str, asked: Mapping[int, int], baseline: str | None = BASELINE) -> dict:
+def decoder_row(
+    turns: pd.DataFrame, decoder: str, asked: Mapping[int, int], baseline: str | None = BASELINE
+) -> dict:
     """One decoder's headline numbers. `asked`: turns of each question."""
     own = turns[turns.decoder == decoder]
     same, compared = equal_to_baseline(turns, decoder, asked, baseline) if baseline else (0, 0)
@@ -85,7 +103,9 @@ def by(turns: pd.DataFrame, column: str, baselines: Mapping[str, str | None]) ->
 
 def acceptance_table(turns: pd.DataFrame, decoders: Iterable[str]) -> pd.DataFrame:
     """`acceptance_by_depth` of every decoder, one below the other."""
-    tables = [acceptance_by_depth(turns[turns.decoder == each]).assign(decoder=each) for each in decoders]
+    tables = [
+        acceptance_by_depth(turns[turns.decoder == each]).assign(decoder=each) for each in decoders
+    ]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 

@@ -1,0 +1,291 @@
+"""Files that survive a crash, and a reader that trusts none.
+
+Writing: a file is replaced as a whole, or a row is appended as a whole, and it is on the disk before the call returns. One
+process at a time writes a file that rows are appended to (`sole_writer`).
+
+Reading: JSON of at most LONGEST bytes a line or a document, strict UTF-8, finite numbers; what is not so is refused with the
+file and the line. No line is read further than that, however long it is.
+"""
+
+import gzip
+import json
+import math
+import os
+import shlex
+import socket
+import stat
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from glob import escape
+from hashlib import sha256
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+from bench.common.errors import UserError
+
+LONGEST = 16 << 20  # bytes of a line of JSON, or of a JSON document
+LONGEST_NAME = 200  # bytes of a file's name; file systems take 255
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a file so that a reader, or the next start after a crash, finds the old or the new content, never half of one."""
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        process = left.name.split(".")[-2]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):  # killed while it wrote
+            left.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as out:
+            out.write(content.encode() if isinstance(content, str) else content)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def json_line(row: dict) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def append_synced(path: Path, row: dict) -> int:
+    """Put one row on disk, whole, before returning, and nothing of it where that fails; returns where it begins.
+
+    The file must not end within a line (`mend_end`), and this process must be its only writer (`sole_writer`).
+    """
+    content = json_line(row).encode()
+    is_new = not path.exists()
+    with path.open("ab", buffering=0) as out:
+        start = os.fstat(out.fileno()).st_size
+        try:
+            written = out.write(content)
+            while written < len(
+                content
+            ):  # a disk that fills up takes a part first, and refuses the rest
+                written += out.write(content[written:])
+            os.fsync(out.fileno())
+        except OSError:
+            with suppress(OSError):
+                out.truncate(start)
+            raise
+    if is_new:
+        _sync_folder(path.parent)
+    return start
+
+
+def mend_end(path: Path) -> str | None:
+    """Make a file of rows end with a whole one. A last line that a crash tore is moved to <name>.torn; returns what to say."""
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - LONGEST))
+        tail = file.read().rpartition(b"\n")[2]
+        if not tail:
+            return None
+        if _is_object(tail):  # only its newline is missing
+            file.write(b"\n")
+            os.fsync(file.fileno())
+            return None
+        aside = path.with_name(path.name + ".torn")
+        with aside.open("ab") as torn:
+            torn.write(tail + b"\n")
+            torn.flush()
+            os.fsync(torn.fileno())
+        file.truncate(size - len(tail))
+        os.fsync(file.fileno())
+    return f"the last line of {path} was torn by a crash; it was moved to {aside.name}, and is made again"
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(parse_json(line), dict)
+    except ValueError:
+        return False
+
+
+def _sync_folder(folder: Path) -> None:
+    """A new name is on the disk only when its folder is."""
+    with suppress(OSError):  # not every file system lets a folder be synced
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def sole_writer(path: Path, wait_s: float = 0) -> Iterator[None]:
+    """Be the only process that writes `path`; UserError says which other one does, after `wait_s` seconds.
+
+    The lock is the operating system's: it ends with the process, however that ends.
+    """
+    lock_file = path.with_name(f".{path.name}.lock")
+    holder = _first_line(lock_file)
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=wait_s)
+    except Timeout:
+        raise UserError(
+            f"{path} is being written by {holder or 'another process'}; wait for its end, or stop it"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{lock_file} cannot be written: {error.strerror}") from error
+    try:
+        now = datetime.now().isoformat(sep=" ", timespec="seconds")
+        command = shlex.join(sys.argv)[:200]
+        with suppress(OSError):  # a full disk does not keep anyone from reading
+            lock_file.write_text(
+                f"process {os.getpid()} on {socket.gethostname()} since {now} ({command})\n",
+                encoding="utf-8",
+            )
+        yield
+    finally:
+        lock.release()
+
+
+def _first_line(path: Path) -> str:
+    with suppress(OSError), path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline(500).strip()
+    return ""
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """(line number, byte offset, line with its end) of every line of a file, gzipped if its name ends so.
+
+    UserError where it cannot be read or a line is longer than LONGEST.
+    """
+    _check_regular(path)
+    number = offset = 0
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            while line := file.readline(LONGEST + 1):
+                number += 1
+                if len(line) > LONGEST:
+                    raise UserError(f"{path}, line {number} is longer than {LONGEST >> 20} MiB")
+                yield number, offset, line
+                offset += len(line)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
+
+
+def read_rows(path: Path, torn: Callable[[str], None] | None = None) -> Iterator[tuple[int, dict]]:
+    """(line number, object) for every line of a JSON-lines file; UserError names the line that is none.
+
+    With `torn`, a last line without its newline that is no JSON is left out, which `torn` is told: a crash cut it off.
+    """
+    for number, _, line in read_lines(path):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        if torn is not None and not line.endswith(b"\n") and not _is_object(line):
+            torn(f"{where} is torn and left out")
+            return
+        yield number, parse_row(line, where)
+
+
+def parse_row(line: bytes, where: str) -> dict:
+    """The object of one line; UserError says what the line `where` is instead."""
+    try:
+        row = parse_json(line)
+    except ValueError as error:
+        raise UserError(f"{where} is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected an object, found {type(row).__name__}")
+    return row
+
+
+def read_document(path: Path) -> bytes:
+    """The content of a JSON document; UserError where it cannot be read or is longer than LONGEST."""
+    _check_regular(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(LONGEST + 1)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) > LONGEST:
+        raise UserError(f"{path} is longer than {LONGEST >> 20} MiB")
+    return content
+
+
+def _check_regular(path: Path) -> None:
+    """A pipe would be waited for, and a device never ends."""
+    try:
+        kind = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
+    if not stat.S_ISREG(kind):
+        raise UserError(
+            f"{path} is {'a folder' if stat.S_ISDIR(kind) else 'a pipe or device'}; expected a file"
+        )
+
+
+def parse_json(content: bytes, nan: bool = False) -> object:
+    """JSON as every program understands it: strict UTF-8, finite numbers, text that can be written again; else ValueError.
+
+    nan: NaN is allowed all the same.
+    """
+    try:
+        value = json.loads(
+            content.decode("utf-8-sig"),
+            parse_constant=_nan if nan else _not_a_number,
+            parse_float=_finite,
+        )
+        if b"\\u" in content:
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start + 1} is not UTF-8") from None
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a surrogate pair, which is not Unicode") from None
+    except ValueError as error:
+        raise ValueError(str(error).split(";")[0]) from None
+    return value
+
+
+def _not_a_number(text: str) -> float:
+    raise ValueError(f"{text} is not a number in JSON")
+
+
+def _nan(text: str) -> float:
+    return math.nan if text == "NaN" else _not_a_number(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is larger than any number here")
+    return value
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A value from a file as it is shown in an error: short, on one line."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # an integer of too many digits
+        return f"a {type(value).__name__} too long to show"
+    return text if len(text) <= most else text[:most] + "..."
+
+
+def safe_name(text: str) -> str:
+    """`text` in characters that any file system takes; a long one is cut and told apart by its digest.
+
+    >>> safe_name("org/model:nodes=16")
+    'org-model-nodes-16'
+    """
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in text).lstrip("-.")
+    if len(name.encode()) > LONGEST_NAME:
+        digest = sha256(text.encode()).hexdigest()[:12]
+        name = name.encode()[: LONGEST_NAME - 13].decode(errors="ignore") + "-" + digest
+    return name

@@ -1,0 +1,17 @@
+"""Figures: PNG for documents, SVG for print, in one style that colour-blind readers and grey printers can read.
+
+run.py       what a run, or several sources side by side, shows
+sweep.py     tokens per inference and speed against nodes, topk, depth, temperature
+phases.py    where a step's time goes
+quality.py   speed against judged quality
+reliability.py  whether predicted probabilities hold
+style.py     colours, markers, hatches, legends, files
+"""
+
+from bench.reporting.figures.phases import draw_phases
+from bench.reporting.figures.quality import draw_quality
+from bench.reporting.figures.reliability import draw_reliability
+from bench.reporting.figures.run import draw_all
+from bench.reporting.figures.style import Figure
+
+__all__ = ["Figure", "draw_all", "draw_phases", "draw_quality", "draw_reliability"]

@@ -1,0 +1,109 @@
+import random
+from itertools import accumulate
+
+import pytest
+from tokenizers import Tokenizer, decoders, models
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from bench.common.errors import UserError
+from bench.inputs.chat import Chat
+from tests.helpers.models import tiny_tokenizer
+from tests.helpers.paths import ROOT
+
+
+def test_the_tokenizers_own_template():
+    tokenizer = tiny_tokenizer()
+    prompt = Chat.of(tokenizer).prompt(["hi", "more"], ["yes"])
+    assert tokenizer.decode(prompt) == "<s>u:hi\na:yes\nu:more\na:"
+    assert prompt.count(tokenizer.bos_token_id) == 1
+
+
+def test_a_fastchat_template_by_name():
+    tokenizer = tiny_tokenizer()
+    chat = Chat.of(tokenizer, "vicuna_v1.1")
+    text = tokenizer.decode(chat.prompt(["hi", "more"], ["yes"]))
+    assert "USER: hi ASSISTANT: yes" in text and text.endswith("USER: more ASSISTANT:")
+
+
+def test_no_template_is_guessed():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    with pytest.raises(UserError, match="--template vicuna"):
+        Chat.of(tokenizer)
+    with pytest.raises(UserError, match="did you mean"):
+        Chat.of(tokenizer, "vicuna")
+
+
+def test_a_stop_string_is_found_at_its_first_token_and_at_position_0():
+    """`find(stop) > 0` misses it there."""
+    tokenizer = tiny_tokenizer()
+    chat = Chat(tokenizer, "chat", ("###",), frozenset())
+    ids = tokenizer("ab###cd", add_special_tokens=False).input_ids
+    assert [chat.stops(ids[:n]) for n in range(1, 6)] == [False, False, False, False, True]
+    assert chat.text(ids) == "ab"
+    assert chat.text(tokenizer("###cd", add_special_tokens=False).input_ids) == ""
+
+
+def test_a_template_that_refuses_is_an_error_of_the_user():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('no second turn') }}"
+    with pytest.raises(UserError, match="no second turn"):
+        Chat.of(tokenizer).prompt(["a", "b"], ["c"])
+
+
+def spaced_tokenizer() -> PreTrainedTokenizerFast:
+    """As Llama's: a word's token begins with its space, which is dropped at the beginning of a text."""
+    words = {word: at for at, word in enumerate(["<unk>", "</s>", "▁one", "▁two", "▁three", "!"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.decoder = decoders.Metaspace()
+    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>")
+    made.chat_template = "{{ messages }}"
+    return made
+
+
+def split(count: int, rng: random.Random) -> list[int]:
+    cuts = sorted(rng.sample(range(1, count), rng.randrange(min(count - 1, 12))))
+    return [b - a for a, b in zip([0, *cuts], [*cuts, count], strict=True)]
+
+
+def test_step_ends_by_hand():
+    chat = Chat.of(spaced_tokenizer())
+    assert chat.text([2, 3, 5, 4, 1]) == "one two! three"
+    assert chat.step_ends([2, 3, 5, 4, 1], [1, 2, 1, 1]) == [3, 8, 14, 14]
+    assert chat.step_ends([], []) == []
+
+
+def test_step_ends_are_where_a_longer_decode_says():
+    """Compared with decoding everything so far after each step; characters of up to four bytes are cut apart."""
+    rng = random.Random(0)
+    chat = Chat.of(AutoTokenizer.from_pretrained(ROOT / "bench" / "demo"))
+    for _ in range(200):
+        text = "".join(
+            rng.choice(["a", " word", "\n", "é", "漢", "😀", "👩‍🚀", "<b>", "  "])
+            for _ in range(rng.randrange(2, 30))
+        )
+        ids = chat.tokenizer(text, add_special_tokens=False).input_ids
+        if len(ids) < 2:
+            continue
+        lengths = split(len(ids), rng)
+        lead = len(text) - len(text.lstrip())
+        seen = [
+            len(chat.tokenizer.decode(ids[:n]).rstrip("\ufffd")) - lead for n in accumulate(lengths)
+        ]
+        expected = [min(max(n, 0), len(text.strip())) for n in seen]
+        assert chat.step_ends(ids, lengths) == expected, (text, lengths)
+    assert any(len(chat.tokenizer(c, add_special_tokens=False).input_ids) > 1 for c in "漢😀")
+
+
+def test_step_ends_stop_with_the_text():
+    chat = Chat(tiny_tokenizer(), "chat", ("##",), frozenset())
+    ids = chat.tokenizer("ab##cd", add_special_tokens=False).input_ids
+    assert chat.text(ids) == "ab" and chat.step_ends(ids, [1, 2, 3]) == [1, 2, 2]
+
+
+def test_step_ends_of_bytes_that_are_no_character():
+    chat = Chat.of(AutoTokenizer.from_pretrained(ROOT / "bench" / "demo"))
+    broken = chat.tokenizer("😀", add_special_tokens=False).input_ids[:1]
+    ids = [*broken, *broken, *chat.tokenizer("ok", add_special_tokens=False).input_ids, *broken]
+    ends = chat.step_ends(ids, [1] * len(ids))
+    assert ends == sorted(ends) and ends[-1] == len(chat.text(ids)) and ends[0] == 0

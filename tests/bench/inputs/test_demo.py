@@ -1,0 +1,77 @@
+"""The embedded demo model: what is shipped, and that it decodes as promised."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from bench import metrics
+from bench.inputs.chat import Chat
+from bench.inputs.loader import load
+from bench.inputs.questions import load_questions
+from bench.running.config import RunConfig
+from bench.running.runner import Job, Runner
+from tests.helpers.paths import ROOT
+
+DEMO = ROOT / "bench" / "demo"
+SPECS = ("greedy", "static", "dynamic", "dynamic:nodes=16")
+
+
+@pytest.fixture(scope="module")
+def runner() -> Runner:
+    config = RunConfig(decoders=SPECS, temperature=0.0, max_new_tokens=96, device="cpu")
+    loaded = load("demo", "cpu")
+    return Runner(config, loaded, Chat.of(loaded.tokenizer), config.make_decoders())
+
+
+def test_what_is_shipped():
+    assert sum(file.stat().st_size for file in DEMO.iterdir()) <= 24e6
+    with safe_open(DEMO / "model.safetensors", "pt") as weights:
+        names = set(weights.keys())
+    assert "model.embed_tokens.weight" in names and "medusa_head.3.1.weight" in names
+    config = json.loads((DEMO / "config.json").read_text())
+    assert config["model_type"] == "llama" and "auto_map" not in config
+    card = (DEMO / "README.md").read_text()
+    assert all(word in card for word in ("licen", "perplexity", "accuracy"))
+
+
+def test_the_demo_is_loaded_like_any_other_checkpoint(runner):
+    model = runner.loaded.model
+    assert model.num_heads == 4 and model.dtype == torch.float32
+    assert len(model.static_tree.paths) == 255
+
+
+def answers(runner: Runner, questions) -> list:
+    turns = []
+    for question in questions:
+        for spec in runner.decoders:
+            answered: list[str] = []
+            for number in range(1, len(question.turns) + 1):
+                turns.append(runner.answer(Job(question, 0, spec), number, answered))
+                answered.append(turns[-1].text)
+    return turns
+
+
+def same_as_greedy(turns) -> None:
+    by_key = {turn.key: turn for turn in turns}
+    for (question_id, _, choice, number), turn in by_key.items():
+        assert not turn.failed, turn.error
+        assert turn.token_ids == by_key[question_id, "greedy", choice, number].token_ids, turn.key
+
+
+def test_on_the_sample_questions(runner):
+    """One question of each category, both turns: greedy's tokens, and more of them a step."""
+    turns = answers(runner, load_questions("sample").questions[::3])
+    same_as_greedy(turns)
+    frame = metrics.frame(turns)
+    tpi = {spec: metrics.tokens_per_inference(frame[frame.decoder == spec]) for spec in SPECS}
+    assert tpi["greedy"] == 1.0
+    assert tpi["dynamic"] > tpi["static"] > 1.5
+    assert tpi["dynamic"] > tpi["dynamic:nodes=16"] > 1.5
+
+
+def test_on_the_real_mt_bench(runner, mt_bench):
+    same_as_greedy(
+        answers(runner, load_questions(str(mt_bench / "question.jsonl")).questions[5::10])
+    )

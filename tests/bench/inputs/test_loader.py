@@ -1,0 +1,211 @@
+import pickle
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bench.common.errors import UserError
+from bench.inputs.loader import check_device, check_model_name, load
+from tests.helpers.checkpoints import Bomb, write_base, write_medusa1, write_merged
+from tests.helpers.models import tiny_heads
+
+
+@pytest.mark.parametrize("kind", ["pt", "safetensors"])
+def test_medusa_1(tmp_path, kind):
+    write_base(tmp_path / "base")
+    loaded = load(write_medusa1(tmp_path / "heads", "../base", kind), device="cpu")
+    assert loaded.model.num_heads == 4
+    torch.testing.assert_close(loaded.model.heads.out_weight, tiny_heads().out_weight)
+    assert loaded.name == "heads" and loaded.eos == {2} and loaded.model.dtype == torch.float32
+
+
+@pytest.mark.parametrize("shard", ["5GB", "20KB"])
+def test_medusa_2_whole_and_sharded(tmp_path, shard):
+    write_merged(tmp_path / "merged", max_shard_size=shard)
+    assert (tmp_path / "merged" / "model.safetensors.index.json").exists() == (shard == "20KB")
+    loaded = load(str(tmp_path / "merged"), device="cpu")
+    assert loaded.model.num_heads == 4
+    torch.testing.assert_close(loaded.model.heads.out_weight, tiny_heads().out_weight)
+    assert loaded.model.static_tree is None
+
+
+def test_medusa_2_as_a_pickle(tmp_path):
+    write_base(tmp_path)
+    lm = load(str(tmp_path), device="cpu").model.lm
+    heads = {
+        f"medusa_head.{name}": tensor.clone() for name, tensor in tiny_heads().published().items()
+    }
+    torch.save(lm.state_dict() | heads, tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    assert load(str(tmp_path), device="cpu").model.num_heads == 4
+
+
+def test_identity_is_of_the_heads_and_of_the_base(tmp_path):
+    base = write_base(tmp_path / "base")
+    folder = write_medusa1(tmp_path / "heads", "../base")
+    first = load(folder, device="cpu").identity
+    assert load(folder, device="cpu").identity == first
+    write_medusa1(tmp_path / "heads", "../base", heads=3)
+    second = load(folder, device="cpu").identity
+    write_base(base, seed=5)
+    assert len({first, second, load(folder, device="cpu").identity}) == 3
+
+
+def test_a_plain_model_has_no_heads(tmp_path):
+    loaded = load(str(write_base(tmp_path)), device="cpu")
+    assert loaded.model.num_heads == 0 and loaded.model.heads is None
+
+
+def test_a_static_tree_lies_beside_the_model(tmp_path):
+    write_merged(tmp_path)
+    (tmp_path / "medusa_tree.json").write_text('{"paths": [[0], [0, 0], [1]]}')
+    assert load(str(tmp_path), device="cpu").model.static_tree.paths == [(0,), (0, 0), (1,)]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_dtype(tmp_path, dtype):
+    loaded = load(str(write_merged(tmp_path)), device="cpu", dtype=dtype)
+    assert loaded.model.dtype == loaded.model.heads.out_weight.dtype == getattr(torch, dtype)
+
+
+def damage(folder, what: str) -> None:
+    if what == "no weights":
+        (folder / "model.safetensors").unlink()
+    elif what == "torn weights":
+        content = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    elif what == "no config":
+        (folder / "config.json").unlink()
+    elif what == "config is not JSON":
+        (folder / "config.json").write_text("{")
+    elif what == "config is a list":
+        (folder / "config.json").write_text("[]")
+    elif what == "config of odd types":
+        (folder / "config.json").write_text('{"model_type": "llama", "hidden_size": "x"}')
+    elif what == "a base that is no name":
+        (folder / "config.json").write_text('{"base_model_name_or_path": null}')
+    elif what == "no tokenizer":
+        for file in folder.glob("tokenizer*"):
+            file.unlink()
+    elif what == "a shard is missing":
+        next(folder.glob("model-00002*")).unlink()
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("no weights", "has no weights"), ("torn weights", "damaged"), ("no config", "expected 'demo', a folder"),
+        ("config is not JSON", "damaged"), ("no tokenizer", "cannot be loaded"), ("config is a list", "holds a list"),
+        ("config of odd types", "cannot be loaded"), ("a base that is no name", "names no base model"),
+    ],
+)  # fmt: skip
+def test_a_broken_folder_says_what_is_broken(tmp_path, what, says):
+    write_merged(tmp_path)
+    damage(tmp_path, what)
+    with pytest.raises(UserError, match=says):
+        load(str(tmp_path), device="cpu")
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    write_merged(tmp_path, max_shard_size="20KB")
+    damage(tmp_path, "a shard is missing")
+    with pytest.raises(UserError, match="model-00002"):
+        load(str(tmp_path), device="cpu")
+
+
+def test_missing_model_tensors_are_named(tmp_path):
+    """transformers fills them with random numbers and goes on."""
+    lm = load(str(write_base(tmp_path)), device="cpu").model.lm
+    state = {
+        name: tensor.clone()
+        for name, tensor in lm.state_dict().items()
+        if "layers.1.mlp.up" not in name
+    }
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lack 1 tensors.*layers.1.mlp.up_proj"):
+        load(str(tmp_path), device="cpu")
+    save_file(state | {"model.layers.1.mlp.up_proj.weight": torch.ones(48, 32), "oddity": torch.ones(1)},
+              tmp_path / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+    with pytest.raises(UserError, match="'oddity'"):
+        load(str(tmp_path), device="cpu")
+
+
+def test_heads_that_do_not_fit_the_base(tmp_path):
+    write_base(tmp_path / "base")
+    with pytest.raises(
+        UserError, match=r"'0.1.weight' is \[77, 32\]; this base model needs \[101, 32\]"
+    ):
+        load(write_medusa1(tmp_path / "heads", "../base", vocab=77), device="cpu")
+
+
+def test_a_base_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"base model of .* is not a folder"):
+        load(write_medusa1(tmp_path / "heads", "../nowhere"), device="cpu")
+
+
+def test_medusa_1_without_heads(tmp_path):
+    write_base(tmp_path / "base")
+    folder = write_medusa1(tmp_path / "heads", "../base")
+    (tmp_path / "heads" / "medusa_lm_head.pt").unlink()
+    with pytest.raises(UserError, match="has no heads: expected medusa_lm_head"):
+        load(folder, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "pickler", [torch.save, lambda bomb, path: path.write_bytes(pickle.dumps(bomb))]
+)
+def test_a_checkpoint_never_executes_code(tmp_path, pickler):
+    write_base(tmp_path / "base")
+    folder = write_medusa1(tmp_path / "heads", "../base")
+    pickler(
+        {"0.0.linear.weight": Bomb(tmp_path / "boom")}, tmp_path / "heads" / "medusa_lm_head.pt"
+    )
+    with pytest.raises(UserError, match="not a plain tensor file"):
+        load(folder, device="cpu")
+    assert not (tmp_path / "boom").exists()
+
+
+def test_a_pickle_of_something_else(tmp_path):
+    write_base(tmp_path / "base")
+    folder = write_medusa1(tmp_path / "heads", "../base")
+    torch.save([1, 2], tmp_path / "heads" / "medusa_lm_head.pt")
+    with pytest.raises(UserError, match="holds a list"):
+        load(folder, device="cpu")
+
+
+def test_a_family_that_cannot_attend_a_tree(tmp_path):
+    from transformers import BloomConfig, BloomForCausalLM
+
+    write_base(tmp_path)
+    shutil.rmtree(tmp_path / "model.safetensors", ignore_errors=True)
+    BloomForCausalLM(
+        BloomConfig(vocab_size=101, hidden_size=32, n_layer=2, n_head=4)
+    ).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="BloomForCausalLM cannot attend a tree"):
+        load(str(tmp_path), device="cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_what_needs_a_gpu_says_so():
+    with pytest.raises(UserError, match=r"'cuda' was asked for, but this machine has"):
+        check_device("cuda")
+    with pytest.raises(UserError, match="need a CUDA GPU"):
+        check_device("auto", quantised=True)
+    with pytest.raises(UserError, match="unknown device 'gpu'"):
+        check_device("gpu")
+    with pytest.raises(UserError, match="this machine has"):
+        check_device("balanced")
+
+
+def test_names_are_checked_before_anything_is_loaded(tmp_path):
+    check_model_name("demo")
+    check_model_name("lmsys/vicuna-7b-v1.3")
+    (tmp_path / "file").touch()
+    for name, says in (
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "none", "does not exist"),
+        (tmp_path, "config.json"),
+    ):
+        with pytest.raises(UserError, match=says):
+            check_model_name(str(name))

@@ -1,0 +1,223 @@
+"""Where a turn ends: the context, the limit, EOS, stop strings. Every decoder of the registry ends where greedy does."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+import transformers as tf
+from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers.decoders import ByteLevel
+
+from bench.inputs.chat import Chat
+from bench.store.records import read_turns
+from decoders.accept import Exact, Sample
+from decoders.loop import Stop
+from decoders.model.model import Model
+from decoders.registry import available, make
+from tests.helpers.checkpoints import write_merged
+from tests.helpers.commands import basics, bench
+from tests.helpers.models import TINY, randomise, tiny_heads, tiny_llama, tiny_tokenizer
+
+DECODERS = sorted(available())
+CONTEXT = TINY["max_position_embeddings"]
+GPT2 = dict(vocab_size=101, n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT)
+FAMILIES = {
+    "llama": tiny_llama,
+    "gpt2": lambda: randomise(tf.GPT2LMHeadModel(tf.GPT2Config(**GPT2))),
+}
+
+
+def answer(
+    model: Model, spec: str, prompt: list[int], stop: Stop, rule=None
+) -> tuple[list[int], str]:
+    decoder = make(spec)
+    decoder.setup(model)
+    steps = list(decoder.decode(torch.tensor(prompt), rule or Exact(), stop))
+    assert all(step.finish is None for step in steps[:-1]) and all(step.tokens for step in steps)
+    return [token for step in steps for token in step.tokens], steps[-1].finish
+
+
+def both_shapes(family: str = "llama"):
+    """The model with dynamic shapes and with static ones."""
+    model = Model(FAMILIES[family](), tiny_heads())
+    for model.static_shapes in (False, True):
+        yield model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("spec", DECODERS)
+def test_a_prompt_near_the_end_of_the_context(spec, family):
+    """The last tree reaches beyond the last position; no token of it may be lost, and none gained."""
+    for model in both_shapes(family):
+        for length in (CONTEXT - 9, CONTEXT - 2, CONTEXT - 1):
+            prompt = [3 + at % 90 for at in range(length)]
+            stop = Stop(frozenset(), CONTEXT - length)
+            expected = answer(model, "greedy", prompt, stop)
+            assert len(expected[0]) == CONTEXT - length
+            assert answer(model, spec, prompt, stop) == expected
+
+
+@pytest.mark.parametrize("spec", DECODERS)
+def test_one_token_and_one_token_of_a_prompt(spec):
+    for model in both_shapes():
+        for prompt in ([1], [1, 7, 9, 11]):
+            for most in (1, 2, 3):
+                for rule in (Exact(), Sample(0.9, seed=5)):
+                    stop = Stop(frozenset(), most)
+                    expected = answer(model, "greedy", prompt, stop, rule)
+                    assert len(expected[0]) == most and expected[1] == "length"
+                    assert answer(model, spec, prompt, stop, rule) == expected
+
+
+@pytest.mark.parametrize("spec", DECODERS)
+def test_eos_at_once_and_at_the_limit(spec):
+    prompt = [1, 7, 9, 11]
+    for model in both_shapes():
+        free, _ = answer(model, "greedy", prompt, Stop(frozenset(), 30))
+        assert answer(model, spec, prompt, Stop(frozenset(free[:1]), 30)) == (free[:1], "eos")
+        last = next(at for at in range(5, 30) if free[at] not in free[:at])
+        # The token that is both the last allowed and the end: it ends the answer by itself.
+        assert answer(model, spec, prompt, Stop(frozenset([free[last]]), last + 1)) == (
+            free[: last + 1],
+            "eos",
+        )
+
+
+@pytest.fixture(scope="module")
+def chat() -> Chat:
+    return Chat.of(tiny_tokenizer())
+
+
+@pytest.mark.parametrize("spec", DECODERS)
+def test_stop_strings_end_a_turn_wherever_they_lie(spec, chat):
+    """Of one token or of several, at position 0 or later, within a step or across two."""
+    prompt = [1, 7, 9, 11]
+    for model in both_shapes():
+        free, _ = answer(model, "greedy", prompt, Stop(frozenset(), 40))
+        text = chat.tokenizer.decode(free)
+        for at, size in ((0, 1), (0, 3), (5, 1), (6, 2), (7, 4), (20, 3)):
+            stopping = replace(chat, stop_strings=(text[at : at + size], "never there"))
+            tokens, finish = answer(model, spec, prompt, Stop(frozenset(), 40, stopping.stops))
+            assert (tokens, finish) == answer(
+                model, "greedy", prompt, Stop(frozenset(), 40, stopping.stops)
+            )
+            assert (
+                finish == "stop"
+                and stopping.text(tokens) == text[: text.find(text[at : at + size])].strip()
+            )
+            if at == 0:
+                assert stopping.text(tokens) == ""  # an empty answer, not one that was never found
+
+
+def byte_tokenizer() -> tf.PreTrainedTokenizerFast:
+    """One token a byte: every character beyond ASCII is split."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bpe = Tokenizer(
+        models.BPE(
+            vocab={token: at for at, token in enumerate(["<s>", "</s>", *alphabet])}, merges=[]
+        )
+    )
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = ByteLevel()
+    return tf.PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", clean_up_tokenization_spaces=False,
+        chat_template="{% for m in messages %}{{ m['content'] }}{% endfor %}",
+    )  # fmt: skip
+
+
+def test_characters_that_are_split_between_tokens():
+    chat = Chat.of(byte_tokenizer())
+    said = "né 你好 😀 end"
+    ids = chat.tokenizer(said).input_ids
+    assert len(ids) == len(said.encode())
+    for cut in range(len(ids) + 1):  # as steps, or the limit, may cut them
+        text = chat.text(ids[:cut])
+        whole = said.encode()[:cut].decode(errors="ignore").strip()
+        assert text.startswith(whole) and set(text[len(whole) :].strip()) <= {"\ufffd"}
+    for stop in ("好", "😀", "é 你"):
+        stopping = replace(chat, stop_strings=(stop,))
+        ends = [stopping.stops(ids[:cut]) for cut in range(1, len(ids) + 1)]
+        first = len(said[: said.find(stop) + len(stop)].encode())
+        assert ends.index(True) == first - 1
+        assert stopping.text(ids[:first]) == said[: said.find(stop)].strip()
+
+
+@pytest.mark.parametrize("spec", DECODERS)
+def test_split_characters_stop_every_decoder_in_the_same_place(spec):
+    """A model of bytes says hardly anything but broken characters; they too are found."""
+    chat = replace(Chat.of(byte_tokenizer()), stop_strings=("\ufffd\ufffd",))
+    for shapes in (False, True):
+        model = Model(tiny_llama(vocab_size=258), tiny_heads(vocab=258))
+        model.static_shapes = shapes
+        stop = Stop(frozenset(), 60, chat.stops)
+        expected = answer(model, "greedy", [3, 200, 90], stop)
+        assert expected[1] == "stop" and answer(model, spec, [3, 200, 90], stop) == expected
+
+
+def test_prompts_near_at_and_over_the_limit_as_a_run_records_them(tmp_path):
+    """The template adds 6 tokens of its own."""
+    model = write_merged(tmp_path / "model")
+    file = tmp_path / "long.jsonl"
+    lengths = {1: CONTEXT - 2, 2: CONTEXT - 1, 3: CONTEXT, 4: CONTEXT + 1, 5: 30}
+    rows = [
+        {"question_id": n, "category": "math", "turns": ["x" * (length - 6)]}
+        for n, length in lengths.items()
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for shapes in ("--static-shapes", "--no-static-shapes"):
+        out = tmp_path / shapes
+        arguments = basics(model, file, out)
+        arguments[arguments.index("--max-new-tokens") + 1] = 1024
+        assert bench(*arguments, "--decoder", ",".join(DECODERS), shapes) == 1
+        turns = {turn.key: turn for turn in read_turns(out / "turns.jsonl")[0]}
+        for spec in DECODERS:
+            near, last, at, over, short = (turns[n, spec, 0, 1] for n in lengths)
+            assert [turn.prompt_tokens for turn in (near, last, at, over, short)] == list(
+                lengths.values()
+            )
+            assert near.finish_reason in ("context", "eos") and len(near.token_ids) <= 2
+            assert last.finish_reason in ("context", "eos") and len(last.token_ids) == 1
+            for turn in (at, over):
+                assert turn.failed
+                assert (
+                    f"the prompt has {turn.prompt_tokens} tokens, but the model's context is 160"
+                    in turn.error
+                )
+            assert not short.failed
+            assert [turn.token_ids for turn in (near, last, short)] == [
+                turns[n, "greedy", 0, 1].token_ids for n in (1, 2, 5)
+            ]
+
+
+def test_a_run_of_one_token_a_turn(tmp_path):
+    model = write_merged(tmp_path / "model")
+    file = tmp_path / "q.jsonl"
+    file.write_text(json.dumps({"question_id": 1, "category": "math", "turns": ["a", "b"]}) + "\n")
+    out = tmp_path / "run"
+    assert bench("--model", model, "--questions", file, "--out", out, "--max-new-tokens", 1, "--device", "cpu",
+                 "--decoder", ",".join(DECODERS)) == 0  # fmt: skip
+    turns, _ = read_turns(out / "turns.jsonl")
+    assert len(turns) == 2 * len(DECODERS) and all(len(turn.token_ids) == 1 for turn in turns)
+    assert len({(turn.turn, *turn.token_ids) for turn in turns}) == 2
+
+
+def test_an_empty_answer_is_an_answer(tmp_path, monkeypatch):
+    """The first token ends it; the second turn is asked all the same, and the run is in order."""
+    model = write_merged(tmp_path / "model")
+    monkeypatch.setattr(Chat, "stops", lambda self, tokens: True)
+    monkeypatch.setattr(
+        Chat,
+        "of",
+        classmethod(lambda cls, tokenizer, _=None: cls(tokenizer, "chat", ("",), frozenset())),
+    )
+    file = tmp_path / "q.jsonl"
+    file.write_text(json.dumps({"question_id": 1, "category": "math", "turns": ["a", "b"]}) + "\n")
+    out = tmp_path / "run"
+    assert bench(*basics(model, file, out), "--decoder", "greedy,dynamic") == 0
+    turns, _ = read_turns(out / "turns.jsonl")
+    assert [turn.text for turn in turns] == [""] * 4 and {turn.finish_reason for turn in turns} == {
+        "stop"
+    }
+    [row] = map(json.loads, (out / "answers" / "model-dynamic.jsonl").read_text().splitlines())
+    assert row["choices"][0]["turns"] == ["", ""]

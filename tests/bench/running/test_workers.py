@@ -1,0 +1,256 @@
+"""Several models answering at once, with a real Ray."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from bench.store.records import read_turns
+from tests.helpers.checkpoints import write_merged
+from tests.helpers.commands import bench
+from tests.helpers.paths import ROOT
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'medusa-bench[ray]'")
+
+# Its process dies at prompts with an x: always, or only the first time (where the file is not there yet).
+KILLER = """
+import os, signal
+from dataclasses import dataclass
+from decoders.greedy import Greedy
+
+@dataclass
+class Killer(Greedy):
+    once: str = ""
+
+    def decode(self, prompt, rule, stop):
+        if 91 in prompt.tolist() and not (self.once and os.path.exists(self.once)):
+            if self.once:
+                open(self.once, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().decode(prompt, rule, stop)
+"""
+
+
+@pytest.fixture
+def killer(tmp_path, monkeypatch):
+    (tmp_path / "killers.py").write_text(KILLER)
+    info = tmp_path / "killers-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: killers\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[medusa_bench.decoders]\nkiller = killers:Killer\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(ROOT))))  # of the workers
+    yield
+    sys.modules.pop("killers", None)
+
+
+@pytest.fixture(scope="module")
+def basics(tmp_path_factory) -> list[object]:
+    folder = tmp_path_factory.mktemp("workers")
+    model = write_merged(folder / "tiny")
+    rows = [
+        {"question_id": n, "category": "writing", "turns": ["x?" if n == 2 else f"{n}?", "And?"]}
+        for n in range(1, 5)
+    ]
+    (folder / "four.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [
+        "--model",
+        model,
+        "--questions",
+        folder / "four.jsonl",
+        "--max-new-tokens",
+        24,
+        "--device",
+        "cpu",
+    ]
+
+
+def rows(out) -> dict:
+    turns, _ = read_turns(out / "turns.jsonl")
+    return {
+        turn.key: (turn.token_ids, turn.accept_lengths, turn.seed, turn.text, turn.finish_reason)
+        for turn in turns
+    }
+
+
+def answers(out, name) -> list[dict]:
+    lines = [json.loads(line) for line in (out / "answers" / name).read_text().splitlines()]
+    untimed = [
+        {key: value for key, value in line.items() if key not in ("answer_id", "tstamp")}
+        for line in lines
+    ]
+    for line in untimed:
+        for choice in line["choices"]:
+            del choice["wall_time"]
+    return untimed
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a Ray cluster of this machine alone, to be joined by one run after the other."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # of the workers
+        made = cluster_utils.Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 1 << 27}
+        )
+    yield made.address
+    made.shutdown()
+
+
+def test_four_workers_of_a_cluster_give_the_answers_of_one_process(basics, cluster, tmp_path):
+    one, four = tmp_path / "one", tmp_path / "four"
+    arguments = [*basics, "--decoder", "greedy,dynamic:nodes=8,conditional:nodes=8"]
+    assert bench(*arguments, "--out", one) == 0
+    assert bench(*arguments, "--out", four, "--workers", 4, "--ray-address", cluster) == 0
+    assert rows(four) == rows(one) and len(rows(one)) == 24
+    for name in sorted(path.name for path in (one / "answers").iterdir()):
+        assert answers(four, name) == answers(one, name)
+    run = json.loads((four / "run.json").read_text())
+    assert run["environment"]["workers"] == len(run["sessions"][0]["workers"]) == 4
+
+
+def test_workers_that_choose_their_nodes_by_their_own_measurements_answer_as_greedy(
+    basics, cluster, tmp_path
+):
+    """Which trees they verify depends on the times that each of them measured; what they answer does not."""
+    out, model = (
+        tmp_path / "run",
+        write_merged(tmp_path / "longer", max_position_embeddings=1024),
+    )  # room to measure in
+    arguments = [
+        *basics,
+        "--model",
+        model,
+        "--decoder",
+        "greedy,dynamic:nodes=auto,conditional:nodes=auto",
+    ]
+    assert (
+        bench(
+            *arguments, "--temperature", 0, "--out", out, "--workers", 4, "--ray-address", cluster
+        )
+        == 0
+    )
+    turns, _ = read_turns(out / "turns.jsonl")
+    said = {turn.key: (turn.token_ids, turn.text, turn.finish_reason) for turn in turns}
+    assert len(said) == 24
+    for (question_id, spec, *rest), answer in said.items():
+        assert answer == said[(question_id, "greedy", *rest)], spec
+    run = json.loads((out / "run.json").read_text())
+    times = [each["step_times"]["seconds"] for each in run["sessions"][0]["workers"]]
+    assert len(times) == 4 and times[0] != times[1] and run["step_times"] is None
+
+
+def test_a_worker_killed_in_a_question_costs_only_time(basics, killer, tmp_path, capsys):
+    """Sampled, two choices: each turn comes out as from one process, whoever generated it, and after a death."""
+    mark = tmp_path / "died"
+    arguments = [*basics, "--num-choices", 2, "--decoder", f"dynamic:nodes=8,killer:once={mark}"]
+    mark.touch()
+    assert bench(*arguments, "--out", tmp_path / "one") == 0
+    mark.unlink()
+    assert bench(*arguments, "--out", tmp_path / "two", "--workers", 2) == 0
+    assert mark.exists() and not ray.is_initialized()
+    said = capsys.readouterr().err
+    assert (
+        "a worker died (ActorDiedError) at question 2, killer" in said
+        and "2 workers share the cores" in said
+    )
+    assert rows(tmp_path / "two") == rows(tmp_path / "one") and len(rows(tmp_path / "one")) == 32
+    for name in sorted(path.name for path in (tmp_path / "one" / "answers").iterdir()):
+        assert answers(tmp_path / "two", name) == answers(tmp_path / "one", name)
+    run = json.loads((tmp_path / "two" / "run.json").read_text())
+    assert run["environment"]["workers"] == 2 and [
+        each["threads"] for each in run["sessions"][0]["workers"]
+    ] == [1, 1]
+    assert "slow each other down" in run["sessions"][0]["warnings"][0]
+
+
+def test_a_job_that_kills_every_worker_is_a_failure_of_its_turn(basics, killer, tmp_path):
+    """The rest of the run is done; the same folder then takes another number of workers."""
+    arguments = [*basics, "--decoder", "killer", "--out", tmp_path / "run", "--workers", 2]
+    assert bench(*arguments) == 1
+    turns, _ = read_turns(tmp_path / "run" / "turns.jsonl")
+    failed = [turn for turn in turns if turn.failed]
+    assert [(turn.question_id, turn.turn) for turn in failed] == [(2, 1)] and len(turns) == 7
+    assert "3 workers died in this turn" in failed[0].error
+
+
+def test_what_cannot_run_says_so_at_once(basics, tmp_path, monkeypatch, capsys):
+    def refused(*arguments: object) -> str:
+        assert bench(*basics, "--out", tmp_path / "run", *arguments) == 2
+        return capsys.readouterr().err
+
+    assert "--workers is 0" in refused("--workers", 0)
+    assert "the cluster at '127.0.0.1:1' cannot be joined" in refused(
+        "--workers", 2, "--ray-address", "127.0.0.1:1"
+    )
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "bench.running.workers", raising=False)
+    assert "pip install 'medusa-bench[ray]'" in refused("--workers", 2)
+
+
+def test_more_gpus_than_there_are(monkeypatch):
+    from bench.common.errors import UserError
+    from bench.running import workers
+
+    two = [
+        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 4.0}},
+        {"Alive": True, "Resources": {"CPU": 3.0, "GPU": 1.0}},
+    ]
+    monkeypatch.setattr(
+        workers.ray,
+        "nodes",
+        lambda: [*two, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}],
+    )
+    assert workers._cpus_each(5, 1) == 1 and workers._cpus_each(2, 2) == 1
+    assert (workers._cpus_each(1, 0), workers._cpus_each(2, 0), workers._cpus_each(3, 0)) == (
+        8,
+        4,
+        3,
+    )
+    with pytest.raises(
+        UserError,
+        match=r"needs 2 GPUs and a CPU on one machine; Ray has 11 CPUs and 5 GPUs.* at most 2",
+    ):
+        workers._cpus_each(3, 2)
+
+
+def test_ctrl_c_stops_the_workers(basics, tmp_path):
+    out = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "bench.run",
+        *map(str, basics),
+        "--out",
+        str(out),
+        "--workers",
+        "2",
+        "--num-choices",
+        "200",
+    ]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while process.poll() is None and not (
+        (out / "turns.jsonl").exists() and (out / "turns.jsonl").stat().st_size
+    ):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process in front hears of it
+    said = process.communicate(timeout=60)[1]
+    assert (
+        process.returncode == 130
+        and "To go on: python -m bench.run" in said
+        and "Traceback" not in said
+    )
+    assert all(
+        sum(turn.accept_lengths) == len(turn.token_ids)
+        for turn in read_turns(out / "turns.jsonl")[0]
+    )
+    with pytest.raises(ProcessLookupError):  # Ray's processes belong to the same group
+        os.killpg(process.pid, 0)

@@ -1,0 +1,103 @@
+"""One reader for the answer files of FastChat, MEDUSA and Spec-Bench."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from bench.common.errors import UserError
+from bench.metrics import tokens_per_inference
+from bench.store.answer_files import frame, read_answers
+from tests.helpers.paths import SHARED
+
+PUBLISHED = SHARED / "mt_bench" / "medusa" / "model_answer"
+
+
+def answer(question_id=1, **choice):
+    return {
+        "question_id": question_id,
+        "answer_id": "x",
+        "model_id": "m",
+        "choices": [{"index": 0, **choice}],
+        "tstamp": 0.0,
+    }
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(*rows):
+        path = tmp_path / "m.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return to_file
+
+
+def test_three_dialects_give_the_same_numbers(write):
+    medusa = answer(1, turns=["a", "b"], idxs=[3, 1], new_tokens=[8, 4], wall_time=[1.0, 0.5])
+    spec = answer(2, turns=["a", "b"], decoding_steps=[4, 2], new_tokens=[8, 4], wall_time=[1.0, 0.5],
+                  accept_lengths=[2] * 6)  # fmt: skip
+    fastchat = answer(3, turns=["a", "b"])
+    answers = read_answers(write(medusa, spec, fastchat))
+    [told], [untold] = answers[2].choices, answers[1].choices
+    assert (
+        told.accept_lengths == ((2, 2, 2, 2), (2, 2))
+        and replace(told, accept_lengths=None) == untold
+    )
+    assert answers[3].choices[0].steps is None
+    turns = frame(answers.values())
+    assert turns.question_id.tolist() == [1, 1, 2, 2]
+    assert tokens_per_inference(turns) == 2.0
+
+
+def test_an_answer_called_error_is_none(write):
+    """MEDUSA writes a caught exception as the answer "ERROR", with the previous turn's numbers."""
+    row = answer(1, turns=["fine", "ERROR"], idxs=[3, 3], new_tokens=[8, 8], wall_time=[1.0, 1.0])
+    [choice] = read_answers(write(row))[1].choices
+    assert choice.answered(1) and not choice.answered(2)
+    assert len(frame(read_answers(write(row)).values())) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            [answer(1, turns=["a"]), answer(1, turns=["b"])],
+            "line 2 answers question 1, as line 1 does",
+        ),
+        ([answer(1, turns=["a"], idxs=[1, 2], new_tokens=[3])], "idxs has 2 numbers for 1 turns"),
+        ([{"question_id": 1}], "no 'choices'"),
+        ([answer("1", turns=["a"])], "question_id is '1'"),
+        ([answer(1, turns="a")], "not a list of texts"),
+        ([], "has no answer in it"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_in_one_line(write, rows, said):
+    with pytest.raises(UserError) as caught:
+        read_answers(write(*rows))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "turns", "expected"), [("7b", 160, 2.5650), ("13b", 159, 2.6380), ("33b", 160, 2.5137)]
+)
+def test_tokens_per_inference_of_the_published_answers(size, turns, expected):
+    """13B is quoted as 2.6387: its question 154 failed in turn 2, was written as "ERROR" and repeats the numbers of turn 1."""
+    if not PUBLISHED.is_dir():
+        pytest.skip(f"the published answers are not at {PUBLISHED}")
+    for path in PUBLISHED.glob(f"*-{size}-*.jsonl"):
+        answers = read_answers(path)
+        assert len(answers) == 80
+        counted = frame(answers.values())
+        assert len(counted) == turns
+        assert tokens_per_inference(counted) == pytest.approx(expected, abs=5e-5)
+        if turns == 159:
+            [failed] = [
+                answer.choices[0]
+                for answer in answers.values()
+                if not answer.choices[0].answered(2)
+            ]
+            with_it = (counted.tokens.sum() + failed.tokens[1]) / (
+                counted.steps.sum() + failed.steps[1]
+            )
+            assert with_it == pytest.approx(2.6387, abs=5e-5)

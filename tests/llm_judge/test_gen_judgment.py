@@ -1,0 +1,621 @@
+"""The judge command against a scripted server that does what real endpoints do on a bad day."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Lock
+from urllib.request import urlopen
+
+import pytest
+
+from bench import fetch
+from bench.common.errors import UserError
+from bench.inputs.questions import SAMPLE_FOLDER
+from llm_judge import gen_judgment
+from llm_judge.judgments import read_judgments
+from tests.helpers.checkpoints import write_base
+from tests.helpers.loopback import server
+from tests.helpers.paths import ROOT
+
+pytest.importorskip("openai", reason="the judge needs the extra `judge`")
+OFFICIAL = ROOT.parent / "shared" / "data" / "mt_bench"
+
+
+class Judge:
+    """A scripted endpoint. `script` maps an answer's text to what happens, time after time; the last goes on for ever.
+
+    A step is a reply's text, or a function of the request.
+    """
+
+    def __init__(self, script=None, default="Fine. [[5]]"):
+        self.script = {name: list(steps) for name, steps in (script or {}).items()}
+        self.default = default
+        self.asked = []  # (user prompt, messages, time)
+        self.lock = Lock()
+
+    def __call__(self, request):
+        body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
+        user = body["messages"][-1]["content"]
+        with self.lock:
+            self.asked.append((user, body, time.monotonic()))
+            steps = next(
+                (steps for name, steps in self.script.items() if name in user), [self.default]
+            )
+            step = steps.pop(0) if len(steps) > 1 else steps[0]
+        if isinstance(step, str):
+            say(request, step)
+        else:
+            step(request)
+
+    @property
+    def prompts(self):
+        return Counter(user for user, _, _ in self.asked)
+
+
+def say(request, content, **message):
+    choice = {
+        "index": 0,
+        "finish_reason": "stop",
+        "message": {"role": "assistant", "content": content, **message},
+    }
+    usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+    completion = {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "j",
+        "choices": [choice],
+        "usage": usage,
+    }
+    request.send(200, json.dumps(completion).encode(), Content_Type="application/json")
+
+
+def fails(status, message="no", **headers):
+    body = json.dumps({"error": {"message": message, "type": "x", "code": None}}).encode()
+    return lambda request: request.send(status, body, Content_Type="application/json", **headers)
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """A folder in FastChat's layout with a bench "tiny", and functions to fill it and to run the command on it."""
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    return Tiny(tmp_path / "data")
+
+
+class Tiny:
+    def __init__(self, data):
+        self.data = data
+        self.folder = data / "tiny"
+
+    def questions(self, count, turns=1, category="writing"):
+        rows = [{"question_id": n, "category": category, "turns": [f"question {n}.{t}" for t in range(1, turns + 1)]}
+                for n in range(1, count + 1)]  # fmt: skip
+        self.write(self.folder / "question.jsonl", rows)
+
+    def answers(self, model, answers):
+        """`answers`: question_id -> texts of its turns."""
+        rows = [{"question_id": n, "answer_id": "x", "model_id": model, "choices": [{"index": 0, "turns": turns}], "tstamp": 0}
+                for n, turns in answers.items()]  # fmt: skip
+        self.write(self.folder / "model_answer" / f"{model}.jsonl", rows)
+
+    @staticmethod
+    def write(path, rows):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def command(self, url, *flags):
+        fixed = [
+            "--bench-name",
+            "tiny",
+            "--data-dir",
+            str(self.data),
+            "--judge-model",
+            "j",
+            "--api-base",
+            f"{url}/v1",
+        ]
+        return [*fixed, "--backoff", "0.001", *flags]
+
+    def judge(self, monkeypatch, url, *flags):
+        monkeypatch.setattr(sys, "argv", ["gen_judgment", *self.command(url, *flags)])
+        return gen_judgment.main()
+
+    def start(self, url, *flags):
+        command = [sys.executable, "-m", "llm_judge.gen_judgment", *self.command(url, *flags)]
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    @property
+    def single(self):
+        return self.folder / "model_judgment" / "j_single.jsonl"
+
+    @property
+    def pair(self):
+        return self.folder / "model_judgment" / "j_pair.jsonl"
+
+
+def wait_until(condition):
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def answers(url):
+    try:
+        return urlopen(url, timeout=1).status == 200
+    except OSError:
+        return False
+
+
+def lines(path):
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def drip(head):
+    """Sends `head`, and then a byte every now and then, for ever."""
+
+    def answer(request):
+        request.wfile.write(head)
+        with suppress(OSError):  # once the judge has hung up
+            while True:
+                request.wfile.write(b" ")
+                request.wfile.flush()
+                time.sleep(0.1)
+
+    return answer
+
+
+CASES = {  # answer: (what the endpoint does, score in the end)
+    "plain": (["Good. [[7]]"], 7),
+    "bracket": (["Rating: [7]"], 7),
+    "halves": (["[[8.5]]"], 8.5),
+    "eleven": (["[[11]]"], -1),
+    "twofold": (["[[3]] at first, but [[9]]"], 3),
+    "wordy": (["It is rather nice."], -1),
+    "refused": ([lambda request: say(request, None, refusal="I will not judge this.")], -1),
+    "limited": ([fails(429, Retry_After="0.4"), "[[6]]"], 6),
+    "broken": ([fails(500), fails(503), "[[6]]"], 6),
+    "slow": ([lambda request: time.sleep(1.4) or request.drop(), "[[6]]"], 6),
+    "dripping body": (
+        [drip(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"), "[[6]]"],
+        6,
+    ),
+    "dripping head": ([drip(b"HTTP/1.1 200 OK\r\nX-Long:"), "[[6]]"], 6),
+    "dripping refusal": (
+        [drip(b"HTTP/1.1 500 No\r\nContent-Type: text/plain\r\n\r\n"), "[[6]]"],
+        6,
+    ),
+    "dropped": ([lambda request: request.drop(), "[[6]]"], 6),
+    "malformed": (
+        [
+            lambda request: request.send(200, b'{"choices": [', Content_Type="application/json"),
+            "[[6]]",
+        ],
+        6,
+    ),
+    "hollow": (
+        [lambda request: request.send(200, b"{}", Content_Type="application/json"), "[[6]]"],
+        6,
+    ),
+    "html": ([lambda request: request.send(200, b"<p>busy", Content_Type="text/html"), "[[6]]"], 6),
+    "hopeless": ([fails(400, "the prompt is too long"), "[[6]]"], None),
+}
+
+
+def test_every_bad_day_of_an_endpoint(bench, monkeypatch, capsys):
+    bench.questions(len(CASES))
+    bench.answers("m", {n: [name] for n, name in enumerate(CASES, start=1)})
+    judge = Judge({name: steps for name, (steps, _) in CASES.items()})
+    with server(judge) as url:
+        assert bench.judge(monkeypatch, url, "--parallel", "4", "--timeout", "1") == 1
+        said = capsys.readouterr()
+        scores = {row["question_id"]: row["score"] for row in read_judgments(bench.single)}
+        assert scores == {
+            n: score for n, (_, score) in enumerate(CASES.values(), start=1) if score is not None
+        }
+        assert "17 of 18 judgments, 3 of them without a verdict" in said.out
+        assert "1,700 tokens of prompts, 170 of replies" in said.out
+        assert (
+            "the prompt is too long" in said.err and "1 calls failed and are no scores" in said.err
+        )
+
+        asked = [at for user, _, at in judge.asked if "limited" in user]
+        assert (
+            asked[1] - asked[0] >= 0.4
+        )  # what the server asked for, although the back-off is far shorter
+
+        before = len(judge.asked)
+        assert bench.judge(monkeypatch, url) == 0  # only what failed is asked again
+        assert ["hopeless" in user for user, _, _ in judge.asked[before:]] == [True]
+        assert bench.judge(monkeypatch, url) == 0  # and then nothing
+        assert len(judge.asked) == before + 1
+    assert len(read_judgments(bench.single)) == lines(bench.single) == 18
+
+
+def test_a_killed_judge_loses_nothing_and_asks_nothing_twice(bench, monkeypatch):
+    bench.questions(12)
+    bench.answers("m", {n: [f"<answer {n}>"] for n in range(1, 13)})
+    hold = Event()
+    judge = Judge(
+        {
+            f"<answer {n}>": [lambda request: hold.wait(20) and say(request, "[[4]]"), "[[4]]"]
+            for n in (6, 7)
+        }
+    )
+    with server(judge) as url:
+        process = bench.start(url, "--parallel", "2")
+        wait_until(lambda: lines(bench.single) == 5 and len(judge.asked) == 7)
+        process.kill()
+        process.communicate()
+        kept = bench.single.read_text()
+        with bench.single.open("a") as out:  # as if it had been killed within a write
+            out.write('{"question_id": 6, "model": "m", "jud')
+        assert bench.judge(monkeypatch, url, "--parallel", "2") == 0
+        hold.set()
+    assert bench.single.read_text().startswith(kept)
+    assert sorted(row["question_id"] for row in read_judgments(bench.single)) == list(range(1, 13))
+    assert lines(bench.single) == 12
+    twice = [user for user, times in judge.prompts.items() if times > 1]
+    assert len(twice) == 2  # the two that were under way
+
+
+def test_an_interrupted_judge_takes_in_what_is_under_way(bench):
+    bench.questions(6)
+    bench.answers("m", {n: [f"<answer {n}>"] for n in range(1, 7)})
+    hold = Event()
+    judge = Judge({"<answer 3>": [lambda request: hold.wait(20) and say(request, "[[4]]")]})
+    with server(judge) as url:
+        process = bench.start(url)
+        wait_until(lambda: len(judge.asked) == 3)
+        process.send_signal(signal.SIGINT)
+        assert any("taking in what is under way" in line for line in process.stdout)
+        hold.set()
+        said, _ = process.communicate(timeout=20)
+    assert process.returncode == 130 and "every judgment that arrived is kept" in said
+    assert [row["question_id"] for row in read_judgments(bench.single)] == [1, 2, 3]
+
+
+def test_half_a_pair_is_kept_over_a_kill(bench, monkeypatch):
+    bench.questions(3)
+    for model in ("one", "two"):
+        bench.answers(model, {n: [f"<{model} {n}>"] for n in (1, 2, 3)})
+    hold = Event()
+    judge = Judge(default="[[A]]")
+    fourth = lambda request: hold.wait(20) and say(request, "[[A]]")  # noqa: E731
+    judge.script = {"<two 2>\n=== End of reply A": [fourth, "[[A]]"]}
+    with server(judge) as url:
+        process = bench.start(url, "--mode", "pairwise-all")
+        wait_until(lambda: len(judge.asked) == 4)
+        assert lines(bench.pair) == 1
+        process.kill()
+        process.communicate()
+        assert bench.judge(monkeypatch, url, "--mode", "pairwise-all") == 0
+        hold.set()
+    assert sorted(judge.prompts.values()) == [1, 1, 1, 1, 1, 2]
+    assert lines(bench.pair) == 3
+    assert [path.name for path in bench.pair.parent.glob("[!.]*")] == ["j_pair.jsonl"]
+
+
+def test_a_pair_whose_replies_are_both_there_needs_no_call(bench, monkeypatch):
+    """Killed between the second reply and the row."""
+    bench.questions(1)
+    for model in ("one", "two"):
+        bench.answers(model, {1: [f"<{model}>"]})
+    judge = Judge(default="[[A]]")
+    with server(judge) as url:
+        assert bench.judge(monkeypatch, url, "--mode", "pairwise-all") == 0
+        [row] = read_judgments(bench.pair)
+        about = {"question_id": 1, "turn": 1, "models": ["one", "two"], "judge": "j"}
+        games = [
+            {**about, "user_prompt": row[f"g{n}_user_prompt"], "judgment": row[f"g{n}_judgment"]}
+            for n in (1, 2)
+        ]
+        bench.write(bench.pair.with_name("j_pair.jsonl.games"), games)
+        bench.pair.unlink()
+        assert bench.judge(monkeypatch, url, "--mode", "pairwise-all") == 0
+    assert len(judge.asked) == 2
+    assert [{**row, "tstamp": 0} for row in read_judgments(bench.pair)] == [{**row, "tstamp": 0}]
+
+
+def test_pairs_are_asked_in_both_orders_and_against_the_baseline(bench, monkeypatch):
+    bench.questions(2, turns=2)
+    for model in ("base", "better", "same"):
+        bench.answers(model, {n: [f"<{model} {n}.1>", f"<{model} {n}.2>"] for n in (1, 2)})
+    prefers = "<better 1.1>\n=== End of reply "
+    judge = Judge({f"{prefers}A": ["[[A]]"], f"{prefers}B": ["[[B]]"]}, default="[[A]]")
+    with server(judge) as url:
+        assert (
+            bench.judge(monkeypatch, url, "--mode", "pairwise-baseline", "--baseline-model", "base")
+            == 0
+        )
+    rows = read_judgments(bench.pair)
+    assert len(rows) == 8 and {(row["model_1"], row["model_2"]) for row in rows} == {
+        ("better", "base"),
+        ("same", "base"),
+    }
+    first = next(
+        row for row in rows if (row["question_id"], row["turn"], row["model_1"]) == (1, 1, "better")
+    )
+    assert (first["g1_winner"], first["g2_winner"]) == ("model_1", "model_1")
+    assert first["g1_user_prompt"].index("<better") < first["g1_user_prompt"].index("<base")
+    assert first["g2_user_prompt"].index("<base") < first["g2_user_prompt"].index("<better")
+    others = [(row["g1_winner"], row["g2_winner"]) for row in rows if row is not first]
+    assert (
+        others == [("model_1", "model_2")] * 7
+    )  # a judge that always likes the first answer prefers neither
+
+
+def test_equal_answers_are_asked_once(bench, monkeypatch):
+    """Lossless decoders give the same answer; both orders of it are the same question to the judge."""
+    bench.questions(1)
+    bench.answers("one", {1: ["same"]})
+    bench.answers("two", {1: ["same"]})
+    judge = Judge(default="[[A]]")
+    with server(judge) as url:
+        assert bench.judge(monkeypatch, url, "--mode", "pairwise-all") == 0
+    [row] = read_judgments(bench.pair)
+    assert len(judge.asked) == 1 and (row["g1_winner"], row["g2_winner"]) == ("model_1", "model_2")
+
+
+def test_the_whole_prompt_that_is_sent(bench, monkeypatch):
+    """Reasoning, maths and coding of the sample set with their references, both turns, every character."""
+    questions = {
+        row["question_id"]: row
+        for row in map(json.loads, (SAMPLE_FOLDER / "question.jsonl").open())
+    }
+    path = SAMPLE_FOLDER / "reference_answer" / "reference.jsonl"
+    references = {
+        row["question_id"]: row["choices"][0]["turns"] for row in map(json.loads, path.open())
+    }
+    answers = {
+        number: [f"My answer {{to}} {number}.", f"My second answer to {number}."]
+        for number in questions
+    }
+    bench.folder = bench.data / "sample"
+    bench.answers("m", answers)
+    judge = Judge()
+    with server(judge) as url:
+        assert bench.judge(monkeypatch, url, "--bench-name", "sample", "--parallel", "4") == 0
+    sent = {user: body for user, body, _ in judge.asked}
+    assert len(sent) == 48
+    for number, question in questions.items():
+        (ask_1, ask_2), (say_1, say_2) = question["turns"], answers[number]
+        first = f"=== User ===\n{ask_1}\n\n"
+        second = ""
+        if question["category"] in ("reasoning", "math", "coding"):
+            right_1, right_2 = references[number]
+            first += f"=== Correct answer ===\n{right_1}\n=== End of correct answer ===\n\n"
+            second = (
+                f"=== Correct answers ===\n\nUser: {ask_1}\n\nCorrect answer: {right_1}\n\nUser: {ask_2}\n\n"
+                f"Correct answer: {right_2}\n\n=== End of correct answers ===\n\n\n"
+            )
+        first += f"=== Assistant ===\n{say_1}\n=== End of the reply ==="
+        second += (
+            f"=== Conversation ===\n\nUser: {ask_1}\n\nAssistant: {say_1}\n\nUser: {ask_2}\n\nAssistant: {say_2}\n\n"
+            "=== End of conversation ==="
+        )
+        for prompt in (first, second):
+            body = sent.pop(prompt)
+            assert [message["role"] for message in body["messages"]] == ["system", "user"]
+            system = body["messages"][0]["content"]
+            assert ("correct answer" in system.lower()) == (
+                question["category"] in ("reasoning", "math", "coding")
+            )
+            assert ("second reply only" in system) == (prompt is second)
+            assert (body["model"], body["temperature"], body["max_tokens"], body["n"]) == (
+                "j",
+                0,
+                2048,
+                1,
+            )
+    assert sent == {}
+
+
+def test_published_answers_are_judged_with_the_published_prompts(bench, monkeypatch, tmp_path):
+    """From nothing but answer files: questions, references and prompts of MT-Bench come from the (local) mirror."""
+    if not OFFICIAL.is_dir():
+        pytest.skip(f"the official files are not at {OFFICIAL}")
+    for remote in fetch.SETS["mt_bench"].values():
+        there = tmp_path / "mirror" / remote.repository / remote.commit / remote.path
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.symlink_to(
+            OFFICIAL
+            / "fastchat"
+            / remote.path.removeprefix("fastchat/llm_judge/data/").removeprefix("mt_bench/")
+        )
+    monkeypatch.setenv(fetch.MIRROR, (tmp_path / "mirror").as_uri())
+    monkeypatch.setenv(fetch.CACHE, str(tmp_path / "cache"))
+    name = "medusa-vicuna-7b-v1.3-1-temperature-0.0-posterior_threshold-0.09-posterior_alpha-0.3"
+    bench.folder = bench.data / "mt_bench"
+    (bench.folder / "model_answer").mkdir(parents=True)
+    (bench.folder / "model_answer" / f"{name}.jsonl").symlink_to(
+        OFFICIAL / "medusa" / "model_answer" / f"{name}.jsonl"
+    )
+    judge = Judge()
+    with server(judge) as url:
+        assert bench.judge(monkeypatch, url, "--bench-name", "mt_bench", "--parallel", "8") == 0
+    published = read_judgments(OFFICIAL / "medusa" / "model_judgment" / "gpt-4_single.jsonl")
+    assert set(judge.prompts) == {row["user_prompt"] for row in published if row["model"] == name}
+    assert len(judge.asked) == len(read_judgments(bench.single)) == 160
+    assert (bench.folder / "question.jsonl").is_file()  # where FastChat's tools look for it
+
+
+def test_a_real_server_with_a_real_model(bench, monkeypatch, capsys, tmp_path):
+    """`transformers serve` with a random model as the judge: its replies are noise, which is a verdict of nobody."""
+    pytest.importorskip("uvicorn", reason="transformers serve needs its extra `serving`")
+    folder = tmp_path / "noise"
+    write_base(folder, max_position_embeddings=2048)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = Path(sys.executable).with_name("transformers")
+    command = [
+        str(serve),
+        "serve",
+        str(folder),
+        "--device",
+        "cpu",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    log = (tmp_path / "log").open("w")
+    process = subprocess.Popen(
+        command,
+        stdout=log,
+        stderr=log,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: process.poll() is not None or answers(url + "/health"))
+        assert process.poll() is None, (tmp_path / "log").read_text()
+        bench.questions(2, turns=2)
+        bench.answers("m", {n: ["one", "two"] for n in (1, 2)})
+        given = ["--judge-model", str(folder), "--max-tokens", "8", "--parallel", "2"]
+        assert bench.judge(monkeypatch, url, *given) == 0
+        assert "4 of 4 judgments" in capsys.readouterr().out
+        assert bench.judge(monkeypatch, url, *given) == 0
+        assert "4 there already; 0 calls" in capsys.readouterr().out
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def test_a_dry_run_counts_and_calls_nobody(bench, monkeypatch, capsys):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    bench.questions(3, turns=2)
+    for model in "abc":
+        bench.answers(model, {n: [f"{model}{n}", f"{model}{n} again"] for n in (1, 2, 3)})
+    nowhere = "http://127.0.0.1:9"
+    for mode, calls in (("single", 18), ("pairwise-all", 36)):
+        assert bench.judge(monkeypatch, nowhere, "--mode", mode, "--dry-run") == 0
+        assert f"18 judgments, 0 there already; {calls} calls to make" in capsys.readouterr().out
+    assert (
+        bench.judge(monkeypatch, nowhere, "--first-n", "1", "--model-list", "b", "--dry-run") == 0
+    )
+    assert "2 judgments, 0 there already; 2 calls" in capsys.readouterr().out
+    assert not bench.single.parent.exists()
+
+
+def test_holes_and_failed_answers_are_said_and_not_judged(bench, monkeypatch, capsys):
+    bench.questions(5, turns=2)
+    bench.answers(
+        "m", {1: ["one", "two"], 2: ["only one"], 3: ["ERROR", "x"], 4: ["fine", "$ERROR$"]}
+    )
+    judge = Judge()
+    with server(judge) as url:
+        assert bench.judge(monkeypatch, url) == 0
+    said = capsys.readouterr().err
+    assert "m has no answer in turn 1 to 2 of 5 questions (3, 5)" in said
+    assert "m has no answer in turn 2 to 4 of 5 questions (2, 3, 4, 5)" in said
+    judged = [(row["question_id"], row["turn"]) for row in read_judgments(bench.single)]
+    assert judged == [(1, 1), (1, 2), (2, 1), (4, 1)]
+
+
+def test_a_call_that_fastchat_recorded_as_failed_is_asked_again(bench, monkeypatch):
+    bench.questions(1)
+    bench.answers("m", {1: ["text"]})
+    row = {
+        "question_id": 1,
+        "model": "m",
+        "judge": ["j", "single-v1"],
+        "user_prompt": "",
+        "turn": 1,
+        "tstamp": 0,
+    }
+    bench.write(bench.single, [{**row, "judgment": "$ERROR$", "score": -1}])
+    with server(Judge()) as url:
+        assert bench.judge(monkeypatch, url) == 0
+    [row] = map(json.loads, bench.single.read_text().splitlines())
+    assert row["score"] == 5
+
+
+def test_judgments_of_other_answers_are_not_taken_for_todays(bench, monkeypatch):
+    bench.questions(1)
+    bench.answers("m", {1: ["before"]})
+    with server(Judge()) as url:
+        assert bench.judge(monkeypatch, url) == 0
+        bench.answers("m", {1: ["after"]})
+        with pytest.raises(UserError, match=r"1 judgments of other answers.*question 1, turn 1, m"):
+            bench.judge(monkeypatch, url)
+
+
+def test_an_endpoint_that_is_down_is_given_up_on(bench, monkeypatch):
+    bench.questions(30)
+    bench.answers("m", {n: [f"answer {n}"] for n in range(1, 31)})
+    with server(Judge()) as url:
+        pass
+    with pytest.raises(UserError, match=r"8 calls in a row failed.*cannot be reached"):
+        bench.judge(monkeypatch, url, "--tries", "2")
+
+
+def test_calls_that_are_refused_do_not_end_the_others(bench, monkeypatch, capsys):
+    bench.questions(12)
+    bench.answers("m", {n: ["too long" if n <= 10 else "fine"] for n in range(1, 13)})
+    refuses = lambda request: request.send(
+        400, b"context of 8192 exceeded", Content_Type="text/plain"
+    )  # noqa: E731
+    with server(Judge({"too long": [refuses]})) as url:
+        assert bench.judge(monkeypatch, url) == 1
+    assert [row["question_id"] for row in read_judgments(bench.single)] == [11, 12]
+    assert "failed 10x: Error code: 400, context of 8192 exceeded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(404, "does not know the judge 'j'"), (401, "refuses the key"), (403, "refuses the key")],
+)
+def test_what_no_retry_can_help_stops_at_once(bench, monkeypatch, status, said):
+    bench.questions(20)
+    bench.answers("m", {n: [f"answer {n}"] for n in range(1, 21)})
+    judge = Judge({"answer": [fails(status)]})
+    with server(judge) as url, pytest.raises(UserError, match=said):
+        bench.judge(monkeypatch, url)
+    assert len(judge.asked) <= 2
+
+
+def test_what_the_user_can_put_right_is_said(bench, monkeypatch, tmp_path):
+    def refused(said, *flags, url="http://127.0.0.1:9"):
+        with pytest.raises(UserError, match=said) as caught:
+            bench.judge(monkeypatch, url, *flags)
+        assert "\n" not in str(caught.value)
+
+    refused("no bench 'tiny'.*mt_bench")
+    bench.questions(1)
+    refused("no answer file; run a gen_model_answer")
+    bench.answers("m", {1: ["text"]})
+    refused("no answers of 'n'.*answer files there: m", "--model-list", "n")
+    refused("no answers of 'gpt-3.5-turbo'", "--mode", "pairwise-baseline")
+    refused("needs two models", "--mode", "pairwise-all")
+    refused("no judge prompts at", "--judge-file", str(tmp_path / "none.jsonl"))
+    refused("expected a number or none", "--temperature", "cold")
+    refused("--parallel is 0", "--parallel", "0")
+    refused("plain name", "--bench-name", "../x")
+    refused("--api-base is", "--api-base", "localhost:8000/v1")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    refused(
+        "no key for http://judge.example/v1: set OPENAI_API_KEY",
+        "--api-base",
+        "http://judge.example/v1",
+    )
+    (tmp_path / "file").write_text("")
+    refused("cannot be written", "--bench-name", "sample", "--data-dir", str(tmp_path / "file"))
+    bench.questions(1, category="math")
+    refused("reference answers.*found no file.*--reference-file")
+    bench.write(
+        bench.folder / "model_answer" / "m.jsonl",
+        [{"question_id": 1, "choices": [{"turns": ["x"]}]}] * 2,
+    )
+    refused("line 2 answers question 1")

@@ -1,0 +1,152 @@
+"""What the judge is asked and what its replies mean, against the published prompts and judgments."""
+
+import json
+
+import pytest
+
+from bench.common.errors import UserError
+from bench.common.files import read_rows
+from bench.inputs.questions import SAMPLE_FOLDER, load_questions
+from bench.store.answer_files import read_answers
+from llm_judge.judge_folder import OWN_PROMPTS
+from llm_judge.judging import (
+    NAMES,
+    PAIRWISE,
+    SINGLE,
+    Match,
+    grade,
+    make_matches,
+    read_prompts,
+    winner,
+)
+from llm_judge.judgments import read_judgments
+from tests.helpers.paths import SHARED
+
+DATA = SHARED / "mt_bench"
+JUDGMENTS = DATA / "medusa" / "model_judgment" / "gpt-4_single.jsonl"
+MEDUSA = "medusa-vicuna-7b-v1.3-1-temperature-0.0-posterior_threshold-0.09-posterior_alpha-0.3"
+
+official = pytest.mark.skipif(not DATA.is_dir(), reason=f"the official files are not at {DATA}")
+
+
+@pytest.mark.parametrize(
+    ("reply", "means"),
+    [
+        ("Rating: [[7]]", 7),
+        ("Rating: [7]", 7),
+        ("[[8.5]]", 8.5),
+        ("[[10]]", 10),
+        ("[[3]], no, rather [[9]]", 3),  # the first one, as in FastChat
+        ("[2] is cited, but: [[9]]", 9),  # double brackets go before single ones
+        ("[[11]]", -1),  # not on the scale, so not a grade
+        ("[[0]]", -1),
+        ("[[seven]]", -1),
+        ("I cannot grade this.", -1),
+        ("", -1),
+    ],
+)
+def test_a_grade(reply, means):
+    found = grade(reply)
+    assert found == means and type(found) is type(means)
+
+
+def test_a_preference():
+    replies = ["A is better: [[A]]", "[[B]]", "[[C]]", "neither"]
+    assert [winner(reply, "model_2", "model_1") for reply in replies] == [
+        "model_2",
+        "model_1",
+        "tie",
+        "error",
+    ]
+
+
+@official
+def test_the_score_of_every_published_judgment_is_read_from_its_text():
+    rows = read_judgments(JUDGMENTS)
+    assert len(rows) == 480
+    assert [grade(row["judgment"]) for row in rows] == [row["score"] for row in rows]
+
+
+@official
+def test_the_published_prompts_are_built_from_the_published_answers_to_the_letter():
+    """All categories, both turns; maths, reasoning and coding with their references."""
+    matches = make_matches(
+        load_questions(str(DATA / "fastchat" / "question.jsonl")).questions,
+        {MEDUSA: read_answers(DATA / "medusa" / "model_answer" / f"{MEDUSA}.jsonl")},
+        [(MEDUSA,)],
+        read_prompts(DATA / "fastchat" / "judge_prompts.jsonl", SINGLE),
+        read_answers(DATA / "fastchat" / "reference_answer" / "gpt-4.jsonl"),
+    )
+    published = {
+        (row["question_id"], row["turn"]): row
+        for row in read_judgments(JUDGMENTS)
+        if row["model"] == MEDUSA
+    }
+    assert len(matches) == len(published) == 160
+    for match in matches:
+        row = published[match.question_id, match.turn]
+        assert (match.prompt, match.users) == (row["judge"][1], (row["user_prompt"],))
+        made = match.row("gpt-4", [row["judgment"]], row["tstamp"])
+        assert made == row and list(made) == list(row)
+
+
+def test_our_own_prompts_have_all_names_and_say_nothing_of_the_published_ones():
+    for kind in (SINGLE, PAIRWISE):
+        assert len(read_prompts(OWN_PROMPTS, kind)) == 4
+    if DATA.is_dir():
+        published = {
+            row["name"]: row for _, row in read_rows(DATA / "fastchat" / "judge_prompts.jsonl")
+        }
+        for _, row in read_rows(OWN_PROMPTS):
+            theirs = published[row["name"]]
+            assert {key: theirs[key] for key in ("name", "type", "output_format")} == {
+                key: row[key] for key in ("name", "type", "output_format")
+            }
+            assert not _word_runs(row, 8) & _word_runs(theirs, 8)
+
+
+def _word_runs(row: dict, length: int) -> set[tuple[str, ...]]:
+    words = f"{row['system_prompt']} {row['prompt_template']}".lower().split()
+    return {tuple(words[at : at + length]) for at in range(len(words) - length + 1)}
+
+
+def test_a_missing_reference_is_said(tmp_path):
+    questions = load_questions("sample").questions
+    reference = read_answers(SAMPLE_FOLDER / "reference_answer" / "reference.jsonl")
+    path = tmp_path / "m.jsonl"
+    rows = [
+        {"question_id": q.question_id, "choices": [{"turns": ["one", "two"]}]} for q in questions
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answers = {"m": read_answers(path)}
+    prompts = read_prompts(OWN_PROMPTS, SINGLE)
+    assert len(make_matches(questions, answers, [("m",)], prompts, reference)) == 48
+    del reference[11]
+    with pytest.raises(UserError, match=r"question 11 \(math\)"):
+        make_matches(questions, answers, [("m",)], prompts, reference)
+
+
+def test_a_prompt_file_that_does_not_fit_is_said(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    with pytest.raises(UserError, match="--judge-file"):
+        read_prompts(path, SINGLE)
+    rows = [row for _, row in read_rows(OWN_PROMPTS)]
+    path.write_text(
+        "".join(json.dumps(row) + "\n" for row in rows if row["name"] != "single-math-v1")
+    )
+    with pytest.raises(UserError, match="no prompt 'single-math-v1'"):
+        read_prompts(path, SINGLE)
+    path.write_text(
+        "".join(
+            json.dumps({**row, "output_format": "[[rating_a,rating_b]]"}) + "\n" for row in rows
+        )
+    )
+    with pytest.raises(UserError, match="output format"):
+        read_prompts(path, PAIRWISE)
+
+
+def test_the_order_of_two_models_does_not_make_another_judgment():
+    def match(*models):
+        return Match(1, 1, models, NAMES[PAIRWISE, False], "", ("x", "y"))
+
+    assert match("a", "b").key == match("b", "a").key != match("a", "c").key
