@@ -1,9 +1,13 @@
-"""Decoding strategies: tensors in, tokens out. No files (but a tree's JSON), no questions, no clocks.
+"""Decoding strategies: tensors in, tokens out. No file, no clock, no environment variable.
 
-model.py   a causal LM and its Medusa heads behind one small face
-tree.py    the candidate tree
-loop.py    propose -> verify -> accept -> commit
-accept.py  which drafted tokens the base model accepts
-greedy.py, static.py, dynamic.py   one decoder a file: how a tree is proposed
-registry.py  name -> decoder; plug-ins
+loop.py         the decoding loop: propose, verify, accept, commit
+drafter.py      what the loop asks of whoever proposes     step.py  what a step returns
+decoder.py      what a decoder is                          registry.py, spec.py  their names
+tree.py         the candidate tree
+accept.py       which drafted tokens are kept
+budget.py       how many nodes a step verifies             draft_check.py  what a draft must be
+draft_vocabulary.py   the tokens that are worth guessing
+greedy.py, hf_generate.py, static/, dynamic/, conditional/   the decoders
+model/          a language model and its heads
+engine/         the same model, made fast
 """

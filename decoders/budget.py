@@ -1,74 +1,37 @@
-"""How many of the nodes that a decoder proposes a step verifies.
+"""How many of the nodes that a decoder proposes a step verifies (`nodes=auto`).
 
-A verify forward of more nodes accepts more tokens and takes longer; how much longer is the machine's affair. Where a
-forward of 64 nodes takes as long as one of 1 (a GPU at batch 1), large trees win; on a CPU small ones do, and sometimes none.
-`AutoBudget` weighs the two afresh each step.
+A verify forward of more nodes accepts more tokens and takes longer. How much longer depends on the
+machine. Where a forward of 64 nodes takes as long as one of 1 (a GPU at batch 1), large trees win;
+on a CPU small ones do, and sometimes none. `AutoBudget` weighs the two afresh in each step, and
+`Budgeted` cuts a decoder's drafts accordingly.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import inf
 
 import torch
 from torch import Tensor
 
+from decoders.accept import Rule
+from decoders.decoder import Decoder
+from decoders.drafter import Drafter, Wrapper
+from decoders.loop import decode
+from decoders.model.model import Model, Rows
+from decoders.step import Step, Stop
 from decoders.tree import Draft
 
-AUTO = "auto"
-LADDER = (
-    1,
-    4,
-    6,
-    8,
-    12,
-    16,
-    24,
-    32,
-    48,
-    64,
-    96,
-    128,
-)  # the sizes that `auto` chooses among: few, so that shapes stay static
-
-
-class Budget:
-    """The plain one: every proposed node is verified."""
-
-    depth: int | None = (
-        None  # that the next draft is worth, of the decoder's `draft_depths`; None: the deepest
-    )
-    pauses: bool = False  # whether there are steps that draft nothing for the next
-
-    def start(self, prompt: Tensor) -> None:
-        """A new turn begins, with `prompt` [prompt]."""
-
-    def drafts(self) -> bool:
-        """Whether to draft for the next step."""
-        return True
-
-    def sizes(self, nodes: int) -> Sequence[int]:
-        """What `choose` may answer for a draft of so many nodes."""
-        return (nodes,)
-
-    def forecast(self, draft: Draft) -> Tensor:
-        """What `choose` needs to know of a draft, to be transferred with the step's tokens."""
-        return draft.token[:0]
-
-    def choose(self, forecast: Sequence[float], nodes: int, length: int) -> int:
-        """How many of a draft's `nodes` to verify, with `length` positions committed."""
-        return nodes
-
-    def learn(self, kept: int) -> None:
-        """The step that was last chosen for has kept so many drafted tokens."""
+# The sizes that `auto` chooses among. They are few, so that few shapes are ever captured.
+LADDER = (1, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Seconds that a verify forward takes on this machine, by context length and number of nodes."""
+    """Seconds that a verify forward takes on this machine, by context length and nodes."""
 
-    lengths: tuple[int, ...]  # committed positions, ascending
-    sizes: tuple[int, ...]  # nodes, ascending, the first 1
+    lengths: tuple[int, ...]  # Committed positions, ascending.
+    sizes: tuple[int, ...]  # Nodes, ascending, the first 1.
     seconds: tuple[tuple[float, ...], ...]  # [lengths][sizes]
 
     def at(self, length: int) -> list[float]:
@@ -79,84 +42,89 @@ class StepTimes:
         """
         if len(self.lengths) == 1 or length <= self.lengths[0]:
             return list(self.seconds[0])
-        after = min(bisect_right(self.lengths, length), len(self.lengths) - 1)
-        low, high = self.lengths[after - 1 : after + 1]
+        upper = min(bisect_right(self.lengths, length), len(self.lengths) - 1)
+        low, high = self.lengths[upper - 1 : upper + 1]
         part = min(1.0, (length - low) / (high - low))
-        return [
-            a + part * (b - a)
-            for a, b in zip(self.seconds[after - 1], self.seconds[after], strict=True)
-        ]
+        rows = self.seconds[upper - 1], self.seconds[upper]
+        return [a + part * (b - a) for a, b in zip(*rows, strict=True)]
 
 
-class AutoBudget(Budget):
-    """As many nodes as make the most tokens per second, by the draft's own path probabilities and measured step times.
+class AutoBudget:
+    """As many nodes as make the most tokens per second.
 
-    The n best nodes of a draft commit E(n) = sum of their path probabilities tokens (the root's is 1) and take T(n) seconds.
-    The long-run rate of tokens per second is highest when each step maximises E(n) - rate * T(n), with the rate that
-    results; the turn's rate so far stands for it. What the probabilities are worth is learned as well: E's drafted part is
-    scaled by what past drafts kept over what they promised. Where drafting as such does not pay it pauses, for longer each
-    time.
+    The n best nodes of a draft commit E(n) tokens, the sum of their path probabilities (the root's
+    is 1), and take T(n) measured seconds. The long-run rate of tokens per second is highest when
+    each step maximises E(n) - rate * T(n), with the rate that results. The turn's rate so far
+    stands for it. What the probabilities are worth is learned as well: the drafted part of E is
+    scaled by what past drafts kept over what they promised. Where drafting does not pay, it pauses,
+    for longer each time.
 
-    No step costs more than the conversation can afford: what it is ahead of greedy decoding by now, where SLOWER of a step is
-    granted for every token, and RISK of what the step expects to win. (Whether to draft is decided before the draft is there,
-    by what the turn's drafts have won so far.) So bad heads, too, cost next to nothing, and an answer of ten tokens is hardly
-    made slower by trying.
+    No step costs more than the conversation can afford. Its credit is what it is ahead of greedy
+    decoding so far, plus SLOWER of a step for every token, plus RISK of what the step expects to
+    win. So bad heads cost next to nothing, and an answer of ten tokens is hardly made slower by
+    trying. Whether to draft is decided before the draft is there, by what the turn's drafts have
+    won so far.
 
-    Heads cost time as well. A draft goes one level deeper than the last step's tokens went, where the decoder can do less than
-    its deepest.
+    Heads cost time as well. Where the decoder can draft to different depths, a draft goes one level
+    deeper than the last step's tokens went.
 
-    Needs drafts in descending order of log_prob. Nothing here is read off a clock while decoding, so a conversation's budgets
-    follow from its tokens and the measured times alone.
+    Drafts must come in descending order of log_prob. No clock is read while decoding, so the
+    budgets of a conversation follow from its tokens and the measured times alone.
     """
 
-    pauses = True
+    PRIOR = 8  # Steps' (and tokens') worth of trust that drafts are as good as they promise.
+    LONGEST_PAUSE = 8  # Steps.
+    SLOWER = 0.02  # Greedy steps of credit that each committed token adds.
+    RISK = 0.1  # Part of an expected win that a step may cost beyond the credit.
+    # A step with a draft costs so much more than its measured time where its neighbours draft
+    # nothing. It was measured among its like, in a processor's cache that was filled for it.
+    APART = 1.25
+    USUAL = 0.5  # Tokens that a draft is taken to win before the turn has drafts of its own.
+    FEW = 4  # Drafts' worth of trust in USUAL.
 
-    PRIOR = 8  # steps' (and tokens') worth of trust in "no better than greedy" and in the probabilities as they are
-    LONGEST_PAUSE = 8  # steps
-    SLOWER = 0.02
-    RISK = 0.1
-    APART = 1.25  # of what was measured among its like, that a draft costs where those around it draft nothing
-    USUAL = 0.5  # tokens that a draft is taken to win while the turn has hardly any of its own
-    FEW = 4  # drafts' worth of trust in that
+    def __init__(
+        self,
+        times: StepTimes,
+        draft_s: dict[int, float] | None = None,
+        most: float = 3.0,
+    ) -> None:
+        """draft_s: seconds that drafting adds to a step, by depth. None: not measured yet, 0.
 
-    def __init__(self, times: StepTimes, most: float = 3.0) -> None:
-        """`most`: sizes that take longer than so many one-node steps are never drafted for."""
-        usable = [
-            size
-            for at, size in enumerate(times.sizes)
-            if times.seconds[0][at] <= most * times.seconds[0][0]
-        ]
+        most: sizes that take longer than so many one-node steps are never drafted for.
+        """
+        limit = most * times.seconds[0][0]
         self.times = times
-        self.max_nodes = max(usable)
-        self.draft_s: dict[int, float] = {
-            0: 0.0
-        }  # seconds that drafting adds to a step, by depth; to be measured
-        self.ahead = 0.0  # greedy steps that the conversation can afford to lose
-        self._asked: list[int] = []
-        self._last: dict[torch.device, Tensor] = {}
+        self.max_nodes = max(
+            size for size, seconds in zip(times.sizes, times.seconds[0], strict=True)
+            if seconds <= limit
+        )  # fmt: skip
+        self.draft_s: dict[int, float] = draft_s or {0: 0.0}
+        self.credit = 0.0  # Greedy steps that the conversation can afford to lose.
+        self._prompt: list[int] = []
+        self._last_nodes: dict[torch.device, Tensor] = {}
 
-    def sizes(self, nodes: int) -> Sequence[int]:
-        return self.times.sizes[: bisect_right(self.times.sizes, nodes)]
-
-    def start(self, prompt: Tensor) -> None:
-        if not self._goes_on(prompt.tolist()):
-            self.ahead = 0.0
+    def start(self, prompt: list[int]) -> None:
+        """A new turn begins. A further turn of the conversation keeps its credit."""
+        if not self._continues(prompt):
+            self.credit = 0.0
         self.depth, self.spent = min(self.draft_s), 0.0
         self.tokens, self.seconds = float(self.PRIOR), self.PRIOR * self.times.seconds[0][0]
         self.kept = self.promised = float(self.PRIOR)
-        self.drafted = 0  # steps
+        self.drafted = 0  # Steps.
         self.gain, self.pause, self.resting = 0.0, 1, 0
 
-    def _goes_on(self, prompt: list[int]) -> bool:
-        """Whether a prompt is the last turn's and more: a further turn of its conversation."""
-        before, self._asked = self._asked, prompt
+    def _continues(self, prompt: list[int]) -> bool:
+        """Whether a prompt is the last turn's and more."""
+        before, self._prompt = self._prompt, prompt
         return len(prompt) > len(before) > 0 and prompt[: len(before)] == before
 
     def drafts(self) -> bool:
+        """Whether to draft for the next step. Asked once a step."""
         self.spent = self.draft_s[self.depth]
         greedy_s, least_s = self.times.seconds[0][:2]
         usual = (self.FEW * self.USUAL + self.kept - self.PRIOR) / (self.FEW + self.drafted)
-        if self.resting == 0 and self._cost(least_s, greedy_s) <= self.ahead + self.RISK * usual:
+        affordable = self.credit + self.RISK * usual
+        if self.resting == 0 and self._cost(least_s, greedy_s) <= affordable:
             return True
         self.resting = max(0, self.resting - 1)
         return False
@@ -165,35 +133,44 @@ class AutoBudget(Budget):
         """Greedy steps, at most, that a step with a draft takes longer than one of them."""
         return self.APART * ((verify_s + self.spent) / greedy_s - 1)
 
-    def forecast(self, draft: Draft) -> Tensor:
-        """E [sizes]: expected tokens by size; empty for a lone root."""
-        if draft.log_prob is None:
-            return draft.token[:0]
-        device = draft.log_prob.device
-        if device not in self._last:
-            self._last[device] = torch.tensor(self.times.sizes, device=device) - 1
-        last = self._last[device][: len(self.sizes(len(draft.tree)))]
-        return draft.log_prob.exp().cumsum(0).index_select(0, last)
+    def sizes(self, nodes: int) -> Sequence[int]:
+        """What `choose` may answer for a draft of so many nodes."""
+        return self.times.sizes[: bisect_right(self.times.sizes, nodes)]
 
-    def choose(self, forecast: Sequence[float], nodes: int, length: int) -> int:
+    def forecast(self, draft: Draft) -> Tensor | None:
+        """E [sizes]: expected tokens by size. None for a lone root."""
+        if draft.log_prob is None:
+            return None
+        device = draft.log_prob.device
+        if device not in self._last_nodes:
+            self._last_nodes[device] = torch.tensor(self.times.sizes, device=device) - 1
+        last_nodes = self._last_nodes[device][: len(self.sizes(len(draft.tree)))]
+        return draft.log_prob.exp().cumsum(0).index_select(0, last_nodes)
+
+    def choose(self, forecast: Sequence[float], length: int) -> int:
+        """How many of a draft's nodes to verify.
+
+        forecast: E by size; empty for a lone root. length: committed positions.
+        """
         seconds = self.times.at(length)
         greedy_s = seconds[0]
         rate, trust = self.tokens / self.seconds, self.kept / self.promised
         self.tokens += 1
-        self.ahead += self.SLOWER
+        self.credit += self.SLOWER
         if not forecast:
             self.seconds += greedy_s
             return 1
-        worth = [0.0]  # of verifying the root alone
-        for tokens, taken in zip(forecast[1:], seconds[1:], strict=False):
+        gains = [0.0]  # Of verifying the root alone.
+        for tokens, verify_s in zip(forecast[1:], seconds[1:], strict=False):
             win = trust * (tokens - 1)
-            # The draft is there by now: nodes that take no time are free.
-            affordable = (
-                self._cost(taken, greedy_s) <= self.ahead + self.RISK * win or taken == greedy_s
+            # The draft is there by now, so nodes that take no time are free.
+            is_free = verify_s == greedy_s
+            is_affordable = (
+                is_free or self._cost(verify_s, greedy_s) <= self.credit + self.RISK * win
             )
-            worth.append(win - rate * (taken - greedy_s) if affordable else -inf)
-        best = max(range(len(worth)), key=worth.__getitem__)
-        self.gain += 0.25 * (worth[best] - rate * self.spent - self.gain)
+            gains.append(win - rate * (verify_s - greedy_s) if is_affordable else -inf)
+        best = max(range(len(gains)), key=gains.__getitem__)
+        self.gain += 0.25 * (gains[best] - rate * self.spent - self.gain)
         if self.gain < 0:
             self.resting, self.pause = self.pause, min(2 * self.pause, self.LONGEST_PAUSE)
         else:
@@ -201,13 +178,75 @@ class AutoBudget(Budget):
         self.drafted += 1
         self.seconds += seconds[best] + self.spent
         self.promised += forecast[best] - 1
-        self.ahead -= self._cost(seconds[best], greedy_s)
+        self.credit -= self._cost(seconds[best], greedy_s)
         return self.times.sizes[best]
 
     def learn(self, kept: int) -> None:
+        """The step that was last chosen for has kept so many drafted tokens."""
         self.tokens += kept
         self.kept += kept
-        self.ahead += (1 + self.SLOWER) * kept
-        self.depth = min(
-            (depth for depth in self.draft_s if depth > kept), default=max(self.draft_s)
-        )
+        self.credit += (1 + self.SLOWER) * kept
+        deeper = [depth for depth in self.draft_s if depth > kept]
+        self.depth = min(deeper, default=max(self.draft_s))
+
+
+class Budgeted(Wrapper):
+    """A decoder with `nodes=auto` whose drafts a budget cuts, and at times leaves out."""
+
+    inner: Decoder
+    drafts = True
+
+    def __init__(self, inner: Decoder, budget: AutoBudget) -> None:
+        super().__init__(inner)
+        self.budget = budget
+        self.is_drafting = True
+
+    def setup(self, model: Model) -> None:
+        self.inner.auto_nodes = self.budget.max_nodes
+        super().setup(model)
+
+    def start(self, prompt: Tensor, rows: Rows) -> None:
+        super().start(prompt, rows)
+        self.budget.start(prompt.tolist())
+        self._plan()
+
+    def _plan(self) -> None:
+        """Decide how the next draft is made."""
+        self.become((self.budget.drafts(), self.budget.depth))
+
+    def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
+        if not self.is_drafting:
+            return Draft.of_root(root)
+        draft = self.inner.propose(root, hidden_state)
+        return replace(draft, forecast=self.budget.forecast(draft))
+
+    def before_step(self, draft: Draft, forecast: Sequence[float], length: int) -> Draft:
+        nodes = self.budget.choose(forecast, length)
+        self._plan()
+        return draft.truncated(nodes)
+
+    def after_step(self, kept: int) -> None:
+        self.budget.learn(kept)
+
+    @property
+    def kind(self) -> Hashable:
+        return self.is_drafting, self.inner.draft_depth
+
+    def sizes(self, nodes: int) -> Sequence[int]:
+        return self.budget.sizes(nodes)
+
+    def kinds(self) -> Sequence[Hashable]:
+        return [(is_drafting, self.budget.depth) for is_drafting in (True, False)]
+
+    def become(self, kind: Hashable) -> None:
+        self.is_drafting, self.inner.draft_depth = kind
+
+    def decode(
+        self,
+        prompt: Tensor,
+        rule: Rule,
+        stop: Stop,
+        watched_by: Callable[[Drafter], Drafter] | None = None,
+    ) -> Iterator[Step]:
+        """As `Decoder.decode`."""
+        return decode(self.model, watched_by(self) if watched_by else self, prompt, rule, stop)

@@ -1,105 +1,109 @@
-"""What a decoder is: a dataclass of options that proposes a tree each step.
+"""What a decoder is: a dataclass of options that proposes a tree in each step.
 
-@register("repeat")
 @dataclass
 class Repeat(Decoder):
-    nodes: int = 4                                # a field is an option: --decoder repeat:nodes=8
+    nodes: int = 4                             # a field is an option: --decoder repeat:nodes=8
 
-    def setup(self, model):                       # once per model: check the options against it, build tensors
+    def setup(self, model):                    # once: check the options, build tensors
         self.tree = Tree.from_parent([0, *range(self.nodes - 1)]).to(model.device)
         super().setup(model)
 
-    def propose(self, root, hidden):              # each step: candidates that could follow `root`
+    def propose(self, root, hidden_state):     # each step: candidates that could follow `root`
         return Draft(self.tree, root.expand(self.nodes))
+
+docs/own_decoder.md explains how to write one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
 from decoders.accept import Rule
-from decoders.budget import AUTO, Budget
-from decoders.loop import Step, Stop, decode
-from decoders.model.model import Model, Rows
-from decoders.tree import MOST_NODES, Draft
+from decoders.drafter import Drafter
+from decoders.loop import decode
+from decoders.model.model import Model
+from decoders.spec import AUTO
+from decoders.step import Step, Stop
+from decoders.tree import MOST_NODES
 
 
 @dataclass
-class Decoder:
-    """Base class of the tree decoders. Fields are options; options are checked before any model is loaded."""
+class Decoder(Drafter):
+    """Base class of all decoders. Its fields are options, checked before a model is loaded."""
 
-    drafts: ClassVar[bool] = True  # whether it proposes anything beyond the root
-    reads_prompt: ClassVar[bool] = (
-        False  # whether `start` needs the prefill's row of every prompt position
-    )
-    any_depth: ClassVar[bool] = False  # whether `propose` can stop at `budget.depth`
-    captures: ClassVar[bool] = (
-        False  # whether `propose` and `observe` are the same operations on the same tensors every step
-    )
-    budget: ClassVar[Budget] = (
-        Budget()
-    )  # how many of the proposed nodes a step verifies; an instance may be given its own
+    # Whether it proposes anything beyond the root.
+    drafts: ClassVar[bool] = True
+    # Whether `propose` can stop at `draft_depth` levels.
+    any_depth: ClassVar[bool] = False
+    # JSON files beside the model that it reads where they are there: name -> parser of the content.
+    # A parser raises ValueError where the content is not what it must be.
+    fitted: ClassVar[Mapping[str, Callable[[object], object]]] = {}
+    # Files of tensors (.safetensors, or .pt with tensors alone) that it cannot do without: name ->
+    # what makes something of the named tensors, for this model. ValueError as above.
+    weights: ClassVar[Mapping[str, Callable[[Mapping[str, Tensor], Model], object]]] = {}
+
+    # What was read of these files, by name. The harness reads them; `take` receives them.
+    files: ClassVar[Mapping[str, object]] = {}
+    # Nodes of the largest tree where `nodes` is "auto". A budget sets it before `setup`.
+    auto_nodes: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        """ValueError where an option is out of range. A decoder with checks of its own makes this one as well."""
+        """ValueError where an option is out of range. Subclasses with checks make this one too."""
         if (nodes := getattr(self, "nodes", None)) is not None:
             check_nodes(nodes)
 
-    def setup(self, model: Model) -> None:
-        """Bind to a model. ValueError where the options do not fit it."""
-        self.model = model
-        self.setup_key = (
-            object()
-        )  # another one each time: what was captured holds the tensors of its setup
+    def path_of(self, file: str) -> str | None:
+        """Where the options say that a file of `fitted` or `weights` lies. None: at the model."""
+        return None
 
-    def decode(self, prompt: Tensor, rule: Rule, stop: Stop) -> Iterator[Step]:
-        """Prefill `prompt` [prompt] and return the iterator of steps, the last of which has a `finish`."""
-        return decode(self.model, self, prompt, rule, stop)
+    def take(self, files: Mapping[str, object]) -> None:
+        """Receive what was read of the files that are there. Comes before `setup`."""
+        self.files = files
+
+    @property
+    def identity(self) -> object | None:
+        """What the options name without saying what it is, as JSON data; None: nothing.
+
+        Two runs are of one configuration only where it is equal.
+        """
+        return None
 
     @property
     def auto(self) -> bool:
-        """Whether it needs a budget of its own, an AutoBudget, before `setup`."""
+        """Whether a budget decides, in every step, how many nodes are verified."""
         return getattr(self, "nodes", None) == AUTO
 
     @property
     def max_nodes(self) -> int:
-        """The largest tree it proposes, root included."""
-        return self.budget.max_nodes if self.auto else self.nodes
-
-    @property
-    def max_depth(self) -> int:
-        """The deepest tree it proposes; the root has depth 0."""
-        return self.max_nodes - 1
-
-    @property
-    def slots_beyond(self) -> int:
-        """Slots of the cache behind a text's last position that a step may write to."""
-        return self.max_nodes + self.max_depth
+        return self.auto_nodes if self.auto else self.nodes
 
     @property
     def draft_depths(self) -> tuple[int, ...]:
-        """The depths that it can be asked to draft to, by `budget.depth`; the deepest last."""
-        chooses = (
-            self.auto and self.any_depth and not self.model.static_shapes
-        )  # of which every depth would be one more
-        least = min(2, self.max_depth) if chooses else self.max_depth
+        """The values that `draft_depth` may be given, ascending."""
+        # With static shapes each depth would be one more graph to capture.
+        varies = self.auto and self.any_depth and not self.model.static_shapes
+        least = min(2, self.max_depth) if varies else self.max_depth
         return tuple(range(least, self.max_depth + 1))
 
-    def start(self, prompt: Tensor, rows: Rows) -> None:
-        """A new turn begins: forget the last one. `rows` are the prefill's, all of them if `reads_prompt`."""
+    def decode(
+        self,
+        prompt: Tensor,
+        rule: Rule,
+        stop: Stop,
+        watched_by: Callable[[Drafter], Drafter] | None = None,
+    ) -> Iterator[Step]:
+        """Read `prompt` [prompt] and return the iterator of steps. The last one has a `finish`.
 
-    def propose(self, root: Tensor, hidden: Tensor) -> Draft:
-        """The tree to verify next, from the root token [1] and the hidden row [1, hidden] that predicted it."""
-        raise NotImplementedError
-
-    def observe(self, draft: Draft, verified: Rows, best: Tensor) -> None:
-        """The base model's rows at every node of a draft, kept down to node `best` [1], for decoders that learn from them."""
+        watched_by: makes the drafter that the loop talks to instead of this one. A decoder that
+        does not draft through our loop leaves it out.
+        """
+        return decode(self.model, watched_by(self) if watched_by else self, prompt, rule, stop)
 
 
 def check_nodes(nodes: int | str) -> None:
-    """ValueError where `nodes` is neither "auto" nor a number of nodes that can be verified at once."""
+    """ValueError where `nodes` is neither "auto" nor a number that can be verified at once."""
     if nodes == AUTO:
         return
     if isinstance(nodes, str) or nodes < 1:

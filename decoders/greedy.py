@@ -6,16 +6,14 @@ from typing import ClassVar
 from torch import Tensor
 
 from decoders.decoder import Decoder
-from decoders.registry import register
 from decoders.tree import Draft
 
 
-@register("greedy")
 @dataclass
 class Greedy(Decoder):
     drafts: ClassVar[bool] = False
     captures: ClassVar[bool] = True
     max_nodes: ClassVar[int] = 1
 
-    def propose(self, root: Tensor, hidden: Tensor) -> Draft:
+    def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
         return Draft.of_root(root)

@@ -1,13 +1,14 @@
-"""What a user would otherwise pick: transformers' own `generate`, on the same model, in the same records.
+"""What a user would otherwise pick: transformers' own `generate`, on the same model.
 
     hf-greedy       one token a forward
-    prompt-lookup   its assisted generation with candidates copied from the text so far, a chain a step
+    prompt-lookup   assisted generation with candidates copied from the text so far, a chain a step
 
-The prefill is done apart, as for every decoder, so that prefill and decode times mean the same. At temperature > 0 both draw
-the samples that the rule draws (decoders/accept.py), so their tokens too can be compared with greedy's.
+The prefill is done apart, as for every decoder, so that prefill and decode times mean the same.
+Above temperature 0 both draw the samples that the rule draws (`decoders.accept`), so their tokens,
+too, can be compared with greedy's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,55 +25,57 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from decoders.accept import Exact, Rule
 from decoders.decoder import Decoder
-from decoders.loop import NotANumber, Step, Stop
+from decoders.drafter import Drafter
 from decoders.model.model import Model
-from decoders.registry import register
+from decoders.step import NotANumber, Step, Stop
 
 
-class _Steps(StoppingCriteria):
-    """Is asked after every forward, notes its tokens, cuts them as our loop does, and says when the turn has ended."""
+class _StepRecorder(StoppingCriteria):
+    """Notes the tokens of every forward, cuts them as our loop does, and ends the turn."""
 
     def __init__(self, model: Model, stop: Stop, prompt: int, prefilled: int) -> None:
+        """prompt: positions of the prompt. prefilled: those of them that are in the cache."""
         self.model = model
         self.stop = stop
-        self.length = prompt  # positions of the text so far
-        self.prefilled = prefilled  # positions that are in the cache already
-        self.nodes = 0  # positions that the last forward looked at; 0 before the first
+        self.length = prompt  # Positions of the text so far.
+        self.prefilled = prefilled
+        self.nodes = 0  # Positions that the last forward read; 0 before the first one.
         self.committed: list[int] = []
         self.steps: list[Step] = []
-        self.asked = True  # whether this was asked about the last forward
-        self.sound: Tensor | None = None  # whether every row of logits had a finite highest one
+        self.is_noted = True  # Whether the last forward was noted.
+        self.is_sound: Tensor | None = None  # Whether all rows of logits had a finite maximum.
 
     def before_forward(self, module: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Assisted generation gives its first forward the whole prompt, whatever the cache holds of it, and its last one
-        candidates beyond the context, whose positions must be legal although none of them is kept."""
+        """Mend what assisted generation asks for.
+
+        Its first forward gets the whole prompt, whatever the cache holds of it. Its last one may
+        get candidates beyond the context; none of them is kept, but their positions must be legal.
+        """
         if self.nodes == 0 and kwargs["input_ids"].shape[1] > self.prefilled:
-            kwargs |= {
-                name: kwargs[name][..., self.prefilled :]
-                for name in ("input_ids", "position_ids")
-                if name in kwargs
-            }
+            for name in ("input_ids", "position_ids"):
+                if name in kwargs:
+                    kwargs[name] = kwargs[name][..., self.prefilled :]
         self.nodes = kwargs["input_ids"].shape[1]
         if self.length + self.nodes > self.model.context and "position_ids" in kwargs:
             kwargs["position_ids"] = kwargs["position_ids"].clamp(max=self.model.context - 1)
         return args, kwargs
 
     def after_forward(self, module: object, args: tuple, output: CausalLMOutput) -> None:
-        self.asked = False
-        sound = output.logits.amax(-1).isfinite().all()
-        self.sound = sound if self.sound is None else self.sound & sound
+        self.is_noted = False
+        is_sound = output.logits.amax(-1).isfinite().all()
+        self.is_sound = is_sound if self.is_sound is None else self.is_sound & is_sound
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
-        if self.asked:  # in earlier releases assisted generation asks about its candidates, too
+        if self.is_noted:  # Earlier releases' assisted generation asks about candidates, too.
             return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        self.asked = True
-        tokens, finish = self.stop.cut(self.committed, input_ids[0, self.length :].tolist())
+        self.is_noted = True
+        new = input_ids[0, self.length :].tolist()
+        tokens, finish = self.stop.cut(self.committed, new)
         self.length = input_ids.shape[1]
         self.committed += tokens
         self.steps.append(Step(tokens, self.nodes, finish))
-        return torch.full(
-            (len(input_ids),), finish is not None, dtype=torch.bool, device=input_ids.device
-        )
+        has_ended = finish is not None
+        return torch.full((len(input_ids),), has_ended, dtype=torch.bool, device=input_ids.device)
 
 
 class _Choose(LogitsProcessor):
@@ -82,26 +85,31 @@ class _Choose(LogitsProcessor):
         self.rule = rule
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        chosen = self.rule.first(scores, input_ids.shape[1]).clamp(
-            min=0
-        )  # where there is none, that is said at the end
+        # Where the rule has no token, 0 stands in: `is_sound` says it at the end.
+        chosen = self.rule.first_root(scores, input_ids.shape[1]).clamp(min=0)
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen.unsqueeze(1), 0.0)
 
 
-@register("hf-greedy")
 @dataclass
 class HFGreedy(Decoder):
     drafts: ClassVar[bool] = False
     max_nodes: ClassVar[int] = 1
 
-    def options(self) -> dict[str, object]:
+    def generate_options(self) -> dict[str, object]:
+        """What is passed to `generate` beside the common options."""
         return {}
 
     @torch.inference_mode()
-    def decode(self, prompt: Tensor, rule: Rule, stop: Stop) -> Iterator[Step]:
+    def decode(
+        self,
+        prompt: Tensor,
+        rule: Rule,
+        stop: Stop,
+        watched_by: Callable[[Drafter], Drafter] | None = None,
+    ) -> Iterator[Step]:
         prompt = prompt.to(self.model.device).unsqueeze(0)
         cache = {self.model.cache_keyword: DynamicCache(config=self.model.lm.config)}
-        if prompt.shape[1] > 1:  # the last token's forward is the first step
+        if prompt.shape[1] > 1:  # The last token's forward is the first step.
             with self.model.as_loaded():
                 self.model.lm(input_ids=prompt[:, :-1], use_cache=True, logits_to_keep=1, **cache)
         return self._steps(prompt, cache, rule, stop)
@@ -110,39 +118,47 @@ class HFGreedy(Decoder):
     def _steps(
         self, prompt: Tensor, cache: dict[str, DynamicCache], rule: Rule, stop: Stop
     ) -> Iterator[Step]:
-        noted = _Steps(self.model, stop, prompt.shape[1], prefilled=prompt.shape[1] - 1)
+        length = prompt.shape[1]
+        recorder = _StepRecorder(self.model, stop, length, prefilled=length - 1)
+        chooser = LogitsProcessorList([] if isinstance(rule, Exact) else [_Choose(rule)])
+        lm = self.model.lm
         hooks = [
-            self.model.lm.register_forward_pre_hook(noted.before_forward, with_kwargs=True),
-            self.model.lm.register_forward_hook(noted.after_forward),
+            lm.register_forward_pre_hook(recorder.before_forward, with_kwargs=True),
+            lm.register_forward_hook(recorder.after_forward),
         ]
         try:
             with self.model.as_loaded():
-                self.model.lm.generate(
-                    prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
-                    # Some releases' prompt lookup needs an end of text; the one behind the vocabulary never comes.
-                    max_new_tokens=stop.max_tokens, eos_token_id=sorted(stop.eos) or [self.model.vocab], pad_token_id=0,
-                    stopping_criteria=StoppingCriteriaList([noted]),
-                    logits_processor=LogitsProcessorList([] if isinstance(rule, Exact) else [_Choose(rule)]),
-                    **self.options(), **cache,
-                )  # fmt: skip
+                lm.generate(
+                    prompt,
+                    attention_mask=torch.ones_like(prompt),
+                    do_sample=False,
+                    max_new_tokens=stop.max_tokens,
+                    # Prompt lookup of some releases needs an end of text. The one behind the
+                    # vocabulary never comes.
+                    eos_token_id=sorted(stop.eos) or [self.model.vocab],
+                    pad_token_id=0,
+                    stopping_criteria=StoppingCriteriaList([recorder]),
+                    logits_processor=chooser,
+                    **self.generate_options(),
+                    **cache,
+                )
         finally:
             for hook in hooks:
                 hook.remove()
-        if noted.sound is not None and not noted.sound:
-            raise NotANumber(noted.length)
-        yield from noted.steps
+        if recorder.is_sound is not None and not recorder.is_sound:
+            raise NotANumber(recorder.length)
+        yield from recorder.steps
 
 
-@register("prompt-lookup")
 @dataclass
 class PromptLookup(HFGreedy):
-    tokens: int = 10  # candidates a step at most
-    ngram: int = 2  # the longest ending of the text that is looked up
+    tokens: int = 10  # Candidates a step at most.
+    ngram: int = 2  # The longest ending of the text that is looked up.
 
     def __post_init__(self) -> None:
         for name in ("tokens", "ngram"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
-    def options(self) -> dict[str, object]:
+    def generate_options(self) -> dict[str, object]:
         return {"prompt_lookup_num_tokens": self.tokens, "max_matching_ngram_size": self.ngram}

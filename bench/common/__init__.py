@@ -1,0 +1,1 @@
+"""What every room uses: files, errors, signals, arguments, the terminal. Imports no other room."""

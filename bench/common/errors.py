@@ -5,35 +5,38 @@ from collections.abc import Callable
 
 from bench.common.signals import StopAtOnce, Stopped
 
-LONGEST = 2000  # characters of a message; it may quote a file that a stranger made
+LONGEST_MESSAGE = 2000  # Characters. A message may quote a file that a stranger made.
 
 
 class UserError(Exception):
-    """Something the user can put right: says what was given, what was expected and what to do next."""
+    """Something that the user can put right.
+
+    The message says what was given, what was expected and what to do next.
+    """
 
 
 def warn(text: str) -> None:
-    """Something that the user should know, and that ends nothing."""
+    """Tell the user something that does not end the command."""
     print(f"warning: {text}", file=sys.stderr)
 
 
 def exit_cleanly(command: Callable[[], int | None]) -> None:
-    """Run a command line; a UserError becomes one line on stderr and exit status 2.
+    """Run a command and exit the process with its status; None is 0.
 
-    So does what the system refuses: a full disk, a folder without permission. Whatever else is raised is a bug, and keeps
-    its traceback.
+    A UserError becomes one line on stderr and status 2. So does an OSError: a full disk, a folder
+    without permission. Any other exception is a bug and keeps its traceback.
     """
     try:
         _check_arguments()
         with StopAtOnce():
             sys.exit(command() or 0)
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())[:LONGEST]}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())[:LONGEST_MESSAGE]}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(stop.status if isinstance(stop, Stopped) else 130)
-    except BrokenPipeError:  # the reader of our output went away (`| head`)
+    except BrokenPipeError:  # The reader of our output went away (`| head`).
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
@@ -43,7 +46,7 @@ def exit_cleanly(command: Callable[[], int | None]) -> None:
 
 
 def _check_arguments() -> None:
-    """Arguments go into records, which are UTF-8."""
+    """UserError where an argument is not UTF-8, as the records that hold it are."""
     for argument in sys.argv:
         try:
             argument.encode()

@@ -1,10 +1,10 @@
-"""Files that survive a crash, and a reader that trusts none.
+"""Files that survive a crash, and readers that trust no file.
 
-Writing: a file is replaced as a whole, or a row is appended as a whole, and it is on the disk before the call returns. One
-process at a time writes a file that rows are appended to (`sole_writer`).
+Writing: a file is replaced as a whole, or a row is appended as a whole. The content is on the disk
+before the call returns. Only one process at a time writes a file of rows (`sole_writer`).
 
-Reading: JSON of at most LONGEST bytes a line or a document, strict UTF-8, finite numbers; what is not so is refused with the
-file and the line. No line is read further than that, however long it is.
+Reading: JSON of strict UTF-8 and finite numbers, at most LONGEST bytes a line or a document. The
+message of a refusal names the file and the line. A longer line is not read to its end.
 """
 
 import gzip
@@ -28,16 +28,19 @@ from filelock import FileLock, Timeout
 
 from bench.common.errors import UserError
 
-LONGEST = 16 << 20  # bytes of a line of JSON, or of a JSON document
-LONGEST_NAME = 200  # bytes of a file's name; file systems take 255
+LONGEST = 16 << 20  # Bytes of a line of JSON, or of a JSON document.
+LONGEST_NAME = 200  # Bytes of a file's name. File systems take 255.
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file so that a reader, or the next start after a crash, finds the old or the new content, never half of one."""
-    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
-        process = left.name.split(".")[-2]
-        if process.isdecimal() and not psutil.pid_exists(int(process)):  # killed while it wrote
-            left.unlink(missing_ok=True)
+    """Replace a file. A reader finds the old or the new content, never half of one.
+
+    So does the next start after a crash.
+    """
+    for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        process = leftover.name.split(".")[-2]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):  # Killed while it wrote.
+            leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as out:
@@ -51,13 +54,15 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def json_line(row: dict) -> str:
+    """A row as a line of a JSON-lines file, with its newline."""
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def append_synced(path: Path, row: dict) -> int:
-    """Put one row on disk, whole, before returning, and nothing of it where that fails; returns where it begins.
+    """Append a row, sync it to disk, and return the byte offset where it begins.
 
-    The file must not end within a line (`mend_end`), and this process must be its only writer (`sole_writer`).
+    OSError where that fails; nothing of the row is left then. The file must end with a whole line
+    (`mend_end`), and this process must be its only writer (`sole_writer`).
     """
     content = json_line(row).encode()
     is_new = not path.exists()
@@ -65,9 +70,7 @@ def append_synced(path: Path, row: dict) -> int:
         start = os.fstat(out.fileno()).st_size
         try:
             written = out.write(content)
-            while written < len(
-                content
-            ):  # a disk that fills up takes a part first, and refuses the rest
+            while written < len(content):  # A disk that fills up takes a part, then refuses.
                 written += out.write(content[written:])
             os.fsync(out.fileno())
         except OSError:
@@ -80,14 +83,18 @@ def append_synced(path: Path, row: dict) -> int:
 
 
 def mend_end(path: Path) -> str | None:
-    """Make a file of rows end with a whole one. A last line that a crash tore is moved to <name>.torn; returns what to say."""
+    """Make a file of rows end with a whole row.
+
+    A last line that a crash tore is moved to <name>.torn. Returns a warning where one was, else
+    None.
+    """
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - LONGEST))
         tail = file.read().rpartition(b"\n")[2]
         if not tail:
             return None
-        if _is_object(tail):  # only its newline is missing
+        if _is_object(tail):  # Only its newline is missing.
             file.write(b"\n")
             os.fsync(file.fileno())
             return None
@@ -98,7 +105,10 @@ def mend_end(path: Path) -> str | None:
             os.fsync(torn.fileno())
         file.truncate(size - len(tail))
         os.fsync(file.fileno())
-    return f"the last line of {path} was torn by a crash; it was moved to {aside.name}, and is made again"
+    return (
+        f"the last line of {path} was torn by a crash; it was moved to {aside.name}, and is made "
+        "again"
+    )
 
 
 def _is_object(line: bytes) -> bool:
@@ -109,8 +119,8 @@ def _is_object(line: bytes) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A new name is on the disk only when its folder is."""
-    with suppress(OSError):  # not every file system lets a folder be synced
+    """Sync a folder to disk. A new name in it is not there before."""
+    with suppress(OSError):  # Not every file system can sync a folder.
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -120,9 +130,10 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def sole_writer(path: Path, wait_s: float = 0) -> Iterator[None]:
-    """Be the only process that writes `path`; UserError says which other one does, after `wait_s` seconds.
+    """A context in which this process is the only one that writes `path`.
 
-    The lock is the operating system's: it ends with the process, however that ends.
+    It waits up to `wait_s` seconds for another one; UserError says which one it is. The lock is the
+    operating system's, so it ends with the process, however that ends.
     """
     lock_file = path.with_name(f".{path.name}.lock")
     holder = _first_line(lock_file)
@@ -131,14 +142,15 @@ def sole_writer(path: Path, wait_s: float = 0) -> Iterator[None]:
         lock.acquire(timeout=wait_s)
     except Timeout:
         raise UserError(
-            f"{path} is being written by {holder or 'another process'}; wait for its end, or stop it"
+            f"{path} is being written by {holder or 'another process'}; wait for its end, or stop "
+            "it"
         ) from None
     except OSError as error:
         raise UserError(f"{lock_file} cannot be written: {error.strerror}") from error
     try:
         now = datetime.now().isoformat(sep=" ", timespec="seconds")
         command = shlex.join(sys.argv)[:200]
-        with suppress(OSError):  # a full disk does not keep anyone from reading
+        with suppress(OSError):  # A full disk keeps no one from reading.
             lock_file.write_text(
                 f"process {os.getpid()} on {socket.gethostname()} since {now} ({command})\n",
                 encoding="utf-8",
@@ -155,9 +167,10 @@ def _first_line(path: Path) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """(line number, byte offset, line with its end) of every line of a file, gzipped if its name ends so.
+    """(line number, byte offset, line with its end) of every line of a file.
 
-    UserError where it cannot be read or a line is longer than LONGEST.
+    A name that ends in .gz is of a gzipped file. UserError where the file cannot be read or a line
+    is longer than LONGEST.
     """
     _check_regular(path)
     number = offset = 0
@@ -176,9 +189,10 @@ def read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
 
 
 def read_rows(path: Path, torn: Callable[[str], None] | None = None) -> Iterator[tuple[int, dict]]:
-    """(line number, object) for every line of a JSON-lines file; UserError names the line that is none.
+    """(line number, object) for every line of a JSON-lines file. Empty lines are left out.
 
-    With `torn`, a last line without its newline that is no JSON is left out, which `torn` is told: a crash cut it off.
+    UserError names a line that is no object. torn: called with a message where a crash cut off the
+    last line, which is left out then. None: such a line is refused as any other.
     """
     for number, _, line in read_lines(path):
         if not line.strip():
@@ -191,7 +205,7 @@ def read_rows(path: Path, torn: Callable[[str], None] | None = None) -> Iterator
 
 
 def parse_row(line: bytes, where: str) -> dict:
-    """The object of one line; UserError says what the line `where` is instead."""
+    """The object of a line. UserError says what the line is instead, and `where` it stands."""
     try:
         row = parse_json(line)
     except ValueError as error:
@@ -202,7 +216,7 @@ def parse_row(line: bytes, where: str) -> dict:
 
 
 def read_document(path: Path) -> bytes:
-    """The content of a JSON document; UserError where it cannot be read or is longer than LONGEST."""
+    """The content of a JSON document. UserError where it is unreadable or longer than LONGEST."""
     _check_regular(path)
     try:
         with path.open("rb") as file:
@@ -215,7 +229,7 @@ def read_document(path: Path) -> bytes:
 
 
 def _check_regular(path: Path) -> None:
-    """A pipe would be waited for, and a device never ends."""
+    """UserError where a path is no file. Reading a pipe would wait; a device may never end."""
     try:
         kind = path.stat().st_mode
     except (OSError, ValueError) as error:
@@ -229,9 +243,9 @@ def _check_regular(path: Path) -> None:
 
 
 def parse_json(content: bytes, nan: bool = False) -> object:
-    """JSON as every program understands it: strict UTF-8, finite numbers, text that can be written again; else ValueError.
+    """A JSON value of strict UTF-8, finite numbers, and text that can be written again.
 
-    nan: NaN is allowed all the same.
+    nan: allow NaN all the same. ValueError says what is wrong.
     """
     try:
         value = json.loads(
@@ -270,16 +284,16 @@ def _finite(text: str) -> float:
 
 
 def shown(value: object, most: int = 60) -> str:
-    """A value from a file as it is shown in an error: short, on one line."""
+    """A value from a file as an error message quotes it: short, on one line."""
     try:
         text = repr(value)
-    except (RecursionError, ValueError):  # an integer of too many digits
+    except (RecursionError, ValueError):  # An integer of too many digits.
         return f"a {type(value).__name__} too long to show"
     return text if len(text) <= most else text[:most] + "..."
 
 
 def safe_name(text: str) -> str:
-    """`text` in characters that any file system takes; a long one is cut and told apart by its digest.
+    """`text` in characters that any file system takes. A long one is cut, and ends in its digest.
 
     >>> safe_name("org/model:nodes=16")
     'org-model-nodes-16'

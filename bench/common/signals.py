@@ -1,8 +1,8 @@
-"""Ending when asked to, at a moment when nothing is lost.
+"""Ending a command when it is asked to, at a moment when nothing is lost.
 
-SIGINT (Ctrl-C) and SIGTERM (what a job scheduler sends) end a command with status 130 and 143. In a `StopBetween` the first
-of them waits for the next `check`, and a second one is obeyed at once. A signal that whoever started the process had set
-to be ignored stays ignored.
+SIGINT (Ctrl-C) ends a command with status 130, SIGTERM (sent by job schedulers) with 143. In a
+`StopBetween` the first signal waits for the next `check`; the second one is obeyed at once. A
+signal that was ignored when the process began stays ignored.
 """
 
 import os
@@ -11,7 +11,7 @@ from types import FrameType
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to end; `status` is what it ends with."""
+    """The process was asked to end. `status`: the exit status that it ends with."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -19,7 +19,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class _Handler:
-    """Handles SIGINT and SIGTERM while it is entered; in the main thread, as no other can."""
+    """A context that handles SIGINT and SIGTERM. It does nothing outside the main thread."""
 
     def __enter__(self) -> "_Handler":
         self._before = {}
@@ -27,7 +27,7 @@ class _Handler:
             if signal.getsignal(number) != signal.SIG_IGN:
                 try:
                     self._before[number] = signal.signal(number, self._handle)
-                except ValueError:  # not the main thread, which alone is signalled
+                except ValueError:  # Only the main thread can handle signals.
                     break
         return self
 
@@ -40,22 +40,26 @@ class _Handler:
 
 
 class StopAtOnce(_Handler):
-    """Either signal raises Stopped."""
+    """A context in which either signal raises Stopped."""
 
 
 class StopBetween(_Handler):
-    """The first signal is kept until `check`; `say` is what the user is told meanwhile."""
+    """A context in which the first signal waits until `check`.
+
+    say: what the user is told meanwhile. `number`: the signal that waits. None: none does.
+    """
 
     def __init__(self, say: str) -> None:
         self.say = say
         self.number: int | None = None
 
     def check(self) -> None:
-        """Raises Stopped where the process was asked to end."""
+        """Raise Stopped where a signal waits."""
         if self.number is not None:
             raise Stopped(self.number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.check()
         self.number = number
-        os.write(2, f"\n{self.say}\n".encode())  # a print may stand in the midst of another one
+        # Not print(): the signal may have come within another one.
+        os.write(2, f"\n{self.say}\n".encode())

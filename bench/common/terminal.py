@@ -1,4 +1,4 @@
-"""How tables are printed."""
+"""Printing tables on the terminal, or into a file."""
 
 import sys
 
@@ -6,22 +6,26 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-UNBOUNDED = 10_000
-NAME = 24  # characters of a name that stay on one line
+UNBOUNDED = 10_000  # Columns that no table needs.
+FILE_WIDTH = 160  # Columns where the output goes into a file.
+WHOLE_NAME = 24  # Characters of a name that stay on one line.
 
 
 def console() -> Console:
-    """As wide as the terminal; wide enough for long names where the output goes into a file. Names are never markup."""
-    return Console(width=None if sys.stdout.isatty() else 160, markup=False)
+    """A console as wide as the terminal, or FILE_WIDTH. Text is never read as markup."""
+    return Console(width=None if sys.stdout.isatty() else FILE_WIDTH, markup=False)
 
 
 def print_table(table: Table) -> None:
-    """Where its names and numbers need more than the terminal's width, they get it, and the terminal wraps the lines."""
-    where = console()
+    """Print a table without cutting names or numbers.
+
+    A table that is wider than the terminal keeps its width, and the terminal wraps the lines.
+    """
+    out = console()
     for column in table.columns:
         texts = [str(column.header), *map(str, column.cells)]
         longest = max(len(line) for text in texts for line in text.split("\n"))
-        column.min_width = longest if column.no_wrap else min(longest, NAME)
-    needed = Measurement.get(where, where.options.update(width=UNBOUNDED), table).minimum
-    where.width = max(where.width, needed)
-    where.print(table)
+        column.min_width = longest if column.no_wrap else min(longest, WHOLE_NAME)
+    needed = Measurement.get(out, out.options.update(width=UNBOUNDED), table).minimum
+    out.width = max(out.width, needed)
+    out.print(table)

@@ -1,32 +1,15 @@
-"""From a conversation to prompt tokens, and from answer tokens to text.
-
-A template is a FastChat conversation by name (`vicuna_v1.1`), or `chat`, the tokenizer's own. It is never guessed from the
-model's name.
-"""
+"""From a conversation to prompt tokens, and from answer tokens to text."""
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from fastchat.conversation import conv_templates
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from bench.common.errors import UserError
+from bench.inputs.templates import OWN, check_template
 
-OWN = "chat"
-BROKEN = "\ufffd"  # what a character decodes to whose bytes are not all there
-
-
-def check_template(name: str | None) -> None:
-    """UserError where no template has this name; None means the tokenizer's own."""
-    if name not in (None, OWN) and name not in conv_templates:
-        near = get_close_matches(name, [OWN, *conv_templates], 3)
-        hint = (
-            f"did you mean {' or '.join(near)}?"
-            if near
-            else f"there are {OWN!r} and FastChat's conversation names"
-        )
-        raise UserError(f"unknown template {name!r}; {hint}")
+BROKEN = "\ufffd"  # What a character decodes to when not all of its bytes are there.
 
 
 @dataclass(frozen=True)
@@ -40,7 +23,10 @@ class Chat:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> "Chat":
-        """UserError where the tokenizer has no template of its own and none is named."""
+        """The template of this name. None: the tokenizer's own.
+
+        UserError where there is none of this name, or the tokenizer has none.
+        """
         check_template(template)
         template = template or OWN
         if template != OWN:
@@ -56,9 +42,10 @@ class Chat:
         return cls(tokenizer, template, (), frozenset())
 
     def prompt(self, asked: list[str], answered: list[str]) -> list[int]:
-        """Token ids of the prompt for the last of the user turns `asked`, all but it `answered`.
+        """Token ids of the prompt for the last of the user's turns `asked`.
 
-        UserError where the tokenizer's template refuses the conversation.
+        answered: the answers to all turns before. UserError where the tokenizer's template refuses
+        the conversation.
         """
         assert len(asked) == len(answered) + 1
         if self.template != OWN:
@@ -69,10 +56,8 @@ class Chat:
             return self.tokenizer(conversation.get_prompt()).input_ids
         messages = [{"role": "user", "content": asked[0]}]
         for answer, question in zip(answered, asked[1:], strict=True):
-            messages += [
-                {"role": "assistant", "content": answer},
-                {"role": "user", "content": question},
-            ]
+            messages.append({"role": "assistant", "content": answer})
+            messages.append({"role": "user", "content": question})
         try:
             text = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True
@@ -84,18 +69,24 @@ class Chat:
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
     def text(self, token_ids: list[int]) -> str:
-        """The answer of these tokens: without special tokens, cut before the first stop string, stripped."""
+        """The answer of these tokens, stripped.
+
+        Special tokens are left out, and what follows the first stop string.
+        """
         return self._until_stop(token_ids).strip()
 
     def step_ends(self, token_ids: list[int], accept_lengths: list[int]) -> list[int]:
-        """How many characters of `text(token_ids)` are complete after each step, which committed so many of the tokens.
+        """How many characters of `text(token_ids)` are complete after each step.
 
-        A character whose bytes two steps share belongs to the later one. Only the last steps' tokens are decoded each time.
+        accept_lengths: tokens that each step committed. A character whose bytes two steps share
+        belongs to the later one. Only the last steps' tokens are decoded each time.
         """
         whole = self._until_stop(token_ids)
         text, stripped = whole.strip(), len(whole) - len(whole.lstrip())
         ends: list[int] = []
-        # Tokens from `start` to `known` are decoded again with the new ones, because some tokenizers drop a text's first space.
+        # The tokens from `start` to `known` are decoded again with the new ones, because some
+        # tokenizers drop the first space of a text. `context` is their text, and `characters` the
+        # number of characters up to `known`.
         start = known = now = characters = 0
         context = ""
         for length in accept_lengths:
@@ -114,10 +105,11 @@ class Chat:
         return text[: min(found, default=None)]
 
     def stops(self, token_ids: list[int]) -> bool:
-        """Whether the end of these tokens' text holds a stop string (to be asked after every token)."""
+        """Whether the end of these tokens' text holds a stop string. Asked after every token."""
         if not self.stop_strings:
             return False
-        # A token holds at least a byte and a character at most four, so this many tokens hold any stop string.
+        # A token holds at least a byte, and a character has at most four. So this many tokens hold
+        # any stop string.
         tail = token_ids[-4 * max(map(len, self.stop_strings)) - 4 :]
         text = self.tokenizer.decode(tail)
         return any(stop in text for stop in self.stop_strings)

@@ -1,6 +1,7 @@
-"""Question sets in MT-Bench's format: one JSON object a line with question_id, category, turns [and reference].
+"""Question sets in MT-Bench's format: one JSON object a line.
 
-A set is `sample` (shipped), one of those that `bench.fetch` knows, or any file in that format.
+Its fields are question_id, category, turns and, where there is one, reference. A set is `sample`,
+which is shipped, a published set (`bench.inputs.published_sets`), or any file in this format.
 """
 
 import hashlib
@@ -11,32 +12,39 @@ from pathlib import Path
 
 from bench.common.errors import UserError
 from bench.common.files import parse_row, read_lines, shown
-from bench.fetch import QUESTIONS, SETS, fetched
+from bench.inputs.published_sets import QUESTIONS, SETS, fetched
+from bench.store.turn import LONGEST_CATEGORY
 
 SAMPLE = "sample"
-LONGEST_CATEGORY = 100  # characters: it stands in tables and under figures
 SAMPLE_FOLDER = Path(str(files(__package__) / "sample"))
 
 
 @dataclass(frozen=True)
 class Question:
+    """One question, which may have several turns."""
+
     question_id: int
     category: str
-    turns: tuple[str, ...]  # what the user says, turn by turn
-    reference: tuple[str, ...] = ()  # reference answers, where the set has them
+    turns: tuple[str, ...]  # What the user says, turn by turn.
+    reference: tuple[str, ...] = ()  # Reference answers, turn by turn. Empty: the set has none.
 
 
 @dataclass(frozen=True)
 class QuestionSet:
+    """The questions of a file, or a part of them."""
+
     name: str
-    sha256: str  # of the file
+    sha256: str  # Of the whole file.
     questions: tuple[Question, ...]
 
 
 def load_questions(name: str, limit: int | None = None, skip: int = 0) -> QuestionSet:
-    """A set by name, or any file in that format; without the first `skip` questions, and at most `limit` of the rest.
+    """The questions of a set, or of a file in the format.
 
-    UserError names the file, the line and the field that is not as it must be.
+    name: of the set, or the path of the file.
+    limit: the most questions to return, after the first `skip` are left out. None: all.
+
+    UserError names the file, the line and the field that is wrong.
     """
     path = question_file(name)
     digest = hashlib.sha256()
@@ -65,7 +73,10 @@ def load_questions(name: str, limit: int | None = None, skip: int = 0) -> Questi
 
 
 def question_file(name: str) -> Path:
-    """The file of a set by name (fetched where it is a published one that is not here yet), or the file itself."""
+    """The path of a set's file. Any other name is a path itself.
+
+    A published set that is not here yet is downloaded. UserError where there is no such file.
+    """
     if name == SAMPLE:
         return SAMPLE_FOLDER / QUESTIONS
     if name in SETS:
@@ -78,12 +89,14 @@ def question_file(name: str) -> Path:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         known = ", ".join(map(repr, [SAMPLE, *SETS]))
         raise UserError(
-            f"no questions at {name!r}: expected {known} or a .jsonl file in MT-Bench's format{hint}"
+            f"no questions at {name!r}: expected {known} or a .jsonl file in MT-Bench's format"
+            f"{hint}"
         )
     return path
 
 
 def _parse(line: bytes, where: str) -> Question:
+    """The question of a line. UserError says what is wrong; `where` names the file and the line."""
     row = parse_row(line, where)
     question_id = row.get("question_id")
     if type(question_id) is not int:
@@ -93,20 +106,19 @@ def _parse(line: bytes, where: str) -> Question:
     category = row.get("category")
     if not isinstance(category, str) or not 0 < len(category) <= LONGEST_CATEGORY:
         raise UserError(
-            f"{where}: category must be a text of 1 to {LONGEST_CATEGORY} characters, found {shown(category)}"
+            f"{where}: category must be a text of 1 to {LONGEST_CATEGORY} characters, found "
+            f"{shown(category)}"
         )
-    turns, reference = row.get("turns"), row.get("reference") or ()
-    if (
-        not isinstance(turns, list)
-        or not turns
-        or not all(isinstance(turn, str) and turn.strip() for turn in turns)
-    ):
+    turns = row.get("turns")
+    is_list = isinstance(turns, list) and len(turns) > 0
+    if not is_list or not all(isinstance(turn, str) and turn.strip() for turn in turns):
         raise UserError(
             f"{where}: turns must be a non-empty list of non-empty texts, found {shown(turns)}"
         )
-    if not isinstance(reference, (str, list, tuple)):
+    reference = row.get("reference") or []
+    if not isinstance(reference, (str, list)):
         raise UserError(
             f"{where}: reference must be a text or a list of texts, found {shown(reference)}"
         )
-    reference = (reference,) if isinstance(reference, str) else tuple(map(str, reference))
-    return Question(question_id, category, tuple(turns), reference)
+    references = [reference] if isinstance(reference, str) else map(str, reference)
+    return Question(question_id, category, tuple(turns), tuple(references))

@@ -1,10 +1,11 @@
 """Every number once, with its formula where it is defined.
 
-All take a frame with one row a finished turn (`rates.COLUMNS`); failed turns are in no number. Answer files tell less than
-our own runs: a number that needs what is not there is NaN, never borrowed from elsewhere.
+All numbers are computed from a frame with one row a finished turn (`frames.COLUMNS`). Failed turns
+count in no number. An answer file holds less than a run: a number that it cannot give is NaN.
 
-    rates.py        tokens per inference, tokens per second, their ratios to a baseline, equality with it
-    intervals.py    how sure a ratio is: bootstrap over questions
+    frames.py       the frame of a run's turns, and of an answer file
+    rates.py        tokens per inference, tokens per second, ratios to a baseline, equality with it
+    intervals.py    confidence intervals: bootstrap over questions
     acceptance.py   accept lengths: histogram, by depth, along the answer
     spec_bench.py   Spec-Bench's formulas, beside ours
     tables.py       these numbers by decoder, category and turn
@@ -15,15 +16,13 @@ from bench.metrics.acceptance import (
     accept_length_histogram,
     acceptance_by_depth,
 )
+from bench.metrics.frames import COLUMNS, answers_frame, frame, table
 from bench.metrics.intervals import Estimate, pooled_interval
 from bench.metrics.rates import (
     BASELINE,
-    COLUMNS,
     equal_to_baseline,
-    frame,
     paired,
     repeatability_by_question,
-    table,
     tokens_per_inference,
     tokens_per_second,
     tokens_per_second_with_prefill,
@@ -47,6 +46,7 @@ __all__ = [
     "accept_length_histogram",
     "acceptance_by_depth",
     "acceptance_table",
+    "answers_frame",
     "by",
     "decoder_row",
     "equal_to_baseline",

@@ -1,10 +1,13 @@
-"""What the accept lengths of the steps say. An accept length is 1 (the root) + the drafted tokens that were kept."""
+"""Statistics of accept lengths.
+
+The accept length of a step is 1 (the root) + the drafted tokens that were kept.
+"""
 
 import numpy as np
 import pandas as pd
 
-WINDOW = 64  # tokens over which the accept length along an answer is averaged
-FEWEST = 10  # steps in a window, below which a mean says nothing
+WINDOW = 64  # Tokens over which the accept length along an answer is averaged.
+FEWEST = 10  # Steps in a window. The mean of fewer says nothing.
 
 
 def accept_length_histogram(turns: pd.DataFrame) -> pd.Series:
@@ -17,43 +20,46 @@ def accept_length_histogram(turns: pd.DataFrame) -> pd.Series:
 
 
 def acceptance_by_depth(turns: pd.DataFrame) -> pd.DataFrame:
-    """One row a depth d = 1, 2, ... up to the deepest that was ever kept:
+    """One row for each depth 1, 2, ... up to the deepest that was ever kept. Columns:
 
-    tried     steps that could have kept a drafted token at depth d: they kept one at depth d - 1 (for d = 1: all), and had
-              more than d nodes. A turn's last step is cut where the turn ends, so that what its tree held beyond is unknown:
-              it was tried no deeper than it kept
-    accepted  those of them that kept one
-    rate      accepted / tried: how often depth d is right given that depth d - 1 was. This is the accuracy of head d as the
-              run met it, within the tree: a lower bound of its top-k accuracy, because a right guess that the tree had no
-              room for counts as wrong, and its top-1 accuracy where the tree is a single path
-    share     steps with an accept length above d / all steps: how often depth d is kept at all
+    depth
+    tried     steps that could have kept a drafted token at this depth: they kept one at depth - 1
+              (depth 1: all steps), and their tree had more than `depth` nodes. The last step of a
+              turn is cut where the turn ends, so it counts as tried no deeper than it kept.
+    accepted  those of them that kept one.
+    rate      accepted / tried: how often this depth is right, given that depth - 1 was. It is the
+              accuracy of the head of this depth as the run met it. It is a lower bound of the
+              head's top-k accuracy, as a right guess that had no room in the tree counts as wrong.
+              It equals the top-1 accuracy where the tree is a single path.
+    share     steps with an accept length above `depth` / all steps.
 
-    An accept length holds no more than that: a run's files do not say which guess of a head was right.
+    A run does not record which guess of a head was right, so there is no more to compute.
     """
-    lengths, nodes, last = _steps(turns)
+    lengths, nodes, is_last = _steps(turns)
     rows = []
     for depth in range(1, int(lengths.max(initial=1))):
-        tried = (lengths >= depth) & (nodes > depth) & ~(last & (lengths == depth))
-        accepted = int((lengths > depth)[tried].sum())
-        rows.append(
-            (depth, int(tried.sum()), accepted, accepted / tried.sum(), (lengths > depth).mean())
-        )
+        is_deeper = lengths > depth
+        was_tried = (lengths >= depth) & (nodes > depth) & ~(is_last & (lengths == depth))
+        tried, accepted = int(was_tried.sum()), int(is_deeper[was_tried].sum())
+        rows.append((depth, tried, accepted, accepted / was_tried.sum(), is_deeper.mean()))
     return pd.DataFrame(rows, columns=["depth", "tried", "accepted", "rate", "share"])
 
 
 def accept_length_along(turns: pd.DataFrame, window: int = WINDOW) -> pd.Series:
-    """Mean accept length by place in the answer, smoothed: at token t, the mean over the steps (of all turns) that began at
-    most window / 2 tokens from t. It ends before the first place with fewer than FEWEST such steps: few answers are that long.
+    """Mean accept length by place in the answer, smoothed; index: token 0, 1, ...
+
+    The value at token t is the mean over the steps, of all turns, that began at most window / 2
+    tokens from t. The series ends before the first place with fewer than FEWEST such steps.
     """
     lengths, _, _ = _steps(turns)
     if not len(lengths):
         return pd.Series(dtype="float64")
     starts = np.concatenate(
-        [np.cumsum(each) - each for each in turns.accept_lengths.dropna() if len(each)]
+        [np.cumsum(turn) - turn for turn in turns.accept_lengths.dropna() if len(turn)]
     )
     tokens, steps = (
-        np.convolve(each, np.ones(window + 1))[window // 2 :][: starts.max() + 1]
-        for each in (np.bincount(starts, weights=lengths), np.bincount(starts))
+        np.convolve(counts, np.ones(window + 1))[window // 2 :][: starts.max() + 1]
+        for counts in (np.bincount(starts, weights=lengths), np.bincount(starts))
     )
     few = np.flatnonzero(steps.round() < FEWEST)
     end = few[0] if len(few) else len(steps)
@@ -61,17 +67,20 @@ def accept_length_along(turns: pd.DataFrame, window: int = WINDOW) -> pd.Series:
 
 
 def _steps(turns: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of all steps whose accept length is known: accept length, nodes (infinite where not known), whether a turn's last."""
+    """(accept length, nodes, is it a turn's last?) of all steps with a known length; each [steps].
+
+    The nodes are infinite where they are not known.
+    """
     known = turns[turns.accept_lengths.notna()]
-    lengths = [each for each in known.accept_lengths if len(each)]
-    if not lengths:
+    known = known[known.accept_lengths.map(len) > 0]
+    if known.empty:
         empty = np.zeros(0, dtype=np.int64)
         return empty, empty, empty.astype(bool)
+    counts = known.accept_lengths.map(len).to_numpy()
     nodes = [
-        own if isinstance(own, np.ndarray) else np.full(len(each), np.inf)
-        for each, own in zip(known.accept_lengths, known.nodes, strict=True)
-        if len(each)
+        of_turn if isinstance(of_turn, np.ndarray) else np.full(count, np.inf)
+        for of_turn, count in zip(known.nodes, counts, strict=True)
     ]
-    last = np.zeros(sum(map(len, lengths)), dtype=bool)
-    last[np.cumsum([len(each) for each in lengths]) - 1] = True
-    return np.concatenate(lengths), np.concatenate(nodes), last
+    is_last = np.zeros(counts.sum(), dtype=bool)
+    is_last[np.cumsum(counts) - 1] = True
+    return np.concatenate(list(known.accept_lengths)), np.concatenate(nodes), is_last

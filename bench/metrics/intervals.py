@@ -1,8 +1,9 @@
-"""How sure a number is: percentile bootstrap over questions, with a fixed seed.
+"""Confidence intervals: percentile bootstrap over questions, with a fixed seed.
 
-Questions are drawn, not turns: the turns and choices of one question belong together, and so do two decoders' answers to it
-(the bootstrap is paired). The interval says what other questions of the same kind would have given; it knows nothing of a
-machine that was slow for a while.
+Questions are drawn, not turns, because the turns and choices of one question belong together. Two
+decoders' answers to a question belong together as well: the bootstrap is paired. An interval says
+what other questions of the same kind would have given. It does not cover a machine that was slow
+for a while.
 """
 
 import warnings
@@ -13,12 +14,12 @@ from scipy.stats import DegenerateDataWarning, bootstrap
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
-_BATCH = 4_000_000  # resampled numbers at a time: bounds the memory
+_BATCH = 4_000_000  # Resampled numbers at a time; bounds the memory.
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its interval; NaN where there is none."""
+    """A number and its interval. NaN: unknown."""
 
     value: float
     low: float = float("nan")
@@ -26,40 +27,41 @@ class Estimate:
 
     @property
     def words(self) -> str:
-        """What an interval of a ratio says about 1.
+        """A ratio compared with 1.
 
-        >>> Estimate(1.2, 1.1, 1.3).words, Estimate(0.9, 0.8, 0.95).words, Estimate(1.2, 0.9, 1.4).words
-        ('higher', 'lower', 'no significant difference')
+        >>> Estimate(1.2, 1.1, 1.3).words, Estimate(0.9, 0.8, 0.95).words
+        ('higher', 'lower')
+        >>> Estimate(1.2, 0.9, 1.4).words, Estimate(1.2).words
+        ('no significant difference', 'unknown')
         """
         if np.isnan(self.low):
             return "unknown"
-        return (
-            "higher" if self.low > 1 else "lower" if self.high < 1 else "no significant difference"
-        )
+        if self.low > 1:
+            return "higher"
+        return "lower" if self.high < 1 else "no significant difference"
 
 
 def pooled_interval(*sums: np.ndarray) -> tuple[float, float]:
-    """The interval of sum(a) / sum(b), or of (sum(a) / sum(b)) / (sum(c) / sum(d)), for the sums [questions] of each question.
+    """(low, high) of sum(a) / sum(b), or of (sum(a) / sum(b)) / (sum(c) / sum(d)).
 
-    NaN for fewer than two questions, and where so many of them are without a token that draws have nothing to divide by.
+    sums: a and b, or a, b, c and d, each [questions]: sums over a question's turns. NaN for fewer
+    than two questions, and where a draw may have nothing to divide by.
     """
     questions = len(sums[0])
     if questions < 2:
         return float("nan"), float("nan")
 
-    def pooled(*drawn: np.ndarray, axis: int) -> np.ndarray:
-        above, below, *rest = (each.sum(axis) for each in drawn)
+    def statistic(*drawn: np.ndarray, axis: int) -> np.ndarray:
+        above, below, *baseline = (part.sum(axis) for part in drawn)
         value = above / below
-        return value * rest[1] / rest[0] if rest else value
+        return value * baseline[1] / baseline[0] if baseline else value
 
-    with (
-        np.errstate(divide="ignore", invalid="ignore"),
-        warnings.catch_warnings(),
-    ):  # a draw without a single token
+    # A draw may be without a single token.
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)
         interval = bootstrap(
-            tuple(np.asarray(each, dtype=float) for each in sums),
-            pooled,
+            tuple(np.asarray(part, dtype=float) for part in sums),
+            statistic,
             paired=True,
             vectorized=True,
             confidence_level=CONFIDENCE,

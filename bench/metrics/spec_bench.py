@@ -1,8 +1,13 @@
-"""Spec-Bench's numbers (github.com/hemingkx/Spec-Bench, evaluation/speed.py), so that ours stand beside published ones.
+"""Spec-Bench's numbers (github.com/hemingkx/Spec-Bench, evaluation/speed.py).
 
-They differ from ours: a row is a question with all its turns, only its first choice counts, times include the prefill, and
-speeds are averaged over rows where ours are pooled. One thing is not taken over: Spec-Bench counts the baseline's tokens
-by tokenising its text again; here they are the recorded ones, on both sides.
+They let our numbers stand beside published ones, and differ from ours:
+
+- A row is a question with all its turns, and only its first choice counts.
+- Times include the prefill.
+- Speeds are averaged over rows; ours are pooled.
+
+One difference remains: Spec-Bench counts the baseline's tokens by tokenising its text again. Here
+both sides have the recorded tokens.
 """
 
 import pandas as pd
@@ -11,22 +16,24 @@ from bench.metrics.rates import BASELINE, ratio
 
 
 def mean_accepted_tokens(turns: pd.DataFrame) -> float:
-    """Mean of the accept lengths of all steps, where they are recorded. Equal to tokens per inference of the same turns."""
+    """Mean accept length over all steps, where they are recorded.
+
+    It equals tokens per inference of the same turns.
+    """
     known = turns[(turns.choice == 0) & turns.accept_lengths.notna()]
-    return ratio(
-        sum(int(each.sum()) for each in known.accept_lengths), sum(map(len, known.accept_lengths))
-    )
+    tokens = sum(int(lengths.sum()) for lengths in known.accept_lengths)
+    return ratio(tokens, sum(map(len, known.accept_lengths)))
 
 
 def mean_tokens_per_second(turns: pd.DataFrame) -> float:
-    """Mean over questions of sum(new_tokens) / sum(wall_time), each over the question's turns, prefill included."""
+    """Mean over questions of sum(new_tokens) / sum(wall_time), the sums over a question's turns."""
     first = turns[(turns.choice == 0) & turns.wall_s.notna()]
     sums = first.groupby("question_id")[["tokens", "wall_s"]].sum()
     return float((sums.tokens / sums.wall_s).mean())
 
 
 def spec_bench_speed_up(turns: pd.DataFrame, decoder: str, baseline: str = BASELINE) -> float:
-    """Mean tokens per second of the decoder / that of the baseline; each over all of its own rows, paired or not."""
+    """Mean tokens per second of the decoder / the baseline's. Rows are not paired."""
     ours, theirs = (
         mean_tokens_per_second(turns[turns.decoder == name]) for name in (decoder, baseline)
     )

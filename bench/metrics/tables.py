@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import pandas as pd
 
 from bench.metrics.acceptance import accept_length_histogram, acceptance_by_depth
@@ -22,6 +23,7 @@ from bench.metrics.spec_bench import (
     spec_bench_speed_up,
 )
 
+# Ratio -> the column of a frame that tokens are divided by.
 _RATIOS = {
     "tpi_ratio": "steps",
     "wall_clock_ratio": "decode_s",
@@ -32,69 +34,75 @@ _RATIOS = {
 def estimates(
     turns: pd.DataFrame, decoder: str, baseline: str | None = BASELINE
 ) -> dict[str, Estimate]:
-    """tokens_per_inference and the three ratios to the baseline, with intervals; the ratios are NaN without a baseline."""
-    own = turns[turns.decoder == decoder]
-    made = {
-        "tokens_per_inference": Estimate(
-            tokens_per_inference(own), *pooled_interval(*_sums(own, "steps"))
-        )
-    }
-    pair = (own, own) if baseline in (None, decoder) else paired(turns, decoder, baseline)
-    for name, below in _RATIOS.items():
-        if baseline is None:
-            made[name] = Estimate(float("nan"))
-        elif decoder == baseline:
-            made[name] = Estimate(ratio_of(*pair, below))
-        else:
-            ours, theirs = both_known(*pair, below)
-            made[name] = Estimate(
-                ratio_of(*pair, below), *pooled_interval(*_sums(ours, below), *_sums(theirs, below))
-            )
+    """tokens_per_inference and the three ratios to the baseline, by name, with intervals.
+
+    baseline: None where there is none; the ratios are NaN.
+    """
+    ours = turns[turns.decoder == decoder]
+    interval = pooled_interval(*_sums(ours, "steps"))
+    made = {"tokens_per_inference": Estimate(tokens_per_inference(ours), *interval)}
+    if baseline is None:
+        return made | dict.fromkeys(_RATIOS, Estimate(float("nan")))
+    if decoder == baseline:
+        ratios = {name: Estimate(ratio_of(ours, ours, column)) for name, column in _RATIOS.items()}
+        return made | ratios
+    pair = paired(turns, decoder, baseline)
+    for name, column in _RATIOS.items():
+        ours, theirs = both_known(*pair, column)
+        interval = pooled_interval(*_sums(ours, column), *_sums(theirs, column))
+        made[name] = Estimate(ratio_of(ours, theirs, column), *interval)
     return made
 
 
-def _sums(turns: pd.DataFrame, below: str) -> list:
-    """[questions] tokens and [questions] what they are divided by, in the order of question_id."""
-    sums = turns.groupby("question_id")[["tokens", below]].sum()
-    return [sums.tokens.to_numpy(), sums[below].to_numpy()]
+def _sums(turns: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of the tokens, and of a column: each [questions], in the order of question_id."""
+    sums = turns.groupby("question_id")[["tokens", column]].sum()
+    return sums.tokens.to_numpy(), sums[column].to_numpy()
 
 
 def decoder_row(
     turns: pd.DataFrame, decoder: str, asked: Mapping[int, int], baseline: str | None = BASELINE
 ) -> dict:
-    """One decoder's headline numbers. `asked`: turns of each question."""
-    own = turns[turns.decoder == decoder]
+    """One decoder's headline numbers: a row of summary.csv.
+
+    asked: how many turns a question has, by question_id. baseline: None where there is none.
+    """
+    ours = turns[turns.decoder == decoder]
     same, compared = equal_to_baseline(turns, decoder, asked, baseline) if baseline else (0, 0)
+    histogram = [round(share, 4) for share in accept_length_histogram(ours)]
     return {
         "decoder": decoder,
         "baseline": baseline,
-        "turns": len(own),
-        "tokens": int(own.tokens.sum()),
-        "tokens_per_second": tokens_per_second(own),
-        "tokens_per_second_with_prefill": tokens_per_second_with_prefill(own),
+        "turns": len(ours),
+        "tokens": int(ours.tokens.sum()),
+        "tokens_per_second": tokens_per_second(ours),
+        "tokens_per_second_with_prefill": tokens_per_second_with_prefill(ours),
         **_flat(estimates(turns, decoder, baseline)),
         "equal_answers": same,
         "compared_answers": compared,
-        "accept_length_histogram": [round(share, 4) for share in accept_length_histogram(own)],
+        "accept_length_histogram": histogram,
     }
 
 
 def by(turns: pd.DataFrame, column: str, baselines: Mapping[str, str | None]) -> pd.DataFrame:
-    """One row a value of `column` (category or turn, in order of appearance) and decoder of `baselines`."""
+    """One row for each value of `column` (category or turn) and each decoder that has turns there.
+
+    Values stand in the order of the turns. baselines: decoder -> its baseline, or None.
+    """
     rows = []
     for value in turns[column].dropna().unique():
         part = turns[turns[column] == value]
         for decoder, baseline in baselines.items():
-            own = part[part.decoder == decoder]
-            if own.empty:
+            ours = part[part.decoder == decoder]
+            if ours.empty:
                 continue
             rows.append(
                 {
                     column: value,
                     "decoder": decoder,
-                    "turns": len(own),
-                    "tokens_per_second": tokens_per_second(own),
-                    "tokens_per_second_with_prefill": tokens_per_second_with_prefill(own),
+                    "turns": len(ours),
+                    "tokens_per_second": tokens_per_second(ours),
+                    "tokens_per_second_with_prefill": tokens_per_second_with_prefill(ours),
                     **_flat(estimates(part, decoder, baseline)),
                 }
             )
@@ -102,27 +110,29 @@ def by(turns: pd.DataFrame, column: str, baselines: Mapping[str, str | None]) ->
 
 
 def acceptance_table(turns: pd.DataFrame, decoders: Iterable[str]) -> pd.DataFrame:
-    """`acceptance_by_depth` of every decoder, one below the other."""
+    """`acceptance_by_depth` of every decoder, one below the other, with a column `decoder`."""
     tables = [
-        acceptance_by_depth(turns[turns.decoder == each]).assign(decoder=each) for each in decoders
+        acceptance_by_depth(turns[turns.decoder == decoder]).assign(decoder=decoder)
+        for decoder in decoders
     ]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def spec_bench_row(turns: pd.DataFrame, decoder: str, baseline: str | None) -> dict:
-    own = turns[turns.decoder == decoder]
+    """One decoder's numbers as Spec-Bench computes them. speed_up: NaN without a baseline."""
+    ours = turns[turns.decoder == decoder]
     return {
         "decoder": decoder,
-        "mean_accepted_tokens": mean_accepted_tokens(own),
-        "mean_tokens_per_second": mean_tokens_per_second(own),
+        "mean_accepted_tokens": mean_accepted_tokens(ours),
+        "mean_tokens_per_second": mean_tokens_per_second(ours),
         "speed_up": spec_bench_speed_up(turns, decoder, baseline) if baseline else float("nan"),
     }
 
 
 def _flat(made: Mapping[str, Estimate]) -> dict[str, float]:
-    """name, name_low and name_high of every estimate."""
-    return {
-        f"{name}{end}": value
-        for name, each in made.items()
-        for end, value in (("", each.value), ("_low", each.low), ("_high", each.high))
-    }
+    """name, name_low and name_high for every estimate."""
+    flat = {}
+    for name, estimate in made.items():
+        flat[name] = estimate.value
+        flat[f"{name}_low"], flat[f"{name}_high"] = estimate.low, estimate.high
+    return flat

@@ -1,4 +1,4 @@
-"""Numbers as tables of text, and these tables as a terminal, a paper or a pull request wants them."""
+"""Tables of text, made from numbers, for a terminal, a paper or a pull request."""
 
 import html
 from collections.abc import Mapping
@@ -12,75 +12,79 @@ from bench import metrics
 from bench.common.terminal import console, print_table
 from bench.metrics import Estimate
 
-NONE = "-"
-SLOWER = 0.97  # wall-clock ratio below which a question counts as slower than the baseline
-FORMATS = ("terminal", "markdown", "latex", "json")
+NONE = "-"  # The text of a number that is unknown.
+SLOWER = 0.97  # Wall-clock ratio below which a question counts as slower than the baseline.
+NARROW = 125  # Columns of a terminal below which intervals stand below their numbers.
+TEXT_COLUMNS = ("decoder", "category", "in words", "accept length, %")  # The others are numbers.
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Cells as they are read. Columns that are NONE everywhere are left out when it is rendered."""
+    """A table of text."""
 
     title: str
-    cells: pd.DataFrame  # of str
+    cells: pd.DataFrame  # Of str. Its columns are the headings.
     caption: str = ""
 
-    def shown(self) -> pd.DataFrame:
+    def used_cells(self) -> pd.DataFrame:
+        """The cells without columns that are NONE everywhere."""
         return self.cells.loc[:, (self.cells != NONE).any()]
 
     def print(self) -> None:
-        """On the terminal; intervals below their numbers where it is narrow."""
+        """Print it on the terminal."""
         out = RichTable(
             title=self.title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD
         )
         out.caption = self.caption or None
-        cells = self.shown()
+        cells = self.used_cells()
         for name in cells.columns:
-            words = name in _WORDS
-            out.add_column(
-                name, justify="left" if words else "right", overflow="fold", no_wrap=not words
-            )
-        narrow = console().width < 125
+            is_text = name in TEXT_COLUMNS
+            justify = "left" if is_text else "right"
+            out.add_column(name, justify=justify, overflow="fold", no_wrap=not is_text)
+        is_narrow = console().width < NARROW
         for row in cells.itertuples(index=False):
-            out.add_row(*(cell.replace(" (", "\n(") if narrow else cell for cell in row))
+            out.add_row(*(cell.replace(" (", "\n(") if is_narrow else cell for cell in row))
         print_table(out)
 
     def markdown(self) -> str:
-        cells = self.shown()
+        cells = self.used_cells()
+        rules = ["---" if name in TEXT_COLUMNS else "---:" for name in cells.columns]
+        rows = [list(map(escaped, row)) for row in cells.itertuples(index=False)]
         lines = [f"**{escaped(self.title)}**", ""] if self.title else []
-        lines.append("| " + " | ".join(map(escaped, cells.columns)) + " |")
-        lines.append(
-            "| " + " | ".join("---" if name in _WORDS else "---:" for name in cells.columns) + " |"
-        )
-        lines += [
-            "| " + " | ".join(map(escaped, row)) + " |" for row in cells.itertuples(index=False)
-        ]
+        for row in (list(map(escaped, cells.columns)), rules, *rows):
+            lines.append("| " + " | ".join(row) + " |")
         if self.caption:
             lines += ["", escaped(self.caption)]
         return "\n".join(lines) + "\n"
 
     def latex(self) -> str:
-        """A table environment; needs the booktabs package."""
-        cells = self.shown()
-        rows = [
+        """A table environment. It needs the booktabs package."""
+        cells = self.used_cells()
+        heading, *rows = (
             " & ".join(map(_latex, row)) + r" \\"
             for row in (cells.columns, *cells.itertuples(index=False))
-        ]
-        columns = "".join("l" if name in _WORDS else "r" for name in cells.columns)
+        )
+        columns = "".join("l" if name in TEXT_COLUMNS else "r" for name in cells.columns)
         caption = ". ".join(_latex(text) for text in (self.title, self.caption) if text)
-        return "\n".join(
-            [
-                r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
-                rows[0], r"\midrule", *rows[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}", "",
-            ]
-        )  # fmt: skip
-
-
-_WORDS = ("decoder", "category", "in words", "accept length, %")
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{caption}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            heading,
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+        return "\n".join(lines)
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is: names come from strangers' files."""
+    """Text that Markdown shows as it is. Names may come from a stranger's file."""
     marked = "".join(f"\\{c}" if c in "\\|`*_[]" else c for c in " ".join(text.split()))
     return html.escape(marked, quote=False)
 
@@ -97,9 +101,10 @@ def _latex(text: str) -> str:
 
 
 def headline(summary: pd.DataFrame) -> Table:
-    """One row a decoder, of `metrics.decoder_row`s."""
+    """The comparison: one row for each decoder. `summary` has `metrics.decoder_row`s."""
     rows = []
     for row in summary.to_dict("records"):
+        equal, compared = row["equal_answers"], row["compared_answers"]
         rows.append(
             {
                 "decoder": row["decoder"],
@@ -110,23 +115,21 @@ def headline(summary: pd.DataFrame) -> Table:
                 "tokens/s with prefill": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
                 "wall-clock ratio": _wall_clock(row),
                 "in words": _speed_in_words(row),
-                "equal": f"{row['equal_answers']} of {row['compared_answers']}"
-                if row["compared_answers"]
-                else NONE,
+                "equal": f"{equal} of {compared}" if compared else NONE,
             }
         )
     cells = pd.DataFrame(rows)
     if cells.turns.nunique() == 1:
         cells = cells.drop(columns="turns")
-    against = summary.baseline.dropna().unique()
+    baselines = summary.baseline.dropna().unique()
     caption = "in parentheses: 95 % intervals, bootstrap over questions"
-    if len(against) == 1:
-        caption += f"; ratios and equal answers: to {against[0]}"
+    if len(baselines) == 1:
+        caption += f"; ratios and equal answers: to {baselines[0]}"
     return Table("Comparison", cells, caption + _starred(cells))
 
 
 def by_group(table: pd.DataFrame, column: str) -> Table:
-    """Of `metrics.by`: the decoders of each category (or turn), one below the other."""
+    """The decoders of each category (or turn), one below the other. `table` is of `metrics.by`."""
     rows = []
     for row in table.to_dict("records"):
         rows.append(
@@ -145,24 +148,30 @@ def by_group(table: pd.DataFrame, column: str) -> Table:
 
 
 def by_question(ratios: Mapping[str, pd.Series], repeatability: Mapping[str, pd.Series]) -> Table:
-    """Of `metrics.wall_clock_ratio_by_question` by decoder: how the ratios are spread, none empty, and the slowest.
+    """How the wall-clock ratios are spread over the questions, and the slowest question.
 
-    Below them the same of `metrics.repeatability_by_question` by baseline: how much of it is chance.
+    ratios: of `metrics.wall_clock_ratio_by_question`, by decoder, none empty. repeatability: of
+    `metrics.repeatability_by_question`, by baseline. Its rows stand below and show the noise.
     """
+    against_itself = {f"{name} against itself": ratio for name, ratio in repeatability.items()}
+    quantiles = {"least": 0, "quarter": 0.25, "median": 0.5, "three quarters": 0.75, "most": 1}
     rows = []
-    spread = {"least": 0, "quarter": 0.25, "median": 0.5, "three quarters": 0.75, "most": 1}
-    chance = {f"{baseline} against itself": ratio for baseline, ratio in repeatability.items()}
-    for decoder, ratio in (*ratios.items(), *chance.items()):
+    for name, ratio in (*ratios.items(), *against_itself.items()):
         known = ratio.dropna()
-        cells = {"decoder": decoder, "questions": str(len(known))}
-        cells |= {name: _number(known.quantile(part), "{:.2f}x") for name, part in spread.items()}
-        cells |= {
-            f"below {SLOWER}x": str((known < SLOWER).sum()),
-            "slowest question": str(known.idxmin()),
-        }
-        rows.append(cells)
+        rows.append(
+            {
+                "decoder": name,
+                "questions": str(len(known)),
+                **{
+                    heading: _number(known.quantile(quantile), "{:.2f}x")
+                    for heading, quantile in quantiles.items()
+                },
+                f"below {SLOWER}x": str((known < SLOWER).sum()),
+                "slowest question": str(known.idxmin()),
+            }
+        )
     caption = "wall-clock ratio by question; of one that was answered several times, of the medians"
-    if chance:
+    if against_itself:
         caption += (
             "; against itself: every other answer to those between, which shows how much is chance"
         )
@@ -170,25 +179,28 @@ def by_question(ratios: Mapping[str, pd.Series], repeatability: Mapping[str, pd.
 
 
 def acceptance(table: pd.DataFrame, summary: pd.DataFrame) -> Table:
-    """Of `metrics.acceptance_table`: one row a decoder, how often each depth is kept, and the accept lengths."""
+    """One row for each decoder: its accept lengths, and how often each depth is kept.
+
+    table: of `metrics.acceptance_table`. summary: of `metrics.decoder_row`s.
+    """
     rows = []
     for row in summary.to_dict("records"):
-        own = table[table.decoder == row["decoder"]] if len(table) else table
-        cells = {"decoder": row["decoder"]}
-        cells["accept length, %"] = (
-            " ".join(f"{100 * share:.0f}" for share in row["accept_length_histogram"]) or NONE
-        )
-        for each in own.to_dict("records"):
-            cells[f"depth {each['depth']}"] = _number(100 * each["rate"], "{:.1f}")
+        depths = table[table.decoder == row["decoder"]] if len(table) else table
+        shares = " ".join(f"{100 * share:.0f}" for share in row["accept_length_histogram"])
+        cells = {"decoder": row["decoder"], "accept length, %": shares or NONE}
+        for depth in depths.to_dict("records"):
+            cells[f"depth {depth['depth']}"] = _number(100 * depth["rate"], "{:.1f}")
         rows.append(cells)
     caption = (
-        "accept length: share of the steps that committed 1, 2, 3, ... tokens; depth d: % of the steps kept at depth d - 1 "
-        "that are kept at d too, which is the accuracy of head d as the run met it, within the tree"
+        "accept length: share of the steps that committed 1, 2, 3, ... tokens; depth d: % of the "
+        "steps kept at depth d - 1 that are kept at d too, which is the accuracy of head d as the "
+        "run met it, within the tree"
     )
     return Table("Acceptance", pd.DataFrame(rows).fillna(NONE), caption)
 
 
 def spec_bench(rows: list[dict]) -> Table:
+    """`metrics.spec_bench_row`s, one for each decoder."""
     cells = [
         {
             "decoder": row["decoder"],
@@ -198,23 +210,21 @@ def spec_bench(rows: list[dict]) -> Table:
         }
         for row in rows
     ]
-    return Table(
-        "As Spec-Bench computes it",
-        pd.DataFrame(cells),
-        "averages over questions, not pooled; times with prefill",
-    )
+    caption = "averages over questions, not pooled; times with prefill"
+    return Table("As Spec-Bench computes it", pd.DataFrame(cells), caption)
 
 
 def verdicts(turns: pd.DataFrame, summary: pd.DataFrame, one_machine: bool) -> list[str]:
-    """What leads, by how much over the next, and whether that is more than chance; nothing for a single decoder.
+    """Which decoder leads, by how much over the next, and whether that is more than chance.
 
-    Only where all times are of `one_machine` is a speed said to lead.
+    Empty for a single decoder. one_machine: are all times of one machine? If not, no speed is said
+    to lead.
     """
-    said = []
-    leads = [("tokens per inference", "tokens_per_inference", "tpi_ratio", "{:.3f}")]
+    columns = [("tokens per inference", "tokens_per_inference", "tpi_ratio", "{:.3f}")]
     if one_machine:
-        leads.append(("tokens per second", "tokens_per_second", "wall_clock_ratio", "{:.1f}"))
-    for what, column, ratio, unit in leads:
+        columns.append(("tokens per second", "tokens_per_second", "wall_clock_ratio", "{:.1f}"))
+    sentences = []
+    for what, column, ratio, form in columns:
         order = summary[summary[column].notna()].sort_values(column, ascending=False)
         if len(order) < 2:
             continue
@@ -225,31 +235,31 @@ def verdicts(turns: pd.DataFrame, summary: pd.DataFrame, one_machine: bool) -> l
         words = f", {estimate.words}" if estimate.words == "no significant difference" else ""
         if pd.notna(estimate.low):
             words = f" (95 %: {estimate.low:.2f} to {estimate.high:.2f}){words}"
-        said.append(
-            f"most {what}: {first} with {unit.format(order[column].iloc[0])}, {estimate.value:.2f}x {second}'s{words}"
+        value = form.format(order[column].iloc[0])
+        sentences.append(
+            f"most {what}: {first} with {value}, {estimate.value:.2f}x {second}'s{words}"
         )
-    return said
+    return sentences
 
 
 def _wall_clock_column(row: dict) -> str:
-    """Without prefill where that is known; an answer file has no other time than that with it."""
-    return (
-        "wall_clock_ratio" if pd.notna(row["wall_clock_ratio"]) else "wall_clock_ratio_with_prefill"
-    )
+    """The ratio without prefill where it is known. Answer files have the one with prefill alone."""
+    is_known = pd.notna(row["wall_clock_ratio"])
+    return "wall_clock_ratio" if is_known else "wall_clock_ratio_with_prefill"
 
 
 def _wall_clock(row: dict) -> str:
+    """The wall-clock ratio, with a star where it includes the prefill."""
     column = _wall_clock_column(row)
     text = _interval(_estimate(row, column), "{:.2f}x")
     return text if column == "wall_clock_ratio" or text == NONE else f"{text}*"
 
 
 def _starred(cells: pd.DataFrame) -> str:
-    return (
-        "; * prefill included: the files have no other time"
-        if cells["wall-clock ratio"].str.endswith("*").any()
-        else ""
-    )
+    """What a star means, where there is one."""
+    if not cells["wall-clock ratio"].str.endswith("*").any():
+        return ""
+    return "; * prefill included: the files have no other time"
 
 
 def _speed_in_words(row: dict) -> str:
@@ -266,11 +276,11 @@ def _number(value: float, form: str) -> str:
 
 
 def _interval(estimate: Estimate, form: str) -> str:
+    """A number and its interval: "1.20x (1.10, 1.30)"."""
     if pd.isna(estimate.value):
         return NONE
+    value = form.format(estimate.value)
     if pd.isna(estimate.low) or estimate.low == estimate.high:
-        return form.format(estimate.value)
-    bare = form.removesuffix("x")
-    return (
-        f"{form.format(estimate.value)} ({bare.format(estimate.low)}, {bare.format(estimate.high)})"
-    )
+        return value
+    form = form.removesuffix("x")
+    return f"{value} ({form.format(estimate.low)}, {form.format(estimate.high)})"

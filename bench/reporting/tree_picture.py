@@ -1,28 +1,34 @@
-"""A candidate tree as a picture: its nodes from left to right by depth, and beside it the mask that verifies it.
+"""A candidate tree as a picture, and beside it the mask that verifies it.
 
-A node's first child stands on its own row, so that a path reads as a line of text. Every row holds one leaf.
+Nodes stand from left to right by depth. A node's first child stands on the row of the node, so that
+a path reads as a line of text. Every row holds one leaf.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from decoders.tree import Tree
-
 KEPT = "#D55E00"
-SHADE = (0.42, 0.68, 0.90)  # of the most probable path; light enough for dark text
-MONOSPACE = FontProperties(family="DejaVu Sans Mono")  # comes with matplotlib
-POINTS, SMALL = 9.0, 6.5
-ROW, GAP, MARGIN = 0.24, 0.34, 0.15  # inches
-EM = (
-    0.645 / 72
-)  # inches a character and point: its 0.602, and what rounding to whole pixels may add
+SHADE = (0.42, 0.68, 0.90)  # Of a path of probability 1; light enough for dark text.
+MONOSPACE = FontProperties(family="DejaVu Sans Mono")  # Comes with matplotlib.
+LABEL_SIZE, SMALL_SIZE = 9.0, 6.5  # Points.
+# Inches of a character, for each point of its size: 0.602 / 72, and room for rounding to pixels.
+CHARACTER = 0.645 / 72
+
+# Lengths in inches.
+ROW = 0.24
+GAP = 0.34  # Between the boxes of two depths.
+MARGIN = 0.15
+HEAD, FOOT, BETWEEN = 0.85, 0.6, 0.75  # Above the tree, below it, and between tree and mask.
+LEAST_WIDTH = 6.4
+LEAST_SIDE, MOST_SIDE = 2.2, 6.0  # Of the mask.
+SIDE_OF_NODE = 0.085
 
 
 def rows_of(parent: Sequence[int]) -> list[int]:
@@ -34,10 +40,10 @@ def rows_of(parent: Sequence[int]) -> list[int]:
     children: list[list[int]] = [[] for _ in parent]
     for node, above in enumerate(parent[1:], start=1):
         children[above].append(node)
-    rows, used, open_nodes = [0] * len(parent), 0, [(0, 0)]
-    while (
-        open_nodes
-    ):  # depth first; the row is given where a node is a first child, else the next free one
+    rows, used = [0] * len(parent), 0
+    # Depth first. A first child comes with its parent's row, the others (None) take the next one.
+    open_nodes: list[tuple[int, int | None]] = [(0, 0)]
+    while open_nodes:
         node, row = open_nodes.pop()
         rows[node] = used if row is None else row
         used = max(used, rows[node] + 1)
@@ -46,10 +52,59 @@ def rows_of(parent: Sequence[int]) -> list[int]:
     return rows
 
 
-def shown(text: str) -> str:
-    """`text` in characters that the picture's font has; others by their number."""
+def ancestor_mask(parent: Sequence[int]) -> np.ndarray:
+    """[nodes, nodes] bool: is the column's node an ancestor of the row's node, or that node itself?
+
+    >>> ancestor_mask([0, 0, 0, 1]).astype(int).tolist()
+    [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 0, 1]]
+    """
+    mask = np.eye(len(parent), dtype=bool)
+    for node, above in enumerate(parent):  # Parents stand before their children.
+        mask[node] |= mask[above]
+    return mask
+
+
+def with_glyphs(text: str) -> str:
+    """`text` in characters that the picture's font has. Others are written as their number."""
     glyphs = get_font(findfont(MONOSPACE)).get_charmap()
     return "".join(c if ord(c) in glyphs else f"U+{ord(c):04X}" for c in text)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the boxes of a tree stand, in inches from its top left corner."""
+
+    parent: Sequence[int]
+    labels: Sequence[str]
+    notes: Sequence[str]  # [nodes] probability in per cent, or empty.
+    depth: list[int]  # [nodes]
+    rows: list[int]  # [nodes]
+    widths: list[float]  # [depths] of the boxes.
+    left: list[float]  # [depths] edge of the boxes.
+
+    @classmethod
+    def of(cls, parent: Sequence[int], labels: Sequence[str], notes: Sequence[str]) -> "_Layout":
+        depth = [int(count) - 1 for count in ancestor_mask(parent).sum(1)]
+        widths = [0.0] * (1 + max(depth))
+        for node, label in enumerate(labels):  # A box holds number, label and probability.
+            small = len(str(node)) + len(notes[node]) + 3
+            width = CHARACTER * (LABEL_SIZE * len(label) + SMALL_SIZE * small)
+            widths[depth[node]] = max(width, widths[depth[node]])
+        left = [sum(widths[:level]) + GAP * level for level in range(len(widths))]
+        return cls(parent, labels, notes, depth, rows_of(parent), widths, left)
+
+    @property
+    def width(self) -> float:
+        return self.left[-1] + self.widths[-1]
+
+    @property
+    def height(self) -> float:
+        return ROW * (max(self.rows) + 1)
+
+    def box(self, node: int) -> tuple[float, float, float]:
+        """(left, top, width) of a node's box."""
+        level = self.depth[node]
+        return self.left[level], ROW * self.rows[node], self.widths[level]
 
 
 def tree_figure(
@@ -59,74 +114,78 @@ def tree_figure(
     kept: Sequence[int] = (),
     title: str = "",
 ) -> Figure:
-    """The picture of one tree [nodes]: labels, the paths' probabilities where there are any, and the accepted path.
+    """The picture of one tree.
 
+    parent: [nodes]. labels: [nodes]. prob: [nodes] of the paths; None where there are none.
     kept: nodes of the accepted path, root included; empty where nothing was verified.
     """
-    labels = [shown(label) for label in labels]
-    tree = Tree.from_parent(list(parent))
-    depth, rows = tree.depth.tolist(), rows_of(parent)
-    notes = [""] * len(labels) if prob is None else [percent(each) for each in prob]
-    widths = [0.0] * (1 + max(depth))  # of each depth's boxes: a number, a label and a probability
-    for node, label in enumerate(labels):
-        width = EM * (POINTS * len(label) + SMALL * (len(str(node)) + len(notes[node]) + 3))
-        widths[depth[node]] = max(width, widths[depth[node]])
-    left = [sum(widths[:d]) + GAP * d for d in range(len(widths))]
-    tree_width, tree_height = left[-1] + widths[-1], ROW * (max(rows) + 1)
-    side = min(max(2.2, 0.085 * len(labels)), 6.0)  # of the mask
-    head, foot, between = 0.85, 0.6, 0.75
-    figure = Figure(
-        figsize=(
-            max(2 * MARGIN + tree_width + between + side, 6.4),
-            head + max(tree_height, side) + foot,
-        )
-    )
+    notes = [""] * len(labels) if prob is None else [percent(value) for value in prob]
+    layout = _Layout.of(parent, [with_glyphs(label) for label in labels], notes)
+    side = min(max(LEAST_SIDE, SIDE_OF_NODE * len(labels)), MOST_SIDE)
+    width = max(2 * MARGIN + layout.width + BETWEEN + side, LEAST_WIDTH)
+    height = HEAD + max(layout.height, side) + FOOT
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    width, height = figure.get_size_inches()
 
-    def place(x: float, y: float, wide: float, high: float, label: str) -> Axes:
-        """Axes at inches from the top left corner."""
-        return figure.add_axes(
-            (x / width, 1 - (y + high) / height, wide / width, high / height), label=label
-        )
+    def axes_at(x: float, wide: float, high: float, label: str) -> Axes:
+        """Axes below the head, at inches from the left."""
+        bottom = 1 - (HEAD + high) / height
+        return figure.add_axes((x / width, bottom, wide / width, high / height), label=label)
 
-    legend = (
-        "number of the node, token" if kept else "number of the node, rank among its head's guesses"
-    )
-    legend += ", probability of the path in %" if prob is not None else ""
-    legend += "; orange: accepted" if kept else ""
-    figure.text(
-        MARGIN / width,
-        1 - 0.14 / height,
-        shown(title),
-        va="top",
-        size=11,
-        weight="bold",
-        parse_math=False,
-    )
-    figure.text(MARGIN / width, 1 - 0.36 / height, legend, va="top", size=8, color="0.35")
-
-    axes = place(MARGIN, head, tree_width, tree_height, "tree")
-    axes.set(xlim=(0, tree_width), ylim=(tree_height, 0))
+    _write_head(figure, title, _legend(has_path=bool(kept), has_prob=prob is not None))
+    axes = axes_at(MARGIN, layout.width, layout.height, "tree")
+    axes.set(xlim=(0, layout.width), ylim=(layout.height, 0))
     axes.axis("off")
-    for d, x in enumerate(left):
-        axes.text(
-            x + 0.03,
-            -0.06,
-            f"depth {d}" if d else "root",
-            size=SMALL + 0.5,
-            color="0.4",
-            va="bottom",
+    _draw_edges(axes, layout, kept)
+    _draw_boxes(axes, layout, prob, kept)
+    draw_mask(axes_at(MARGIN + layout.width + BETWEEN, side, side, "mask"), parent, kept)
+    return figure
+
+
+def _legend(has_path: bool, has_prob: bool) -> str:
+    """What a box holds."""
+    text = "number of the node, "
+    text += "token" if has_path else "rank among its head's guesses"
+    text += ", probability of the path in %" if has_prob else ""
+    return text + ("; orange: accepted" if has_path else "")
+
+
+def _write_head(figure: Figure, title: str, legend: str) -> None:
+    width, height = figure.get_size_inches()
+    left = MARGIN / width
+    title_style = dict(size=11, weight="bold", parse_math=False)
+    figure.text(left, 1 - 0.14 / height, with_glyphs(title), va="top", **title_style)
+    figure.text(left, 1 - 0.36 / height, legend, va="top", size=8, color="0.35")
+
+
+def _draw_edges(axes: Axes, layout: _Layout, kept: Sequence[int]) -> None:
+    """The names of the depths, and a line from each node's parent to the node."""
+    for level, x in enumerate(layout.left):
+        name = f"depth {level}" if level else "root"
+        axes.text(x + 0.03, -0.06, name, size=SMALL_SIZE + 0.5, color="0.4", va="bottom")
+    for node in range(1, len(layout.labels)):
+        above, is_kept = layout.parent[node], node in kept
+        x, y, wide = layout.box(above)
+        start, end = x + wide, layout.box(node)[0]
+        before, after = y + ROW / 2, layout.box(node)[1] + ROW / 2
+        axes.plot(
+            [start, start + GAP / 2, start + GAP / 2, end],
+            [before, before, after, after],
+            clip_on=False,
+            color=KEPT if is_kept else "0.7",
+            linewidth=2.4 if is_kept else 0.8,
+            zorder=2 if is_kept else 1,
         )
-    for node in range(1, len(labels)):
-        above, bold = parent[node], node in kept
-        start, end = left[depth[above]] + widths[depth[above]], left[depth[node]]
-        before, after = (ROW * (rows[each] + 0.5) for each in (above, node))
-        axes.plot([start, start + GAP / 2, start + GAP / 2, end], [before, before, after, after], clip_on=False,
-                  color=KEPT if bold else "0.7", linewidth=2.4 if bold else 0.8, zorder=2 if bold else 1)  # fmt: skip
-    text = dict(va="center_baseline", fontproperties=MONOSPACE, parse_math=False, zorder=4)
-    for node, label in enumerate(labels):
-        x, y, wide, bold = left[depth[node]], ROW * rows[node], widths[depth[node]], node in kept
+
+
+def _draw_boxes(
+    axes: Axes, layout: _Layout, prob: Sequence[float] | None, kept: Sequence[int]
+) -> None:
+    """A box for each node: its number, its label and its path's probability."""
+    style = dict(va="center_baseline", fontproperties=MONOSPACE, parse_math=False, zorder=4)
+    for node, label in enumerate(layout.labels):
+        x, y, wide = layout.box(node)
+        is_kept = node in kept
         shade = 0.0 if prob is None else 0.75 * prob[node] ** 0.5
         box = FancyBboxPatch(
             (x + 0.02, y + 0.045),
@@ -135,43 +194,40 @@ def tree_figure(
             boxstyle="round,pad=0.02",
             clip_on=False,
             zorder=3,
-        )
-        box.set(
             facecolor=[1 - shade * (1 - c) for c in SHADE],
-            edgecolor=KEPT if bold else "0.6",
-            linewidth=2.2 if bold else 0.7,
+            edgecolor=KEPT if is_kept else "0.6",
+            linewidth=2.2 if is_kept else 0.7,
         )
         axes.add_patch(box)
-        axes.text(x + 0.045, y + ROW / 2, str(node), size=SMALL, color="0.4", **text)
-        axes.text(
-            x + 0.045 + EM * SMALL * (len(str(node)) + 0.7),
-            y + ROW / 2,
-            label,
-            size=POINTS,
-            color="black",
-            **text,
-        )
-        axes.text(
-            x + wide - 0.045, y + ROW / 2, notes[node], size=SMALL, color="0.25", ha="right", **text
-        )
-
-    draw_mask(place(MARGIN + tree_width + between, head, side, side, "mask"), tree, kept)
-    return figure
+        number, note = str(node), layout.notes[node]
+        start, middle, end = x + 0.045, y + ROW / 2, x + wide - 0.045
+        after_number = start + CHARACTER * SMALL_SIZE * (len(number) + 0.7)
+        axes.text(start, middle, number, size=SMALL_SIZE, color="0.4", **style)
+        axes.text(after_number, middle, label, size=LABEL_SIZE, color="black", **style)
+        axes.text(end, middle, note, size=SMALL_SIZE, color="0.25", ha="right", **style)
 
 
-def draw_mask(axes: Axes, tree: Tree, kept: Sequence[int] = ()) -> None:
-    """What each node attends to: the cache (one column here), its ancestors and itself; rows of the accepted path in orange."""
-    nodes = len(tree)
-    seen = (tree.mask(torch.float32, 1.0, committed=1) == 0).numpy()  # [nodes, 1 + nodes]
+def draw_mask(axes: Axes, parent: Sequence[int], kept: Sequence[int] = ()) -> None:
+    """What each node attends to: the cache (drawn as one column), its ancestors and itself.
+
+    Rows of the accepted path are orange.
+    """
+    nodes = len(parent)
+    cache = np.ones((nodes, 1), dtype=bool)
+    attended = np.hstack([cache, ancestor_mask(parent)])  # [nodes, 1 + nodes]
     axes.imshow(
-        np.where(seen, 0.62, 0.04), cmap="Greys", vmin=0, vmax=1, extent=(-1.5, nodes - 0.5, nodes - 0.5, -0.5),
-        aspect="auto", interpolation="nearest",
-    )  # fmt: skip
+        np.where(attended, 0.62, 0.04),
+        cmap="Greys",
+        vmin=0,
+        vmax=1,
+        extent=(-1.5, nodes - 0.5, nodes - 0.5, -0.5),
+        aspect="auto",
+        interpolation="nearest",
+    )
     for node in kept:
-        for column in np.flatnonzero(seen[node]) - 1:
-            axes.add_patch(
-                Rectangle((column - 0.5, node - 0.5), 1, 1, facecolor=KEPT, edgecolor="none")
-            )
+        for column in np.flatnonzero(attended[node]) - 1:
+            corner = (column - 0.5, node - 0.5)
+            axes.add_patch(Rectangle(corner, 1, 1, facecolor=KEPT, edgecolor="none"))
     axes.axvline(-0.5, color="white", linewidth=1.5)
     every = 1 if nodes <= 12 else 8 if nodes <= 80 else 32
     ticks = list(range(0, nodes, every))
@@ -184,7 +240,7 @@ def draw_mask(axes: Axes, tree: Tree, kept: Sequence[int] = ()) -> None:
 
 
 def percent(prob: float) -> str:
-    """A probability in per cent, two digits where it is small.
+    """A probability in per cent, with two digits where it is small.
 
     >>> percent(1.0), percent(0.234), percent(0.0312), percent(0.0004)
     ('100', '23', '3.1', '<0.1')

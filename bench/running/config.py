@@ -1,188 +1,155 @@
-"""What decides a run: one frozen configuration, checked before anything is loaded."""
+"""What decides a run: one frozen configuration, whose fields are the flags of `bench.run`."""
 
-import json
+import argparse
 import math
 from dataclasses import dataclass
-from hashlib import sha256
 
 from bench.common.errors import UserError
-from bench.common.files import safe_name
-from bench.inputs.chat import OWN
-from decoders import registry
-from decoders.accept import ACCEPTANCES, Typical
-from decoders.decoder import Decoder
+from bench.common.flags import check_flags, flag, flag_name
+from bench.inputs.published_sets import SETS
+from bench.inputs.templates import OWN
+from decoders.acceptance import ACCEPTANCES, Typical
+from decoders.spec import AUTO
 
+DTYPES = ("auto", "float32", "float16", "bfloat16")
 MOST_CHOICES = 10_000
-# MT-Bench's temperature by category (FastChat's llm_judge/common.py), and of any other.
+LEAST_TEMPERATURE = 1e-3  # Above 0. Logits that are divided by less may overflow.
+# MT-Bench's temperature by category (FastChat's llm_judge/common.py).
 TEMPERATURES = {
-    "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0,
-    "stem": 0.1, "humanities": 0.1,
+    "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0,
+    "reasoning": 0.0, "stem": 0.1, "humanities": 0.1,
 }  # fmt: skip
 OTHER_TEMPERATURE = 0.7
+# Options of decoders that a flag gives to every decoder that has them.
+SHARED_OPTIONS = ("nodes", "topk", "depth", "tree")
+
+
+def parse_nodes(text: str) -> int | str:
+    try:
+        return text if text == AUTO else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {AUTO}") from None
+
+
+def parse_temperature(text: str) -> float | None:
+    """None stands for "auto"."""
+    try:
+        return None if text == "auto" else float(text)
+    except ValueError:
+        raise UserError(f"--temperature is {text!r}; expected {_TEMPERATURES}") from None
+
+
+_TEMPERATURES = f"auto, 0, or a number from {LEAST_TEMPERATURE} on"
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides what a run computes. A folder is resumed only with the same one."""
+    """Everything that decides what a run computes. A folder is resumed only with the same one.
 
-    decoders: tuple[str, ...] = ("dynamic",)
-    model: str = "demo"
-    questions: str = "sample"
-    template: str | None = None  # None: the tokenizer's own
-    temperature: float | None = None  # None: by category
-    acceptance: str = "lossless"
-    top_p: float = 1.0
-    posterior_threshold: float = Typical.epsilon
-    posterior_alpha: float = Typical.alpha
-    nodes: int | str | None = (
-        None  # or "auto". None, here and in the next three: the decoder's own default
+    None stands for a flag that was not given.
+    """
+
+    decoders: tuple[str, ...] = ("dynamic",)  # Specs.
+    model: str = flag("demo", "demo, a folder, or a hub id")
+    questions: str = flag(
+        "sample", f"sample, {', '.join(SETS)}, or a .jsonl file in MT-Bench's format"
     )
-    topk: int | None = None
-    depth: int | None = None
-    tree: str | None = None
-    max_new_tokens: int = 1024
-    num_choices: int = 1
-    seed: int = 0
-    limit: int | None = None
-    skip: int = 0  # leave out the first so many questions; `limit` counts the rest
-    device: str = "auto"
-    gpus: int | None = None  # with device "balanced": the first so many; None: all
-    max_gpu_memory: str | None = None  # with device "balanced": of each GPU, for the weights
-    dtype: str = "auto"
-    load_in_8bit: bool = False
-    load_in_4bit: bool = False
-    trust_remote_code: bool = False
-    static_shapes: bool | None = None  # None: on CUDA, where steps are then captured as graphs
-    compile: bool = False  # fuse the small operations of the model's forward
+    template: str | None = flag(
+        None,
+        f"a FastChat conversation name, or {OWN}: the tokenizer's own (default: {OWN})",
+    )
+    temperature: float | None = flag(
+        None,
+        "a number, or auto: MT-Bench's, by category (default: auto)",
+        parse=parse_temperature,
+        accepts=lambda value: value == 0 or LEAST_TEMPERATURE <= value < math.inf,
+        expected=_TEMPERATURES,
+    )
+    acceptance: str = flag(
+        "lossless",
+        f"above temperature 0: {', '.join(ACCEPTANCES)}; at 0 it is always exact",
+        choices=ACCEPTANCES,
+    )
+    top_p: float = flag(
+        1.0,
+        "sample from the nucleus of this mass; 1 is everything",
+        parse=float,
+        accepts=lambda value: 0 < value <= 1,
+        expected="a number above 0 and at most 1",
+    )
+    posterior_threshold: float = flag(
+        Typical.epsilon,
+        "epsilon of typical acceptance",
+        parse=float,
+        accepts=lambda value: 0 < value <= 1,
+        expected="a number above 0 and at most 1",
+    )
+    posterior_alpha: float = flag(
+        Typical.alpha,
+        "alpha of typical acceptance",
+        parse=float,
+        accepts=lambda value: 0 < value < math.inf,
+        expected="a number above 0",
+    )
+    nodes: int | str | None = flag(
+        None,
+        f"nodes of the tree, root included, or {AUTO}: as many as pay on this machine "
+        "(default: the decoder's own)",
+        parse=parse_nodes,
+    )
+    topk: int | None = flag(
+        None, "guesses taken from each head (default: the decoder's own)", parse=int
+    )
+    depth: int | None = flag(
+        None, "levels of the tree below the root (default: the decoder's own)", parse=int
+    )
+    tree: str | None = flag(
+        None,
+        "static's tree: a published name, a JSON file, or own (default: own where there is one)",
+    )
+    max_new_tokens: int = flag(1024, "tokens a turn at most", parse=int, least=1)
+    num_choices: int = flag(
+        1,
+        "answers to each question",
+        parse=int,
+        accepts=lambda value: 1 <= value <= MOST_CHOICES,
+        expected=f"at least 1 and at most {MOST_CHOICES}",
+    )
+    seed: int = flag(0, "of all samples", parse=int)
+    limit: int | None = flag(None, "only the first so many questions", parse=int, least=1)
+    skip: int = flag(
+        0, "leave out the first so many questions; --limit counts the rest", parse=int, least=0
+    )
+    device: str = flag(
+        "auto", "auto, cpu, cuda, cuda:N, mps, or balanced: one model over several GPUs"
+    )
+    gpus: int | None = flag(
+        None, "with balanced: spread over the first so many GPUs (default: all)", parse=int
+    )
+    max_gpu_memory: str | None = flag(
+        None, "with balanced: memory of each GPU for weights, such as 20GiB"
+    )
+    dtype: str = flag(
+        "auto", "auto is the checkpoint's own on an accelerator, float32 on a CPU", choices=DTYPES
+    )
+    load_in_8bit: bool = flag(False, "quantise to 8 bits (CUDA, bitsandbytes)")
+    load_in_4bit: bool = flag(False, "quantise to 4 bits (CUDA, bitsandbytes)")
+    trust_remote_code: bool = flag(False, "execute Python files that the model brings along")
+    static_shapes: bool | None = flag(
+        None,
+        "steps of fixed shapes, which CUDA captures as graphs (default: on CUDA alone)",
+    )
+    compile: bool = flag(False, "fuse the model's small operations; pays in long GPU runs only")
 
     def __post_init__(self) -> None:
-        if self.template == OWN:  # which is one configuration, said or not
+        if self.template == OWN:  # One configuration, whether it is said or not.
             object.__setattr__(self, "template", None)
 
-    def make_decoders(self) -> list[Decoder]:
-        """The decoders, not yet bound to a model; UserError for a name, an option or a flag that does not fit."""
-        shared = self._shared()
-        try:
-            if len(set(self.decoders)) < len(self.decoders) or not self.decoders:
-                raise ValueError(
-                    f"decoders must be one or more different names, got {', '.join(self.decoders)!r}"
-                )
-            made = [registry.make(spec, shared) for spec in self.decoders]
-        except (ValueError, OSError) as error:
-            raise UserError(str(error)) from error
-        if self.acceptance != "lossless" and not any(decoder.drafts for decoder in made):
-            raise UserError(
-                f"--acceptance {self.acceptance} has no effect on {', '.join(self.decoders)}: nothing is drafted; leave it out"
-            )
-        names = [safe_name(spec) for spec in self.decoders]
-        if len(set(names)) < len(names):
-            raise UserError(
-                f"{', '.join(self.decoders)} would share an answer file; rename a tree's file"
-            )
-        for name in shared:
-            if not any(name in registry.open_options(spec) for spec in self.decoders):
-                raise UserError(
-                    f"--{name} has no effect on {', '.join(self.decoders)}; leave it out"
-                )
-        return made
-
-    def _shared(self) -> dict[str, object]:
+    @property
+    def shared_options(self) -> dict[str, object]:
         """The options that were given for every decoder that has them."""
-        shared = {"nodes": self.nodes, "topk": self.topk, "depth": self.depth, "tree": self.tree}
-        return {name: value for name, value in shared.items() if value is not None}
-
-    def remarks(self) -> list[str]:
-        """What is worth a word before the run: a shared flag that is about some of the drafting decoders alone."""
-        said = []
-        drafting = [
-            spec
-            for spec, made in zip(self.decoders, self.make_decoders(), strict=True)
-            if made.drafts
-        ]
-        for name, value in self._shared().items():
-            without = [
-                spec
-                for spec in drafting
-                if name not in registry.open_options(spec) and f":{name}=" not in spec
-            ]
-            if without:
-                said.append(
-                    f"--{name} {value} is not about {', '.join(without)}, which has no such option"
-                )
-        return said
-
-    def tree_digests(self, decoders: list[Decoder]) -> dict[str, str]:
-        """sha256 of the rank paths of every decoder that names a tree: a file may change under its name."""
-        paths = {
-            spec: getattr(decoder, "paths", None)
-            for spec, decoder in zip(self.decoders, decoders, strict=True)
-        }
-        return {
-            spec: sha256(json.dumps(each).encode()).hexdigest()
-            for spec, each in paths.items()
-            if each is not None
-        }
-
-    def plugin_digests(self, decoders: list[Decoder]) -> dict[str, str]:
-        """sha256 of the file of every decoder that is not of this project, which no commit of it tells."""
-        found = {}
-        for spec, decoder in zip(self.decoders, decoders, strict=True):
-            source = registry.source_of(decoder)
-            if (
-                source is not None
-                and type(decoder).__module__.partition(".")[0] != registry.__package__
-            ):
-                found[spec] = sha256(source.read_bytes()).hexdigest()
-        return found
-
-    def check(self) -> None:
-        """UserError for what is wrong with the numbers."""
-        if self.temperature is not None and not (
-            self.temperature == 0 or 1e-3 <= self.temperature < math.inf
-        ):
-            raise UserError(
-                f"--temperature is {self.temperature}; expected auto, 0, or a number from 0.001 on"
-            )
-        if self.acceptance not in ACCEPTANCES:
-            raise UserError(
-                f"--acceptance is {self.acceptance!r}; expected {', '.join(ACCEPTANCES)}"
-            )
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"--top-p is {self.top_p}; expected a number above 0 and at most 1")
-        for name in ("max_new_tokens", "num_choices"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"--{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1"
-                )
-        if self.num_choices > MOST_CHOICES:
-            raise UserError(f"--num-choices is {self.num_choices}; expected at most {MOST_CHOICES}")
-        if self.limit is not None and self.limit < 1:
-            raise UserError(f"--limit is {self.limit}; expected at least 1")
-        if self.skip < 0:
-            raise UserError(f"--skip is {self.skip}; expected at least 0")
-        for name in ("gpus", "max_gpu_memory"):
-            if getattr(self, name) is not None and self.device != "balanced":
-                raise UserError(
-                    f"--{name.replace('_', '-')} has no effect on device {self.device!r}; it needs balanced"
-                )
-        if not (0 < self.posterior_threshold <= 1 and 0 < self.posterior_alpha < math.inf):
-            raise UserError(
-                "--posterior-threshold must be above 0 and at most 1, and --posterior-alpha above 0"
-            )
-        if self.temperature == 0 and (self.top_p < 1 or self.typical != Typical()):
-            raise UserError(
-                "--top-p, --posterior-threshold and --posterior-alpha have no effect at temperature 0"
-            )
-        if self.top_p < 1 and self.acceptance == "typical":
-            raise UserError(
-                "--top-p has no effect on typical acceptance; use lossless or typical-sampled, or leave it out"
-            )
-        if self.acceptance == "lossless" and self.typical != Typical():
-            raise UserError(
-                "--posterior-threshold and --posterior-alpha have no effect on lossless acceptance"
-            )
-        if self.load_in_8bit and self.load_in_4bit:
-            raise UserError("--load-in-8bit and --load-in-4bit exclude each other")
+        values = {name: getattr(self, name) for name in SHARED_OPTIONS}
+        return {name: value for name, value in values.items() if value is not None}
 
     @property
     def typical(self) -> Typical:
@@ -190,8 +157,32 @@ class RunConfig:
 
     def temperature_of(self, category: str) -> float:
         """What a question of this category is answered at."""
-        return (
-            TEMPERATURES.get(category, OTHER_TEMPERATURE)
-            if self.temperature is None
-            else self.temperature
-        )
+        if self.temperature is not None:
+            return self.temperature
+        return TEMPERATURES.get(category, OTHER_TEMPERATURE)
+
+    def check(self) -> None:
+        """UserError for a flag whose value is none that it can have, or that has no effect."""
+        check_flags(self)
+        for name in ("gpus", "max_gpu_memory"):
+            if getattr(self, name) is not None and self.device != "balanced":
+                raise UserError(
+                    f"{flag_name(name)} has no effect on device {self.device!r}; it needs balanced"
+                )
+        has_own_typical = self.typical != Typical()
+        if self.temperature == 0 and (self.top_p < 1 or has_own_typical):
+            raise UserError(
+                "--top-p, --posterior-threshold and --posterior-alpha have no effect at "
+                "temperature 0"
+            )
+        if self.top_p < 1 and self.acceptance == "typical":
+            raise UserError(
+                "--top-p has no effect on typical acceptance; use lossless or typical-sampled, or "
+                "leave it out"
+            )
+        if self.acceptance == "lossless" and has_own_typical:
+            raise UserError(
+                "--posterior-threshold and --posterior-alpha have no effect on lossless acceptance"
+            )
+        if self.load_in_8bit and self.load_in_4bit:
+            raise UserError("--load-in-8bit and --load-in-4bit exclude each other")

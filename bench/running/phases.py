@@ -1,21 +1,21 @@
-"""Where a step's time goes, and what it asks of the device: a profiling mode, never on during a timed run.
+"""Where a step's time goes, and what it asks of the device. A profiling mode, never on in a run.
 
-    draft     the heads' forward on one hidden row
+    draft     the heads' forward on one hidden state
     propose   choosing the tree
-    verify    the base model's forward over its nodes, the mask included; `forward_s` is the model's own part of it, or the
-              whole of a captured graph
-    accept    which path is kept
+    verify    the base model's forward over its nodes, the mask included. `forward` is the model's
+              own part of it, or the whole of a captured graph
+    accept    which path is kept, and what the decoder learns
     commit    moving its keys and values, the transfer to the host, cutting at a stop
 
-On CUDA the edges between phases are events in the device's own queue: nothing waits for them, and where the host is late, the
-device's idle time counts for the phase that it is in. Elsewhere the host's clock is read, the device synchronised. What
-follows a forward is launched operation by operation here, also where it is otherwise captured and takes less.
+On CUDA the edges between phases are events in the device's own queue. Nothing waits for them. Where
+the host is late, the device's idle time counts for the phase that it is in. Elsewhere the host's
+clock is read, with the device synchronised. What follows a forward is launched operation by
+operation here, even where a run replays it as a graph and takes less time.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from itertools import islice, pairwise
@@ -26,35 +26,30 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bench.running.step_times import synchronise
+from bench.running.clock import now
+from bench.store.step_profile import PHASES
 from decoders.accept import Exact
 from decoders.decoder import Decoder
-from decoders.loop import Step, Stop
+from decoders.drafter import Drafter, Wrapper
+from decoders.engine.engine import Engine
+from decoders.step import Step, Stop
+from decoders.tree import Draft
 
-PHASES = ("draft", "propose", "verify", "accept", "commit")
 # What makes the host wait for the device.
 WAITS = (
-    "tolist",
-    "item",
-    "__bool__",
-    "__int__",
-    "__float__",
-    "__index__",
-    "cpu",
-    "numpy",
-    "nonzero",
+    "tolist", "item", "__bool__", "__int__", "__float__", "__index__", "cpu", "numpy", "nonzero",
     "equal",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class StepProfile:
-    """One step: seconds by phase, or, of a step that was counted rather than timed, operations by phase."""
+    """One step: seconds by phase, or operations by phase where these were counted."""
 
     phases: dict[str, float]
-    forward: float  # of the base model alone: a part of verify
+    forward: float  # Of the base model alone; a part of verify.
     nodes: int
-    waits: int = 0  # times that the host waited for the device
+    waits: int = 0  # Times that the host waited for the device.
 
     @property
     def total(self) -> float:
@@ -67,55 +62,61 @@ class StepProfile:
 
 
 def timed_steps(decoder: Decoder, prompt: Tensor, steps: int) -> list[StepProfile]:
-    """Seconds by phase of `steps` steps after `prompt` [prompt], at temperature 0; no end of text ends them."""
-    _rehearse(decoder, prompt, steps)
-    meter = _Events(decoder) if decoder.model.device.type == "cuda" else _Clock(decoder)
+    """Seconds by phase of `steps` steps after `prompt` [prompt], at temperature 0.
+
+    No end of text ends them.
+    """
+    _set_up(decoder, prompt, steps)
+    device = decoder.model.device
+    meter = _Events(device) if device.type == "cuda" else _Clock(device)
     return list(_profiled(decoder, prompt, steps, meter))
 
 
 def counted_steps(decoder: Decoder, prompt: Tensor, steps: int) -> list[StepProfile]:
-    """The same in tensor operations. Views, which compute nothing, are not counted, nor is what the model does itself."""
-    _rehearse(decoder, prompt, steps)
-    meter = _Operations(decoder)
+    """The same in tensor operations.
+
+    Views, which compute nothing, are not counted, nor is what the base model does.
+    """
+    _set_up(decoder, prompt, steps)
+    meter = _Operations(decoder.model.device)
     with meter, meter.waits:
         return list(_profiled(decoder, prompt, steps, meter))
 
 
 class _Meter:
-    """Notes where phases begin, and adds up between them what `now` reads."""
+    """Notes where phases begin, and adds up what `read` gives between them."""
 
-    def __init__(self, decoder: Decoder) -> None:
-        self.decoder = decoder
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.edges: list[tuple[str, object]] = []
 
-    def now(self) -> object:
+    def read(self) -> object:
         raise NotImplementedError
 
     def between(self, before: object, after: object) -> float:
         return after - before
 
     def enter(self, phase: str) -> None:
-        self.edges.append((phase, self.now()))
+        self.edges.append((phase, self.read()))
 
     def sums(self) -> Counter[str]:
-        """By phase since the last call."""
-        found: Counter[str] = Counter()
+        """By phase, since the last call."""
+        sums: Counter[str] = Counter()
         for (phase, before), (_, after) in pairwise(self.edges):
-            found[phase] += self.between(before, after)
+            sums[phase] += self.between(before, after)
         self.edges = self.edges[-1:]
-        return found
+        return sums
 
 
 class _Clock(_Meter):
-    def now(self) -> float:
-        synchronise(self.decoder.model.device)
-        return time.perf_counter()
+    def read(self) -> float:
+        return now(self.device)
 
 
 class _Events(_Meter):
-    def now(self) -> torch.cuda.Event:
+    def read(self) -> torch.cuda.Event:
         event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self.decoder.model.device))
+        event.record(torch.cuda.current_stream(self.device))
         return event
 
     def between(self, before: torch.cuda.Event, after: torch.cuda.Event) -> float:
@@ -134,13 +135,13 @@ class _Waits(TorchFunctionMode):
 
 
 class _Operations(_Meter, TorchDispatchMode):
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, device: torch.device) -> None:
         TorchDispatchMode.__init__(self)
-        _Meter.__init__(self, decoder)
+        _Meter.__init__(self, device)
         self.count = 0
         self.waits = _Waits()
 
-    def now(self) -> float:
+    def read(self) -> float:
         return self.count
 
     def __torch_dispatch__(
@@ -149,51 +150,54 @@ class _Operations(_Meter, TorchDispatchMode):
         result = function(*args, **(kwargs or {}))
         if self.edges and self.edges[-1][0] == "forward":
             return result
-        given = {_address(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        made = any(
-            _address(leaf) not in given for leaf in tree_leaves(result) if isinstance(leaf, Tensor)
-        )
-        self.count += made or function._schema.is_mutable
+        given = {_address(leaf) for leaf in _tensors((args, kwargs))}
+        is_new = any(_address(leaf) not in given for leaf in _tensors(result))
+        self.count += is_new or function._schema.is_mutable
         return result
+
+
+def _tensors(values: object) -> Iterator[Tensor]:
+    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
 
 
 def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _decoding(decoder: Decoder, prompt: Tensor) -> Iterator[Step]:
-    return decoder.decode(prompt, Exact(), Stop(frozenset(), decoder.model.context - len(prompt)))
+class _Metered(Wrapper):
+    """Tells a meter where proposing begins and ends. No graph, as it has no edges inside."""
+
+    captures = False
+
+    def __init__(self, inner: Drafter, meter: _Meter) -> None:
+        super().__init__(inner)
+        self.meter = meter
+
+    def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
+        self.meter.enter("propose")
+        draft = self.inner.propose(root, hidden_state)
+        self.meter.enter("commit")
+        return draft
 
 
-def _rehearse(decoder: Decoder, prompt: Tensor, steps: int) -> None:
-    """Static shapes are set up, and maybe captured, apart from the steps that are looked at."""
+def _decoding(
+    decoder: Decoder, prompt: Tensor, watched_by: Callable[[Drafter], Drafter] | None = None
+) -> Iterator[Step]:
+    stop = Stop(frozenset(), decoder.model.context - len(prompt))
+    return decoder.decode(prompt, Exact(), stop, watched_by)
+
+
+def _set_up(decoder: Decoder, prompt: Tensor, steps: int) -> None:
+    """Static shapes are set up, and maybe captured, apart from the steps that are profiled."""
     if decoder.model.static_shapes:
         for _ in islice(_decoding(decoder, prompt), 1 + steps):
             pass
 
 
 def _profiled(decoder: Decoder, prompt: Tensor, steps: int, meter: _Meter) -> Iterator[StepProfile]:
-    decoder.captures = False  # a graph has no edges inside
-    try:
-        yield from _between_edges(decoder, prompt, steps, meter)
-    finally:
-        del decoder.captures
-
-
-def _between_edges(
-    decoder: Decoder, prompt: Tensor, steps: int, meter: _Meter
-) -> Iterator[StepProfile]:
-    model = decoder.model
-    with (
-        _around(decoder, "propose", meter, "propose", "commit"),
-        _around(model, "guess", meter, "draft", "propose"),
-        _around(model, "verify", meter, "verify", "accept"),
-        _around(model.lm, "forward", meter, "forward", "verify"),
-        _around(model, "run_static", meter, "forward", "verify"),
-        _around(model, "keep", meter, "commit", "commit"),
-    ):
-        decoding = _decoding(decoder, prompt)
-        next(decoding)  # its tree was proposed before the first edge
+    with _edges_in(decoder.model, meter):
+        decoding = _decoding(decoder, prompt, lambda drafter: _Metered(drafter, meter))
+        next(decoding)  # Its tree was proposed before the first edge.
         waits = getattr(meter, "waits", _Waits())
         meter.enter("commit")
         meter.sums()
@@ -204,25 +208,33 @@ def _between_edges(
             sums = meter.sums()
             forward = sums.pop("forward")
             sums["verify"] += forward
-            yield StepProfile(
-                {phase: sums[phase] for phase in PHASES}, forward, step.nodes, waits.count - waited
-            )
+            phases = {phase: sums[phase] for phase in PHASES}
+            yield StepProfile(phases, forward, step.nodes, waits.count - waited)
 
 
 @contextmanager
-def _around(owner: object, method: str, meter: _Meter, during: str, after: str) -> Iterator[None]:
-    """While this lasts, calls of `owner.method` are the phase `during`, and what follows them is `after`."""
-    plain = getattr(owner, method)
+def _edges_in(model: Engine, meter: _Meter) -> Iterator[None]:
+    """While this lasts, the model tells a meter where its phases begin."""
+    edges = (  # Owner, method, the phase that it is, the phase that follows.
+        (model, "draft_logits", "draft", "propose"),
+        (model, "verify", "verify", "accept"),
+        (model.lm, "forward", "forward", "verify"),
+        (model, "static_forward", "forward", "verify"),
+        (model, "keep", "commit", "commit"),
+    )
+    with ExitStack() as stack:
+        for owner, method, during, after in edges:
+            watched = _with_edges(getattr(owner, method), meter, during, after)
+            stack.enter_context(model.changes.replaced(owner, method, watched, "profiling"))
+        yield
 
-    @wraps(plain)
+
+def _with_edges(method: Callable, meter: _Meter, during: str, after: str) -> Callable:
+    @wraps(method)
     def call(*args: object, **kwargs: object) -> object:
         meter.enter(during)
-        result = plain(*args, **kwargs)
+        result = method(*args, **kwargs)
         meter.enter(after)
         return result
 
-    setattr(owner, method, call)
-    try:
-        yield
-    finally:
-        delattr(owner, method)
+    return call

@@ -1,30 +1,31 @@
-"""Answer files of three dialects, read as one.
+"""Answer files: read in three dialects, written in one that holds all of them.
 
-Every line is one answer: question_id, answer_id, model_id, choices[{index, turns, ...}], tstamp. What stands beside the
-turns differs:
+Every line is one answer: question_id, answer_id, model_id, choices[{index, turns, ...}], tstamp.
+The dialects differ in what stands beside `turns` in a choice:
 
     FastChat     nothing
-    MEDUSA       idxs, new_tokens, wall_time    a number a turn; idxs is the index of the last step: steps - 1
-    Spec-Bench   decoding_steps, new_tokens, wall_time a turn, and accept_lengths of all steps, flat
+    MEDUSA       idxs, new_tokens, wall_time; a number a turn
+    Spec-Bench   decoding_steps, new_tokens, wall_time; a number a turn
+                 accept_lengths; of all steps, flat
 
-Ours have all of these. `frame` gives the numbers to `bench.metrics`, which defines what is made of them.
+`idxs` is the index of a turn's last step: steps - 1. `wall_time` includes the prefill.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
+import shortuuid
 
 from bench.common.errors import UserError
-from bench.common.files import read_rows, shown
-from bench.metrics import table
+from bench.common.files import json_line, read_rows, safe_name, shown, write_atomically
+from bench.store.run_record import Run
+from bench.store.turn import Turn
 
-# What FastChat and MEDUSA write as an answer where there is none.
-FAILED = ("ERROR", "$ERROR$")
-LARGEST = 1e15  # of any count or time; sums of such are still exact
+FAILED = ("ERROR", "$ERROR$")  # What FastChat and MEDUSA write where there is no answer.
+LARGEST = 1e15  # Of any count or time. Sums of such numbers are still exact.
+ANSWERS_FOLDER = "answers"  # In a run's folder.
 
 
 @dataclass(frozen=True)
@@ -32,28 +33,35 @@ class Choice:
     """One answer to all turns of a question. The numbers are None where the file has none."""
 
     turns: tuple[str, ...]
-    steps: tuple[int, ...] | None = None  # verify forwards, a number a turn
-    tokens: tuple[int, ...] | None = None  # committed tokens, a number a turn
-    wall_s: tuple[float, ...] | None = None  # prefill included, a number a turn
-    accept_lengths: tuple[tuple[int, ...], ...] | None = (
-        None  # tokens committed by each step, a list a turn
-    )
+    steps: tuple[int, ...] | None = None  # [turns] verify forwards.
+    tokens: tuple[int, ...] | None = None  # [turns] committed tokens.
+    wall_s: tuple[float, ...] | None = None  # [turns] prefill included.
+    # [turns][steps] tokens that each step committed.
+    accept_lengths: tuple[tuple[int, ...], ...] | None = None
 
     def answered(self, turn: int) -> bool:
-        """Whether there is an answer to `turn` (1-based) and to those before it."""
+        """Is there an answer to `turn` (1-based) and to all turns before it?"""
         return len(self.turns) >= turn and not any(text in FAILED for text in self.turns[:turn])
 
 
 @dataclass(frozen=True)
 class Answer:
+    """One line of an answer file."""
+
     question_id: int
     model_id: str
     choices: tuple[Choice, ...]
-    category: str | None = None  # Spec-Bench's rows have it
+    category: str | None = None  # Only Spec-Bench's rows have one.
+
+
+# --- Reading --------------------------------------------------------------------------------------
 
 
 def read_answers(path: Path) -> dict[int, Answer]:
-    """The answers of a file by question_id; UserError names the line that is no answer or answers a question again."""
+    """The answers of a file by question_id.
+
+    UserError names a line that is no answer, or that answers a question again.
+    """
     answers: dict[int, Answer] = {}
     lines: dict[int, int] = {}
     for number, row in read_rows(path):
@@ -63,10 +71,11 @@ def read_answers(path: Path) -> dict[int, Answer]:
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise UserError(f"{where} is not an answer: {what}") from error
-        again = lines.setdefault(answer.question_id, number)
-        if again != number:
+        first = lines.setdefault(answer.question_id, number)
+        if first != number:
             raise UserError(
-                f"{where} answers question {answer.question_id}, as line {again} does already; keep one of the two"
+                f"{where} answers question {answer.question_id}, as line {first} does already; "
+                "keep one of the two"
             )
         answers[answer.question_id] = answer
     if not answers:
@@ -75,13 +84,13 @@ def read_answers(path: Path) -> dict[int, Answer]:
 
 
 def _answer(row: dict) -> Answer:
+    """KeyError, TypeError, ValueError, IndexError or OverflowError where a row is no answer."""
     if type(row["question_id"]) is not int or abs(row["question_id"]) >= 1 << 63:
         raise ValueError(f"question_id is {shown(row['question_id'])}")
-    if not isinstance(row["choices"], list) or not all(
-        isinstance(choice, dict) for choice in row["choices"]
-    ):
+    rows = row["choices"]
+    if not isinstance(rows, list) or not all(isinstance(choice, dict) for choice in rows):
         raise ValueError("choices is not a list of objects")
-    choices = tuple(map(_choice, row["choices"]))
+    choices = tuple(map(_choice, rows))
     if not choices:
         raise ValueError("choices is empty")
     category = row.get("category")
@@ -97,70 +106,106 @@ def _choice(row: dict) -> Choice:
     turns = row["turns"]
     if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
         raise ValueError("turns is not a list of texts")
-
-    def numbers(name: str, kind: type) -> tuple | None:
-        values = row.get(name)
-        if values is None or (values == [] and turns):
-            return None
-        if not isinstance(values, list) or not all(
-            type(each) in (int, float) and each >= 0 for each in values
-        ):
-            raise ValueError(f"{name} is {shown(values)}, not a list of numbers >= 0")
-        if len(values) != len(turns):
-            raise ValueError(f"{name} has {len(values)} numbers for {len(turns)} turns")
-        if any(abs(float(value)) > LARGEST for value in values):
-            raise ValueError(f"{name} is {shown(values)}; no number there is that large")
-        return tuple(map(kind, values))
-
-    steps = numbers("decoding_steps", int)
+    steps = _numbers(row, "decoding_steps", len(turns), int)
     if steps is None:
-        last = numbers("idxs", int)
+        last = _numbers(row, "idxs", len(turns), int)
         steps = tuple(index + 1 for index in last) if last is not None else None
     return Choice(
         tuple(turns),
         steps,
-        numbers("new_tokens", int),
-        numbers("wall_time", float),
+        _numbers(row, "new_tokens", len(turns), int),
+        _numbers(row, "wall_time", len(turns), float),
         _by_turn(row.get("accept_lengths"), steps),
     )
 
 
+def _numbers(row: dict, name: str, turns: int, kind: type) -> tuple | None:
+    """The field `name` of a choice: a number for each of its turns. None: it is not there."""
+    values = row.get(name)
+    if values is None or (values == [] and turns):
+        return None
+    is_list = isinstance(values, list)
+    if not is_list or not all(type(each) in (int, float) and each >= 0 for each in values):
+        raise ValueError(f"{name} is {shown(values)}, not a list of numbers >= 0")
+    if len(values) != turns:
+        raise ValueError(f"{name} has {len(values)} numbers for {turns} turns")
+    if any(abs(float(value)) > LARGEST for value in values):
+        raise ValueError(f"{name} is {shown(values)}; no number there is that large")
+    return tuple(map(kind, values))
+
+
 def _by_turn(flat: object, steps: tuple[int, ...] | None) -> tuple[tuple[int, ...], ...] | None:
-    """Accept lengths of all steps, cut into turns; None where there are none, or not one for each step.
+    """Accept lengths of all steps, cut into turns. None: there are none, or not one for each step.
 
     >>> _by_turn([3, 1, 2], (2, 1))
     ((3, 1), (2,))
     """
-    if (
-        not isinstance(flat, list)
-        or steps is None
-        or len(flat) != sum(steps)
-        or not all(type(each) is int for each in flat)
-    ):
+    if not isinstance(flat, list) or steps is None or len(flat) != sum(steps):
+        return None
+    if not all(type(length) is int for length in flat):
         return None
     ends = list(accumulate(steps))
     return tuple(tuple(flat[end - count : end]) for end, count in zip(ends, steps, strict=True))
 
 
-def frame(answers: Iterable[Answer]) -> pd.DataFrame:
-    """One row a turn that was answered and has tokens and steps; without the split of wall_s, token ids and nodes."""
-    return table(
-        {
-            "question_id": answer.question_id,
-            "category": answer.category,
-            "decoder": answer.model_id,
-            "choice": index,
-            "turn": turn + 1,
-            "tokens": choice.tokens[turn],
-            "steps": choice.steps[turn],
-            "wall_s": choice.wall_s[turn] if choice.wall_s else None,
-            "accept_lengths": np.array(choice.accept_lengths[turn], dtype=np.int32)
-            if choice.accept_lengths
-            else None,
-        }
-        for answer in answers
-        for index, choice in enumerate(answer.choices)
-        if choice.steps is not None and choice.tokens is not None
-        for turn in range(len(choice.turns))
-        if choice.answered(turn + 1)
-    )
+# --- Writing --------------------------------------------------------------------------------------
+
+
+def model_id(run: Run, decoder: str) -> str:
+    """The name of one decoder's answers, model and decoder, as a file name may be."""
+    return safe_name(f"{run.model.name}-{decoder}")
+
+
+def write_answers(folder: Path, run: Run, turns: Sequence[Turn]) -> None:
+    """Write answers/<model_id>.jsonl for each decoder of a run. OSError where that fails."""
+    (folder / ANSWERS_FOLDER).mkdir(exist_ok=True)
+    for decoder in run.config.decoders:
+        name = model_id(run, decoder)
+        lines = map(json_line, answer_rows(run, turns, decoder, name))
+        write_atomically(folder / ANSWERS_FOLDER / f"{name}.jsonl", "".join(lines))
+
+
+def answer_rows(run: Run, turns: Iterable[Turn], decoder: str, name: str) -> list[dict]:
+    """The rows of one decoder's answer file, by question_id, as answers of model `name`.
+
+    A question has a row when all turns of all its choices are finished. A failed turn is never
+    written as an answer. UserError where the run does not ask a turn's question.
+    """
+    finished = [turn for turn in turns if turn.decoder == decoder and not turn.failed]
+    by_question: dict[int, dict[int, list[Turn]]] = {}
+    for turn in sorted(finished, key=lambda turn: turn.key):
+        by_question.setdefault(turn.question_id, {}).setdefault(turn.choice, []).append(turn)
+    rows = []
+    for question_id, choices in by_question.items():
+        asked = run.question_turns.get(question_id)
+        if asked is None:
+            raise UserError(
+                f"there are turns of question {question_id}, which the run.json beside them does "
+                "not ask"
+            )
+        has_all_turns = all(len(turns) >= asked for turns in choices.values())
+        if len(choices) < run.config.num_choices or not has_all_turns:
+            continue
+        rows.append(
+            {
+                "question_id": question_id,
+                # The same id whenever the row is made again.
+                "answer_id": shortuuid.uuid(f"{run.start}/{name}/{question_id}"),
+                "model_id": name,
+                "choices": [_choice_row(index, turns) for index, turns in choices.items()],
+                "tstamp": run.start_unix,
+            }
+        )
+    return rows
+
+
+def _choice_row(index: int, turns: list[Turn]) -> dict:
+    return {
+        "index": index,
+        "turns": [turn.text for turn in turns],
+        "idxs": [len(turn.accept_lengths) - 1 for turn in turns],
+        "new_tokens": [len(turn.token_ids) for turn in turns],
+        "wall_time": [turn.prefill_s + turn.decode_s for turn in turns],
+        "decoding_steps": [len(turn.accept_lengths) for turn in turns],
+        "accept_lengths": [length for turn in turns for length in turn.accept_lengths],
+    }

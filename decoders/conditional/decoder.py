@@ -1,13 +1,14 @@
 """Trees by conditional probabilities: each guess is judged by the guesses before it.
 
-MEDUSA's heads do not see each other's guesses, so the product of their marginals fills a tree with combinations that no text
-contains. Here p(x | path) mixes, at every depth, the head's marginal with what the base model itself predicted after the
-path's last two tokens earlier in this conversation (`decoders.conditional.successors`), by weights that are fitted on held-out text
-(`decoders.conditional.calibration`). Successors that no head guessed are candidates too, and beyond the heads' depth they stand alone.
+MEDUSA's heads do not see each other's guesses. The product of their marginals therefore fills a
+tree with combinations that no text contains. Here p(x | path) mixes, at every depth, the head's
+marginal with what the base model itself predicted after the path's last two tokens earlier in this
+conversation (`successors.py`). The weights are fitted on held-out text (`calibration.py`).
+Successors that no head guessed are candidates too. Beyond the heads' depth they stand alone.
 
-The tree is the exact top of that score among the candidates. A conditional never exceeds 1, so no path beats its own prefix:
-the best paths of each level are among the continuations of the best of the level before, and the tree is the best of all
-levels together.
+The tree is the exact top of that score among the candidates. A conditional never exceeds 1, so no
+path beats its own prefix. The best paths of each level are therefore among the continuations of the
+best of the level before, and the tree is the best of all levels together.
 """
 
 from dataclasses import dataclass
@@ -17,39 +18,36 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from decoders import draft_vocabulary
+from decoders.conditional import calibration
 from decoders.conditional.calibration import Calibration
 from decoders.conditional.successors import CHUNK, NOTHING, Known, Successors
 from decoders.decoder import Decoder
-from decoders.draft_vocabulary import DraftVocabulary, check_vocab
-from decoders.model.model import Model, Rows
-from decoders.registry import register
+from decoders.draft_vocabulary import DraftVocabulary, check_vocab, parse_vocabulary
+from decoders.model.model import Model, Rows, Verified
 from decoders.tree import NO_GUESS, Draft, Tree
 
 
-@register("conditional")
 @dataclass
 class Conditional(Decoder):
     reads_prompt: ClassVar[bool] = True
     any_depth: ClassVar[bool] = True
     captures: ClassVar[bool] = True
+    fitted = {calibration.FILE: Calibration.parse, draft_vocabulary.FILE: parse_vocabulary}
 
-    nodes: int | str = 64  # or "auto"
-    topk: int = 32  # guesses of each head
-    depth: int | None = None  # None: two levels deeper than there are heads
-    successors: int = 4  # that are remembered of a token or a pair
-    context: int = 2  # tokens that successors are known by: 1 or 2
-    heads: bool = True  # whether the heads are asked at all
-    vocab: str | None = (
-        None  # that heads guess from: "all" or "frequent". None: all; where nodes=auto the frequent, if known
-    )
+    nodes: int | str = 64  # Or "auto".
+    topk: int = 32  # Guesses of each head.
+    depth: int | None = None  # None: two levels deeper than there are heads.
+    successors: int = 4  # Remembered of a token or a pair.
+    context: int = 2  # Tokens that successors are known by: 1 or 2.
+    heads: bool = True  # Whether the heads are asked at all.
+    # What heads guess from: "all" or "frequent". None: all; the frequent, if known, with nodes=auto.
+    vocab: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in (
-            ("topk", self.topk),
-            ("depth", self.depth),
-            ("successors", self.successors),
-        ):
+        at_least_one = {"topk": self.topk, "depth": self.depth, "successors": self.successors}
+        for name, value in at_least_one.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.context not in (1, 2):
@@ -60,54 +58,51 @@ class Conditional(Decoder):
 
     def setup(self, model: Model) -> None:
         super().setup(model)
-        self.guessed = model.num_heads if self.heads else 0  # levels that heads have guesses for
+        self.head_levels = model.num_heads if self.heads else 0  # Levels with heads' guesses.
         self.levels = model.num_heads + 2 if self.depth is None else self.depth
-        self.vocabulary = DraftVocabulary(model, self.vocab, self.auto and self.heads)
+        frequent = self.files.get(draft_vocabulary.FILE)
+        self.vocabulary = DraftVocabulary(
+            model, frequent, self.vocab, auto=self.auto and self.heads
+        )
         self.vocabulary.check_topk(self.topk)
         if self.successors > model.vocab:
             raise ValueError(
                 f"successors is {self.successors}, but the vocabulary has {model.vocab} tokens"
             )
-        calibration = model.calibration or Calibration()
-        weight, floor = calibration.successor_weight, calibration.floor
+        fitted: Calibration = self.files.get(calibration.FILE) or Calibration()
         self.table = Successors(
-            model.vocab, self.successors, weight, floor, model.device, pairs=self.context == 2
-        )
+            model.vocab, self.successors, fitted.successor_weight, fitted.floor, model.device,
+            pairs=self.context == 2,
+        )  # fmt: skip
 
-        def by_depth(values: tuple) -> list:
-            return [
-                values[min(depth, len(values) - 1)]
-                for depth in range(min(self.levels, self.guessed))
-            ]
+        def by_level(values: tuple) -> list:
+            levels = range(min(self.levels, self.head_levels))
+            return [values[min(level, len(values) - 1)] for level in levels]
 
-        self.head_weight = torch.tensor(
-            by_depth(calibration.head_weight), device=model.device
-        )  # [levels, evidence]
-        self.last = torch.zeros(
-            1, dtype=torch.long, device=model.device
-        )  # the token before the root
-        # The widths of the levels, the root's first, and by node what is the same for all nodes of a level.
-        widths, starts = [1], [0]
+        # [levels, evidence]
+        self.head_weight = torch.tensor(by_level(fitted.head_weight), device=model.device)
+        self.last = torch.zeros(1, dtype=torch.long, device=model.device)  # Before the root.
+        self._lay_out(by_level(fitted.coverage) + [fitted.beyond] * self.levels, model.device)
+
+    def _lay_out(self, coverage: list[float], device: torch.device) -> None:
+        """Fix the width of each level, and what is the same for all nodes of a level.
+
+        coverage: [levels or more], log probability that the next token is among the candidates.
+        """
+        widths, starts = [1], [0]  # The root's level is first.
         for level in range(self.levels):
-            candidates = self.successors + (self.topk if level < self.guessed else 0)
+            candidates = self.successors + (self.topk if level < self.head_levels else 0)
             starts.append(starts[-1] + widths[-1])
             widths.append(min(self.max_nodes - 1, widths[-1] * candidates))
-        covered = list(
-            accumulate(
-                by_depth(calibration.coverage) + [calibration.beyond] * self.levels, initial=0.0
-            )
-        )
-        spread = torch.tensor(widths)
+        covered = list(accumulate(coverage, initial=0.0))[: self.levels + 1]
         self.widths = widths
-        self.parents_start = (
-            torch.tensor([0, *starts[:-1]]).repeat_interleave(spread).to(model.device)
-        )
-        self.covered = (
-            torch.tensor(covered[: self.levels + 1]).repeat_interleave(spread).to(model.device)
-        )
-        self.depths = torch.arange(self.levels + 1).repeat_interleave(spread).to(model.device)
-        self.order = torch.arange(self.max_nodes, device=model.device)
-        self.generation = torch.arange(1, self.levels + 1, device=model.device)
+        # By candidate of all levels together:
+        spread = torch.tensor(widths)
+        self.parents_start = torch.tensor([0, *starts[:-1]]).repeat_interleave(spread).to(device)
+        self.covered = torch.tensor(covered).repeat_interleave(spread).to(device)
+        self.depths = torch.arange(self.levels + 1).repeat_interleave(spread).to(device)
+        self.order = torch.arange(self.max_nodes, device=device)
+        self.generation = torch.arange(1, self.levels + 1, device=device)
 
     @property
     def max_depth(self) -> int:
@@ -117,16 +112,16 @@ class Conditional(Decoder):
         self.vocabulary.start(prompt)
         self.table.forget()
         prompt = prompt.to(self.model.device)
-        # The latest first, as of equal rows the first counts.
-        self.table.learn(prompt.roll(1).flip(0)[:-1], prompt.flip(0)[:-1], rows.logits.flip(0)[:-1])
+        # The latest row comes first, as of rows about the same tokens the first one counts.
+        before, token = prompt.roll(1).flip(0)[:-1], prompt.flip(0)[:-1]
+        self.table.learn(before, token, rows.logits.flip(0)[:-1])
         self.last.copy_(prompt[-1:])
-        self.unlearned: list[
-            tuple[Tensor, Tensor]
-        ] = []  # the latest tokens [1] and their logits [1, vocab]
+        # The latest tokens [1] and their logits [1, vocab], not learned from yet.
+        self.unlearned: list[tuple[Tensor, Tensor]] = []
 
-    def observe(self, draft: Draft, verified: Rows, best: Tensor) -> None:
+    def observe(self, draft: Draft, verified: Verified, node: Tensor) -> None:
         if len(draft.tree) == 1 and not self.model.static_shapes:
-            # Nothing was drafted, maybe for long: what it teaches can wait until something is.
+            # Nothing was drafted, maybe for long. What the root teaches can wait for a draft.
             self.unlearned.append((draft.token, verified.logits))
             if len(self.unlearned) == CHUNK:
                 self._catch_up()
@@ -134,82 +129,82 @@ class Conditional(Decoder):
         before = draft.token.take(draft.tree.parent)
         before[:1] = self.last
         self.table.learn(before, draft.token, verified.logits)
-        torch.index_select(draft.token, 0, best, out=self.last)
+        torch.index_select(draft.token, 0, node, out=self.last)
 
     def _catch_up(self) -> None:
         if self.unlearned:
-            token, logits = (
-                torch.cat(each) for each in zip(*reversed(self.unlearned), strict=True)
-            )
+            latest_first = zip(*reversed(self.unlearned), strict=True)
+            token, logits = (torch.cat(each) for each in latest_first)
             self.table.learn(torch.cat((token[1:], self.last)), token, logits)
             self.last.copy_(token[:1])
             self.unlearned.clear()
 
-    def propose(self, root: Tensor, hidden: Tensor) -> Draft:
+    def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
         self._catch_up()
-        depth = self.budget.depth or self.levels
-        if self.guessed:
-            heads = self.vocabulary.guess(hidden, min(depth, self.guessed))  # [heads, tokens]
-            heads = heads.log_softmax(-1).nan_to_num(nan=NOTHING)
-            guess_log_prob, places = heads.topk(self.topk)  # [heads, topk]
-            guess, heads = self.vocabulary.token(places), self.vocabulary.with_others(heads)
+        depth = self.draft_depth or self.levels
+        if self.head_levels:
+            # head_log_prob: [heads, tokens]. guess, guess_log_prob: [heads, topk].
+            logits = self.vocabulary.logits(hidden_state, min(depth, self.head_levels))
+            head_log_prob = logits.log_softmax(-1).nan_to_num(nan=NOTHING)
+            guess_log_prob, columns = head_log_prob.topk(self.topk)
+            guess = self.vocabulary.token(columns)
+            head_log_prob = self.vocabulary.with_others(head_log_prob)
         before, token, score = self.last, root, torch.zeros(1, device=root.device)
         tokens, scores, parents = [token], [score], [torch.zeros_like(token)]
         for level, width in enumerate(self.widths[1 : 1 + depth]):
             known = self.table.after(before, token)
-            if level < self.guessed:
+            if level < self.head_levels:
                 candidate, mixed = self._mixed(
-                    level, heads[level], guess[level], guess_log_prob[level], known
+                    level, head_log_prob[level], guess[level], guess_log_prob[level], known
                 )
                 conditional = mixed.log_softmax(-1)
             else:
-                candidate, conditional = (
-                    known.token,
-                    known.bonus.log_softmax(-1).minimum(known.bonus),
-                )
-            score, at = (score.unsqueeze(1) + conditional).flatten().topk(width)
-            parent = at.div(candidate.shape[1], rounding_mode="floor")
-            before, token = token.index_select(0, parent), candidate.take(at)
+                candidate = known.token
+                conditional = known.bonus.log_softmax(-1).minimum(known.bonus)
+            score, best = (score.unsqueeze(1) + conditional).flatten().topk(width)
+            parent = best.div(candidate.shape[1], rounding_mode="floor")
+            before, token = token.index_select(0, parent), candidate.take(best)
             tokens.append(token)
             scores.append(score)
             parents.append(parent)
         token, score = torch.cat(tokens), torch.cat(scores)
-        token = token.masked_fill(
-            score < NOTHING / 2, NO_GUESS
-        )  # where nothing was known, and all that would follow it
+        # Where nothing was known there is no token, nor is there one behind it.
+        token = token.masked_fill(score < NOTHING / 2, NO_GUESS)
         covered, parents_start = self.covered[: len(token)], self.parents_start[: len(token)]
         return self._tree(depth, token, score + covered, torch.cat(parents) + parents_start)
 
     def _mixed(
-        self, level: int, head: Tensor, guess: Tensor, marginal: Tensor, known: Known
+        self, level: int, head_log_prob: Tensor, guess: Tensor, guess_log_prob: Tensor, known: Known
     ) -> tuple[Tensor, Tensor]:
-        """Candidates [parents, topk + k] where a head has guesses [topk], and their scores, not yet normalised."""
+        """Candidates [parents, topk + k] of a level with a head, and their scores.
+
+        head_log_prob: [tokens]. guess, guess_log_prob: [topk]. Scores are not yet normalised.
+        """
         parents = len(known.token)
-        same = guess.unsqueeze(1).eq(known.token.unsqueeze(1))  # [parents, topk, k]
-        of_guesses = torch.where(same, known.bonus.unsqueeze(1), 0.0).sum(-1)  # [parents, topk]
-        of_others = known.bonus.masked_fill(same.any(1), NOTHING)
+        is_same = guess.unsqueeze(1).eq(known.token.unsqueeze(1))  # [parents, topk, k]
+        bonus_of_guess = torch.where(is_same, known.bonus.unsqueeze(1), 0.0).sum(-1)
+        bonus_of_other = known.bonus.masked_fill(is_same.any(1), NOTHING)
         weight = self.head_weight[level].take(known.evidence).unsqueeze(1)
-        marginal = torch.cat(
-            (marginal.expand(parents, -1), head.take(self.vocabulary.place(known.token))), 1
-        )
-        mixed = torch.addcmul(torch.cat((of_guesses, of_others), 1), weight, marginal)
+        other_log_prob = head_log_prob.take(self.vocabulary.column(known.token))
+        marginal = torch.cat((guess_log_prob.expand(parents, -1), other_log_prob), 1)
+        bonus = torch.cat((bonus_of_guess, bonus_of_other), 1)
+        mixed = torch.addcmul(bonus, weight, marginal)
         return torch.cat((guess.expand(parents, -1), known.token), 1), mixed
 
     def _tree(self, depth: int, token: Tensor, score: Tensor, parent: Tensor) -> Draft:
-        """The best nodes of all `depth` levels together, most likely first; the root is always the first."""
+        """The best nodes of all `depth` levels together, most likely first. The root is the first.
+
+        token, score, parent: [candidates]; a parent is a candidate's number.
+        """
         order = self.order[: len(token)]
         best, chosen = score.topk(len(order))
-        place = torch.zeros_like(parent).scatter_(0, chosen, order)
-        above = place.take(parent.index_select(0, chosen))  # [nodes] parents in the new numbering
-        line = [order]
+        node = torch.zeros_like(parent).scatter_(0, chosen, order)  # By candidate.
+        above = node.take(parent.index_select(0, chosen))  # [nodes]
+        generations = [order]  # Each node, its parent, its parent's parent, ...
         for _ in range(depth - 1):
-            line.append(above.index_select(0, line[-1]))
+            generations.append(above.index_select(0, generations[-1]))
         depths = self.depths.index_select(0, chosen)
-        up = (depths.unsqueeze(1) - self.generation[:depth]).clamp(
-            min=0
-        )  # from each node up to the entries of its line
-        return Draft(
-            Tree(depths, above, torch.stack(line, 1).gather(1, up)),
-            token.index_select(0, chosen),
-            best,
-        )
+        # The ancestor at level d is so many generations up.
+        up = (depths.unsqueeze(1) - self.generation[:depth]).clamp(min=0)
+        ancestors = torch.stack(generations, 1).gather(1, up)
+        return Draft(Tree(depths, above, ancestors), token.index_select(0, chosen), best)

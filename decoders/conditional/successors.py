@@ -1,12 +1,15 @@
 """What the base model has said in this conversation about what follows what.
 
-Every position of the prompt and every verified node, kept or not, comes with the model's own distribution over the next token.
-`Successors` remembers the top of it by the last token and by the last two; a later row about the same replaces an earlier one,
-and where it says the same, it confirms it. So a guess can be judged by the guesses before it, at no further forward pass.
-("Token recycling", Luo et al. 2024, keeps the successors of single tokens and drafts from nothing else.)
+Every position of the prompt and every verified node, kept or not, comes with the model's own
+distribution over the next token. `Successors` remembers the top of it by the last token and by the
+last two. A later row about the same tokens replaces an earlier one. Where it says the same, it
+confirms it. So a guess can be judged by the guesses before it, at no further forward pass. (Token
+Recycling, Luo et al. 2024, arXiv 2408.08696, keeps the successors of single tokens and drafts from
+nothing else.)
 
-Memory is bounded, and the work of a step is a fixed number of tensor operations on the device. Pairs of tokens share a hashed
-table; every entry carries its pair, so that one is never taken for another.
+Memory is bounded, and the work of a step is a fixed number of tensor operations on the device.
+Pairs of tokens share a hashed table. Every entry carries its pair, so that one is never taken for
+another.
 """
 
 from collections.abc import Sequence
@@ -18,27 +21,26 @@ from torch.nn import functional as F
 
 from decoders.tree import NO_GUESS
 
-SLOTS = 65_521  # for pairs; a prime
-SINGLES = (
-    SLOTS - NO_GUESS
-)  # where the rows of single tokens begin; what NO_GUESS writes to lies before them
-NOTHING = -1e3  # the score of what is not there; finite, so that sums of it still descend
-CHUNK = 256  # rows that are learned at once
+SLOTS = 65_521  # Rows for pairs; a prime.
+# The row of token 0. What is learned about NO_GUESS lands two rows before it, where no token is.
+SINGLES = SLOTS - NO_GUESS
+NOTHING = -1e3  # The score of what is not there. It is finite, so that sums of it still descend.
+CHUNK = 256  # Rows that are learned at once.
 
 
 @dataclass(frozen=True, eq=False)
 class Known:
     """What is known to follow some tokens."""
 
-    token: Tensor  # [rows, k] int64; -1 where nothing is known
-    bonus: Tensor  # [rows, k] weight[evidence] * log(1 + p / floor) of the base model's p; NOTHING where nothing is known
-    evidence: (
-        Tensor  # [rows] int64: 0 nothing is known, 1 by one token, 2 by two, 3 by two and confirmed
-    )
+    token: Tensor  # [rows, k] int64; -1 where nothing is known.
+    # [rows, k] weight[evidence] * log(1 + p / floor) of the base model's p; NOTHING where nothing
+    # is known.
+    bonus: Tensor
+    evidence: Tensor  # [rows] int64: 0 nothing, 1 one token, 2 two tokens, 3 two and confirmed.
 
 
 class Successors:
-    """The `k` likeliest successors by one token and by two. One conversation at a time."""
+    """The `k` likeliest successors by one token and by two, of one conversation at a time."""
 
     def __init__(
         self,
@@ -49,7 +51,10 @@ class Successors:
         device: torch.device,
         pairs: bool = True,
     ) -> None:
-        """weight: by evidence, of a bonus; floor: the probability from which on a successor counts; pairs: are looked up."""
+        """weight: of a bonus, by evidence. floor: the probability from which a successor counts.
+
+        pairs: whether successors are looked up by two tokens.
+        """
         self.pairs = pairs
         self.vocab = vocab
         self.k = k
@@ -57,22 +62,25 @@ class Successors:
         self._weight = torch.tensor(weight, device=device)
         rows = SINGLES + vocab
         self._pair = torch.empty(SLOTS, dtype=torch.long, device=device)
-        self._says = torch.empty(SLOTS, dtype=torch.long, device=device)
+        self._claim = torch.empty(SLOTS, dtype=torch.long, device=device)
         self._token = torch.zeros(rows, k, dtype=torch.long, device=device)
         self._bonus = torch.zeros(rows, k, device=device)
         self._evidence = torch.zeros(rows, dtype=torch.long, device=device)
         self.forget()
 
     def forget(self) -> None:
-        """A new conversation."""
+        """A new conversation begins."""
         self._pair.fill_(-1)
-        self._says.fill_(-1)
+        self._claim.fill_(-1)
         self._token[SLOTS:] = -1
         self._bonus[SLOTS:] = NOTHING
         self._evidence[SLOTS:] = 0
 
     def after(self, before: Tensor, token: Tensor) -> Known:
-        """What follows `token` [rows] behind `before` [rows]: by both where that is known, else by `token` alone."""
+        """What follows `token` [rows] behind `before` [rows].
+
+        By both tokens where that is known, else by `token` alone.
+        """
         row = token + SINGLES
         if self.pairs:
             pair = torch.add(token, before, alpha=self.vocab)
@@ -85,34 +93,38 @@ class Successors:
         )
 
     def learn(self, before: Tensor, token: Tensor, logits: Tensor) -> None:
-        """The base model's `logits` [rows, vocab] at tokens [rows] behind others [rows], the latest first.
+        """Take in the base model's `logits` [rows, vocab] at tokens [rows] behind others [rows].
 
-        Of a row whose token is NO_GUESS nothing is learned.
+        The latest row comes first. A row whose token is NO_GUESS teaches nothing.
         """
-        for at in reversed(range(0, len(token), CHUNK)):
-            self._learn(*(each[at : at + CHUNK] for each in (before, token, logits)))
+        for start in reversed(range(0, len(token), CHUNK)):
+            chunk = slice(start, start + CHUNK)
+            self._learn(before[chunk], token[chunk], logits[chunk])
 
     def _learn(self, before: Tensor, token: Tensor, logits: Tensor) -> None:
         best, successor = logits.float().log_softmax(-1).topk(self.k)
         prob = best.exp()
-        # (a, NO_GUESS) would be the number of another pair. This one is nobody's.
+        # The pair (a, NO_GUESS) would have the number of another pair. NO_GUESS is no pair's.
         pair = torch.add(token, before, alpha=self.vocab).masked_fill(token < 0, NO_GUESS)
         slot, single = pair.remainder(SLOTS), token + SINGLES
         row = torch.cat((slot, single))  # [2 * rows]
-        # A pair and its likeliest successor as one number. It is confirmed where the table has the same, or one of the rows
-        # further down, which are earlier ones.
-        says = torch.add(successor[:, 0], pair, alpha=self.vocab)
-        confirmed = self._says.take(slot).eq(says) | says.unsqueeze(1).eq(says).triu(1).any(1)
-        evidence = F.pad(torch.where(confirmed, 3, 2), (0, len(token)), value=1)
-        # A node off the path may have logits that are no numbers; its successors then count for nothing.
+        # A pair and its likeliest successor as one number. It is confirmed where the table has the
+        # same number, or one of the rows further down has it, which are earlier ones.
+        claim = torch.add(successor[:, 0], pair, alpha=self.vocab)
+        was_claimed_before = claim.unsqueeze(1).eq(claim).triu(1).any(1)
+        is_confirmed = self._claim.take(slot).eq(claim) | was_claimed_before
+        evidence = F.pad(torch.where(is_confirmed, 3, 2), (0, len(token)), value=1)
+        # A node off the path may have NaN logits. Its successors then count for nothing.
         counts = torch.log1p(prob / self.floor).nan_to_num(nan=0.0)  # [rows, k]
-        # Writing twice to one place has no order on a GPU: all who do write what the first of them has.
+        # Several writes to one place have no order on a GPU. So all of them write what the first
+        # one has.
         first = row.unsqueeze(1).eq(row).byte().argmax(1)
         source = first.remainder(len(token))
         self._token[row] = successor.index_select(0, source)
         evidence = evidence.index_select(0, first)
-        self._bonus[row] = counts.index_select(0, source) * self._weight.take(evidence).unsqueeze(1)
-        first = first[: len(token)]
-        self._pair[slot] = pair.index_select(0, first)
-        self._says[slot] = says.index_select(0, first)
+        weight = self._weight.take(evidence).unsqueeze(1)
+        self._bonus[row] = counts.index_select(0, source) * weight
+        first_pair = first[: len(token)]
+        self._pair[slot] = pair.index_select(0, first_pair)
+        self._claim[slot] = claim.index_select(0, first_pair)
         self._evidence[row] = evidence

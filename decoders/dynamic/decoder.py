@@ -1,8 +1,9 @@
 """MEDUSA-Plus (arXiv 2502.05947): each step builds the tree of the most likely paths afresh.
 
-A path's probability is the product of the heads' marginals. `normalise` says over what each head's probabilities sum to
-one: "topk" (the paper's code: softmax over the topk best logits) or "vocab" (over all tokens that they guess from). Those are
-the whole vocabulary or, which is faster and misses a little, the model's frequent tokens (`decoders.draft_vocabulary`).
+The probability of a path is the product of the heads' marginals. `normalise` says over what each
+head's probabilities sum to one: "topk", over its best guesses (as in the paper's code), or "vocab",
+over all tokens that it guesses from. Those are the whole vocabulary or the model's frequent tokens
+(`decoders.draft_vocabulary`), which is faster and misses a little.
 """
 
 from dataclasses import dataclass
@@ -10,29 +11,26 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from decoders import draft_vocabulary
 from decoders.decoder import Decoder, check_depth
-from decoders.draft_vocabulary import DraftVocabulary, check_vocab
+from decoders.draft_vocabulary import DraftVocabulary, check_vocab, parse_vocabulary
 from decoders.dynamic.top_paths import TopPaths
 from decoders.model.model import Model, Rows
-from decoders.registry import register
 from decoders.tree import Draft
 
 
-@register("dynamic")
 @dataclass
 class Dynamic(Decoder):
     any_depth: ClassVar[bool] = True
     captures: ClassVar[bool] = True
+    fitted = {draft_vocabulary.FILE: parse_vocabulary}
 
-    nodes: int | str = 64  # or "auto"
-    topk: int = 32
-    depth: int | None = None  # None: as deep as there are heads
-    normalise: str | None = (
-        None  # None: "topk", but "vocab" where the probabilities choose the budget (nodes=auto)
-    )
-    vocab: str | None = (
-        None  # that is guessed from: "all" or "frequent". None: all; where nodes=auto the frequent, if known
-    )
+    nodes: int | str = 64  # Or "auto".
+    topk: int = 32  # Guesses of each head.
+    depth: int | None = None  # None: as deep as there are heads.
+    normalise: str | None = None  # None: "topk"; "vocab" where nodes=auto weighs probabilities.
+    # What heads guess from: "all" or "frequent". None: all; the frequent, if known, with nodes=auto.
+    vocab: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,8 +45,9 @@ class Dynamic(Decoder):
         super().setup(model)
         check_depth(self.depth or 1, model.num_heads, "the tree")
         self.levels = self.depth or model.num_heads
-        self.over = self.normalise or ("vocab" if self.auto else "topk")
-        self.vocabulary = DraftVocabulary(model, self.vocab, self.auto)
+        self.sums_over = self.normalise or ("vocab" if self.auto else "topk")
+        frequent = self.files.get(draft_vocabulary.FILE)
+        self.vocabulary = DraftVocabulary(model, frequent, self.vocab, self.auto)
         self.vocabulary.check_topk(self.topk)
         self.paths = {
             depth: TopPaths(self.max_nodes, self.topk, depth, model.device)
@@ -62,12 +61,12 @@ class Dynamic(Decoder):
     def start(self, prompt: Tensor, rows: Rows) -> None:
         self.vocabulary.start(prompt)
 
-    def propose(self, root: Tensor, hidden: Tensor) -> Draft:
-        depth = self.budget.depth or self.levels
-        logits = self.vocabulary.guess(hidden, depth)  # [depth, tokens]
-        if self.over == "vocab":
+    def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
+        depth = self.draft_depth or self.levels
+        logits = self.vocabulary.logits(hidden_state, depth)  # [depth, tokens]
+        if self.sums_over == "vocab":
             logits = logits.log_softmax(-1)
-        best, places = logits.topk(self.topk)  # [depth, topk]
-        if self.over == "topk":
-            best = best.log_softmax(-1)
-        return self.paths[depth].choose(root, self.vocabulary.token(places), best)
+        log_prob, columns = logits.topk(self.topk)  # [depth, topk]
+        if self.sums_over == "topk":
+            log_prob = log_prob.log_softmax(-1)
+        return self.paths[depth].choose(root, self.vocabulary.token(columns), log_prob)

@@ -1,9 +1,10 @@
-"""Runs of tensor operations that always read and write the same addresses, captured as CUDA graphs.
+"""Runs of tensor operations that always use the same addresses, captured as CUDA graphs.
 
-A graph spares the host the launching of its operations, some thousand for a forward pass, one by one. What is run under a key
-for the first time runs as it is, which also sets up whatever libraries set up on a first call; the second time it is captured.
-So nothing runs for the capture's sake alone, and what comes only once costs none. Where nothing can be captured, all of it
-runs as it is.
+A graph spares the host the launching of its operations one by one; a forward pass has some
+thousand. The first time that a key is met, its operations run as they are, which also sets up what
+libraries set up on a first call. The second time they are captured, then replayed. So nothing runs
+for the capture alone, and what comes only once is never captured. Where nothing can be captured,
+all operations run as they are.
 """
 
 import warnings
@@ -16,9 +17,10 @@ T = TypeVar("T")
 
 
 class Graphs:
-    """Captured runs by key. They share memory, so what one returns is good until the next is run."""
+    """Captured runs by key. They share memory: what a run returns is good until the next one."""
 
     def __init__(self, device: torch.device, captures: bool = True) -> None:
+        """`captures`: False where the model is spread over several devices."""
         self.captures = captures and device.type == "cuda"
         self._met: set[Hashable] = set()
         self._captured: dict[Hashable, tuple[torch.cuda.CUDAGraph, object]] = {}
@@ -27,12 +29,15 @@ class Graphs:
         return len(self._captured)
 
     def clear(self) -> None:
-        """Forget all: the addresses that they were captured with are no longer good."""
+        """Forget all graphs, as the addresses in them are no longer good."""
         self._met.clear()
         self._captured.clear()
 
     def run(self, key: Hashable, operations: Callable[[], T]) -> T:
-        """What `operations` returns. Under the same key it must be the same operations, on the same addresses."""
+        """Return what `operations` returns.
+
+        Under one key they must always be the same operations on the same addresses.
+        """
         if not self.captures:
             return operations()
         if key in self._captured:

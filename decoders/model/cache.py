@@ -1,8 +1,8 @@
 """A preallocated KV cache whose slots can be rearranged in place.
 
-Slot s of every layer holds one position's key and value. A verify forward writes its nodes to the slots behind the
-committed ones; `keep` then moves the accepted path's slots together. Layers of one shape on one device share one buffer,
-so that keeping is one indexed copy for all of them.
+Slot s of every layer holds one position's key and value. A verify forward writes its nodes to the
+slots behind the committed ones. `keep` then moves the accepted path's slots together. Layers of one
+shape on one device share one buffer, so that keeping is one indexed copy for all of them.
 """
 
 from collections import defaultdict
@@ -14,9 +14,9 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 
 class _Layer(CacheLayerMixin):
-    """One layer's window onto the shared buffer, in the interface that transformers' models call."""
+    """One layer's window onto the shared buffer, in the interface that transformers calls."""
 
-    is_sliding = False  # sliding layers keep every slot; the attention mask does the sliding
+    is_sliding = False  # Sliding layers keep every slot. The attention mask does the sliding.
 
     def __init__(self, owner: "KVCache") -> None:
         super().__init__()
@@ -28,8 +28,8 @@ class _Layer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args, **kwargs
     ) -> tuple[Tensor, Tensor]:
-        if self.owner.fixed is not None:
-            slots, end = self.owner.fixed
+        if self.owner.static is not None:
+            slots, end = self.owner.static
             self.keys.index_copy_(2, slots, key_states)
             self.values.index_copy_(2, slots, value_states)
         else:
@@ -39,7 +39,7 @@ class _Layer(CacheLayerMixin):
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def get_mask_sizes(self, query: int | Tensor) -> tuple[int, int]:
-        # Releases of transformers up to 5.3 give the positions themselves, later ones how many they are.
+        # transformers up to 5.3 gives the positions themselves, later releases their number.
         return self.owner.length + (len(query) if isinstance(query, Tensor) else query), 0
 
     def get_seq_length(self) -> int:
@@ -48,46 +48,48 @@ class _Layer(CacheLayerMixin):
     def get_max_length(self) -> int:
         return self.owner.capacity
 
-    get_max_cache_shape = get_max_length  # its name in earlier releases of transformers
+    get_max_cache_shape = get_max_length  # The name in earlier releases of transformers.
 
 
 class KVCache(Cache):
-    """Keys and values of `length` committed slots, with room for `capacity`.
-
-    The layers' shapes, dtypes and devices are learned from `probe`, a stock cache that one forward pass has filled.
-    ValueError where the model keeps any other state than keys and values: such a model cannot verify a tree.
-    """
+    """Keys and values of `length` committed slots, with room for `capacity`."""
 
     def __init__(self, probe: DynamicCache) -> None:
+        """`probe`: a stock cache that one forward pass has filled.
+
+        Shapes, dtypes and devices of the layers are learned from it. ValueError where the model
+        keeps any other state than keys and values, as such a model cannot verify a tree.
+        """
         self.length = 0
         self.capacity = 0
-        # While a forward has static shapes: the slots [nodes] it writes, and the width (slots from 0) that it reads.
-        self.fixed: tuple[Tensor, int] | None = None
+        # While a forward has static shapes: the slots [nodes] that it writes, and the width, from
+        # slot 0 on, that it reads. None: it writes behind the committed slots.
+        self.static: tuple[Tensor, int] | None = None
         self._shapes: list[tuple[Tensor, Tensor]] = []
-        for at, layer in enumerate(probe.layers):
+        for number, layer in enumerate(probe.layers):
             if not isinstance(layer, DynamicLayer) or not layer.is_initialized:
                 raise ValueError(
-                    f"layer {at} keeps its state in a {type(layer).__name__}, not as keys and values"
+                    f"layer {number} keeps its state in a {type(layer).__name__}, not as keys and "
+                    "values"
                 )
             self._shapes.append((layer.keys[:, :, :0], layer.values[:, :, :0]))
         super().__init__(layers=[_Layer(self) for _ in self._shapes])
         self._buffers: list[Tensor] = []
 
     def reserve(self, capacity: int) -> bool:
-        """Forget everything and make room for `capacity` slots; whether that took new buffers."""
+        """Forget everything and make room for `capacity` slots. True where that took new memory."""
         self.length = 0
         if capacity <= self.capacity:
             return False
-        self.release()  # before the larger buffers are made, which may fail
+        self.release()  # Before the larger buffers are made, which may fail.
         slots = -(-capacity // 256) * 256
         groups = defaultdict(list)
         for layer, (keys, values) in zip(self.layers, self._shapes, strict=True):
             groups[keys.shape, keys.dtype, keys.device].append((layer, "keys"))
             groups[values.shape, values.dtype, values.device].append((layer, "values"))
         for (shape, dtype, device), members in groups.items():
-            buffer = torch.zeros(
-                len(members), *shape[:2], slots, shape[3], dtype=dtype, device=device
-            )
+            size = (len(members), *shape[:2], slots, shape[3])
+            buffer = torch.zeros(*size, dtype=dtype, device=device)
             self._buffers.append(buffer)
             for view, (layer, name) in zip(buffer, members, strict=True):
                 setattr(layer, name, view)
@@ -102,22 +104,25 @@ class KVCache(Cache):
             layer.keys = layer.values = None
 
     def wipe(self) -> None:
-        """Forget everything, NaN that a mask would not hide included, in the same memory."""
+        """Forget everything in the same memory.
+
+        A NaN that stays in a slot would spoil a static forward: a mask does not hide it.
+        """
         self.length = 0
         for buffer in self._buffers:
             buffer.zero_()
 
-    def keep(self, nodes: Tensor, start: int | Tensor) -> None:
-        """Copy the entries of `nodes` [kept], counted from the root's slot `start` (an int, or [1]), to those behind it.
+    def keep(self, nodes: Tensor, root_slot: int | Tensor) -> None:
+        """Copy the slots of `nodes` [kept], in their order, to those right behind the root's.
 
-        They keep the order of `nodes`.
+        Nodes are counted from the root's slot, an int or [1].
         """
         for buffer in self._buffers:
-            there = nodes.to(buffer.device)
-            if isinstance(start, int):
-                behind = buffer[:, :, :, start:]
-                behind[:, :, :, 1 : 1 + len(nodes)] = behind.index_select(3, there)
+            source = nodes.to(buffer.device)
+            if isinstance(root_slot, int):
+                behind = buffer[:, :, :, root_slot:]
+                behind[:, :, :, 1 : 1 + len(nodes)] = behind.index_select(3, source)
             else:
-                at = start.to(buffer.device)
-                slots = torch.arange(1, 1 + len(nodes), device=buffer.device)
-                buffer.index_copy_(3, at + slots, buffer.index_select(3, at + there))
+                root = root_slot.to(buffer.device)
+                target = torch.arange(1, 1 + len(nodes), device=buffer.device)
+                buffer.index_copy_(3, root + target, buffer.index_select(3, root + source))

@@ -1,7 +1,8 @@
-"""Medusa heads: head k reads one hidden row of the base model and guesses the token k + 1 places ahead.
+"""Medusa heads: head k reads one hidden state of the base model and guesses the token k + 1 ahead.
 
-Each head is `layers` residual blocks, x + SiLU(W x + b), and its own projection onto the vocabulary (Cai et al. 2024,
-arXiv 2401.10774, section 2.1.1). All heads are stacked, so that one row costs a few batched products and no loop.
+Each head is `layers` residual blocks, x + SiLU(W x + b), and its own projection onto the vocabulary
+(Cai et al. 2024, arXiv 2401.10774, section 2.1.1). All heads are stacked, so that one hidden state
+costs a few batched products and no loop.
 
 Published names of the tensors, for head i with n blocks:
 
@@ -24,7 +25,7 @@ _NAME = re.compile(r"(\d+)\.(\d+)\.(linear\.weight|linear\.bias|weight)")
 
 
 class MedusaHeads(nn.Module):
-    """`heads` stacked Medusa heads; calling them maps hidden rows [rows, hidden] to logits [heads, rows, vocab]."""
+    """Stacked Medusa heads: hidden states [rows, hidden] to logits [heads, rows, vocab]."""
 
     def __init__(self, heads: int, hidden: int, vocab: int, layers: int = 1) -> None:
         super().__init__()
@@ -35,54 +36,55 @@ class MedusaHeads(nn.Module):
     def __len__(self) -> int:
         return self.out_weight.shape[0]
 
-    def forward(self, rows: Tensor, first: int | None = None) -> Tensor:
-        """Only the `first` heads, if that is given."""
-        x = rows.expand(len(self.out_weight[:first]), *rows.shape)  # [heads, rows, hidden]
-        for weight, bias in zip(
-            self.block_weight[:, :first], self.block_bias[:, :first], strict=True
-        ):
+    def forward(self, hidden_states: Tensor, num_heads: int | None = None) -> Tensor:
+        """`num_heads`: only the first so many heads. None: all."""
+        out_weight = self.out_weight[:num_heads]
+        x = hidden_states.expand(len(out_weight), *hidden_states.shape)  # [heads, rows, hidden]
+        blocks = self.block_weight[:, :num_heads], self.block_bias[:, :num_heads]
+        for weight, bias in zip(*blocks, strict=True):
             x = x + F.silu(torch.baddbmm(bias.unsqueeze(1), x, weight.mT))
-        if (
-            rows.shape[0] == 1
-        ):  # one row as a column: the CPU's batched product takes a third of the time
-            return torch.bmm(self.out_weight[:first], x.mT).mT
-        return x @ self.out_weight[:first].mT
+        if hidden_states.shape[0] == 1:
+            # One row as a column: the CPU's batched product takes a third of the time.
+            return torch.bmm(out_weight, x.mT).mT
+        return x @ out_weight.mT
 
     def narrowed(self, tokens: Tensor) -> "MedusaHeads":
-        """The same heads with a projection onto `tokens` [n] alone, whose logits they give in that order."""
+        """The same heads with a projection onto `tokens` [n] alone. Logits come in that order."""
         layers, heads, hidden, _ = self.block_weight.shape
-        found = MedusaHeads(heads, hidden, 0, layers)
-        found.block_weight, found.block_bias = self.block_weight, self.block_bias
-        found.out_weight = nn.Parameter(self.out_weight[:, tokens], requires_grad=False)
-        return found
+        narrow = MedusaHeads(heads, hidden, 0, layers)
+        narrow.block_weight, narrow.block_bias = self.block_weight, self.block_bias
+        narrow.out_weight = nn.Parameter(self.out_weight[:, tokens], requires_grad=False)
+        return narrow
 
     @classmethod
     def from_published(
         cls, tensors: Mapping[str, Tensor], hidden: int, vocab: int
     ) -> "MedusaHeads":
-        """Heads from tensors in the published names (without prefix); they share the tensors' dtype.
+        """Heads from tensors under their published names, without prefix, in the tensors' dtype.
 
-        The number of heads and blocks is what the tensors say. ValueError that names the first tensor which is missing,
-        unknown or of another shape than the base model's `hidden` and `vocab` ask for.
+        The number of heads and blocks is what the tensors say. ValueError names the first tensor
+        that is missing, unknown, or of another shape than the base model's `hidden` and `vocab` ask
+        for.
         """
-        found = {name: _NAME.fullmatch(name) for name in tensors}
-        unknown = sorted(name for name, match in found.items() if match is None)
+        matches = {name: _NAME.fullmatch(name) for name in tensors}
+        unknown = sorted(name for name, match in matches.items() if match is None)
         if unknown:
             raise ValueError(
-                f"{unknown[0]!r} is not a tensor of Medusa heads (expected names like '0.0.linear.weight')"
+                f"{unknown[0]!r} is not a tensor of Medusa heads (expected names like "
+                "'0.0.linear.weight')"
             )
-        if not found:
+        if not matches:
             raise ValueError("there is no tensor in it")
-        heads = 1 + max(int(match[1]) for match in found.values() if match)
-        layers = max(int(match[2]) for match in found.values() if match)
+        heads = 1 + max(int(match[1]) for match in matches.values() if match)
+        layers = max(int(match[2]) for match in matches.values() if match)
         if max(heads, layers) > len(tensors):
             raise ValueError(f"{len(tensors)} tensors cannot make {heads} heads of {layers} blocks")
-        if whole := sorted(
+        not_floating = sorted(
             name for name, tensor in tensors.items() if not tensor.is_floating_point()
-        ):
-            raise ValueError(
-                f"tensor {whole[0]!r} is {tensors[whole[0]].dtype}; expected floating point"
-            )
+        )
+        if not_floating:
+            name = not_floating[0]
+            raise ValueError(f"tensor {name!r} is {tensors[name].dtype}; expected floating point")
         stacked = cls(heads, hidden, vocab, layers)
         expected = stacked.published()
         for name in sorted(expected.keys() | tensors.keys()):

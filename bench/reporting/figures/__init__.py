@@ -1,11 +1,13 @@
-"""Figures: PNG for documents, SVG for print, in one style that colour-blind readers and grey printers can read.
+"""Figures: PNG for documents, SVG for print.
 
-run.py       what a run, or several sources side by side, shows
-sweep.py     tokens per inference and speed against nodes, topk, depth, temperature
-phases.py    where a step's time goes
-quality.py   speed against judged quality
-reliability.py  whether predicted probabilities hold
-style.py     colours, markers, hatches, legends, files
+One style for all of them, which colour-blind readers and grey printers can read.
+
+    run.py          of a run, or of several sources side by side
+    sweep.py        tokens per inference and speed against nodes, topk, depth, temperature
+    phases.py       time of a step by phase
+    quality.py      speed against judged quality
+    reliability.py  accepted share of nodes against their predicted probability
+    style.py        colours, markers, hatches, legends, files
 """
 
 from bench.reporting.figures.phases import draw_phases

@@ -1,77 +1,56 @@
-"""Where a step's time goes, from the JSON file that `scripts/bench_step.py` writes."""
+"""Where a step's time goes, drawn from the JSON file that `scripts/bench_step.py` writes."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from bench.common.errors import UserError
-from bench.reporting.figures.style import Figure, bar_style, canvas, legend
-from bench.running.phases import PHASES
+from matplotlib.axes import Axes
 
-SCHEMA_VERSION = 1
+from bench.reporting.figures.style import Figure, bar_style, canvas, legend
+from bench.store.step_profile import PHASES, read_phases
 
 
 def draw_phases(path: Path, folder: Path) -> Figure:
-    """step_phases.png and .svg in `folder`; UserError where the file is not what it must be."""
+    """Draw step_phases.png and .svg into `folder`. UserError where the file is another one."""
     rows, device = read_phases(path)
     lengths = sorted({row["length"] for row in rows})
+    panels_of = [[row for row in rows if row["length"] == length] for length in lengths]
+    most = max(map(len, panels_of))
+    longest_ms = 1e3 * max(sum(row[f"{phase}_s"] for phase in PHASES) for row in rows)
     name = "step_phases"
-    most = max(sum(row["length"] == length for row in rows) for length in lengths)
     height = 1.5 + len(lengths) * (0.32 * most + 0.5)
-    longest = max(sum(row[f"{phase}_s"] for phase in PHASES) for row in rows) * 1e3
-    with canvas(folder, name, 8.4, height, nrows=len(lengths), sharex=True, squeeze=False) as (
-        figure,
-        panels,
-    ):
-        for axes, length in zip(panels[:, 0], lengths, strict=True):
-            own = [row for row in rows if row["length"] == length]
-            for at, row in enumerate(own):
-                left = 0.0
-                for number, phase in enumerate(PHASES):
-                    width = 1e3 * row[f"{phase}_s"]
-                    axes.barh(
-                        at, width, 0.7, left, label=phase if at == 0 else None, **bar_style(number)
-                    )
-                    left += width
-                axes.annotate(
-                    f"{row['operations']} operations, waits: {row['synchronisations']}", (left, at), (5, 0),
-                    textcoords="offset points", va="center", fontsize=8,
-                )  # fmt: skip
-            axes.set_yticks(range(len(own)), [row["decoder"] for row in own])
-            axes.set_ylim(len(own) - 0.4, -0.6)
+    grid = dict(nrows=len(lengths), sharex=True, squeeze=False)
+    with canvas(folder, name, 8.4, height, **grid) as (figure, panels):
+        for axes, length, of_length in zip(panels[:, 0], lengths, panels_of, strict=True):
+            _draw_bars(axes, of_length)
             axes.set_title(f"{length} tokens of context", fontsize=10, loc="left")
-            axes.grid(axis="x", color="0.85")
-            axes.set_xlim(0, 1.3 * longest)
+            axes.set_xlim(0, 1.3 * longest_ms)
         panels[-1, 0].set_xlabel("time of a step (ms)")
         legend(figure, panels[0, 0])
+    on_device = f", on {device}" if device else ""
     caption = (
-        "Time of a step by phase, the median of each" + (f", on {device}" if device else "")
-        + "; beside each bar the tensor operations outside the model's forward and the waits for the device."
-    )  # fmt: skip
+        f"Time of a step by phase, the median of each{on_device}; beside each bar the tensor "
+        "operations outside the model's forward and the waits for the device."
+    )
     return Figure(name, "Where a step's time goes", caption, folder / f"{name}.png")
 
 
-def read_phases(path: Path) -> tuple[list[dict], str]:
-    """(rows, name of the device) of the file."""
-    expected = "expected the JSON file that scripts/bench_step.py writes"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; {expected}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); {expected}") from error
-    version = record.get("schema_version") if isinstance(record, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UserError(
-            f"{path} has schema version {version}; this version reads {SCHEMA_VERSION}; {expected}"
+def _draw_bars(axes: Axes, rows: Sequence[dict]) -> None:
+    """One bar for each decoder, of its phases."""
+    for at, row in enumerate(rows):
+        left = 0.0
+        for number, phase in enumerate(PHASES):
+            width = 1e3 * row[f"{phase}_s"]
+            label = phase if at == 0 else None
+            axes.barh(at, width, 0.7, left, label=label, **bar_style(number))
+            left += width
+        axes.annotate(
+            f"{row['operations']} operations, waits: {row['synchronisations']}",
+            (left, at),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
         )
-    kinds = {f"{phase}_s": (int, float) for phase in PHASES}
-    kinds |= {"decoder": str, "length": int, "operations": int, "synchronisations": int}
-    rows = record.get("rows")
-    if not isinstance(rows, list) or not rows:
-        raise UserError(f"{path} has no rows; {expected}")
-    for number, row in enumerate(rows, start=1):
-        for name, kind in kinds.items():
-            if not isinstance(row, dict) or not isinstance(row.get(name), kind):
-                raise UserError(f"{path}, row {number} has no {name}; {expected}")
-    environment = record.get("environment")
-    return rows, str(environment.get("device", "")) if isinstance(environment, dict) else ""
+    axes.set_yticks(range(len(rows)), [row["decoder"] for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(axis="x", color="0.85")

@@ -1,4 +1,7 @@
-"""What a run shows, or several sources side by side: by category, accept lengths, acceptance by depth, along the answer."""
+"""Figures of a run, or of several sources side by side.
+
+They show numbers by category, accept lengths, acceptance by depth and along the answer.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench import metrics
+from bench.metrics.acceptance import FEWEST, WINDOW
 from bench.reporting.figures.style import (
     INTERVAL,
     Figure,
@@ -29,10 +33,11 @@ def draw_all(
     baselines: Mapping[str, str | None],
     options: Mapping[str, Mapping],
 ) -> list[Figure]:
-    """Every figure that the turns have numbers for, into `folder`.
+    """Draw every figure that the turns have numbers for into `folder`.
 
-    `overall`: a `metrics.decoder_row` for each label (`turns.decoder`); `by_category`: `metrics.by` of the categories;
-    `baselines`: what each label is compared with; `options`: what its decoder was set to, which sweeps are found by.
+    turns: a frame whose `decoder` holds labels. overall: a `metrics.decoder_row` for each label.
+    by_category: of `metrics.by`. baselines: label -> the label that it is compared with. options:
+    label -> its decoder's name and options, which tell what is swept.
     """
     labels = list(overall.decoder)
     table = overall.assign(category="all")
@@ -54,15 +59,8 @@ def draw_all(
 
 def _tokens_per_inference(folder: Path, table: pd.DataFrame, labels: list[str]) -> Figure:
     name = "tokens_per_inference"
-    _by_category(
-        folder,
-        name,
-        table,
-        labels,
-        range(len(labels)),
-        name,
-        "tokens per inference\n(tokens / step)",
-    )
+    axis_label = "tokens per inference\n(tokens / step)"
+    _by_category(folder, name, table, labels, range(len(labels)), name, axis_label)
     caption = f"Committed tokens / verify forwards, by category ({INTERVAL})."
     return Figure(name, "Tokens per inference", caption, folder / f"{name}.png")
 
@@ -70,22 +68,32 @@ def _tokens_per_inference(folder: Path, table: pd.DataFrame, labels: list[str]) 
 def _wall_clock_ratio(
     folder: Path, table: pd.DataFrame, baselines: Mapping[str, str | None]
 ) -> Figure | None:
-    """Without prefill where that is known, with it for answer files, which have no other time."""
+    """None: no label has a ratio to another one.
+
+    The ratio includes the prefill where no other is known, as in answer files.
+    """
     column = "wall_clock_ratio"
     if table[column].isna().all():
         column = "wall_clock_ratio_with_prefill"
-    compared = [label for label, baseline in baselines.items() if baseline not in (None, label)]
-    compared = [label for label in compared if table[table.decoder == label][column].notna().any()]
+    known = set(table.decoder[table[column].notna()])
+    compared = [
+        label
+        for label, baseline in baselines.items()
+        if baseline not in (None, label) and label in known
+    ]
     if not compared:
         return None
-    of = sorted({baselines[label] for label in compared})
-    against = of[0] if len(of) == 1 else "the run's baseline"
+    others = sorted({baselines[label] for label in compared})
+    against = others[0] if len(others) == 1 else "the run's baseline"
     prefill = "without prefill" if column == "wall_clock_ratio" else "prefill included"
     styles = [list(baselines).index(label) for label in compared]
     name = "wall_clock_ratio"
-    axis = f"wall-clock ratio\n(tokens/s over {shortened(against, 26)}'s)"
-    _by_category(folder, name, table, compared, styles, column, axis)
-    caption = f"Tokens per second over those of {against} on the same turns, {prefill}; above 1 is faster ({INTERVAL})."
+    axis_label = f"wall-clock ratio\n(tokens/s over {shortened(against, 26)}'s)"
+    _by_category(folder, name, table, compared, styles, column, axis_label)
+    caption = (
+        f"Tokens per second over those of {against} on the same turns, {prefill}; above 1 is "
+        f"faster ({INTERVAL})."
+    )
     return Figure(name, "Wall-clock ratio", caption, folder / f"{name}.png")
 
 
@@ -96,30 +104,26 @@ def _by_category(
     labels: list[str],
     styles: Sequence[int],
     column: str,
-    axis: str,
+    axis_label: str,
 ) -> None:
+    """Draw a column of the table by category. styles: [labels] numbers for `line_style`."""
     groups = list(dict.fromkeys(table.category))
     cells = {
-        (row.category, row.decoder): (
-            getattr(row, column),
-            getattr(row, f"{column}_low"),
-            getattr(row, f"{column}_high"),
+        (row["category"], row["decoder"]): (
+            row[column],
+            row[f"{column}_low"],
+            row[f"{column}_high"],
         )
-        for row in table.itertuples()
+        for row in table.to_dict("records")
     }
+    unknown = (np.nan,) * 3
     width = min(14.0, max(6.4, 1.6 + len(groups) * (0.75 + 0.09 * len(labels))))
     with canvas(folder, name, width, 4.0) as (figure, axes):
-        points(
-            axes,
-            groups,
-            labels,
-            lambda group, label: cells.get((group, label), (np.nan,) * 3),
-            styles,
-        )
+        points(axes, groups, labels, lambda *place: cells.get(place, unknown), styles)
         axes.axvline(0.5, color="0.5", linewidth=0.8)
         if column != "tokens_per_inference":
             axes.axhline(1, color="0.2", linewidth=0.9)
-        axes.set_ylabel(axis)
+        axes.set_ylabel(axis_label)
         axes.set_xlabel("category" if len(groups) > 1 else "")
         legend(figure, axes)
 
@@ -130,41 +134,38 @@ def _accept_lengths(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Fig
     }
     longest = max(len(share) for share in shares.values())
     name = "accept_lengths"
-    with canvas(folder, name, min(14.0, max(6.4, 1.2 + longest * (0.5 + 0.09 * len(labels))))) as (
-        figure,
-        axes,
-    ):
+    width = min(14.0, max(6.4, 1.2 + longest * (0.5 + 0.09 * len(labels))))
+    with canvas(folder, name, width) as (figure, axes):
         for at, (label, share) in enumerate(shares.items()):
             places = share.index.to_numpy() + dodged(len(labels), at)
-            axes.bar(
-                places, 100 * share.to_numpy(), 0.8 / len(labels), label=label, **bar_style(at)
-            )
+            style = bar_style(at) | {"label": label}
+            axes.bar(places, 100 * share.to_numpy(), 0.8 / len(labels), **style)
         axes.set_xticks(range(1, longest + 1))
         axes.set_xlabel("accept length (tokens committed by a step)")
         axes.set_ylabel("share of steps (%)")
         axes.grid(axis="y", color="0.85")
         legend(figure, axes)
-    return Figure(
-        name, "Accept lengths", "How many of the steps committed 1, 2, 3, ... tokens; the mean is tokens per inference.",
-        folder / f"{name}.png",
-    )  # fmt: skip
+    caption = (
+        "How many of the steps committed 1, 2, 3, ... tokens; the mean is tokens per inference."
+    )
+    return Figure(name, "Accept lengths", caption, folder / f"{name}.png")
 
 
 def _by_depth(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Figure | None:
+    """None: no decoder kept a drafted token."""
     tables = {label: metrics.acceptance_by_depth(turns[turns.decoder == label]) for label in labels}
     tables = {label: table for label, table in tables.items() if len(table)}
     if not tables:
         return None
     deepest = max(len(table) for table in tables.values())
     name = "acceptance_by_depth"
+    titles = {"rate": "given that depth - 1 was kept", "share": "of all steps"}
     with canvas(folder, name, 8.4, 3.8, ncols=2, sharey=True) as (figure, panels):
-        titles = {"rate": "given that depth - 1 was kept", "share": "of all steps"}
         for axes, (column, title) in zip(panels, titles.items(), strict=True):
-            for label, table in tables.items():
-                places = table.depth + dodged(len(tables), list(tables).index(label), 0.25)
-                axes.plot(
-                    places, 100 * table[column], label=label, **line_style(labels.index(label))
-                )
+            for at, (label, table) in enumerate(tables.items()):
+                places = table.depth + dodged(len(tables), at, 0.25)
+                style = line_style(labels.index(label)) | {"label": label}
+                axes.plot(places, 100 * table[column], **style)
             axes.set_title(title, fontsize=10)
             axes.set_xticks(range(1, deepest + 1))
             axes.set_xlim(0.6, deepest + 0.4)
@@ -173,14 +174,15 @@ def _by_depth(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Figure | 
             axes.grid(axis="y", color="0.85")
         panels[0].set_ylabel("drafted token kept (%)")
         legend(figure, panels[0])
-    return Figure(
-        name, "Acceptance by depth",
-        "How often a drafted token is kept at each depth: given that the one before it was (the accuracy of that head as the "
-        "run met it, within the tree), and of all steps.", folder / f"{name}.png",
-    )  # fmt: skip
+    caption = (
+        "How often a drafted token is kept at each depth: given that the one before it was (the "
+        "accuracy of that head as the run met it, within the tree), and of all steps."
+    )
+    return Figure(name, "Acceptance by depth", caption, folder / f"{name}.png")
 
 
 def _along(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Figure | None:
+    """None: no decoder has enough steps."""
     lines = {label: metrics.accept_length_along(turns[turns.decoder == label]) for label in labels}
     lines = {label: line for label, line in lines.items() if len(line) > 1}
     if not lines:
@@ -188,24 +190,17 @@ def _along(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Figure | Non
     name = "accept_length_along"
     with canvas(folder, name, 7.4) as (figure, axes):
         for label, line in lines.items():
-            place = labels.index(label)
-            every = max(1, len(line) // 12)
-            axes.plot(
-                line.index,
-                line,
-                label=label,
-                markevery=(place * every // 8, every),
-                **line_style(place),
-            )
+            at = labels.index(label)
+            every = max(1, len(line) // 12)  # Tokens between two markers.
+            markers = (at * every // 8, every)
+            axes.plot(line.index, line, label=label, markevery=markers, **line_style(at))
         axes.set_xlabel("place in the answer (tokens)")
-        axes.set_ylabel(
-            f"accept length (tokens / step),\nmean over {metrics.acceptance.WINDOW} tokens"
-        )
+        axes.set_ylabel(f"accept length (tokens / step),\nmean over {WINDOW} tokens")
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", color="0.85")
         legend(figure, axes)
-    return Figure(
-        name, "Accept length along the answer",
-        f"Mean accept length of the steps within {metrics.acceptance.WINDOW // 2} tokens of each place, over all turns; a line "
-        f"ends where fewer than {metrics.acceptance.FEWEST} steps are left.", folder / f"{name}.png",
-    )  # fmt: skip
+    caption = (
+        f"Mean accept length of the steps within {WINDOW // 2} tokens of each place, over all "
+        f"turns; a line ends where fewer than {FEWEST} steps are left."
+    )
+    return Figure(name, "Accept length along the answer", caption, folder / f"{name}.png")

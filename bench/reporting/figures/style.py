@@ -1,4 +1,7 @@
-"""What all figures share. Series differ in colour and in marker or hatch, so that they can be told apart without colour."""
+"""What all figures share.
+
+Series differ in colour and in marker or hatch, so that they can be told apart without colour.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,8 +31,8 @@ _STYLE = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "hatch.linewidth": 0.6,
-    "svg.hashsalt": "medusa-bench",  # the same numbers make the same file
-    "text.parse_math": False,  # a category may hold a dollar sign
+    "svg.hashsalt": "medusa-bench",  # The same numbers make the same file.
+    "text.parse_math": False,  # A category may hold a dollar sign.
 }
 INTERVAL = "bars: 95 % intervals, bootstrap over questions"
 
@@ -38,17 +41,20 @@ INTERVAL = "bars: 95 % intervals, bootstrap over questions"
 class Figure:
     """A figure on disk."""
 
-    name: str  # of its files, without the ending
+    name: str  # Of its files, without the ending.
     title: str
     caption: str
-    path: Path  # the PNG; the SVG lies beside it
+    path: Path  # The PNG. The SVG lies beside it.
 
 
 @contextmanager
 def canvas(
     folder: Path, name: str, width: float = 6.4, height: float = 3.8, **grid: object
 ) -> Iterator[tuple[Canvas, object]]:
-    """A figure of so many inches and its axes, saved as <folder>/<name>.png and .svg when all is drawn."""
+    """A figure and its axes, which are saved as <folder>/<name>.png and .svg when the context ends.
+
+    width, height: inches. grid: arguments of `plt.subplots`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(width, height), layout="constrained", **grid)
@@ -63,25 +69,33 @@ def canvas(
 
 
 def line_style(at: int) -> dict[str, object]:
-    """Of the series at place `at`: its colour, marker and line; no two of the first 64 share both colour and marker."""
+    """Colour, marker and line of series `at`, for `Axes.plot`.
+
+    No two of the first 64 share both colour and marker.
+    """
     return {
-        "color": COLOURS[at % 8], "marker": MARKERS[(at + at // 8) % 8], "linestyle": LINES[at // 8 % 4], "markersize": 5.5,
-        "markeredgecolor": "black", "markeredgewidth": 0.4,
-    }  # fmt: skip
+        "color": COLOURS[at % 8],
+        "marker": MARKERS[(at + at // 8) % 8],
+        "linestyle": LINES[at // 8 % 4],
+        "markersize": 5.5,
+        "markeredgecolor": "black",
+        "markeredgewidth": 0.4,
+    }
 
 
 def bar_style(at: int) -> dict[str, object]:
-    edge = "white" if COLOURS[at % 8] == "#000000" else "black"  # of the hatch, too
+    """Colour and hatch of series `at`, for `Axes.bar`."""
+    colour = COLOURS[at % 8]
     return {
-        "color": COLOURS[at % 8],
+        "color": colour,
         "hatch": HATCHES[(at + at // 8) % 8],
-        "edgecolor": edge,
+        "edgecolor": "white" if colour == "#000000" else "black",  # Colours the hatch as well.
         "linewidth": 0.5,
     }
 
 
 def legend(figure: Canvas, axes: Axes) -> None:
-    """Above the axes, in as many columns as the longest label lets fit, long labels on several lines.
+    """Put the legend above the axes, long labels on several lines.
 
     The figure grows by its height, so that the axes stay as large as they were.
     """
@@ -90,25 +104,21 @@ def legend(figure: Canvas, axes: Axes) -> None:
         return
     labels = ["\n".join(wrap(label, 46, break_on_hyphens=True)) for label in labels]
     longest = max(len(line) for label in labels for line in label.split("\n"))
-    room = figure.get_figwidth() * 11  # characters, roughly
-    columns = max(1, min(len(labels), int(room // (longest + 6))))
+    characters = figure.get_figwidth() * 11  # That fit beside each other, roughly.
+    columns = max(1, min(len(labels), int(characters // (longest + 6))))
     rows = -(-len(labels) // columns)
-    columns = -(-len(labels) // rows)  # no row much shorter than the others
+    columns = -(-len(labels) // rows)  # So that no row is much shorter than the others.
     lines = sum(
         max(label.count("\n") + 1 for label in labels[at : at + columns])
         for at in range(0, len(labels), columns)
     )
     figure.set_figheight(figure.get_figheight() + 0.21 * (lines - 1))
     # matplotlib fills columns first; readers read rows.
-    order = [
-        row * columns + column
-        for column in range(columns)
-        for row in range(rows)
-        if row * columns + column < len(labels)
-    ]
+    places = [row * columns + column for column in range(columns) for row in range(rows)]
+    order = [place for place in places if place < len(labels)]
     figure.legend(
-        [handles[at] for at in order],
-        [labels[at] for at in order],
+        [handles[place] for place in order],
+        [labels[place] for place in order],
         loc="outside upper center",
         ncols=columns,
         frameon=False,
@@ -116,47 +126,49 @@ def legend(figure: Canvas, axes: Axes) -> None:
 
 
 def dodged(series: int, at: int, width: float = 0.8) -> float:
-    """How far series `at` of so many stands beside the middle of its group."""
+    """How far series `at` of `series` stands beside the middle of its group."""
     return (at - (series - 1) / 2) * width / series
 
 
 def points(
-    axes: Axes, groups: Sequence[str], series: Sequence[str], cell: Callable[[str, str], tuple[float, float, float]],
+    axes: Axes,
+    groups: Sequence[str],
+    series: Sequence[str],
+    cell: Callable[[str, str], tuple[float, float, float]],
     styles: Sequence[int],
-) -> None:  # fmt: skip
-    """A point with its interval for every group and series; `cell` gives (value, low, high), NaN where there is none."""
+) -> None:
+    """Draw a point with its interval for every group and series.
+
+    cell: (group, series) -> (value, low, high); NaN where there is none. styles: [series] numbers
+    for `line_style`.
+    """
     for at, name in enumerate(series):
         values = np.array([cell(group, name) for group in groups])  # [groups, 3]
         places = np.arange(len(groups)) + dodged(len(series), at)
-        style = line_style(styles[at]) | {"linestyle": "none"}
-        axes.errorbar(
-            places,
-            values[:, 0],
-            yerr=spread(values),
-            label=name,
-            capsize=2,
-            elinewidth=1.1,
-            **style,
-        )
+        style = line_style(styles[at]) | {"linestyle": "none", "capsize": 2, "elinewidth": 1.1}
+        axes.errorbar(places, values[:, 0], yerr=spread(values), label=name, **style)
     for at in range(0, len(groups), 2):
         axes.axvspan(at - 0.5, at + 0.5, color="0.95", zorder=0)
-    crowded = len(groups) * max(map(len, groups)) > 11 * axes.figure.get_figwidth()
-    labels = [shortened(group, 24) for group in groups]
+    is_crowded = len(groups) * max(map(len, groups)) > 11 * axes.figure.get_figwidth()
     axes.set_xticks(
         range(len(groups)),
-        labels,
-        rotation=25 if crowded else 0,
-        ha="right" if crowded else "center",
+        [shortened(group, 24) for group in groups],
+        rotation=25 if is_crowded else 0,
+        ha="right" if is_crowded else "center",
     )
     axes.set_xlim(-0.5, len(groups) - 0.5)
     axes.grid(axis="y", color="0.85")
 
 
 def shortened(text: str, length: int) -> str:
+    """The text, or its beginning with an ellipsis: at most `length` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def spread(values: np.ndarray) -> np.ndarray:
-    """(value, low, high) [n, 3] as matplotlib wants error bars: [2, n] distances below and above, 0 where there are none."""
+    """Error bars as matplotlib wants them: [2, n] distances below and above, 0 where unknown.
+
+    values: [n, 3] of (value, low, high).
+    """
     value, low, high = values.T
     return np.nan_to_num(np.clip(np.stack((value - low, high - value)), 0, None))

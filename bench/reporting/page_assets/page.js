@@ -14,20 +14,45 @@
   }
   if (!data.questions.length) return;
 
-  // An answer is a list, as bench/page.py writes it.
-  const named = ([decoder, choice, turn, text, accepts, ends, nodes, finish, prompt, prefill, seconds, difference]) => ({
-    decoder, choice, turn, text, accepts, ends, nodes, finish, prompt, prefill, seconds, difference,
+  // An answer is a list: see _answer in bench/reporting/browser_data.py.
+  const named = ([
+    decoder,
+    choice,
+    turn,
+    text,
+    accepts,
+    ends,
+    nodes,
+    finish,
+    prompt,
+    prefill,
+    seconds,
+    difference,
+  ]) => ({
+    decoder,
+    choice,
+    turn,
+    text,
+    accepts,
+    ends,
+    nodes,
+    finish,
+    prompt,
+    prefill,
+    seconds,
+    difference,
   });
   const strength = (accept) => [0.12, 0.22, 0.32, 0.42, 0.5][Math.min(accept, 5) - 1];
   const hidden = new Set();
   const chosen = { question: 0, turn: 1, choice: 0 };
-  let shown = data.questions; // those that the filter leaves
+  let shown = data.questions; // Those that the filter leaves.
   let cards = [];
-  let used = null; // the card whose steps the keys move
+  let used = null; // The card whose steps the keys move.
 
-  const differs = (question) => question.answers.some((answer) => answer[11] !== null && answer[11] >= 0);
+  const differs = (question) =>
+    question.answers.some((answer) => answer[11] !== null && answer[11] >= 0);
 
-  // --- What there is to choose -------------------------------------------------------------------------------------------
+  // --- Choosing a question, turn, choice and decoders --------------------------------------------
 
   function fillQuestions() {
     shown = at("differing").checked ? data.questions.filter(differs) : data.questions;
@@ -40,7 +65,11 @@
         groups.set(question.category, group);
       }
       const start = (question.turns[0] || "").replace(/\s+/g, " ").slice(0, 70);
-      add(groups.get(question.category), "option", `${question.id}${start && " \u2013 "}${start}`).value = place;
+      add(
+        groups.get(question.category),
+        "option",
+        `${question.id}${start && " \u2013 "}${start}`,
+      ).value = place;
     });
   }
 
@@ -56,7 +85,8 @@
     where.hidden = values.length < 2;
   }
 
-  const distinct = (answers, index) => [...new Set(answers.map((answer) => answer[index]))].sort((a, b) => a - b);
+  const distinct = (answers, index) =>
+    [...new Set(answers.map((answer) => answer[index]))].sort((a, b) => a - b);
 
   function show() {
     const question = shown[chosen.question];
@@ -64,9 +94,18 @@
     if (!turns.includes(chosen.turn)) chosen.turn = turns[0];
     const choices = distinct(question.answers, 1);
     if (!choices.includes(chosen.choice)) chosen.choice = choices[0];
-    const pick = (name) => (value) => { chosen[name] = value; show(); };
+    const pick = (name) => (value) => {
+      chosen[name] = value;
+      show();
+    };
     buttons(at("turns"), turns, String, (turn) => turn === chosen.turn, pick("turn"));
-    buttons(at("choices"), choices, (choice) => String(choice + 1), (choice) => choice === chosen.choice, pick("choice"));
+    buttons(
+      at("choices"),
+      choices,
+      (choice) => String(choice + 1),
+      (choice) => choice === chosen.choice,
+      pick("choice"),
+    );
     buttons(at("decoders"), data.decoders, String, (name) => !hidden.has(name), toggle);
     at("question").value = chosen.question;
     at("before").disabled = chosen.question === 0;
@@ -76,10 +115,16 @@
     question.turns.slice(0, chosen.turn).forEach((text, place) => {
       add(at("asked"), "div", text, place + 1 < chosen.turn ? "user earlier" : "user");
     });
-    if (!question.turns.length) add(at("asked"), "p", "The question's text was not recorded with this run.", "quiet");
+    if (!question.turns.length)
+      add(at("asked"), "p", "The question's text was not recorded with this run.", "quiet");
 
-    const answers = question.answers.map(named).filter((a) => a.turn === chosen.turn && a.choice === chosen.choice);
-    const baseOf = (answer) => answers.find((base) => base.decoder === data.baselines[answer.decoder] && base.finish !== "error");
+    const answers = question.answers
+      .map(named)
+      .filter((a) => a.turn === chosen.turn && a.choice === chosen.choice);
+    const baseOf = (answer) =>
+      answers.find(
+        (base) => base.decoder === data.baselines[answer.decoder] && base.finish !== "error",
+      );
     at("cards").replaceChildren();
     cards = answers
       .filter((answer) => !hidden.has(data.decoders[answer.decoder]))
@@ -105,7 +150,7 @@
     show();
   }
 
-  // --- One decoder's answer ----------------------------------------------------------------------------------------------
+  // --- One decoder's answer ----------------------------------------------------------------------
 
   function card(question, answer, base) {
     const box = add(at("cards"), "article", undefined, "card");
@@ -119,25 +164,44 @@
     const steps = answer.accepts.length;
     const time = (seconds) => (seconds === null ? "unknown" : `${seconds.toFixed(3)} s`);
     if (steps) {
-      add(box, "p", `${tokens} tokens in ${steps} steps, ${(tokens / steps).toFixed(2)} a step; prefill ${time(answer.prefill)}, ` +
-        `decoding ${time(answer.seconds)}; ended by ${answer.finish}`);
+      add(
+        box,
+        "p",
+        `${tokens} tokens in ${steps} steps, ${(tokens / steps).toFixed(2)} a step; ` +
+          `prefill ${time(answer.prefill)}, ` +
+          `decoding ${time(answer.seconds)}; ended by ${answer.finish}`,
+      );
     }
     const baseline = data.decoders[data.baselines[answer.decoder]];
     if (answer.difference === -1) add(box, "p", `same tokens as ${baseline}`);
     else if (answer.difference !== null) {
-      const before = question.answers.map(named).some((other) => other.decoder === answer.decoder &&
-        other.choice === answer.choice && other.turn < answer.turn && other.difference !== null && other.difference >= 0);
-      add(box, "p", `differs from ${baseline} from token ${answer.difference + 1} on` +
-        (before ? "; so did an earlier turn, so its prompt was another" : ""), "unequal");
+      const before = question.answers
+        .map(named)
+        .some(
+          (other) =>
+            other.decoder === answer.decoder &&
+            other.choice === answer.choice &&
+            other.turn < answer.turn &&
+            other.difference !== null &&
+            other.difference >= 0,
+        );
+      add(
+        box,
+        "p",
+        `differs from ${baseline} from token ${answer.difference + 1} on` +
+          (before ? "; so did an earlier turn, so its prompt was another" : ""),
+        "unequal",
+      );
     }
     const text = add(box, "div", undefined, "text");
-    const characters = Array.from(answer.text); // as Python counts them
-    const foreign = base && base !== answer && base.text !== answer.text
-      ? notIn(answer.text, base.text) : [];
+    const characters = Array.from(answer.text); // Code points, as Python counts them.
+    const foreign =
+      base && base !== answer && base.text !== answer.text ? notIn(answer.text, base.text) : [];
     const pieces = [];
     let place = 0;
     const put = (end, step) => {
-      while (place < end) { // cut where the marking of differences begins or ends
+      while (place < end) {
+        // Cut where the marking of differences begins or ends.
         let stop = place + 1;
         while (stop < end && Boolean(foreign[stop]) === Boolean(foreign[place])) stop += 1;
         const piece = add(text, "span", characters.slice(place, stop).join(""));
@@ -157,12 +221,20 @@
       put(characters.length, null);
       if (steps) add(box, "p", "Which step committed which characters was not recorded.");
     }
-    const made = { box, steps, answer, pieces, step: -1, trees: data.trees[treeKey(question, answer)] };
+    const made = {
+      box,
+      steps,
+      answer,
+      pieces,
+      step: -1,
+      trees: data.trees[treeKey(question, answer)],
+    };
     if (answer.ends.length) stepper(made, text);
     return made;
   }
 
-  const treeKey = (question, answer) => `${question.id}/${answer.decoder}/${answer.choice}/${answer.turn}`;
+  const treeKey = (question, answer) =>
+    `${question.id}/${answer.decoder}/${answer.choice}/${answer.turn}`;
 
   function stepper(made, text) {
     const bar = add(made.box, "div", undefined, "stepper");
@@ -174,7 +246,11 @@
     forth.setAttribute("aria-label", "next step");
     Object.assign(made.slider, { type: "range", min: 0, max: made.steps - 1, value: 0 });
     made.slider.setAttribute("aria-label", "step");
-    made.line = add(made.box, "p", made.trees ? "Steps with their trees: use the slider." : "Point at a piece, or tap it.");
+    made.line = add(
+      made.box,
+      "p",
+      made.trees ? "Steps with their trees: use the slider." : "Point at a piece, or tap it.",
+    );
     made.line.setAttribute("role", "status");
     if (made.trees) made.tree = add(made.box, "div", undefined, "tree");
     back.addEventListener("click", () => goTo(made, made.step - 1));
@@ -185,7 +261,8 @@
       if (piece) goTo(made, Number(piece.dataset.step));
     };
     text.addEventListener("click", pointed);
-    if (!made.trees) text.addEventListener("mouseover", pointed); // a tree stays until another step is chosen
+    // With trees, pointing does nothing: a tree stays until another step is chosen.
+    if (!made.trees) text.addEventListener("mouseover", pointed);
     if (made.trees) goTo(made, 0);
   }
 
@@ -195,36 +272,43 @@
     made.step = step;
     const now = made.pieces[step] || [];
     for (const piece of now) piece.classList.add("now");
-    if (now.length) { // scroll the answer, not the page
-      const text = now[0].parentElement, top = now[0].offsetTop, bottom = now.at(-1).offsetTop + now.at(-1).offsetHeight;
+    if (now.length) {
+      // Scroll the answer, not the page.
+      const text = now[0].parentElement,
+        top = now[0].offsetTop,
+        bottom = now.at(-1).offsetTop + now.at(-1).offsetHeight;
       if (top < text.scrollTop) text.scrollTop = top - 8;
-      else if (bottom > text.scrollTop + text.clientHeight) text.scrollTop = bottom - text.clientHeight + 8;
+      else if (bottom > text.scrollTop + text.clientHeight)
+        text.scrollTop = bottom - text.clientHeight + 8;
     }
     for (const each of cards) each.box.classList.toggle("used", each === made);
     used = made;
     const { accepts, nodes } = made.answer;
     const accept = accepts[step];
-    const looked = Array.isArray(nodes) ? nodes[step] : nodes;
+    const verified = Array.isArray(nodes) ? nodes[step] : nodes;
     made.slider.value = step;
     made.line.textContent =
-      `step ${step + 1} of ${made.steps}: ${accept} token${accept === 1 ? "" : "s"} committed, ${looked} node${looked === 1 ? "" : "s"} verified` +
+      `step ${step + 1} of ${made.steps}: ${count(accept, "token")} committed, ` +
+      `${count(verified, "node")} verified` +
       (now.length ? "" : "; no character of the text is complete with it");
     if (made.tree) drawTree(made.tree, made.trees, step);
   }
 
-  // --- Trees -------------------------------------------------------------------------------------------------------------
+  // --- Trees -------------------------------------------------------------------------------------
 
   function drawTree(where, trees, step) {
     let shape = step;
-    while (trees[shape][0] === 0) shape -= 1; // the shape of the step before
+    while (trees[shape][0] === 0) shape -= 1; // 0: the shape of the step before.
     const parent = trees[shape][0];
     const [, token, logProb, path] = trees[step];
     const kept = new Set(path);
     const children = parent.map(() => []);
     for (let node = 1; node < parent.length; node += 1) children[parent[node]].push(node);
-    const depth = [], row = [];
+    const depth = [],
+      row = [];
     let rows = 0;
-    const placeNode = (node, level, ownRow) => { // a first child stands on its parent's row
+    const placeNode = (node, level, ownRow) => {
+      // A first child stands on its parent's row.
       depth[node] = level;
       row[node] = ownRow;
       rows = Math.max(rows, ownRow + 1);
@@ -239,35 +323,62 @@
       widths[depth[node]] = Math.max(widths[depth[node]] || 0, wide);
     });
     const left = [4];
-    widths.forEach((wide, level) => { left[level + 1] = left[level] + wide + 24; });
-    const high = 22, top = 18;
-    const svg = draw(null, "svg", { width: left[widths.length], height: top + rows * high + 6, role: "img" });
-    draw(svg, "title").textContent = `tree of step ${step + 1}: ${parent.length} nodes, ${kept.size} on the accepted path`;
+    widths.forEach((wide, level) => {
+      left[level + 1] = left[level] + wide + 24;
+    });
+    const high = 22,
+      top = 18;
+    const svg = draw(null, "svg", {
+      width: left[widths.length],
+      height: top + rows * high + 6,
+      role: "img",
+    });
+    draw(svg, "title").textContent =
+      `tree of step ${step + 1}: ${parent.length} nodes, ${kept.size} on the accepted path`;
     widths.forEach((_, level) => {
-      draw(svg, "text", { x: left[level] + 3, y: 12, class: "small" }).textContent = level ? `depth ${level}` : "root";
+      draw(svg, "text", { x: left[level] + 3, y: 12, class: "small" }).textContent = level
+        ? `depth ${level}`
+        : "root";
     });
     const middle = (node) => top + row[node] * high + high / 2;
     const inner = [...parent.keys()].slice(1);
-    for (const node of [...inner.filter((each) => !kept.has(each)), ...path.slice(1)]) { // the accepted path on top
+    for (const node of [...inner.filter((each) => !kept.has(each)), ...path.slice(1)]) {
+      // The accepted path is drawn last.
       const above = parent[node];
       const start = left[depth[above]] + widths[depth[above]];
       const bend = start + 12;
       draw(svg, "path", {
-        d: `M${start} ${middle(above)}H${bend}V${middle(node)}H${left[depth[node]]}`, class: kept.has(node) ? "kept" : "plain",
+        d: `M${start} ${middle(above)}H${bend}V${middle(node)}H${left[depth[node]]}`,
+        class: kept.has(node) ? "kept" : "plain",
       });
     }
     parent.forEach((_, node) => {
-      const x = left[depth[node]], wide = widths[depth[node]], y = middle(node);
+      const x = left[depth[node]],
+        wide = widths[depth[node]],
+        y = middle(node);
       const shade = logProb ? 0.75 * Math.sqrt(Math.exp(logProb[node])) : 0;
-      const box = draw(svg, "rect", { x, y: y - high / 2 + 2, width: wide, height: high - 4, rx: 3, class: kept.has(node) ? "kept" : "plain" });
+      const box = draw(svg, "rect", {
+        x,
+        y: y - high / 2 + 2,
+        width: wide,
+        height: high - 4,
+        rx: 3,
+        class: kept.has(node) ? "kept" : "plain",
+      });
       box.style.fill = `rgba(var(--node), ${shade.toFixed(3)})`;
       const number = String(node);
       draw(svg, "text", { x: x + 4, y: y + 4, class: "small" }).textContent = number;
       draw(svg, "text", { x: x + 8 + 5.9 * number.length, y: y + 4 }).textContent = label[node];
-      draw(svg, "text", { x: x + wide - 4, y: y + 4, "text-anchor": "end", class: "small" }).textContent = note[node];
+      draw(svg, "text", {
+        x: x + wide - 4,
+        y: y + 4,
+        "text-anchor": "end",
+        class: "small",
+      }).textContent = note[node];
     });
     where.replaceChildren(svg);
-    const last = path[path.length - 1]; // the accepted path's end comes into sight, with as little scrolling as that takes
+    // Scroll as little as brings the end of the accepted path into sight.
+    const last = path[path.length - 1];
     where.scrollTop = Math.max(0, top + (row[last] + 1) * high + 8 - where.clientHeight);
     where.scrollLeft = Math.max(0, left[depth[last]] + widths[depth[last]] + 8 - where.clientWidth);
   }
@@ -278,33 +389,49 @@
     return parent ? parent.appendChild(element) : element;
   }
 
-  const percent = (value) => (value < 0.1 ? "<0.1" : value < 9.95 ? value.toFixed(1) : value.toFixed(0));
+  const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+  const percent = (value) =>
+    value < 0.1 ? "<0.1" : value < 9.95 ? value.toFixed(1) : value.toFixed(0);
   // Characters beyond the first planes' letters take two columns of a fixed-pitch font.
-  const textWidth = (text) => Array.from(text).reduce((sum, c) => sum + (c.codePointAt(0) > 0x2e7f ? 2 : 1), 0);
+  const textWidth = (text) =>
+    Array.from(text).reduce((sum, c) => sum + (c.codePointAt(0) > 0x2e7f ? 2 : 1), 0);
 
-  // --- What the baseline's text does not have in its place ---------------------------------------------------------------
+  // --- Words that differ from the baseline's -----------------------------------------------------
 
-  // For every character of `text` whether it belongs to a word that is no part of a longest common sequence of words.
+  // [characters of `text`] Is the character's word outside a longest common sequence of words?
   function notIn(text, other) {
     const words = (all) => all.match(/\s+|[^\s\w]|\w+/gu) || [];
-    const own = words(text), theirs = words(other);
-    let start = 0, end = 0;
+    const own = words(text),
+      theirs = words(other);
+    let start = 0,
+      end = 0;
     while (start < own.length && start < theirs.length && own[start] === theirs[start]) start += 1;
-    while (end < Math.min(own.length, theirs.length) - start && own[own.length - 1 - end] === theirs[theirs.length - 1 - end]) end += 1;
-    const a = own.slice(start, own.length - end), b = theirs.slice(start, theirs.length - end);
+    while (
+      end < Math.min(own.length, theirs.length) - start &&
+      own[own.length - 1 - end] === theirs[theirs.length - 1 - end]
+    )
+      end += 1;
+    const a = own.slice(start, own.length - end),
+      b = theirs.slice(start, theirs.length - end);
     const common = new Set();
-    if (a.length * b.length <= 4e6) { // beyond that, all between the common ends counts as different
+    if (a.length * b.length <= 4e6) {
+      // Beyond that, all between the common ends counts as different.
       const wide = b.length + 1;
       const longest = new Uint16Array((a.length + 1) * wide);
       for (let i = a.length - 1; i >= 0; i -= 1) {
         for (let j = b.length - 1; j >= 0; j -= 1) {
-          longest[i * wide + j] = a[i] === b[j]
-            ? longest[(i + 1) * wide + j + 1] + 1 : Math.max(longest[(i + 1) * wide + j], longest[i * wide + j + 1]);
+          longest[i * wide + j] =
+            a[i] === b[j]
+              ? longest[(i + 1) * wide + j + 1] + 1
+              : Math.max(longest[(i + 1) * wide + j], longest[i * wide + j + 1]);
         }
       }
       for (let i = 0, j = 0; i < a.length && j < b.length;) {
-        if (a[i] === b[j]) { common.add(start + i); i += 1; j += 1; }
-        else if (longest[(i + 1) * wide + j] >= longest[i * wide + j + 1]) i += 1;
+        if (a[i] === b[j]) {
+          common.add(start + i);
+          i += 1;
+          j += 1;
+        } else if (longest[(i + 1) * wide + j] >= longest[i * wide + j + 1]) i += 1;
         else j += 1;
       }
     }
@@ -316,16 +443,27 @@
     return marks;
   }
 
-  // --- Start -------------------------------------------------------------------------------------------------------------
+  // --- Start -------------------------------------------------------------------------------------
 
-  at("question").addEventListener("change", (event) => { chosen.question = Number(event.target.value); show(); });
+  at("question").addEventListener("change", (event) => {
+    chosen.question = Number(event.target.value);
+    show();
+  });
   at("before").addEventListener("click", () => move(-1));
   at("after").addEventListener("click", () => move(1));
   at("only").hidden = !data.questions.some(differs);
-  at("differing").addEventListener("change", () => { fillQuestions(); chosen.question = 0; show(); });
+  at("differing").addEventListener("change", () => {
+    fillQuestions();
+    chosen.question = 0;
+    show();
+  });
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("select")) return;
-    if (event.key.startsWith("Arrow") && event.target.matches("input[type=range], .scroll, .text, .tree")) return; // they move
+    if (
+      event.key.startsWith("Arrow") &&
+      event.target.matches("input[type=range], .scroll, .text, .tree")
+    )
+      return; // These keys move them.
     const digit = /^[1-9]$/.test(event.key) ? data.decoders[Number(event.key) - 1] : undefined;
     if (event.key === "ArrowLeft") move(-1);
     else if (event.key === "ArrowRight") move(1);
@@ -339,7 +477,12 @@
   });
   const legend = document.querySelector(".legend");
   for (let accept = 1; accept <= 5; accept += 1) {
-    const piece = add(legend, "span", ` ${accept}${accept === 5 ? " or more" : ""} `, `piece${accept % 2 ? " odd" : ""}`);
+    const piece = add(
+      legend,
+      "span",
+      ` ${accept}${accept === 5 ? " or more" : ""} `,
+      `piece${accept % 2 ? " odd" : ""}`,
+    );
     piece.style.setProperty("--a", strength(accept));
   }
   at("browser").hidden = false;

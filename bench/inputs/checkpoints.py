@@ -1,0 +1,184 @@
+"""The layouts of checkpoints: which file holds what, in a folder or on the hub.
+
+    Medusa-1   config.json that names base_model_name_or_path (a folder relative to this one, or a
+               hub id), and medusa_lm_head.safetensors or .pt
+    Medusa-2   an ordinary checkpoint with medusa_head.* tensors beside the model's, in one file or
+               in shards
+    any other  an ordinary checkpoint of a causal LM
+
+`where` is always the folder or hub id of a checkpoint. Pickles are read as tensors alone.
+"""
+
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
+
+from bench.common.errors import UserError
+from bench.common.files import parse_json, read_document, shown
+from decoders.model.heads import MERGED_PREFIX
+
+DEMO = "demo"
+BASE = "base_model_name_or_path"  # The entry of config.json that makes it a Medusa-1 checkpoint.
+HEAD_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt")
+INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+WEIGHT_FILES = ("model.safetensors", INDEX_FILES[0], "pytorch_model.bin", INDEX_FILES[1])
+SAMPLE_BYTES = 1 << 20  # Of each end of a file, for the identity of a folder.
+
+
+def find(where: str, filename: str) -> str | None:
+    """The path of a checkpoint's file, fetched from the hub where need be. None: no such file."""
+    return cached_file(
+        where,
+        filename,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+        _raise_exceptions_for_gated_repo=False,
+    )
+
+
+def read_json(where: str, filename: str) -> dict | None:
+    """The object of a JSON file. None where there is no such file; UserError where it is damaged."""
+    path = find(where, filename)
+    if path is None:
+        return None
+    try:
+        content = parse_json(read_document(Path(path)))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}; expected an object")
+    return content
+
+
+def read_config(where: str) -> dict:
+    """config.json. UserError where there is none."""
+    config = read_json(where, "config.json")
+    if config is None:
+        raise UserError(
+            f"no model at {where!r}: expected {DEMO!r}, a folder with config.json, or a hub id in "
+            "reach"
+        )
+    return config
+
+
+def base_of(where: str, config: dict) -> str:
+    """The folder or hub id of a Medusa-1 checkpoint's base model. UserError where it has none."""
+    base = config[BASE]
+    if not isinstance(base, str) or not base:
+        raise UserError(f"config.json of {where!r} names no base model: {BASE} is {shown(base)}")
+    beside = Path(where) / base
+    if beside.is_dir():
+        return str(beside)
+    if Path(base).is_absolute() or base.startswith("."):
+        raise UserError(
+            f"the base model of {where!r}, {base!r}, is not a folder; correct its config.json"
+        )
+    return base
+
+
+def check_weights_exist(where: str) -> None:
+    """UserError where a folder has no weights. Of a hub id nothing is said."""
+    if Path(where).is_dir() and not any((Path(where) / name).exists() for name in WEIGHT_FILES):
+        raise UserError(
+            f"the folder {where!r} has no weights: expected {' or '.join(WEIGHT_FILES)}"
+        )
+
+
+def read_index(where: str) -> dict[str, str]:
+    """Tensor -> file of a sharded checkpoint; empty for one that is not.
+
+    UserError where a file would lie outside the checkpoint.
+    """
+    for filename in INDEX_FILES:
+        index = read_json(where, filename)
+        if not index:
+            continue
+        weight_map = index.get("weight_map")
+        is_map = isinstance(weight_map, dict)
+        if not is_map or not all(isinstance(file, str) for file in weight_map.values()):
+            raise UserError(f"{filename} of {where!r} has no weight_map of tensors to files")
+        for file in sorted(set(weight_map.values())):
+            if Path(file).name != file:
+                raise UserError(
+                    f"{filename} of {where!r} names {shown(file)}; expected a file beside it"
+                )
+        return weight_map
+    return {}
+
+
+def read_tensors(path: str) -> dict[str, Tensor]:
+    """The named tensors of a .safetensors file, or of a pickle that holds nothing else."""
+    if path.endswith(".safetensors"):
+        return load_file(path)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    is_named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
+    if not is_named or not all(map(_is_dense, content.values())):
+        raise UserError(
+            f"{path} holds a {type(content).__name__}, not a dictionary of named dense tensors"
+        )
+    return content
+
+
+def _is_dense(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided
+
+
+def read_separate_heads(where: str) -> dict[str, Tensor]:
+    """Medusa-1: the heads' tensors, under their published names. UserError where there are none."""
+    paths = (find(where, name) for name in HEAD_FILES)
+    path = next((path for path in paths if path), None)
+    if path is None:
+        raise UserError(
+            f"{where!r} names a base model but has no heads: expected {' or '.join(HEAD_FILES)}"
+        )
+    return read_tensors(path)
+
+
+def read_merged_heads(where: str, names: set[str]) -> dict[str, Tensor]:
+    """Medusa-2: the heads' tensors `names`, under their published names, from whole or sharded files.
+
+    UserError where a shard is missing.
+    """
+    index = read_index(where)
+    if index:
+        shards = {index[name] for name in names if name in index}
+    else:
+        shards = {name for name in ("model.safetensors", "pytorch_model.bin") if find(where, name)}
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted(shards):
+        path = find(where, shard)
+        if path is None:
+            raise UserError(f"{where!r} lacks {shard}, which its index names")
+        if shard.endswith(".safetensors"):
+            with safe_open(path, "pt") as opened:
+                wanted = names.intersection(opened.keys())
+                tensors |= {name: opened.get_tensor(name) for name in wanted}
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            tensors |= {name: content[name] for name in names.intersection(content)}
+    return {name.removeprefix(MERGED_PREFIX): tensor for name, tensor in tensors.items()}
+
+
+def identity_of(where: str) -> str:
+    """What tells a model's files apart: the commit on a hub, a digest of a folder.
+
+    The digest is over the name, size and ends of every file. A checkpoint of many GB is not read a
+    second time for it.
+    """
+    if not Path(where).is_dir():
+        return extract_commit_hash(find(where, "config.json"), None) or where
+    digest = sha256()
+    for path in sorted(path for path in Path(where).iterdir() if path.is_file()):
+        size = path.stat().st_size
+        with path.open("rb") as content:
+            ends = content.read(SAMPLE_BYTES)
+            content.seek(max(0, size - SAMPLE_BYTES))
+            ends += content.read(SAMPLE_BYTES)
+        digest.update(f"{path.name} {size} {sha256(ends).hexdigest()}\n".encode())
+    return digest.hexdigest()

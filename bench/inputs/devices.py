@@ -1,0 +1,61 @@
+"""Which device a model goes to, and how much of it the model may take."""
+
+import torch
+from accelerate.utils import convert_file_size_to_int
+
+from bench.common.errors import UserError
+
+BALANCED = "balanced"  # One model, spread over several GPUs.
+
+
+def check_device(device: str, quantised: bool = False) -> str:
+    """The device that "auto" means here, or the given one. UserError where it is not there.
+
+    quantised: whether the model is loaded in 8 or 4 bits, which only CUDA can.
+    """
+    accelerator = None
+    if torch.accelerator.is_available():
+        accelerator = torch.accelerator.current_accelerator()
+    if device == "auto":
+        device = accelerator.type if accelerator else "cpu"
+    if device == BALANCED:
+        kind = "cuda"
+    else:
+        try:
+            kind = torch.device(device).type
+        except RuntimeError:
+            raise UserError(
+                f"unknown device {device!r}; expected auto, {BALANCED}, cpu, cuda, cuda:N or mps"
+            ) from None
+        device = "cpu" if kind == "cpu" else device
+    if kind != "cpu" and (accelerator is None or accelerator.type != kind):
+        has = f"only {accelerator.type}" if accelerator else "no accelerator"
+        raise UserError(
+            f"device {device!r} was asked for, but this machine has {has}; use --device cpu or auto"
+        )
+    if quantised and kind != "cuda":
+        raise UserError(
+            f"8-bit and 4-bit loading need a CUDA GPU; the device is {device!r}. Leave the flag "
+            "out here"
+        )
+    return device
+
+
+def gpu_memory(gpus: int | None, each: str | None) -> dict[int, int | str]:
+    """What each GPU may hold of a model's weights, by number.
+
+    gpus: the first so many GPUs. None: all. each: a size such as "20GiB". None: what is free there.
+    UserError where there are fewer GPUs, or `each` is no size.
+    """
+    available = torch.cuda.device_count()
+    if gpus is not None and not 1 <= gpus <= available:
+        raise UserError(f"{gpus} GPUs were asked for one model, but this machine has {available}")
+    if each is not None:
+        try:
+            convert_file_size_to_int(each)
+        except ValueError:
+            raise UserError(
+                f"a GPU memory of {each!r} was asked for; expected a size such as 20GiB"
+            ) from None
+    numbers = range(gpus or available)
+    return {gpu: each or torch.cuda.mem_get_info(gpu)[0] for gpu in numbers}

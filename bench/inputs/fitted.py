@@ -1,0 +1,70 @@
+"""What a decoder brings beside the model: files that were fitted to it, and weights of its own.
+
+A decoder declares them by name (`Decoder.fitted`, `Decoder.weights`). They lie beside the model, or
+where the decoder's options say. Here they are found, read safely, and handed over.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.common.errors import UserError
+from bench.common.files import parse_json, read_document
+from bench.inputs.checkpoints import find, read_tensors
+from decoders.decoder import Decoder
+from decoders.model.model import Model
+
+
+def read_fitted(path: Path, parse: Callable[[object], object]) -> object:
+    """What `parse` makes of a JSON file.
+
+    ValueError names the file where it is not JSON or not what `parse` expects, UserError where it
+    cannot be read.
+    """
+    content = read_document(path)
+    try:
+        return parse(parse_json(content))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def take_named_files(decoder: Decoder) -> None:
+    """Hand over the fitted files that the options name. Needs no model.
+
+    ValueError where one is not what it must be, or where the decoder misses one.
+    """
+    decoder.take(_named_files(decoder))
+
+
+def _named_files(decoder: Decoder) -> dict[str, object]:
+    files = {}
+    for name, parse in decoder.fitted.items():
+        path = decoder.path_of(name)
+        if path is not None and Path(path).is_file():
+            files[name] = read_fitted(Path(path), parse)
+    return files
+
+
+def take_files(decoder: Decoder, where: str, model: Model) -> None:
+    """Hand over everything that a decoder declares.
+
+    where: the folder or hub id of the model. ValueError where a file is not what it must be, or
+    where weights are missing; UserError where a file cannot be read.
+    """
+    files = _named_files(decoder)
+    for name, parse in decoder.fitted.items():
+        if decoder.path_of(name) is None and (path := find(where, name)):
+            files[name] = read_fitted(Path(path), parse)
+    for name, build in decoder.weights.items():
+        named = decoder.path_of(name)
+        path = named if named is not None else find(where, name)
+        if path is None or not Path(path).is_file():
+            place = f"at {named}" if named is not None else f"beside the model, in {where}"
+            raise ValueError(f"it needs {name}, which is not {place}")
+        try:
+            files[name] = build(read_tensors(path), model)
+        except UserError:
+            raise
+        except Exception as error:
+            said = " ".join(str(error).split())[:300]
+            raise ValueError(f"{path}: {said}") from error
+    decoder.take(files)

@@ -1,0 +1,87 @@
+"""The one frame that every number is computed from: a row a finished turn."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from bench.store.answer_files import Answer
+from bench.store.turn import Turn
+
+# The columns of a frame. A number that its file does not hold is NaN; an array, None.
+COLUMNS = {
+    "question_id": "int64",
+    "category": "object",
+    "decoder": "object",
+    "choice": "int64",
+    "turn": "int64",
+    "tokens": "int64",  # Committed tokens.
+    "steps": "int64",  # Verify forwards.
+    "prefill_s": "float64",
+    "decode_s": "float64",
+    "wall_s": "float64",  # Prefill and decoding.
+    "accept_lengths": "object",  # [steps] tokens that each step committed.
+    "nodes": "object",  # [steps] nodes that each step verified.
+    "token_ids": "object",  # [tokens]
+}
+
+
+def table(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
+    """The frame of rows that may lack columns.
+
+    A time that cannot be one (infinite, or below 0) becomes NaN.
+    """
+    made = pd.DataFrame(list(rows), columns=list(COLUMNS)).astype(COLUMNS)
+    for name in ("prefill_s", "decode_s", "wall_s"):
+        made[name] = made[name].where(np.isfinite(made[name]) & (made[name] >= 0))
+    return made
+
+
+def frame(turns: Iterable[Turn]) -> pd.DataFrame:
+    """The frame of a run's turns, in the order given, without those that failed."""
+    return table(
+        {
+            "question_id": turn.question_id,
+            "category": turn.category,
+            "decoder": turn.decoder,
+            "choice": turn.choice,
+            "turn": turn.turn,
+            "tokens": len(turn.token_ids),
+            "steps": len(turn.accept_lengths),
+            "prefill_s": turn.prefill_s,
+            "decode_s": turn.decode_s,
+            "wall_s": turn.prefill_s + turn.decode_s,
+            "accept_lengths": np.array(turn.accept_lengths, dtype=np.int32),
+            "nodes": np.array(turn.nodes, dtype=np.int32),
+            "token_ids": np.array(turn.token_ids, dtype=np.int64),
+        }
+        for turn in turns
+        if not turn.failed
+    )
+
+
+def answers_frame(answers: Iterable[Answer]) -> pd.DataFrame:
+    """The frame of an answer file: the turns that are answered and have tokens and steps.
+
+    Answer files have no prefill_s, decode_s, nodes and token_ids.
+    """
+    return table(
+        {
+            "question_id": answer.question_id,
+            "category": answer.category,
+            "decoder": answer.model_id,
+            "choice": index,
+            "turn": turn + 1,
+            "tokens": choice.tokens[turn],
+            "steps": choice.steps[turn],
+            "wall_s": choice.wall_s[turn] if choice.wall_s else None,
+            "accept_lengths": np.array(choice.accept_lengths[turn], dtype=np.int32)
+            if choice.accept_lengths
+            else None,
+        }
+        for answer in answers
+        for index, choice in enumerate(answer.choices)
+        if choice.steps is not None and choice.tokens is not None
+        for turn in range(len(choice.turns))
+        if choice.answered(turn + 1)
+    )

@@ -1,0 +1,191 @@
+"""The data of report.html's answer browser, as JSON that page.js reads.
+
+decoders    [decoders] names
+baselines   [decoders] index of the decoder that each is compared with, or null
+trees       "question/decoder/choice/turn" -> [steps][parent, token, log_prob, kept]
+            parent is 0 where the shape is that of the step before
+tokens      token id -> its text, for every token in the trees
+questions   [questions]{id, category, turns, answers}; see `_answer` for an answer
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from bench.store.trees import AnswerTrees, StepTree
+from bench.store.turn import Key, Turn
+
+MOST_TREE_BYTES = 8_000_000  # Of the trees in a page.
+LEAST_SHOWN = -99.0  # Log probability; page.js shows less as no more than that.
+
+
+def browser_data(
+    turns: Sequence[Turn],
+    baselines: Mapping[str, str | None],
+    questions: Mapping[int, Sequence[str]],
+    trees: Mapping[Key, AnswerTrees],
+    room: int,
+) -> tuple[bytes, list[str]]:
+    """The data, in `room` bytes or a little more, and warnings of what had to be left out.
+
+    baselines: decoder -> the one that it is compared with. Turns of other decoders are left out.
+    questions: question_id -> its texts, where they are known.
+    """
+    warnings: list[str] = []
+    index = {decoder: at for at, decoder in enumerate(baselines)}
+    tree_room = min(MOST_TREE_BYTES, room // 3)
+    shared = {
+        "decoders": list(index),
+        "baselines": [index.get(baseline) for baseline in baselines.values()],
+        **_trees(trees, index, tree_room, warnings),
+    }
+    start = embedded(shared)
+    entries = _questions(turns, baselines, questions)
+    kept = _that_fit(entries, room - len(start))
+    if len(kept) < len(entries):
+        left_out = sorted(entries.keys() - set(kept))
+        warnings.append(
+            f"To keep this page below 30 MB, the answers to {len(left_out)} of {len(entries)} "
+            "questions are not in it; they are in the run's turns.jsonl, and in all numbers and "
+            f"figures. Left out: {ranges(left_out)}."
+        )
+    asked = b",".join(entries[question_id] for question_id in kept)
+    return start[:-1] + b',"questions":[' + asked + b"]}", warnings
+
+
+def embedded(data: object) -> bytes:
+    """JSON that may stand inside a script element, whatever text is in it."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text.encode(errors="replace")
+
+
+def _questions(
+    turns: Sequence[Turn],
+    baselines: Mapping[str, str | None],
+    questions: Mapping[int, Sequence[str]],
+) -> dict[int, bytes]:
+    """question_id -> its texts and all its answers, as JSON."""
+    by_key = {turn.key: turn for turn in turns}
+    index = {decoder: at for at, decoder in enumerate(baselines)}
+    entries: dict[int, dict] = {}
+    for turn in turns:
+        if turn.decoder not in index:
+            continue
+        if turn.question_id not in entries:
+            entries[turn.question_id] = {
+                "id": turn.question_id,
+                "category": turn.category,
+                "turns": list(questions.get(turn.question_id, ())),
+                "answers": [],
+            }
+        base = by_key.get((turn.question_id, baselines[turn.decoder], turn.choice, turn.turn))
+        answer = _answer(turn, index[turn.decoder], base)
+        entries[turn.question_id]["answers"].append(answer)
+    return {question_id: embedded(entry) for question_id, entry in entries.items()}
+
+
+def _answer(turn: Turn, decoder: int, base: Turn | None) -> list:
+    """A turn as a list, which page.js names. Names here would repeat ten thousand times."""
+    # [steps] characters that each step added.
+    added = [after - before for before, after in pairwise([0, *turn.step_ends])]
+    nodes = turn.nodes[0] if len(set(turn.nodes)) == 1 else turn.nodes
+    return [
+        decoder,
+        turn.choice,
+        turn.turn,
+        turn.error or turn.text,
+        turn.accept_lengths,
+        added,
+        nodes,  # A number where all steps have the same.
+        turn.finish_reason,
+        turn.prompt_tokens,
+        _seconds(turn.prefill_s),
+        _seconds(turn.decode_s),
+        first_difference(turn, base),
+    ]
+
+
+def _seconds(time: float) -> float | None:
+    return round(time, 4) if math.isfinite(time) else None
+
+
+def first_difference(turn: Turn, base: Turn | None) -> int | None:
+    """0-based place of the first token that differs from the baseline's; -1 where none does.
+
+    None where there is nothing to compare.
+    """
+    if base is None or turn.decoder == base.decoder or not (turn.token_ids and base.token_ids):
+        return None
+    if turn.token_ids == base.token_ids:
+        return -1
+    pairs = zip(turn.token_ids, base.token_ids, strict=False)
+    shorter = min(len(turn.token_ids), len(base.token_ids))
+    return next((place for place, (ours, theirs) in enumerate(pairs) if ours != theirs), shorter)
+
+
+def _trees(
+    trees: Mapping[Key, AnswerTrees], index: Mapping[str, int], room: int, warnings: list[str]
+) -> dict:
+    """`trees` and `tokens` of the data, in `room` bytes. Adds a warning where some do not fit."""
+    by_answer: dict[str, list] = {}
+    texts: dict[int, str] = {}
+    for answer in trees.values():
+        if answer.decoder not in index:
+            continue
+        steps = _steps(answer.steps)
+        room -= len(json.dumps(steps, separators=(",", ":")))
+        room -= sum(len(text) + 10 for text in answer.text.values())
+        if room < 0:
+            warnings.append(
+                f"Trees of {len(by_answer)} of {len(trees)} answers are in this page; the others "
+                "are in the run's trees.jsonl."
+            )
+            break
+        key = (answer.question_id, index[answer.decoder], answer.choice, answer.turn)
+        by_answer["/".join(map(str, key))] = steps
+        texts |= answer.text
+    return {"trees": by_answer, "tokens": texts}
+
+
+def _steps(trees: Sequence[StepTree]) -> list[list]:
+    """[steps][parent, token, log_prob, kept], with 0 for a parent array that repeats."""
+    steps = []
+    before: list[int] | None = None
+    for tree in trees:
+        log_prob = None
+        if tree.log_prob is not None:
+            log_prob = [max(LEAST_SHOWN, round(value, 2)) for value in tree.log_prob]
+        parent = 0 if tree.parent == before else tree.parent
+        steps.append([parent, tree.token, log_prob, tree.kept])
+        before = tree.parent
+    return steps
+
+
+def _that_fit(entries: Mapping[int, bytes], room: int) -> list[int]:
+    """The keys of all entries, or of as many as fit into `room` bytes.
+
+    They are evenly spaced, as question sets are often ordered by category.
+    """
+    kept = list(entries)
+    while kept and (total := sum(len(entries[key]) + 1 for key in kept)) > room:
+        count = min(len(kept) - 1, int(len(kept) * max(room, 0) / total))
+        kept = [kept[(2 * place + 1) * len(kept) // (2 * count)] for place in range(count)]
+    return kept
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending integers, short.
+
+    >>> ranges([1, 2, 3, 7, 9, 10])
+    '1-3, 7, 9-10'
+    """
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    return ", ".join("-".join(map(str, ends)) for ends in runs)

@@ -1,0 +1,75 @@
+"""What a run records of the machine and the code: environment, peak memory, commit."""
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import torch
+
+try:
+    import resource
+except ImportError:  # Windows has no such module.
+    resource = None
+
+CODE = ("bench", "decoders", "llm_judge", "scripts")  # Folders whose files decide what is run.
+PACKAGES = ("torch", "transformers", "fschat")
+
+
+def environment(device: torch.device, dtype: torch.dtype) -> dict[str, object]:
+    """What the times of a run depend on, as `bench.store.run_record.Environment` records it."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "device": gpu or _cpu_name(),
+        "device_type": device.type,
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that this process has taken so far: the GPU's, or the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if resource is None:
+        return psutil.Process().memory_info().peak_wset
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024)  # macOS counts bytes, Linux KiB.
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def git_state() -> dict[str, object]:
+    """The commit of this project's checkout, and whether it is dirty.
+
+    Dirty: a tracked file is changed, or a file of code is untracked. Both are None where the
+    project is no checkout.
+    """
+    root = Path(__file__).resolve().parents[2]
+
+    def git(*command: str) -> str:
+        return subprocess.run(
+            ["git", *command], cwd=root, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        if not (root / ".git").exists():  # Installed somewhere inside another project's checkout.
+            return {"commit": None, "dirty": None}
+        added = git("ls-files", "--others", "--exclude-standard", "--", *CODE)
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed or added)}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}

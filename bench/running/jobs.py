@@ -1,0 +1,67 @@
+"""What there is to do in a run: one answer a job, in an order in which no decoder is always first."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from bench.inputs.questions import Question
+from bench.running.config import RunConfig
+from bench.store.turn import Key, Turn
+from decoders.accept import fold
+
+
+@dataclass(frozen=True)
+class Job:
+    """One answer: a question, one of its choices, one decoder."""
+
+    question: Question
+    choice: int  # From 0 on.
+    spec: str  # Of the decoder.
+    # The texts of its turns (from 1 on) that are answered already.
+    done: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def turns(self) -> range:
+        return range(1, len(self.question.turns) + 1)
+
+    def key(self, turn: int) -> Key:
+        return self.question.question_id, self.spec, self.choice, turn
+
+
+def jobs(config: RunConfig, questions: tuple[Question, ...]) -> Iterator[Job]:
+    """Question by question. The decoder that goes first moves on with each question."""
+    specs = config.decoders
+    for number, question in enumerate(questions):
+        for choice in range(config.num_choices):
+            for place in range(len(specs)):
+                yield Job(question, choice, specs[(number + place) % len(specs)])
+
+
+def known_fields(config: RunConfig, job: Job, turn: int) -> dict[str, object]:
+    """The fields of a `Turn` that are known before anything is generated."""
+    question = job.question
+    return {
+        "question_id": question.question_id,
+        "category": question.category,
+        "decoder": job.spec,
+        "choice": job.choice,
+        "turn": turn,
+        "temperature": config.temperature_of(question.category),
+        # Without the decoder, so that at one temperature all decoders draw the same samples.
+        "seed": fold(config.seed, question.question_id, job.choice, turn),
+    }
+
+
+def failed_turn(config: RunConfig, job: Job, turn: int, error: str, prompt_tokens: int = 0) -> Turn:
+    """The record of a turn that failed. It has no tokens, times or text."""
+    return Turn(
+        **known_fields(config, job, turn),
+        prompt_tokens=prompt_tokens,
+        token_ids=[],
+        accept_lengths=[],
+        nodes=[],
+        prefill_s=0.0,
+        decode_s=0.0,
+        finish_reason="error",
+        error=error,
+        text="",
+    )

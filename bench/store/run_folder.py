@@ -1,0 +1,205 @@
+"""The folder of one run, as the run writes it.
+
+<run>/run.json      configuration, environment, start and end; replaced atomically
+<run>/turns.jsonl   one turn a line; each is appended and synced before the next one begins
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from bench.common.errors import UserError, warn
+from bench.common.files import append_synced, mend_end, sole_writer, write_atomically
+from bench.store.run_record import RUN_FILE, Run, plain, read_run
+from bench.store.turn import TURNS_FILE, Key, Turn, iter_turns, parse_turn
+
+
+class RunFolder:
+    """The folder of one run: refuses another configuration, appends turns, knows what is done.
+
+    Rows are only ever appended. A turn that failed is tried again, and the last row of a turn is
+    the one that counts. The folder remembers where the row of a finished turn begins, not what the
+    row says, so that its memory does not grow with the length of answers.
+
+    Only one process has a folder open at a time. Nothing on disk changes before `begin`, so that a
+    command that cannot start leaves a finished run as it was.
+    """
+
+    def __init__(self, path: Path, config: dict, run: Run | None) -> None:
+        self.path = path
+        self.run = run  # None: a new run, before `begin`.
+        self.failures: dict[Key, str] = {}  # Turns whose last row is a failure, and its message.
+        self._config = config
+        self._offsets: dict[Key, int] = {}  # Finished turns, and where their rows begin.
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path, config: dict) -> Iterator["RunFolder"]:
+        """A new run in `path`, or the one that is there if its configuration is the same.
+
+        UserError where another process has it open, and where the folder holds something else;
+        the message names the differences.
+        """
+        is_new = not path.exists()
+        _make_folder(path)
+        try:
+            with sole_writer(path / TURNS_FILE):
+                yield cls._opened(path, plain(config))
+        finally:
+            if is_new:
+                _remove_traces(path)
+
+    @classmethod
+    def _opened(cls, path: Path, config: dict) -> "RunFolder":
+        turns_file = path / TURNS_FILE
+        if not (path / RUN_FILE).exists():
+            return cls(path, config, run=None)
+        run = read_run(path)
+        if not turns_file.exists() or not turns_file.stat().st_size:
+            return cls(path, config, run=None)
+        _refuse_differences(path, "configuration", run.config.as_json(), config)
+        folder = cls(path, config, run)
+        # `begin` mends a torn end and warns of it; nothing is said here.
+        for offset, turn in iter_turns(turns_file, lambda _: None):
+            folder._note(turn, offset)
+        return folder
+
+    def _note(self, turn: Turn, offset: int) -> None:
+        if turn.failed:
+            self.failures[turn.key] = turn.error or ""
+        else:
+            self.failures.pop(turn.key, None)
+            self._offsets[turn.key] = offset
+
+    def __contains__(self, key: Key) -> bool:
+        """Is this turn finished?"""
+        return key in self._offsets
+
+    def __len__(self) -> int:
+        """How many turns are finished."""
+        return len(self._offsets)
+
+    def __iter__(self) -> Iterator[Key]:
+        """The keys of the finished turns, in the order of their rows."""
+        return iter(self._offsets)
+
+    def turn(self, key: Key) -> Turn:
+        """A finished turn, read from its row."""
+        with (self.path / TURNS_FILE).open("rb") as file:
+            file.seek(self._offsets[key])
+            return parse_turn(file.readline())
+
+    def begin(
+        self, keys: set[Key], model: dict, session: dict[str, object], **facts: object
+    ) -> None:
+        """Get ready to append those of the turns `keys` that are missing.
+
+        `session` (command, git, environment, start, ...) is recorded for every sitting that has
+        something to do. `facts` are recorded once. UserError where the folder holds turns that this
+        run does not have, or turns of another model.
+        """
+        if strange := (self._offsets.keys() | self.failures.keys()) - keys:
+            raise UserError(
+                f"{self.path / TURNS_FILE} has turns that this run does not have, such as "
+                f"{min(strange)}"
+            )
+        is_new = self.run is None
+        if self.run is None:
+            self.run = Run.begun(self._config, model, session, **facts)
+        else:
+            _refuse_differences(self.path, "model", self.run.model.as_json(), plain(model))
+            if not keys - self._offsets.keys():
+                return
+            self._warn_of_another_place(session)
+            self.run = self.run.resumed(session)
+        try:
+            self._write_run()
+            if is_new:
+                write_atomically(self.path / TURNS_FILE, "")
+            elif torn := mend_end(self.path / TURNS_FILE):
+                warn(torn)
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written: {error.strerror}; give another --out"
+            ) from error
+
+    def _warn_of_another_place(self, session: dict[str, object]) -> None:
+        """Warn where this sitting's times do not compare with those of the first one."""
+        before, now = self.run.environment.as_json(), plain(session["environment"])
+        if changed := list(_differences(before, now)):
+            warn(f"this run was begun elsewhere ({'; '.join(changed)}); its times do not compare")
+
+    def append(self, turn: Turn) -> None:
+        """Put a turn on disk, whole and synced, before returning."""
+        try:
+            self._note(turn, append_synced(self.path / TURNS_FILE, asdict(turn)))
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written: {error.strerror}; every turn before this one is "
+                "kept, and the same command goes on from there"
+            ) from error
+
+    def end(self, now: str, peak_bytes: int | None) -> None:
+        """Record that the run has ended.
+
+        peak_bytes: the most memory that this sitting took. None: not known.
+        """
+        self.run = self.run.ended(now, peak_bytes)
+        try:
+            self._write_run()
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written: {error.strerror}; every turn is kept"
+            ) from error
+
+    def _write_run(self) -> None:
+        content = json.dumps(self.run.as_json(), indent=1, ensure_ascii=False)
+        write_atomically(self.path / RUN_FILE, content + "\n")
+
+
+def _make_folder(path: Path) -> None:
+    """Make the folder, unless it is a run's already. UserError where it holds something else."""
+    is_new = not path.exists()
+    try:
+        if (
+            not is_new
+            and not (path / RUN_FILE).exists()
+            and not all(map(_is_trace, path.iterdir()))
+        ):
+            raise UserError(f"{path} exists and is not a run's folder; give another --out")
+        path.mkdir(parents=True, exist_ok=not is_new)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{path} exists and is not a run's folder; give another --out") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be made: {error.strerror}; give another --out") from error
+
+
+def _remove_traces(folder: Path) -> None:
+    """Remove the folder of a run that was refused before there was anything to write."""
+    with suppress(OSError):
+        traces = list(folder.iterdir())
+        if all(map(_is_trace, traces)):
+            for trace in traces:
+                trace.unlink()
+            folder.rmdir()
+
+
+def _is_trace(path: Path) -> bool:
+    """Is this all that a process leaves that was killed early: a lock, or a temporary file?"""
+    return path.name.startswith(".") and path.suffix in (".lock", ".tmp")
+
+
+def _refuse_differences(path: Path, what: str, before: dict, now: dict) -> None:
+    if differences := list(_differences(before, now)):
+        raise UserError(
+            f"{path} holds a run of another {what} ({'; '.join(differences)}); "
+            "give another --out, or the same options to resume it"
+        )
+
+
+def _differences(before: dict, now: dict) -> Iterable[str]:
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            yield f"{name}: {before.get(name)!r} there, {now.get(name)!r} now"

@@ -1,0 +1,41 @@
+"""The JSON file of step times by phase, which scripts/bench_step.py writes."""
+
+from pathlib import Path
+
+from bench.common.errors import UserError
+from bench.common.files import parse_json, read_document
+
+SCHEMA_VERSION = 1
+PHASES = ("draft", "propose", "verify", "accept", "commit")  # Of a step, in this order.
+_EXPECTED = "expected the JSON file that scripts/bench_step.py writes"
+
+
+def read_phases(path: Path) -> tuple[list[dict], str]:
+    """(rows, name of the device) of the file. The name is empty where it is not recorded.
+
+    A row has decoder, length, operations, synchronisations, and <phase>_s for each of PHASES.
+    UserError says what else the file is.
+    """
+    try:
+        record = parse_json(read_document(path))
+    except UserError as error:
+        raise UserError(f"{error}; {_EXPECTED}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); {_EXPECTED}") from error
+    version = record.get("schema_version") if isinstance(record, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{path} has schema version {version}; this version reads {SCHEMA_VERSION}; {_EXPECTED}"
+        )
+    kinds: dict[str, type | tuple[type, ...]] = {f"{phase}_s": (int, float) for phase in PHASES}
+    kinds |= {"decoder": str, "length": int, "operations": int, "synchronisations": int}
+    rows = record.get("rows")
+    if not isinstance(rows, list) or not rows:
+        raise UserError(f"{path} has no rows; {_EXPECTED}")
+    for number, row in enumerate(rows, start=1):
+        for name, kind in kinds.items():
+            if not isinstance(row, dict) or not isinstance(row.get(name), kind):
+                raise UserError(f"{path}, row {number} has no {name}; {_EXPECTED}")
+    environment = record.get("environment")
+    device = environment.get("device", "") if isinstance(environment, dict) else ""
+    return rows, str(device)

@@ -1,0 +1,129 @@
+"""One generated turn, and the rows of turns.jsonl, which hold one turn each."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from bench.common.errors import UserError
+from bench.common.files import parse_json, read_lines
+from bench.common.validation import first_error
+
+TURNS_FILE = "turns.jsonl"
+LONGEST_CATEGORY = 100  # Characters. It stands in tables and under figures.
+Key = tuple[int, str, int, int]  # (question_id, decoder, choice, turn) of a turn.
+
+# The types of a row's fields. They bind a row that is read, not a Turn that is made here.
+_LIMIT = 1 << 63  # No number in a row is as large.
+_MOST_NODES = 1 << 31
+_Integer = Annotated[int, Field(strict=True, ge=-_LIMIT, lt=_LIMIT)]
+_AcceptLength = Annotated[int, Field(strict=True, ge=1, lt=_LIMIT)]
+_NodeCount = Annotated[int, Field(strict=True, ge=1, lt=_MOST_NODES)]
+_Number = Annotated[float, Field(strict=True)]
+_Text = Annotated[str, Field(strict=True)]
+_Category = Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_CATEGORY)]
+_List = Field(strict=True, fail_fast=True)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One generated turn. A failed one has `error` and no tokens, times or text."""
+
+    question_id: _Integer
+    category: _Category
+    decoder: _Text  # Its spec, such as "dynamic" or "dynamic:nodes=16".
+    choice: _Integer  # 0-based. Several choices are several samples of the same question.
+    turn: _Integer  # 1-based place in the conversation.
+    temperature: _Number
+    # The seed of this turn, derived from the run's seed, the question, the choice and the turn.
+    seed: _Integer
+    prompt_tokens: _Integer
+    token_ids: Annotated[
+        list[_Integer], _List
+    ]  # [tokens] committed tokens, the one that ends the answer included.
+    accept_lengths: Annotated[
+        list[_AcceptLength], _List
+    ]  # [steps] tokens that each step committed.
+    nodes: Annotated[
+        list[_NodeCount], _List
+    ]  # [steps] nodes of the tree that each step verified, root included.
+    prefill_s: _Number
+    decode_s: _Number  # From the end of the prefill to the last committed token.
+    finish_reason: _Text  # eos, stop, length, context or error.
+    error: _Text | None
+    text: _Text
+    # [steps] characters of `text` that are complete after each step. Older rows have none.
+    step_ends: Annotated[list[_Integer], _List] = field(default_factory=list)
+
+    @property
+    def key(self) -> Key:
+        return self.question_id, self.decoder, self.choice, self.turn
+
+    @property
+    def failed(self) -> bool:
+        return self.finish_reason == "error"
+
+
+_ROW = TypeAdapter(Turn)
+
+
+def read_turns(path: Path) -> tuple[list[Turn], list[str]]:
+    """The turns of a file, and warnings. Of several rows of one turn, the last one counts.
+
+    No file: no turns. A torn last line is left out with a warning: a crash cut it off. UserError
+    names any other line that is not a turn.
+    """
+    warnings: list[str] = []
+    if not path.exists():
+        return [], warnings
+    turns = {turn.key: turn for _, turn in iter_turns(path, warnings.append)}
+    return list(turns.values()), warnings
+
+
+def iter_turns(path: Path, warn_of_torn: Callable[[str], None]) -> Iterator[tuple[int, Turn]]:
+    """(byte offset of its row, turn) for each row of a file, in the order of the file.
+
+    `warn_of_torn` is called with a message where the last line is torn. UserError as `read_turns`.
+    """
+    for number, offset, line in read_lines(path):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            turn = parse_turn(line)
+        except ValueError as error:
+            if not line.endswith(b"\n"):  # A whole row is followed by a newline.
+                warn_of_torn(f"{where} is torn and left out")
+                return
+            raise UserError(
+                f"{where} is not a turn of this version ({error}); repair or remove the line"
+            ) from error
+        yield offset, turn
+
+
+def parse_turn(line: bytes) -> Turn:
+    """The turn of a row of turns.jsonl. ValueError says what is wrong with the row."""
+    row = parse_json(line, nan=True)  # A time may be NaN. A report says where one is.
+    try:
+        turn = _ROW.validate_python(row)
+    except ValidationError as error:
+        raise ValueError(first_error(error)) from None
+    if problem := _contradiction(turn):
+        raise ValueError(problem)
+    return turn
+
+
+def _contradiction(turn: Turn) -> str:
+    """What fields of the right types say wrongly together. Empty: nothing."""
+    steps = len(turn.accept_lengths)
+    if sum(turn.accept_lengths) != len(turn.token_ids) or len(turn.nodes) != steps:
+        return "accept_lengths do not add up to the tokens"
+    if turn.step_ends and len(turn.step_ends) != steps:
+        return "step_ends are not one for each step"
+    if min(turn.prefill_s, turn.decode_s) < 0:
+        return "a time is below 0"
+    if any(abs(each) >= _LIMIT for each in (turn.temperature, turn.prefill_s, turn.decode_s)):
+        return "a temperature or time is out of its range"
+    return ""

@@ -1,0 +1,156 @@
+"""What the decoding loop asks of whoever drafts: one tree of candidates a step.
+
+A decoder is a `Drafter` with options (`decoders.decoder`). Wrappers are drafters too: a budget
+cuts what another one drafts, and a check looks at it.
+"""
+
+from collections.abc import Hashable, Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from decoders.model.model import Model, Rows, Verified
+from decoders.tree import Draft
+
+
+class Drafter:
+    """Proposes a tree in each step. Every method but `propose` has a default.
+
+    `propose` and `observe` run on the device and may be captured in a graph. `before_step` and
+    `after_step` run on the host, between a step's transfer and the next forward.
+    """
+
+    # Whether `start` gets the prefill's rows of all prompt positions, not of the last one alone.
+    reads_prompt: ClassVar[bool] = False
+    # Whether `propose` and `observe` are the same operations on the same tensors in every step, so
+    # that a CUDA graph may replay them.
+    captures: ClassVar[bool] = False
+    # Levels of the next draft. None: max_depth. A budget sets it where the drafter can vary it.
+    draft_depth: int | None = None
+
+    def setup(self, model: Model) -> None:
+        """Bind to a model, once. ValueError where the options do not fit the model."""
+        self.model = model
+        self.setup_key = object()  # New with every setup, as a captured graph holds its tensors.
+
+    @property
+    def max_nodes(self) -> int:
+        """Nodes of the largest tree that is proposed, root included."""
+        raise NotImplementedError
+
+    @property
+    def max_depth(self) -> int:
+        """Depth of the deepest tree that is proposed. The root has depth 0."""
+        return self.max_nodes - 1
+
+    @property
+    def slots_beyond(self) -> int:
+        """Slots of the KV cache behind a text's last position that a step may write to."""
+        return self.max_nodes + self.max_depth
+
+    def start(self, prompt: Tensor, rows: Rows) -> None:
+        """A turn begins with `prompt` [prompt]; forget the last one.
+
+        `rows`: the prefill's rows, all of them if `reads_prompt`, else the last one.
+        """
+
+    def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
+        """The tree to verify next, with `root` as its first token.
+
+        root: [1] token id. hidden_state: [1, hidden], the row that predicted the root.
+        """
+        raise NotImplementedError
+
+    def observe(self, draft: Draft, verified: Verified, node: Tensor) -> None:
+        """The base model's rows at every node of a draft, for drafters that learn from them.
+
+        node: [1], the last node of the kept path. Comes before the next `propose`.
+        """
+
+    def before_step(self, draft: Draft, forecast: Sequence[float], length: int) -> Draft:
+        """The part of a draft that is to be verified.
+
+        forecast: the draft's own `forecast`, on the host. length: committed positions.
+        """
+        return draft
+
+    def after_step(self, kept: int) -> None:
+        """The step has kept so many drafted tokens."""
+
+    @property
+    def kind(self) -> Hashable:
+        """What decides, on the host, which operations the next `propose` consists of."""
+        return None
+
+    def sizes(self, nodes: int) -> Sequence[int]:
+        """The numbers of nodes that `before_step` may leave of a draft of so many."""
+        return (nodes,)
+
+    def kinds(self) -> Sequence[Hashable]:
+        """All values of `kind` that a turn may come to."""
+        return (self.kind,)
+
+    def become(self, kind: Hashable) -> None:
+        """Propose, until further notice, as drafters of this kind do. Used to rehearse steps."""
+
+
+class Wrapper(Drafter):
+    """A drafter around another one. It passes everything on; subclasses change some of it."""
+
+    def __init__(self, inner: Drafter) -> None:
+        """`inner` is set up already, or is set up with this one."""
+        self.inner = inner
+        if hasattr(inner, "model"):
+            super().setup(inner.model)
+
+    def setup(self, model: Model) -> None:
+        self.inner.setup(model)
+        super().setup(model)
+
+    @property
+    def reads_prompt(self) -> bool:
+        return self.inner.reads_prompt
+
+    @property
+    def captures(self) -> bool:
+        return self.inner.captures
+
+    @property
+    def max_nodes(self) -> int:
+        return self.inner.max_nodes
+
+    @property
+    def max_depth(self) -> int:
+        return self.inner.max_depth
+
+    @property
+    def slots_beyond(self) -> int:
+        return self.inner.slots_beyond
+
+    @property
+    def kind(self) -> Hashable:
+        return self.inner.kind
+
+    def start(self, prompt: Tensor, rows: Rows) -> None:
+        self.inner.start(prompt, rows)
+
+    def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
+        return self.inner.propose(root, hidden_state)
+
+    def observe(self, draft: Draft, verified: Verified, node: Tensor) -> None:
+        self.inner.observe(draft, verified, node)
+
+    def before_step(self, draft: Draft, forecast: Sequence[float], length: int) -> Draft:
+        return self.inner.before_step(draft, forecast, length)
+
+    def after_step(self, kept: int) -> None:
+        self.inner.after_step(kept)
+
+    def sizes(self, nodes: int) -> Sequence[int]:
+        return self.inner.sizes(nodes)
+
+    def kinds(self) -> Sequence[Hashable]:
+        return self.inner.kinds()
+
+    def become(self, kind: Hashable) -> None:
+        self.inner.become(kind)

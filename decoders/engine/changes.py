@@ -1,0 +1,67 @@
+"""Every change that is made to a loaded language model, and the switch for all of them.
+
+A change is an attribute that holds something else than it did: the `forward` of a linear layer, a
+function in the module of a model's family. Whoever makes one makes it here, so that all of them can
+be listed, and undone while the model has to be what it was.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+_ABSENT = object()  # The owner had no such attribute of its own.
+
+
+@dataclass(frozen=True, eq=False)
+class _Change:
+    what: str
+    owner: object
+    name: str
+    before: object
+    after: object
+
+    def set(self, value: object) -> None:
+        if value is _ABSENT:
+            delattr(self.owner, self.name)
+        else:
+            setattr(self.owner, self.name, value)
+
+
+class Changes:
+    """The changes of one loaded model, in the order in which they were made."""
+
+    def __init__(self) -> None:
+        self._made: list[_Change] = []
+
+    def replace(self, owner: object, name: str, value: object, what: str) -> None:
+        """Set an attribute of an object or a module. `what` says what the change is for."""
+        before = vars(owner).get(name, _ABSENT)
+        change = _Change(what, owner, name, before, value)
+        change.set(value)
+        self._made.append(change)
+
+    def listed(self) -> dict[str, int]:
+        """What is changed, and in how many places."""
+        return dict(Counter(change.what for change in self._made))
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """The model as it was loaded. Meant for comparisons, and for training."""
+        for change in reversed(self._made):
+            change.set(change.before)
+        try:
+            yield
+        finally:
+            for change in self._made:
+                change.set(change.after)
+
+    @contextmanager
+    def replaced(self, owner: object, name: str, value: object, what: str) -> Iterator[None]:
+        """`replace`, undone at the end. Meant for measuring."""
+        self.replace(owner, name, value, what)
+        try:
+            yield
+        finally:
+            change = self._made.pop()
+            change.set(change.before)

@@ -1,0 +1,157 @@
+"""Linear layers for the few rows of a decoding step.
+
+Layers that read the same rows (the projections of an attention, the two gates of an MLP) become one
+product, as small products do not reach the memory's bandwidth. Which layers do so is seen by
+watching one forward pass.
+
+On a CPU the product itself is another one. A step multiplies each weight [out, in] with 1 to 128
+rows. The usual product, rows @ weight.T with MKL, is made for many rows: on an AMD EPYC it uses one
+core for one row, and takes longer for 4 rows than for 8. Two others compute the same sums:
+
+    columns   weight @ rows.T: the fastest for 1 to 4 rows
+    packed    oneDNN's, from a copy of the weight in reading order: the fastest for more
+
+The number of rows alone decides which product is used, never a clock: their roundings differ, and
+the same command must give the same text. `packed` costs memory, a second copy of the linear layers.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from decoders.engine.changes import Changes
+
+SMALLEST = 1 << 15  # Entries of a weight below which nothing is gained.
+MOST_PACKED = 1 << 28  # Entries of all weights above which no second copy is made.
+MOST_COLUMNS = 4  # Rows.
+
+
+def columns(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What F.linear computes, [..., out] from [..., in], as weight @ rows.T."""
+    flat = rows.reshape(-1, rows.shape[-1])
+    if len(flat) == 1:  # A product with one column takes the slow way again.
+        flat = flat.expand(2, -1).contiguous()
+    if bias is None:
+        product = torch.mm(weight, flat.mT)
+    else:
+        product = torch.addmm(bias.unsqueeze(1), weight, flat.mT)
+    count = max(1, rows.numel() // rows.shape[-1])
+    return product.mT[:count].contiguous().view(*rows.shape[:-1], -1)
+
+
+def pack(weight: Tensor) -> Tensor:
+    """A copy of a weight [out, in] for `packed`."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight, 16)
+
+
+def packed(rows: Tensor, copy: Tensor, bias: Tensor | None = None) -> Tensor:
+    """What F.linear computes, [..., out] from [..., in], from a weight's packed copy."""
+    return torch.ops.mkldnn._linear_pointwise(rows, copy, bias, "none", [], "")
+
+
+def can_pack() -> bool:
+    """Whether this build of torch has oneDNN's product."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+class JoinedLinears:
+    """Linear layers that read the same rows, as one product.
+
+    The first of them to be called computes it. The others find their part, as long as they are
+    given the very same tensor.
+    """
+
+    def __init__(self, layers: list[nn.Linear], with_copy: bool) -> None:
+        """`with_copy`: whether there is memory for `packed`."""
+        self.sizes = [layer.out_features for layer in layers]
+        self.weight, self.bias = layers[0].weight, layers[0].bias
+        if len(layers) > 1:
+            # Outside inference mode, as they stay the layers' weights, which may be trained.
+            with torch.inference_mode(False), torch.no_grad():
+                self.weight = torch.cat([layer.weight for layer in layers])
+                if self.bias is not None:
+                    self.bias = torch.cat([layer.bias for layer in layers])
+            for layer, part in zip(layers, self.weight.split(self.sizes), strict=True):
+                layer.weight.data = part
+        self.copy = pack(self.weight) if with_copy else None
+        self._rows: Tensor | None = None
+        self._parts: dict[int, Tensor] = {}
+
+    def part(self, index: int, rows: Tensor) -> Tensor:
+        """What layer `index` makes of rows [..., in]."""
+        if rows is not self._rows or index not in self._parts:
+            self._parts = dict(enumerate(self._product(rows).split(self.sizes, -1)))
+        # Each part is handed out once: a tensor that was changed in place needs a new product.
+        part = self._parts.pop(index)
+        self._rows = rows if self._parts else None
+        return part
+
+    def _product(self, rows: Tensor) -> Tensor:
+        if rows.device.type == "cpu" and rows.numel() <= MOST_COLUMNS * rows.shape[-1]:
+            return columns(rows, self.weight, self.bias)
+        if self.copy is None:
+            return F.linear(rows, self.weight, self.bias)
+        return packed(rows, self.copy, self.bias)
+
+
+def use_few_row_products(
+    module: nn.Module, forward: Callable[[], object], changes: Changes
+) -> list[JoinedLinears]:
+    """Make the larger plain linear layers of a model use the products above; returns these.
+
+    On a CPU only layers in float32 are changed. `forward` runs the module once, on any input.
+    """
+    layers = [layer for layer in module.modules() if _is_suitable(layer)]
+    is_small = sum(layer.weight.numel() for layer in layers) <= MOST_PACKED
+    is_on_cpu = all(layer.weight.device.type == "cpu" for layer in layers)
+    joined = []
+    for group in _reading_the_same(layers, forward):
+        product = JoinedLinears(group, with_copy=is_small and is_on_cpu and can_pack())
+        joined.append(product)
+        for index, layer in enumerate(group):
+            part = partial(product.part, index)
+            changes.replace(layer, "forward", part, "linear layer for few rows")
+    return joined
+
+
+def _is_suitable(layer: nn.Module) -> bool:
+    if type(layer) is not nn.Linear or layer.weight.numel() < SMALLEST:
+        return False
+    return layer.weight.dtype == torch.float32 or layer.weight.device.type != "cpu"
+
+
+def _reading_the_same(
+    layers: list[nn.Linear], forward: Callable[[], object]
+) -> list[list[nn.Linear]]:
+    """The layers in groups that one after the other are given the same tensor.
+
+    A layer that is never called is a group of its own.
+    """
+    calls: list[tuple[nn.Linear, Tensor]] = []
+
+    def note(layer: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
+        calls.append((layer, inputs[0]))
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    try:
+        forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    groups: list[list[nn.Linear]] = []
+    placed: set[nn.Linear] = set()
+    before = None
+    for layer, rows in calls:
+        if layer in placed:  # A layer that is used twice.
+            before = None
+            continue
+        if rows is before and (layer.bias is None) == (groups[-1][0].bias is None):
+            groups[-1].append(layer)
+        else:
+            groups.append([layer])
+        placed.add(layer)
+        before = rows
+    return groups + [[layer] for layer in layers if layer not in placed]

@@ -1,0 +1,94 @@
+"""Every kind of step of a decoder, taken before the first answer, so that all are captured by then.
+
+Otherwise each kind would be captured when it is met for the second time, while a clock runs.
+"""
+
+from collections import deque
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from decoders.accept import Rule
+from decoders.drafter import Drafter, Wrapper
+from decoders.engine.engine import Engine
+from decoders.engine.static_shapes import buckets
+from decoders.loop import decode
+from decoders.step import NotANumber, Stop
+from decoders.tree import Draft
+
+ROUNDS = 2  # The first runs as it is, the second is captured.
+
+
+@dataclass(frozen=True, eq=False)
+class _Case:
+    """One kind of step: what is verified, at which length, and what is proposed behind it."""
+
+    draft: Draft
+    length: int
+    kind: Hashable
+
+
+class _Rehearsal(Wrapper):
+    """Has one case after the other verified, whatever was proposed."""
+
+    def __init__(self, engine: Engine, drafter: Drafter, reach: int) -> None:
+        super().__init__(drafter)
+        self.setup_key = drafter.setup_key  # Its graphs are the drafter's own.
+        self.engine = engine
+        self.reach = reach
+        self.cases: deque[_Case] | None = None  # None: not known before the first draft.
+
+    def before_step(self, draft: Draft, forecast: Sequence[float], length: int) -> Draft:
+        if self.cases is None:
+            self.cases = deque(self._all_cases(draft))
+        if not self.cases:
+            return draft
+        case = self.cases.popleft()
+        self.engine.cache.length = case.length
+        self.inner.become(case.kind)
+        return case.draft
+
+    def after_step(self, kept: int) -> None:
+        """Nothing is learned from steps at made-up places."""
+
+    def _all_cases(self, proposed: Draft) -> Iterator[_Case]:
+        kinds = self.inner.kinds()
+        drafts = [proposed.truncated(nodes) for nodes in self.inner.sizes(len(proposed.tree))]
+        if len(kinds) > 1:  # A drafter that may pause, and then proposes the root alone.
+            drafts.append(Draft.of_root(proposed.token[:1]))
+        for draft in drafts:
+            nodes, depth = len(draft.tree), draft.tree.max_depth
+            for width in buckets(self.reach - 1 + nodes):
+                # A kept path must lie within the cache, too.
+                length = min(width - nodes, self.engine.cache.capacity - 1 - depth)
+                if length < 1:
+                    continue
+                for kind in kinds:
+                    yield from ROUNDS * [_Case(draft, length, kind)]
+
+
+@torch.inference_mode()
+def rehearse(engine: Engine, drafter: Drafter, rule: Rule, reach: int) -> None:
+    """Take every kind of step that turns of at most `reach` positions can come to.
+
+    Only for drafters that say `captures`: what others would make of made-up places is not known.
+    Ends early where nothing can be captured, which `Graphs` has said by then.
+    """
+    rehearsal = _Rehearsal(engine, drafter, reach)
+    prompt = torch.zeros(2, dtype=torch.long)
+    stop = Stop(frozenset(), max_tokens=reach)
+    while engine.graphs.captures and (rehearsal.cases is None or rehearsal.cases):
+        with suppress(NotANumber):  # Which made-up tokens may bring about; the next turn goes on.
+            _take_steps(engine, rehearsal, prompt, rule, stop)
+    engine.wipe()
+
+
+def _take_steps(
+    engine: Engine, rehearsal: _Rehearsal, prompt: Tensor, rule: Rule, stop: Stop
+) -> None:
+    for _ in decode(engine, rehearsal, prompt, rule, stop):
+        if not rehearsal.cases or not engine.graphs.captures:
+            return

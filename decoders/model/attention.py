@@ -1,0 +1,82 @@
+"""Attention along a tree: the masks, and the check that a model really follows them.
+
+Masks are additive, in the model's dtype, as both `sdpa` and `eager` attention read them so. (A bool
+mask would be silently wrong under `eager`.)
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from decoders.tree import Tree
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def tree_mask(
+    tree: Tree,
+    dtype: torch.dtype,
+    hidden: float,
+    committed: int | Tensor = 0,
+    width: int | None = None,
+) -> Tensor:
+    """Additive mask [nodes, width]: row n is 0 where node n may attend, and `hidden` elsewhere.
+
+    A node may attend to the committed positions and, among the nodes behind them, to the root, its
+    ancestors and itself.
+
+    committed: how many positions are, an int or [1]. width: None stands for committed + nodes; the
+    rest of a wider mask is hidden.
+    """
+    nodes, device = len(tree), tree.depth.device
+    width = committed + nodes if width is None else width
+    if isinstance(committed, int):
+        slots = max(4096, 1 << width.bit_length())  # Few sizes, so that few edges are ever made.
+        row = _edge(slots, hidden, dtype, device)[slots - committed - 1 :][:width]
+    else:
+        column = torch.arange(width, device=device)
+        row = torch.zeros(width, dtype=dtype, device=device)
+        row.masked_fill_(column > committed, hidden)
+    return row.expand(nodes, -1).scatter(1, tree.ancestors + committed, 0.0)
+
+
+@lru_cache(maxsize=32)
+def _edge(slots: int, hidden: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[2 * slots]: `slots` times 0, then `slots` times `hidden`.
+
+    The row of a mask is a slice of it, wherever its edge lies, and takes no operation.
+    """
+    return torch.tensor((0.0, hidden), dtype=dtype, device=device).repeat_interleave(slots)
+
+
+class AttentionMasks:
+    """Makes the masks that one model takes: full ones, and sliding ones where it has windows."""
+
+    def __init__(self, config: PretrainedConfig, dtype: torch.dtype) -> None:
+        """`config`: of the text model. ValueError where a kind of layer cannot attend a tree."""
+        self.dtype = dtype
+        self._layer_types = set(getattr(config, "layer_types", None) or [])
+        # Positions that a sliding layer sees. None: the model has no such layers.
+        self._window: int | None = getattr(config, "sliding_window", None)
+        if unknown := self._layer_types - {FULL, SLIDING}:
+            raise ValueError(f"it has layers of type {min(unknown)!r}")
+
+    def of(self, tree: Tree, committed: int | Tensor, width: int) -> Tensor | dict[str, Tensor]:
+        """The mask [1, 1, nodes, width], or one by type of layer where the family takes them so."""
+        hidden = torch.finfo(self.dtype).min
+        full = tree_mask(tree, self.dtype, hidden, committed, width)
+        masks = {FULL: full[None, None]}
+        if self._window is not None:
+            if width > self._window:  # In a shorter text the window holds everything.
+                column = torch.arange(width, device=full.device)
+                slots = column[: len(tree)] + committed
+                position = tree.depth + committed
+                positions = column.index_copy(0, slots, position)  # [width]
+                distance = position.unsqueeze(1) - positions  # [nodes, width]
+                full = full.masked_fill(distance >= self._window, hidden)
+            masks[SLIDING] = full[None, None]
+        if self._layer_types:
+            return {kind: masks[kind] for kind in self._layer_types}
+        return full[None, None]
