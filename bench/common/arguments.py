@@ -72,6 +72,11 @@ def wholes(least: int | None = None) -> Callable[[str], list[int]]:
     return parse
 
 
+def texts(text: str) -> list[str]:
+    """An argument type: texts with commas between them. Blanks around them and empty ones go."""
+    return [each.strip() for each in text.split(",") if each.strip()]
+
+
 def positive(text: str) -> float:
     """An argument type: a finite number above 0."""
     try:

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from bench.inputs.chat import Chat
-from bench.report import derive
+from bench.reporting.comparison import derive
+from bench.running import environment
 from bench.running.runner import Runner
-from bench.store import records
-from bench.store.records import Turn, read_turns
-from decoders.model.model import Model
+from bench.store.turn import Turn, read_turns
+from decoders.engine.engine import Engine
 from tests.helpers.checkpoints import write_base, write_merged
 from tests.helpers.commands import basics, bench, without_times
 from tests.helpers.paths import ROOT
@@ -26,10 +26,8 @@ from tests.helpers.paths import ROOT
 
 def test_the_whole_chain(model, questions, tmp_path, capsys):
     out = tmp_path / "run"
-    assert (
-        bench(*basics(model, questions, out), "--decoder", "greedy,static,dynamic,dynamic:nodes=8")
-        == 0
-    )
+    decoders = "greedy,static,dynamic,dynamic:nodes=8"
+    assert bench(*basics(model, questions, out), "--decoder", decoders) == 0
     printed = capsys.readouterr().out
     assert "tokens/inference" in printed and "dynamic:nodes=8" in printed
 
@@ -53,45 +51,38 @@ def test_the_whole_chain(model, questions, tmp_path, capsys):
     assert next(d for q, d in order if q == 2) == "static"
 
     run = json.loads((out / "run.json").read_text())
-    assert (
-        run["schema_version"] == 1
-        and run["config"]["decoders"][0] == "greedy"
-        and run["end"] >= run["start"]
-    )
-    assert (
-        run["environment"]["dtype"] == "float32"
-        and run["environment"]["torch"] == torch.__version__
-    )
+    assert run["schema_version"] == 1 and run["config"]["decoders"][0] == "greedy"
+    assert run["end"] >= run["start"]
+    assert run["environment"]["dtype"] == "float32"
+    assert run["environment"]["torch"] == torch.__version__
     assert len(run["questions"]["sha256"]) == 64 and run["model"]["heads"] == 4
 
     summary = pd.read_csv(out / "summary.csv").set_index("decoder")
     assert summary.tokens_per_inference["greedy"] == 1.0 and summary.tpi_ratio["greedy"] == 1.0
     assert (summary.equal_answers == 3).all() and (summary.compared_answers == 3).all()
-    figures = ("tokens_per_inference", "wall_clock_ratio", "accept_lengths", "acceptance_by_depth", "accept_length_along",
-               "sweep_nodes")  # fmt: skip
-    assert {f.name for f in (out / "figures").iterdir()} == {
-        name + end for name in figures for end in (".png", ".svg")
-    }
+    figures = (
+        "tokens_per_inference",
+        "wall_clock_ratio",
+        "accept_lengths",
+        "acceptance_by_depth",
+        "accept_length_along",
+        "sweep_nodes",
+    )
+    drawn = {file.name for file in (out / "figures").iterdir()}
+    assert drawn == {name + end for name in figures for end in (".png", ".svg")}
 
 
 def test_answer_files_speak_all_dialects(model, questions, tmp_path):
     out = tmp_path / "run"
-    assert (
-        bench(*basics(model, questions, out), "--decoder", "greedy,dynamic", "--num-choices", 2)
-        == 0
-    )
-    rows = [
-        json.loads(line)
-        for line in (out / "answers" / "tiny-dynamic.jsonl").read_text().splitlines()
-    ]
+    given = ["--decoder", "greedy,dynamic", "--num-choices", 2]
+    assert bench(*basics(model, questions, out), *given) == 0
+    lines = (out / "answers" / "tiny-dynamic.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
     assert [row["question_id"] for row in rows] == [1, 2, 7]
     turns = {turn.key: turn for turn in read_turns(out / "turns.jsonl")[0]}
     for row in rows:
-        assert (
-            row["model_id"] == "tiny-dynamic"
-            and isinstance(row["answer_id"], str)
-            and row["tstamp"] > 0
-        )
+        assert row["model_id"] == "tiny-dynamic"
+        assert isinstance(row["answer_id"], str) and row["tstamp"] > 0
         assert [choice["index"] for choice in row["choices"]] == [0, 1]
         for choice in row["choices"]:
             own = [
@@ -139,11 +130,11 @@ def test_a_killed_run_goes_on_where_it_was(model, questions, tmp_path):
     line = [sys.executable, "-m", "bench.run", *map(str, basics(model, questions, out)), *arguments]
     process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     turns = out / "turns.jsonl"
-    while process.poll() is None and not (turns.exists() and turns.read_bytes().count(b"\n") >= 3):
+    while process.poll() is None and not (turns.exists() and turns.read_bytes().count(b"\n") > 2):
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    with turns.open("ab") as torn:  # what a crash in the middle of a write leaves
+    with turns.open("ab") as torn:  # What a crash within a write leaves.
         torn.write(b'{"question_id": 2, "decoder": "gre')
     assert bench(*basics(model, questions, out), *arguments) == 0
     assert without_times(turns) == without_times(tmp_path / "whole" / "turns.jsonl")
@@ -185,8 +176,8 @@ def test_changed_questions_are_another_configuration(model, questions, tmp_path,
 def test_a_failed_turn_is_recorded_as_failed_and_retried(
     model, questions, tmp_path, monkeypatch, capsys
 ):
-    """Predecessors wrote "ERROR" as the answer, with the previous turn's step count and time."""
-    original, calls = Model.verify, []
+    """Predecessors wrote "ERROR" as its answer, with the steps and the time of the turn before."""
+    original, calls = Engine.verify, []
 
     def failing(self, draft):
         calls.append(1)
@@ -195,18 +186,14 @@ def test_a_failed_turn_is_recorded_as_failed_and_retried(
         return original(self, draft)
 
     out = tmp_path / "run"
-    monkeypatch.setattr(Model, "verify", failing)
+    monkeypatch.setattr(Engine, "verify", failing)
     assert bench(*basics(model, questions, out), "--decoder", "greedy") == 1
     assert "1 turns failed" in capsys.readouterr().err
     turns, _ = read_turns(out / "turns.jsonl")
     failed = [turn for turn in turns if turn.failed]
     assert len(failed) == 1 and failed[0].error == "RuntimeError: out of luck"
-    assert (failed[0].token_ids, failed[0].accept_lengths, failed[0].decode_s, failed[0].text) == (
-        [],
-        [],
-        0.0,
-        "",
-    )
+    assert failed[0].token_ids == failed[0].accept_lengths == []
+    assert (failed[0].decode_s, failed[0].text) == (0.0, "")
     answers = (out / "answers" / "tiny-greedy.jsonl").read_text()
     assert "ERROR" not in answers and f'"question_id": {failed[0].question_id}' not in answers
 
@@ -223,23 +210,13 @@ def test_the_context_ends_a_turn_and_a_prompt_that_does_not_fit_fails_alone(mode
         {"question_id": 3, "category": "math", "turns": ["short"]},
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert (
-        bench(
-            *basics(model, file, tmp_path / "run"),
-            "--decoder",
-            "greedy,dynamic",
-            "--max-new-tokens",
-            1024,
-        )
-        == 1
-    )
+    given = ["--decoder", "greedy,dynamic", "--max-new-tokens", 1024]
+    assert bench(*basics(model, file, tmp_path / "run"), *given) == 1
     turns = {turn.key: turn for turn in read_turns(tmp_path / "run" / "turns.jsonl")[0]}
     for decoder in ("greedy", "dynamic"):
         near, over, short = (turns[q, decoder, 0, 1] for q in (1, 2, 3))
-        assert (
-            near.finish_reason in ("context", "eos")
-            and near.prompt_tokens + len(near.token_ids) <= 160
-        )
+        assert near.finish_reason in ("context", "eos")
+        assert near.prompt_tokens + len(near.token_ids) <= 160
         assert over.finish_reason == "error" and "the model's context is 160" in over.error
         assert not short.failed
         assert near.token_ids == turns[1, "greedy", 0, 1].token_ids
@@ -264,7 +241,7 @@ def test_the_context_ends_a_turn_and_a_prompt_that_does_not_fit_fails_alone(mode
         (["--temperature", "0", "--top-p", "0.5"], "have no effect at temperature 0"),
         (
             ["--posterior-threshold", "nan", "--acceptance", "typical"],
-            "--posterior-threshold must be above 0",
+            "--posterior-threshold is nan; expected a number above 0 and at most 1",
         ),
         (
             ["--nodes", "8", "--decoder", "dynamic:nodes=16"],
@@ -292,7 +269,7 @@ def test_the_context_ends_a_turn_and_a_prompt_that_does_not_fit_fails_alone(mode
         (["--decoder", "static", "--tree", "mc_sim"], "neither a published tree nor a file"),
         (
             ["--decoder", "static", "--tree", "{tmp}/tree.json"],
-            "is not a tree: [0, 1] has no parent",
+            "tree.json: not a tree: [0, 1] has no parent",
         ),
         (["--load-in-8bit"], "need a CUDA GPU"),
         (["--out", "{tmp}/tree.json"], "exists and is not a run's folder"),
@@ -317,17 +294,12 @@ def test_a_gpu_that_is_not_there(capsys):
 
 
 def test_heads_that_are_not_there(questions, tmp_path, capsys):
-    write_base(tmp_path / "plain")
-    assert (
-        bench(*basics(tmp_path / "plain", questions, tmp_path / "run"), "--decoder", "dynamic") == 2
-    )
-    assert (
-        "no Medusa heads; use a decoder that needs none, such as greedy" in capsys.readouterr().err
-    )
-    assert not (tmp_path / "run").exists()  # nothing was answered
-    assert (
-        bench(*basics(tmp_path / "plain", questions, tmp_path / "run"), "--decoder", "greedy") == 0
-    )
+    given = basics(write_base(tmp_path / "plain"), questions, tmp_path / "run")
+    assert bench(*given, "--decoder", "dynamic") == 2
+    said = capsys.readouterr().err
+    assert "no Medusa heads; use a decoder that needs none, such as greedy" in said
+    assert not (tmp_path / "run").exists()  # Nothing was answered.
+    assert bench(*given, "--decoder", "greedy") == 0
 
 
 def test_typical_acceptance_is_not_compared_as_if_it_were_lossless(
@@ -343,11 +315,11 @@ def test_typical_acceptance_is_not_compared_as_if_it_were_lossless(
 def test_a_difference_is_printed_with_its_gap(
     model, questions, tmp_path, monkeypatch, capsys, temperature
 ):
-    """As half precision may make one at a near-tie; here the verified logits are disturbed on purpose.
+    """Half precision may make one at a near-tie. Here the verified logits are disturbed instead.
 
-    What greedy took has the highest score, so it is named first.
+    Greedy's token has the highest score, so it is named first.
     """
-    original = Model.verify
+    original = Engine.verify
 
     def disturbed(self, draft):
         rows = original(self, draft)
@@ -355,7 +327,7 @@ def test_a_difference_is_printed_with_its_gap(
             rows.logits[:, 50] += 100
         return rows
 
-    monkeypatch.setattr(Model, "verify", disturbed)
+    monkeypatch.setattr(Engine, "verify", disturbed)
     given = "--decoder", "greedy,dynamic", "--temperature", temperature
     assert bench(*basics(model, questions, tmp_path / "run"), *given) == 0
     found = re.findall(
@@ -372,15 +344,16 @@ def test_a_difference_is_printed_with_its_gap(
 def test_a_run_that_cannot_start_leaves_a_finished_one_as_it_was(
     model, questions, tmp_path, capsys
 ):
-    """Resuming with a broken model used to rewrite run.json first, which no report could read afterwards."""
+    """Resuming with a broken model used to rewrite run.json before anything was checked."""
     own = tmp_path / "model"
     shutil.copytree(model, own)
+    given = [*basics(own, questions, tmp_path / "run"), "--decoder", "static"]
     out = tmp_path / "run"
-    assert bench(*basics(own, questions, out)) == 0
+    assert bench(*given) == 0
     before = (out / "run.json").read_bytes()
     (own / "medusa_tree.json").write_text("{}")
-    assert bench(*basics(own, questions, out)) == 2
-    assert "is not a tree" in capsys.readouterr().err
+    assert bench(*given) == 2
+    assert "medusa_tree.json: not a tree" in capsys.readouterr().err
     assert (out / "run.json").read_bytes() == before
 
 
@@ -430,7 +403,7 @@ def test_what_lies_behind_a_name_may_not_change(what, model, questions, tmp_path
     ("damage", "says"),
     [
         (lambda row: row.pop("prefill_s"), "it has no 'prefill_s'"),
-        (lambda row: row.update(text=None), "text is 'None'"),
+        (lambda row: row.update(text=None), "text is None, expected a valid string"),
         (lambda row: row.update(question_id="1"), "question_id is '1'"),
         (lambda row: row.update(token_ids="aaaa"), "token_ids is 'aaaa'"),
         (lambda row: row.update(decode_s="x"), "decode_s is 'x'"),
@@ -491,30 +464,17 @@ def test_a_report_says_what_is_missing(model, questions, tmp_path, capsys):
 
 def test_dollars_and_brackets_in_names_are_text(model, tmp_path):
     file = tmp_path / "odd.jsonl"
-    file.write_text(
-        json.dumps({"question_id": 1, "category": "$\\frac$ [/b]", "turns": ["x"]}) + "\n"
-    )
+    question = {"question_id": 1, "category": "$\\frac$ [/b]", "turns": ["x"]}
+    file.write_text(json.dumps(question) + "\n")
     assert bench(*basics(model, file, tmp_path / "run [/b]")) == 0
 
 
 def test_a_shared_flag_that_is_about_some_decoders_is_said_so(model, questions, tmp_path, capsys):
     given = basics(model, questions, tmp_path / "run")
-    assert (
-        bench(
-            *given,
-            "--decoder",
-            "greedy,static,dynamic,conditional:topk=4",
-            "--topk",
-            8,
-            "--limit",
-            1,
-        )
-        == 0
-    )
-    assert (
-        capsys.readouterr().err.splitlines()[0]
-        == "note: --topk 8 is not about static, which has no such option"
-    )
+    decoders = "greedy,static,dynamic,conditional:topk=4"
+    assert bench(*given, "--decoder", decoders, "--topk", 8, "--limit", 1) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == "note: --topk 8 is not about static, which has no such option"
 
 
 def test_the_tokenizers_own_template_is_one_configuration_by_name_and_by_default(
@@ -527,18 +487,18 @@ def test_the_tokenizers_own_template_is_one_configuration_by_name_and_by_default
 
 def test_code_that_is_in_no_commit_is_a_change(tmp_path, monkeypatch):
     def git(*command: str) -> None:
-        subprocess.run(
-            ["git", "-c", "user.name=n", "-c", "user.email=e", *command], cwd=tmp_path, check=True
-        )
+        user = ["-c", "user.name=n", "-c", "user.email=e"]
+        subprocess.run(["git", *user, *command], cwd=tmp_path, check=True)
 
-    (tmp_path / "bench").mkdir()
-    (tmp_path / "bench" / "store" / "records.py").touch()
-    monkeypatch.setattr(records, "__file__", str(tmp_path / "bench" / "store" / "records.py"))
-    assert records.git_state() == {"commit": None, "dirty": None}
+    module = tmp_path / "bench" / "running" / "environment.py"
+    module.parent.mkdir(parents=True)
+    module.touch()
+    monkeypatch.setattr(environment, "__file__", str(module))
+    assert environment.git_state() == {"commit": None, "dirty": None}
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "one")
     (tmp_path / "notes.txt").touch()
-    assert records.git_state()["dirty"] is False
+    assert environment.git_state()["dirty"] is False
     (tmp_path / "bench" / "own.py").touch()
-    assert records.git_state()["dirty"] is True
+    assert environment.git_state()["dirty"] is True

@@ -11,36 +11,38 @@ from tests.helpers.models import tiny_heads, tiny_llama, tiny_tokenizer
 
 
 def write_base(folder: Path, seed: int = 0, **changes) -> Path:
+    """A plain causal LM. `changes`: of its configuration."""
     tiny_llama(seed, **changes).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 
 
 def write_merged(folder: Path, heads: int = 4, max_shard_size: str = "5GB", **changes) -> Path:
-    """A Medusa-2 checkpoint: the model with medusa_head.* beside it, in as many shards as the size asks for."""
+    """A Medusa-2 checkpoint: the model with medusa_head.* beside it.
+
+    It has as many shards as `max_shard_size` asks for. transformers itself writes it, so that its
+    index is the real thing.
+    """
     lm = tiny_llama(**changes)
-    lm.medusa_head = (
-        torch.nn.ModuleDict()
-    )  # saved by transformers itself, so the index is the real thing
-    state = lm.state_dict() | {
-        f"medusa_head.{k}": v.clone() for k, v in tiny_heads(heads).published().items()
-    }
-    lm.save_pretrained(folder, state_dict=state, max_shard_size=max_shard_size)
+    lm.medusa_head = torch.nn.ModuleDict()
+    merged = {f"medusa_head.{k}": v.clone() for k, v in tiny_heads(heads).published().items()}
+    lm.save_pretrained(folder, state_dict=lm.state_dict() | merged, max_shard_size=max_shard_size)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 
 
-def write_medusa1(folder, base: str, kind: str = "pt", heads: int = 4, vocab: int = 101):
+def write_medusa1(
+    folder: Path, base: str, kind: str = "pt", heads: int = 4, vocab: int = 101
+) -> str:
+    """A Medusa-1 checkpoint: heads alone, in a file of this kind, with the name of their base.
+
+    Its config.json tells a wrong number of heads, as published ones do.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    config = {
-        "base_model_name_or_path": base,
-        "medusa_num_heads": 2,
-        "medusa_num_layers": 1,
-    }  # the wrong count, as published
+    config = {"base_model_name_or_path": base, "medusa_num_heads": 2, "medusa_num_layers": 1}
     (folder / "config.json").write_text(json.dumps(config))
-    tensors = {
-        name: tensor.clone() for name, tensor in tiny_heads(heads, vocab=vocab).published().items()
-    }
+    published = tiny_heads(heads, vocab=vocab).published()
+    tensors = {name: tensor.clone() for name, tensor in published.items()}
     if kind == "pt":
         torch.save(tensors, folder / "medusa_lm_head.pt")
     else:
@@ -49,6 +51,8 @@ def write_medusa1(folder, base: str, kind: str = "pt", heads: int = 4, vocab: in
 
 
 class Bomb:
+    """Makes a folder where it is unpickled."""
+
     def __init__(self, path) -> None:
         self.path = path
 

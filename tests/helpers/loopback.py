@@ -7,6 +7,8 @@ from threading import Thread
 
 
 class Handler(BaseHTTPRequestHandler):
+    """A request. `answer` is what the test does with it."""
+
     protocol_version = "HTTP/1.1"
     answer: Callable[["Handler"], None]
 

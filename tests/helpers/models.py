@@ -9,9 +9,17 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from decoders.model.heads import MedusaHeads
 
 TINY = dict(
-    vocab_size=101, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-    num_key_value_heads=2, max_position_embeddings=160, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-)  # fmt: skip
+    vocab_size=101,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=160,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+)
 WINDOW = dict(sliding_window=24)
 FAMILIES = {
     "llama": lambda: tf.LlamaForCausalLM(tf.LlamaConfig(**TINY)),
@@ -38,7 +46,7 @@ PROMPT = torch.tensor([1, *range(5, 45, 3)])
 
 
 def randomise(module: torch.nn.Module, seed: int = 0, std: float = 0.35) -> torch.nn.Module:
-    """Random weights that are large enough for varied, confident and unconfident, predictions."""
+    """Give a module random weights, large enough for predictions of varied confidence."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -56,12 +64,14 @@ def tiny_llama(seed: int = 0, **changes) -> LlamaForCausalLM:
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-free tokenizer of 101 entries: four specials, the printable ASCII characters and newline."""
+    """A tokenizer of single characters, without bytes.
+
+    Its 100 entries are four specials, the printable ASCII characters, the space and the newline.
+    The tiny models have one token more.
+    """
     characters = [chr(c) for c in range(33, 127)]
-    vocab = {
-        token: at
-        for at, token in enumerate(["<pad>", "<s>", "</s>", "<unk>", *characters, "Ġ", "Ċ"])
-    }
+    entries = ["<pad>", "<s>", "</s>", "<unk>", *characters, "Ġ", "Ċ"]
+    vocab = {token: number for number, token in enumerate(entries)}
     bpe = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="<unk>"))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = ByteLevel()
@@ -69,5 +79,9 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
     tokenizer.add_special_tokens({"pad_token": "<pad>"})
-    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['role'][0] + ':' + m['content'] + '\n' }}{% endfor %}a:"
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}"
+        "{{ m['role'][0] + ':' + m['content'] + '\n' }}"
+        "{% endfor %}a:"
+    )
     return tokenizer

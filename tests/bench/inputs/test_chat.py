@@ -1,3 +1,5 @@
+"""Conversations as prompts, and tokens as text."""
+
 import random
 from itertools import accumulate
 
@@ -9,6 +11,8 @@ from bench.common.errors import UserError
 from bench.inputs.chat import Chat
 from tests.helpers.models import tiny_tokenizer
 from tests.helpers.paths import ROOT
+
+DEMO = ROOT / "bench" / "inputs" / "demo"
 
 
 def test_the_tokenizers_own_template():
@@ -35,7 +39,7 @@ def test_no_template_is_guessed():
 
 
 def test_a_stop_string_is_found_at_its_first_token_and_at_position_0():
-    """`find(stop) > 0` misses it there."""
+    """Predecessors wrote `find(stop) > 0`, which misses it there."""
     tokenizer = tiny_tokenizer()
     chat = Chat(tokenizer, "chat", ("###",), frozenset())
     ids = tokenizer("ab###cd", add_special_tokens=False).input_ids
@@ -52,9 +56,10 @@ def test_a_template_that_refuses_is_an_error_of_the_user():
 
 
 def spaced_tokenizer() -> PreTrainedTokenizerFast:
-    """As Llama's: a word's token begins with its space, which is dropped at the beginning of a text."""
-    words = {word: at for at, word in enumerate(["<unk>", "</s>", "▁one", "▁two", "▁three", "!"])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    """As Llama's: a word's token begins with its space, which is dropped where a text begins."""
+    words = ["<unk>", "</s>", "▁one", "▁two", "▁three", "!"]
+    vocab = {word: at for at, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     tokenizer.decoder = decoders.Metaspace()
     made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>")
     made.chat_template = "{{ messages }}"
@@ -62,6 +67,7 @@ def spaced_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def split(count: int, rng: random.Random) -> list[int]:
+    """Random accept lengths of steps that commit `count` tokens."""
     cuts = sorted(rng.sample(range(1, count), rng.randrange(min(count - 1, 12))))
     return [b - a for a, b in zip([0, *cuts], [*cuts, count], strict=True)]
 
@@ -74,14 +80,12 @@ def test_step_ends_by_hand():
 
 
 def test_step_ends_are_where_a_longer_decode_says():
-    """Compared with decoding everything so far after each step; characters of up to four bytes are cut apart."""
+    """Compared with decoding all tokens so far, where steps may cut characters apart."""
     rng = random.Random(0)
-    chat = Chat.of(AutoTokenizer.from_pretrained(ROOT / "bench" / "demo"))
+    chat = Chat.of(AutoTokenizer.from_pretrained(DEMO))
+    pieces = ["a", " word", "\n", "é", "漢", "😀", "👩‍🚀", "<b>", "  "]
     for _ in range(200):
-        text = "".join(
-            rng.choice(["a", " word", "\n", "é", "漢", "😀", "👩‍🚀", "<b>", "  "])
-            for _ in range(rng.randrange(2, 30))
-        )
+        text = "".join(rng.choice(pieces) for _ in range(rng.randrange(2, 30)))
         ids = chat.tokenizer(text, add_special_tokens=False).input_ids
         if len(ids) < 2:
             continue
@@ -102,7 +106,7 @@ def test_step_ends_stop_with_the_text():
 
 
 def test_step_ends_of_bytes_that_are_no_character():
-    chat = Chat.of(AutoTokenizer.from_pretrained(ROOT / "bench" / "demo"))
+    chat = Chat.of(AutoTokenizer.from_pretrained(DEMO))
     broken = chat.tokenizer("😀", add_special_tokens=False).input_ids[:1]
     ids = [*broken, *broken, *chat.tokenizer("ok", add_special_tokens=False).input_ids, *broken]
     ends = chat.step_ends(ids, [1] * len(ids))

@@ -11,10 +11,12 @@ from bench.inputs.chat import Chat
 from bench.inputs.loader import load
 from bench.inputs.questions import load_questions
 from bench.running.config import RunConfig
-from bench.running.runner import Job, Runner
+from bench.running.decoders import make_decoders
+from bench.running.jobs import Job
+from bench.running.runner import Runner
 from tests.helpers.paths import ROOT
 
-DEMO = ROOT / "bench" / "demo"
+DEMO = ROOT / "bench" / "inputs" / "demo"
 SPECS = ("greedy", "static", "dynamic", "dynamic:nodes=16")
 
 
@@ -22,7 +24,7 @@ SPECS = ("greedy", "static", "dynamic", "dynamic:nodes=16")
 def runner() -> Runner:
     config = RunConfig(decoders=SPECS, temperature=0.0, max_new_tokens=96, device="cpu")
     loaded = load("demo", "cpu")
-    return Runner(config, loaded, Chat.of(loaded.tokenizer), config.make_decoders())
+    return Runner(config, loaded, Chat.of(loaded.tokenizer), make_decoders(config))
 
 
 def test_what_is_shipped():
@@ -39,10 +41,11 @@ def test_what_is_shipped():
 def test_the_demo_is_loaded_like_any_other_checkpoint(runner):
     model = runner.loaded.model
     assert model.num_heads == 4 and model.dtype == torch.float32
-    assert len(model.static_tree.paths) == 255
+    assert len(runner.decoders["static"].files["medusa_tree.json"].paths) == 255
 
 
 def answers(runner: Runner, questions) -> list:
+    """The turns of every decoder's answers."""
     turns = []
     for question in questions:
         for spec in runner.decoders:
@@ -53,7 +56,7 @@ def answers(runner: Runner, questions) -> list:
     return turns
 
 
-def same_as_greedy(turns) -> None:
+def check_same_as_greedy(turns) -> None:
     by_key = {turn.key: turn for turn in turns}
     for (question_id, _, choice, number), turn in by_key.items():
         assert not turn.failed, turn.error
@@ -61,9 +64,9 @@ def same_as_greedy(turns) -> None:
 
 
 def test_on_the_sample_questions(runner):
-    """One question of each category, both turns: greedy's tokens, and more of them a step."""
+    """One question of each category, both turns: greedy's tokens, in fewer steps."""
     turns = answers(runner, load_questions("sample").questions[::3])
-    same_as_greedy(turns)
+    check_same_as_greedy(turns)
     frame = metrics.frame(turns)
     tpi = {spec: metrics.tokens_per_inference(frame[frame.decoder == spec]) for spec in SPECS}
     assert tpi["greedy"] == 1.0
@@ -72,6 +75,5 @@ def test_on_the_sample_questions(runner):
 
 
 def test_on_the_real_mt_bench(runner, mt_bench):
-    same_as_greedy(
-        answers(runner, load_questions(str(mt_bench / "question.jsonl")).questions[5::10])
-    )
+    questions = load_questions(str(mt_bench / "question.jsonl")).questions
+    check_same_as_greedy(answers(runner, questions[5::10]))

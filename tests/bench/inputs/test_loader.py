@@ -1,12 +1,16 @@
+"""Checkpoints of every layout, and what is said of those that are broken or not there."""
+
 import pickle
 import shutil
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from transformers import BloomConfig, BloomForCausalLM
 
 from bench.common.errors import UserError
-from bench.inputs.loader import check_device, check_model_name, load
+from bench.inputs.devices import check_device
+from bench.inputs.loader import check_model_name, load
 from tests.helpers.checkpoints import Bomb, write_base, write_medusa1, write_merged
 from tests.helpers.models import tiny_heads
 
@@ -27,15 +31,13 @@ def test_medusa_2_whole_and_sharded(tmp_path, shard):
     loaded = load(str(tmp_path / "merged"), device="cpu")
     assert loaded.model.num_heads == 4
     torch.testing.assert_close(loaded.model.heads.out_weight, tiny_heads().out_weight)
-    assert loaded.model.static_tree is None
 
 
 def test_medusa_2_as_a_pickle(tmp_path):
     write_base(tmp_path)
     lm = load(str(tmp_path), device="cpu").model.lm
-    heads = {
-        f"medusa_head.{name}": tensor.clone() for name, tensor in tiny_heads().published().items()
-    }
+    published = tiny_heads().published()
+    heads = {f"medusa_head.{name}": tensor.clone() for name, tensor in published.items()}
     torch.save(lm.state_dict() | heads, tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
     assert load(str(tmp_path), device="cpu").model.num_heads == 4
@@ -55,12 +57,6 @@ def test_identity_is_of_the_heads_and_of_the_base(tmp_path):
 def test_a_plain_model_has_no_heads(tmp_path):
     loaded = load(str(write_base(tmp_path)), device="cpu")
     assert loaded.model.num_heads == 0 and loaded.model.heads is None
-
-
-def test_a_static_tree_lies_beside_the_model(tmp_path):
-    write_merged(tmp_path)
-    (tmp_path / "medusa_tree.json").write_text('{"paths": [[0], [0, 0], [1]]}')
-    assert load(str(tmp_path), device="cpu").model.static_tree.paths == [(0,), (0, 0), (1,)]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -95,11 +91,16 @@ def damage(folder, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        ("no weights", "has no weights"), ("torn weights", "damaged"), ("no config", "expected 'demo', a folder"),
-        ("config is not JSON", "damaged"), ("no tokenizer", "cannot be loaded"), ("config is a list", "holds a list"),
-        ("config of odd types", "cannot be loaded"), ("a base that is no name", "names no base model"),
+        ("no weights", "has no weights"),
+        ("torn weights", "damaged"),
+        ("no config", "expected 'demo', a folder"),
+        ("config is not JSON", "damaged"),
+        ("no tokenizer", "cannot be loaded"),
+        ("config is a list", "holds a list"),
+        ("config of odd types", "cannot be loaded"),
+        ("a base that is no name", "names no base model"),
     ],
-)  # fmt: skip
+)
 def test_a_broken_folder_says_what_is_broken(tmp_path, what, says):
     write_merged(tmp_path)
     damage(tmp_path, what)
@@ -115,27 +116,26 @@ def test_a_missing_shard_is_named(tmp_path):
 
 
 def test_missing_model_tensors_are_named(tmp_path):
-    """transformers fills them with random numbers and goes on."""
-    lm = load(str(write_base(tmp_path)), device="cpu").model.lm
-    state = {
-        name: tensor.clone()
-        for name, tensor in lm.state_dict().items()
-        if "layers.1.mlp.up" not in name
-    }
-    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    """transformers fills them with random numbers, and goes on."""
+    lost = "model.layers.1.mlp.up_proj.weight"
+    write_base(tmp_path)
+
+    def save(tensors):
+        save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+
+    whole = load_file(tmp_path / "model.safetensors")
+    save({name: tensor for name, tensor in whole.items() if name != lost})
     with pytest.raises(UserError, match=r"lack 1 tensors.*layers.1.mlp.up_proj"):
         load(str(tmp_path), device="cpu")
-    save_file(state | {"model.layers.1.mlp.up_proj.weight": torch.ones(48, 32), "oddity": torch.ones(1)},
-              tmp_path / "model.safetensors", metadata={"format": "pt"})  # fmt: skip
+    save(whole | {"oddity": torch.ones(1)})
     with pytest.raises(UserError, match="'oddity'"):
         load(str(tmp_path), device="cpu")
 
 
 def test_heads_that_do_not_fit_the_base(tmp_path):
     write_base(tmp_path / "base")
-    with pytest.raises(
-        UserError, match=r"'0.1.weight' is \[77, 32\]; this base model needs \[101, 32\]"
-    ):
+    says = r"'0.1.weight' is \[77, 32\]; this base model needs \[101, 32\]"
+    with pytest.raises(UserError, match=says):
         load(write_medusa1(tmp_path / "heads", "../base", vocab=77), device="cpu")
 
 
@@ -158,9 +158,8 @@ def test_medusa_1_without_heads(tmp_path):
 def test_a_checkpoint_never_executes_code(tmp_path, pickler):
     write_base(tmp_path / "base")
     folder = write_medusa1(tmp_path / "heads", "../base")
-    pickler(
-        {"0.0.linear.weight": Bomb(tmp_path / "boom")}, tmp_path / "heads" / "medusa_lm_head.pt"
-    )
+    bomb = {"0.0.linear.weight": Bomb(tmp_path / "boom")}
+    pickler(bomb, tmp_path / "heads" / "medusa_lm_head.pt")
     with pytest.raises(UserError, match="not a plain tensor file"):
         load(folder, device="cpu")
     assert not (tmp_path / "boom").exists()
@@ -175,13 +174,10 @@ def test_a_pickle_of_something_else(tmp_path):
 
 
 def test_a_family_that_cannot_attend_a_tree(tmp_path):
-    from transformers import BloomConfig, BloomForCausalLM
-
     write_base(tmp_path)
     shutil.rmtree(tmp_path / "model.safetensors", ignore_errors=True)
-    BloomForCausalLM(
-        BloomConfig(vocab_size=101, hidden_size=32, n_layer=2, n_head=4)
-    ).save_pretrained(tmp_path)
+    config = BloomConfig(vocab_size=101, hidden_size=32, n_layer=2, n_head=4)
+    BloomForCausalLM(config).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="BloomForCausalLM cannot attend a tree"):
         load(str(tmp_path), device="cpu")
 

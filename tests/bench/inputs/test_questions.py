@@ -1,3 +1,5 @@
+"""Question sets: the sample, the real MT-Bench, and files that are not in the format."""
+
 import json
 from collections import Counter
 
@@ -11,9 +13,8 @@ def test_the_sample_set():
     questions = load_questions("sample").questions
     assert len(questions) == 24 and {len(q.turns) for q in questions} == {2}
     assert set(Counter(q.category for q in questions).values()) == {3}
-    assert list(dict.fromkeys(q.category for q in questions)) == [
-        "writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities",
-    ]  # fmt: skip
+    categories = "writing roleplay reasoning math coding extraction stem humanities"
+    assert list(dict.fromkeys(q.category for q in questions)) == categories.split()
     with_reference = {q.category for q in questions if q.reference}
     assert with_reference == {"reasoning", "math", "coding"}
     assert all(len(q.reference) == 2 for q in questions if q.category in with_reference)
@@ -21,15 +22,15 @@ def test_the_sample_set():
 
 def test_the_sample_set_is_our_own(mt_bench):
     def runs(text: str, words: int = 7) -> set[tuple[str, ...]]:
+        """All sequences of so many words in a text."""
         split = "".join(c.lower() if c.isalnum() else " " for c in text).split()
         return {tuple(split[i : i + words]) for i in range(len(split) - words + 1)}
 
     theirs = load_questions(str(mt_bench / "question.jsonl")).questions
     known = set().union(*(runs(text) for q in theirs for text in (*q.turns, *q.reference)))
     for question in load_questions("sample").questions:
-        assert not runs(" ".join((*question.turns, *question.reference))) & known, (
-            question.question_id
-        )
+        ours = runs(" ".join((*question.turns, *question.reference)))
+        assert not ours & known, question.question_id
 
 
 def test_the_real_set_is_read(mt_bench):

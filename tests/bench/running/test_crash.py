@@ -1,4 +1,4 @@
-"""What a run survives: kills, signals, full disks, a second process, missing memory, logits that are no numbers."""
+"""What a run survives: kills, signals, a full disk, a second process, no memory, NaN logits."""
 
 import os
 import resource
@@ -11,25 +11,29 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from bench.common.errors import UserError
 from bench.common.files import append_synced, mend_end, sole_writer, write_atomically
 from bench.running.runner import Runner
-from bench.store.records import RunFolder, Turn, read_turns
-from decoders.accept import Exact, Sample, Threshold, Typical
-from decoders.loop import NotANumber, Stop
+from bench.store.run_folder import RunFolder
+from bench.store.turn import Turn, read_turns
+from decoders import registry
+from decoders.accept import Exact, Sample, Threshold
+from decoders.acceptance import Typical
+from decoders.engine.engine import Engine
 from decoders.model.cache import KVCache
-from decoders.model.model import Model
-from decoders.registry import available, make
+from decoders.step import NotANumber
 from tests.helpers.checkpoints import write_merged
 from tests.helpers.commands import basics, bench, without_times
-from tests.helpers.models import tiny_heads, tiny_llama
+from tests.helpers.models import PROMPT, tiny_heads, tiny_llama
 from tests.helpers.paths import ROOT
+from tests.helpers.steps import steps_of, tokens_of
 
 
 @contextmanager
 def files_of_at_most(size: int):
-    """As on a disk that fills up, a write that would pass `size` writes what fits, and the next one fails."""
+    """As on a full disk: a write past `size` bytes writes what fits, and the next one fails."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -55,7 +59,8 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     (tmp_path / ".run.json.999999999.tmp").write_text("left by a process that was killed")
     with files_of_at_most(5), pytest.raises(OSError, match="File too large"):
         write_atomically(path, "new" * 100)
-    assert path.read_text() == "old" and [each.name for each in tmp_path.iterdir()] == ["run.json"]
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["run.json"]
 
 
 @pytest.mark.parametrize(
@@ -75,20 +80,16 @@ def test_a_torn_end_is_set_aside(tmp_path, content, mended, torn):
     assert path.read_text() == mended
     aside = tmp_path / "rows.jsonl.torn"
     assert (aside.read_text() if aside.exists() else None) == torn
-    assert (said is None) == (torn is None) and (torn is None or "moved to rows.jsonl.torn" in said)
+    assert (said is None) == (torn is None)
+    assert torn is None or "moved to rows.jsonl.torn" in said
 
 
 @contextmanager
 def another_process_writes(path: Path):
-    code = "import sys; from pathlib import Path; from bench.files import sole_writer\n"
+    code = "import sys; from pathlib import Path; from bench.common.files import sole_writer\n"
     code += "with sole_writer(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT, **pipes)
     assert process.stdout.readline() == "held\n"
     try:
         yield process
@@ -110,7 +111,7 @@ def test_a_second_process_is_refused_until_the_first_one_is_gone(
         said = capsys.readouterr().err
         assert f"is being written by process {process.pid} on " in said and said.count("\n") == 1
         assert (out / "turns.jsonl").read_text() == "".join(rows[:2])
-        process.kill()  # the lock must not outlive it
+        process.kill()  # The lock must not outlive it.
         process.wait()
         assert bench(*basics(model, questions, out), "--decoder", "greedy") == 0
     assert len(read_turns(out / "turns.jsonl")[0]) == 5
@@ -145,10 +146,8 @@ def test_a_disk_that_fills_up_costs_one_turn(model, questions, tmp_path, monkeyp
             assert bench(*basics(model, questions, out), "--decoder", "greedy") == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert (
-        "cannot be written: File too large; every turn before this one is kept"
-        in capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "cannot be written: File too large; every turn before this one is kept" in said
     assert turns.read_bytes().count(b"\n") == 2 and turns.read_bytes().endswith(b"\n")
     assert bench(*basics(model, questions, out), "--decoder", "greedy") == 0
     assert without_times(turns) == without_times(tmp_path / "whole" / "turns.jsonl")
@@ -179,16 +178,14 @@ def test_the_first_signal_waits_for_the_row_and_the_second_does_not(
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     assert bench(*basics(model, questions, tmp_path / "run")) == status
     said = capfd.readouterr().err
-    assert (
-        "finishing the turn" in said
-        and "every finished turn is kept. To go on: python -m bench.run" in said
-    )
+    assert "finishing the turn" in said
+    assert "every finished turn is kept. To go on: python -m bench.run" in said
     assert len(read_turns(tmp_path / "run" / "turns.jsonl")[0]) == rows
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_an_ignored_signal_stays_ignored(model, questions, tmp_path, monkeypatch):
-    """As in a job that a shell started in the background."""
+    """A shell ignores Ctrl-C for the jobs that it starts in the background."""
     original = Runner.answer
     monkeypatch.setattr(
         Runner, "answer", lambda *given: os.kill(os.getpid(), signal.SIGINT) or original(*given)
@@ -202,25 +199,12 @@ def test_an_ignored_signal_stays_ignored(model, questions, tmp_path, monkeypatch
 
 def test_killed_runs_end_with_the_files_of_an_undisturbed_one():
     """The short form of scripts/kill_and_resume.py."""
-    flags = [
-        "--decoder",
-        "greedy,dynamic:nodes=4",
-        "--limit",
-        "2",
-        "--max-new-tokens",
-        "8",
-        "--device",
-        "cpu",
-    ]
-    command = [sys.executable, "scripts/kill_and_resume.py", "--runs", "3", "--", *flags]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0 and "None lost or repeated a turn" in done.stdout, done.stderr
+    flags = "--decoder greedy,dynamic:nodes=4 --limit 2 --max-new-tokens 8 --device cpu"
+    command = [sys.executable, "scripts/kill_and_resume.py", "--runs", "3", "--", *flags.split()]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "None lost or repeated a turn" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -228,15 +212,13 @@ def test_killed_runs_end_with_the_files_of_an_undisturbed_one():
     [
         torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2.00 GiB."),
         MemoryError(),
-        RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory"
-        ),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . can't allocate memory"),
     ],
 )
 def test_a_turn_that_finds_no_memory_leaves_it_to_the_next(
     error, model, questions, tmp_path, monkeypatch, capsys
 ):
-    verify, reserve, calls, capacities = Model.verify, KVCache.reserve, [], []
+    verify, reserve, calls, capacities = Engine.verify, KVCache.reserve, [], []
 
     def failing(self, draft):
         calls.append(1)
@@ -245,65 +227,53 @@ def test_a_turn_that_finds_no_memory_leaves_it_to_the_next(
             raise error
         return verify(self, draft)
 
-    monkeypatch.setattr(Model, "verify", failing)
-    monkeypatch.setattr(
-        KVCache,
-        "reserve",
-        lambda self, slots: capacities.append(self.capacity) or reserve(self, slots),
-    )
+    def watched(self, slots):
+        capacities.append(self.capacity)
+        return reserve(self, slots)
+
+    monkeypatch.setattr(Engine, "verify", failing)
+    monkeypatch.setattr(KVCache, "reserve", watched)
     out = tmp_path / "run"
     assert bench(*basics(model, questions, out), "--decoder", "greedy") == 1
     turns, _ = read_turns(out / "turns.jsonl")
     [failed] = [turn for turn in turns if turn.failed]
     assert failed.error.startswith(type(error).__name__) and "\n" not in failed.error
-    assert capacities[0] == 0 and len(turns) >= 4  # the next turn found nothing left of it
+    assert capacities[0] == 0 and len(turns) >= 4  # The next turn found nothing left of it.
     assert bench(*basics(model, questions, out), "--decoder", "greedy") == 0
 
 
 def test_a_cache_that_this_machine_cannot_hold(questions, tmp_path, capsys):
-    """A real allocation that fails: of a thousand billion positions, which the model's config promises."""
+    """A real allocation that fails: the config promises a thousand billion positions."""
     write_merged(tmp_path / "endless", max_position_embeddings=1 << 42)
     arguments = basics(tmp_path / "endless", questions, tmp_path / "run")
     arguments[arguments.index("--max-new-tokens") + 1] = 10**12
     assert bench(*arguments, "--decoder", "greedy") == 1
     said = capsys.readouterr().err
-    assert (
-        "all 3 turns that were tried failed, the first with: RuntimeError" in said
-        and "allocate memory" in said
-    )
-    assert {turn.finish_reason for turn in read_turns(tmp_path / "run" / "turns.jsonl")[0]} == {
-        "error"
-    }
+    assert "all 3 turns that were tried failed, the first with: RuntimeError" in said
+    assert "allocate memory" in said
+    turns, _ = read_turns(tmp_path / "run" / "turns.jsonl")
+    assert {turn.finish_reason for turn in turns} == {"error"}
 
 
 def break_logits(lm, token: int, value: float) -> None:
-    """Every row of logits that would choose `token` becomes `value`."""
-    head = lm.get_output_embeddings()
-    head.register_forward_hook(
-        lambda module, args, out: out.masked_fill(out.argmax(-1, keepdim=True) == token, value)
-    )
+    """Every row of logits whose highest is `token` becomes `value`."""
+
+    def broken(_module, _inputs, logits):
+        return logits.masked_fill(logits.argmax(-1, keepdim=True) == token, value)
+
+    lm.get_output_embeddings().register_forward_hook(broken)
 
 
-PROMPT = torch.tensor([1, *range(5, 45, 3)])
-
-
-def tokens_of(spec, model, rule, most=40) -> list[int]:
-    decoder = make(spec)
-    decoder.setup(model)
-    return [
-        token
-        for step in decoder.decode(PROMPT, rule, Stop(frozenset(), most))
-        for token in step.tokens
-    ]
+def tokens(spec, model, rule, most=40) -> list[int]:
+    return tokens_of(steps_of(model, spec, most, rule))
 
 
 NO_NUMBERS = pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+BY_TRANSFORMERS = ("hf-greedy", "prompt-lookup")
 
 
 @NO_NUMBERS
-@pytest.mark.parametrize(
-    "spec", [name for name in available() if name not in ("hf-greedy", "prompt-lookup")]
-)
+@pytest.mark.parametrize("spec", [name for name in registry.names() if name not in BY_TRANSFORMERS])
 def test_logits_that_are_no_numbers_end_the_turn_where_they_come(spec, value):
     for rule in (
         Exact(),
@@ -311,48 +281,47 @@ def test_logits_that_are_no_numbers_end_the_turn_where_they_come(spec, value):
         Sample(0.8, seed=3, top_p=0.9),
         Sample(0.8, seed=3, typical=Typical()),
     ):
-        model = Model(tiny_llama(), tiny_heads())
-        whole = tokens_of("greedy", model, rule)
+        model = Engine(tiny_llama(), tiny_heads())
+        whole = tokens("greedy", model, rule)
         at = next(at for at in range(8, 40) if whole[at] not in whole[:at])
         if isinstance(rule, Exact):
             break_logits(model.lm, whole[at], value)
-        else:  # which row the sample comes from is known by what is likeliest there
+        else:  # The row that a sample comes from is known by its likeliest token.
             logits = model.lm(torch.tensor([[*PROMPT, *whole[:at]]])).logits[0, len(PROMPT) - 1 :]
             best = logits.argmax(-1).tolist()
             at = next(at for at in range(8, len(best)) if best[at] not in best[:at])
             break_logits(model.lm, best[at], value)
-        assert tokens_of(spec, model, rule, most=at) == whole[:at]
-        with pytest.raises(
-            NotANumber, match=f"position {len(PROMPT) + at - 1} are NaN or infinite"
-        ):
-            tokens_of(spec, model, rule)
+        assert tokens(spec, model, rule, most=at) == whole[:at]
+        position = len(PROMPT) + at - 1
+        with pytest.raises(NotANumber, match=f"position {position} are NaN or infinite"):
+            tokens(spec, model, rule)
 
 
 @NO_NUMBERS
-@pytest.mark.parametrize("spec", ["hf-greedy", "prompt-lookup"])
+@pytest.mark.parametrize("spec", BY_TRANSFORMERS)
 def test_transformers_generate_does_not_say_so_but_its_turn_fails(spec, value):
     for rule in (Exact(), Sample(0.8, seed=3)):
-        model = Model(tiny_llama(), tiny_heads())
-        whole = tokens_of("greedy", model, Exact())
+        model = Engine(tiny_llama(), tiny_heads())
+        whole = tokens("greedy", model, Exact())
         break_logits(model.lm, whole[12], value)
         with pytest.raises(NotANumber):
-            tokens_of(spec, model, rule)
+            tokens(spec, model, rule)
 
 
 @NO_NUMBERS
 def test_typical_acceptance_notices_them_too(value):
-    model = Model(tiny_llama(), tiny_heads())
+    model = Engine(tiny_llama(), tiny_heads())
     rule = Threshold(0.8, Typical())
-    whole = tokens_of("greedy", model, rule)
+    whole = tokens("greedy", model, rule)
     break_logits(model.lm, whole[12], value)
     with pytest.raises(NotANumber):
-        tokens_of("greedy", model, rule)
+        tokens("greedy", model, rule)
 
 
 def test_a_turn_of_nan_is_recorded_and_the_next_goes_on(
     model, questions, tmp_path, monkeypatch, capsys
 ):
-    verify, calls = Model.verify, []
+    verify, calls = Engine.verify, []
 
     def broken(self, draft):
         rows = verify(self, draft)
@@ -361,52 +330,45 @@ def test_a_turn_of_nan_is_recorded_and_the_next_goes_on(
             rows.logits.fill_(float("nan"))
         return rows
 
-    monkeypatch.setattr(Model, "verify", broken)
+    monkeypatch.setattr(Engine, "verify", broken)
     out = tmp_path / "run"
     assert bench(*basics(model, questions, out), "--decoder", "greedy") == 1
-    [failed] = [turn for turn in read_turns(out / "turns.jsonl")[0] if turn.failed]
-    assert (
-        failed.error.startswith("NotANumber: the model's logits at position")
-        and "another dtype (float32" in failed.error
-    )
-    assert not read_turns(out / "turns.jsonl")[0][-1].failed
+    turns, _ = read_turns(out / "turns.jsonl")
+    [failed] = [turn for turn in turns if turn.failed]
+    assert failed.error.startswith("NotANumber: the model's logits at position")
+    assert "another dtype (float32" in failed.error
+    assert not turns[-1].failed
 
 
 def test_a_model_of_nan_is_refused_as_what_it_is(questions, tmp_path, capsys):
-    from safetensors.torch import load_file, save_file
-
     file = write_merged(tmp_path / "nan") / "model.safetensors"
-    save_file(
-        {name: tensor * float("nan") for name, tensor in load_file(file).items()},
-        file,
-        metadata={"format": "pt"},
-    )
+    broken = {name: tensor * float("nan") for name, tensor in load_file(file).items()}
+    save_file(broken, file, metadata={"format": "pt"})
     assert bench(*basics(tmp_path / "nan", questions, tmp_path / "run")) == 2
     assert "its logits are NaN; the checkpoint is damaged" in capsys.readouterr().err
 
 
 def test_the_memory_of_a_run_does_not_grow_with_its_turns(tmp_path):
-    """What a folder remembers of a turn is where it stands; a turn of 500 tokens holds some 20 kB."""
+    """A folder remembers where a turn's row begins. A row of 500 tokens has some 20 kB."""
 
     def turn(number: int) -> Turn:
-        tokens, steps = list(range(1000, 1500)), [1] * 500
         return Turn(
-            number,
-            "math",
-            "greedy",
-            0,
-            1,
-            0.0,
-            number,
-            9,
-            tokens,
-            steps,
-            steps,
-            0.1,
-            0.1,
-            "eos",
-            None,
-            "x" * 999,
+            question_id=number,
+            category="math",
+            decoder="greedy",
+            choice=0,
+            turn=1,
+            temperature=0.0,
+            seed=number,
+            prompt_tokens=9,
+            token_ids=list(range(1000, 1500)),
+            accept_lengths=[1] * 500,
+            nodes=[1] * 500,
+            prefill_s=0.1,
+            decode_s=0.1,
+            finish_reason="eos",
+            error=None,
+            text="x" * 999,
         )
 
     with RunFolder.open(tmp_path / "run", {}) as folder:

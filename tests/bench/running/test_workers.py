@@ -10,14 +10,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.store.records import read_turns
+from bench.common.errors import UserError
+from bench.store.turn import read_turns
 from tests.helpers.checkpoints import write_merged
 from tests.helpers.commands import bench
 from tests.helpers.paths import ROOT
+from tests.helpers.plugins import install
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'medusa-bench[ray]'")
 
-# Its process dies at prompts with an x: always, or only the first time (where the file is not there yet).
+# A decoder whose process dies at prompts with an x: always, or with `once` (a file that it makes
+# then) only the first time.
 KILLER = """
 import os, signal
 from dataclasses import dataclass
@@ -27,24 +30,20 @@ from decoders.greedy import Greedy
 class Killer(Greedy):
     once: str = ""
 
-    def decode(self, prompt, rule, stop):
+    def decode(self, prompt, rule, stop, **more):
         if 91 in prompt.tolist() and not (self.once and os.path.exists(self.once)):
             if self.once:
                 open(self.once, "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().decode(prompt, rule, stop)
+        return super().decode(prompt, rule, stop, **more)
 """
 
 
 @pytest.fixture
 def killer(tmp_path, monkeypatch):
-    (tmp_path / "killers.py").write_text(KILLER)
-    info = tmp_path / "killers-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: killers\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[medusa_bench.decoders]\nkiller = killers:Killer\n")
+    install(tmp_path, "killers", KILLER, {"killer": "Killer"})
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(ROOT))))  # of the workers
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(ROOT))))  # The workers'.
     yield
     sys.modules.pop("killers", None)
 
@@ -58,19 +57,12 @@ def basics(tmp_path_factory) -> list[object]:
         for n in range(1, 5)
     ]
     (folder / "four.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return [
-        "--model",
-        model,
-        "--questions",
-        folder / "four.jsonl",
-        "--max-new-tokens",
-        24,
-        "--device",
-        "cpu",
-    ]
+    which = ["--model", model, "--questions", folder / "four.jsonl"]
+    return [*which, "--max-new-tokens", 24, "--device", "cpu"]
 
 
 def rows(out) -> dict:
+    """What does not depend on times, by turn."""
     turns, _ = read_turns(out / "turns.jsonl")
     return {
         turn.key: (turn.token_ids, turn.accept_lengths, turn.seed, turn.text, turn.finish_reason)
@@ -79,26 +71,23 @@ def rows(out) -> dict:
 
 
 def answers(out, name) -> list[dict]:
+    """The rows of an answer file, without what depends on times."""
     lines = [json.loads(line) for line in (out / "answers" / name).read_text().splitlines()]
-    untimed = [
-        {key: value for key, value in line.items() if key not in ("answer_id", "tstamp")}
-        for line in lines
-    ]
-    for line in untimed:
+    for line in lines:
+        del line["answer_id"], line["tstamp"]
         for choice in line["choices"]:
             del choice["wall_time"]
-    return untimed
+    return lines
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """The address of a Ray cluster of this machine alone, to be joined by one run after the other."""
+    """The address of a Ray cluster of this machine alone, which one run after the other joins."""
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))  # of the workers
-        made = cluster_utils.Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 4, "object_store_memory": 1 << 27}
-        )
+        patch.setenv("PYTHONPATH", str(ROOT))  # The workers'.
+        head = {"num_cpus": 4, "object_store_memory": 1 << 27}
+        made = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     yield made.address
     made.shutdown()
 
@@ -118,24 +107,12 @@ def test_four_workers_of_a_cluster_give_the_answers_of_one_process(basics, clust
 def test_workers_that_choose_their_nodes_by_their_own_measurements_answer_as_greedy(
     basics, cluster, tmp_path
 ):
-    """Which trees they verify depends on the times that each of them measured; what they answer does not."""
-    out, model = (
-        tmp_path / "run",
-        write_merged(tmp_path / "longer", max_position_embeddings=1024),
-    )  # room to measure in
-    arguments = [
-        *basics,
-        "--model",
-        model,
-        "--decoder",
-        "greedy,dynamic:nodes=auto,conditional:nodes=auto",
-    ]
-    assert (
-        bench(
-            *arguments, "--temperature", 0, "--out", out, "--workers", 4, "--ray-address", cluster
-        )
-        == 0
-    )
+    """Their trees depend on the times that each of them measured. Their answers do not."""
+    out = tmp_path / "run"
+    model = write_merged(tmp_path / "longer", max_position_embeddings=1024)  # Room to measure in.
+    decoders = "greedy,dynamic:nodes=auto,conditional:nodes=auto"
+    given = [*basics, "--model", model, "--decoder", decoders, "--temperature", 0, "--out", out]
+    assert bench(*given, "--workers", 4, "--ray-address", cluster) == 0
     turns, _ = read_turns(out / "turns.jsonl")
     said = {turn.key: (turn.token_ids, turn.text, turn.finish_reason) for turn in turns}
     assert len(said) == 24
@@ -147,7 +124,7 @@ def test_workers_that_choose_their_nodes_by_their_own_measurements_answer_as_gre
 
 
 def test_a_worker_killed_in_a_question_costs_only_time(basics, killer, tmp_path, capsys):
-    """Sampled, two choices: each turn comes out as from one process, whoever generated it, and after a death."""
+    """With samples and two choices, each turn is as from one process, after a death, too."""
     mark = tmp_path / "died"
     arguments = [*basics, "--num-choices", 2, "--decoder", f"dynamic:nodes=8,killer:once={mark}"]
     mark.touch()
@@ -156,22 +133,19 @@ def test_a_worker_killed_in_a_question_costs_only_time(basics, killer, tmp_path,
     assert bench(*arguments, "--out", tmp_path / "two", "--workers", 2) == 0
     assert mark.exists() and not ray.is_initialized()
     said = capsys.readouterr().err
-    assert (
-        "a worker died (ActorDiedError) at question 2, killer" in said
-        and "2 workers share the cores" in said
-    )
+    assert "a worker died (ActorDiedError) at question 2, killer" in said
+    assert "2 workers share the cores" in said
     assert rows(tmp_path / "two") == rows(tmp_path / "one") and len(rows(tmp_path / "one")) == 32
     for name in sorted(path.name for path in (tmp_path / "one" / "answers").iterdir()):
         assert answers(tmp_path / "two", name) == answers(tmp_path / "one", name)
     run = json.loads((tmp_path / "two" / "run.json").read_text())
-    assert run["environment"]["workers"] == 2 and [
-        each["threads"] for each in run["sessions"][0]["workers"]
-    ] == [1, 1]
+    assert run["environment"]["workers"] == 2
+    assert [each["threads"] for each in run["sessions"][0]["workers"]] == [1, 1]
     assert "slow each other down" in run["sessions"][0]["warnings"][0]
 
 
 def test_a_job_that_kills_every_worker_is_a_failure_of_its_turn(basics, killer, tmp_path):
-    """The rest of the run is done; the same folder then takes another number of workers."""
+    """The rest of the run is done."""
     arguments = [*basics, "--decoder", "killer", "--out", tmp_path / "run", "--workers", 2]
     assert bench(*arguments) == 1
     turns, _ = read_turns(tmp_path / "run" / "turns.jsonl")
@@ -186,71 +160,45 @@ def test_what_cannot_run_says_so_at_once(basics, tmp_path, monkeypatch, capsys):
         return capsys.readouterr().err
 
     assert "--workers is 0" in refused("--workers", 0)
-    assert "the cluster at '127.0.0.1:1' cannot be joined" in refused(
-        "--workers", 2, "--ray-address", "127.0.0.1:1"
-    )
+    nowhere = "127.0.0.1:1"
+    said = refused("--workers", 2, "--ray-address", nowhere)
+    assert f"the cluster at '{nowhere}' cannot be joined" in said
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "bench.running.workers", raising=False)
     assert "pip install 'medusa-bench[ray]'" in refused("--workers", 2)
 
 
 def test_more_gpus_than_there_are(monkeypatch):
-    from bench.common.errors import UserError
     from bench.running import workers
 
-    two = [
+    nodes = [
         {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 4.0}},
         {"Alive": True, "Resources": {"CPU": 3.0, "GPU": 1.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
     ]
-    monkeypatch.setattr(
-        workers.ray,
-        "nodes",
-        lambda: [*two, {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}],
-    )
+    monkeypatch.setattr(workers.ray, "nodes", lambda: nodes)
     assert workers._cpus_each(5, 1) == 1 and workers._cpus_each(2, 2) == 1
-    assert (workers._cpus_each(1, 0), workers._cpus_each(2, 0), workers._cpus_each(3, 0)) == (
-        8,
-        4,
-        3,
-    )
-    with pytest.raises(
-        UserError,
-        match=r"needs 2 GPUs and a CPU on one machine; Ray has 11 CPUs and 5 GPUs.* at most 2",
-    ):
+    assert [workers._cpus_each(count, 0) for count in (1, 2, 3)] == [8, 4, 3]
+    says = r"needs 2 GPUs and a CPU on one machine; Ray has 11 CPUs and 5 GPUs.* at most 2"
+    with pytest.raises(UserError, match=says):
         workers._cpus_each(3, 2)
 
 
 def test_ctrl_c_stops_the_workers(basics, tmp_path):
     out = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "bench.run",
-        *map(str, basics),
-        "--out",
-        str(out),
-        "--workers",
-        "2",
-        "--num-choices",
-        "200",
-    ]
+    turns = out / "turns.jsonl"
+    given = [*basics, "--out", out, "--workers", 2, "--num-choices", 200]
+    command = [sys.executable, "-m", "bench.run", *map(str, given)]
     process = subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    while process.poll() is None and not (
-        (out / "turns.jsonl").exists() and (out / "turns.jsonl").stat().st_size
-    ):
+    while process.poll() is None and not (turns.exists() and turns.stat().st_size):
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process in front hears of it
+    os.killpg(process.pid, signal.SIGINT)  # A terminal signals every process in front.
     said = process.communicate(timeout=60)[1]
-    assert (
-        process.returncode == 130
-        and "To go on: python -m bench.run" in said
-        and "Traceback" not in said
-    )
-    assert all(
-        sum(turn.accept_lengths) == len(turn.token_ids)
-        for turn in read_turns(out / "turns.jsonl")[0]
-    )
-    with pytest.raises(ProcessLookupError):  # Ray's processes belong to the same group
+    assert process.returncode == 130 and "Traceback" not in said
+    assert "To go on: python -m bench.run" in said
+    for turn in read_turns(turns)[0]:
+        assert sum(turn.accept_lengths) == len(turn.token_ids)
+    with pytest.raises(ProcessLookupError):  # Ray's processes belong to the same group.
         os.killpg(process.pid, 0)

@@ -1,4 +1,4 @@
-"""One reader for the answer files of FastChat, MEDUSA and Spec-Bench."""
+"""Answer files: those of FastChat, MEDUSA and Spec-Bench are read, ours are written."""
 
 import json
 from dataclasses import replace
@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 
 from bench.common.errors import UserError
-from bench.metrics import tokens_per_inference
-from bench.store.answer_files import frame, read_answers
+from bench.metrics import answers_frame, tokens_per_inference
+from bench.store.answer_files import answer_rows, model_id, read_answers, write_answers
+from bench.store.run_record import Run
 from tests.helpers.paths import SHARED
+from tests.helpers.runs import make_turn, run_json
 
 PUBLISHED = SHARED / "mt_bench" / "medusa" / "model_answer"
 
@@ -35,17 +37,15 @@ def write(tmp_path):
 
 def test_three_dialects_give_the_same_numbers(write):
     medusa = answer(1, turns=["a", "b"], idxs=[3, 1], new_tokens=[8, 4], wall_time=[1.0, 0.5])
-    spec = answer(2, turns=["a", "b"], decoding_steps=[4, 2], new_tokens=[8, 4], wall_time=[1.0, 0.5],
-                  accept_lengths=[2] * 6)  # fmt: skip
+    numbers = {"decoding_steps": [4, 2], "new_tokens": [8, 4], "wall_time": [1.0, 0.5]}
+    spec = answer(2, turns=["a", "b"], accept_lengths=[2] * 6, **numbers)
     fastchat = answer(3, turns=["a", "b"])
     answers = read_answers(write(medusa, spec, fastchat))
     [told], [untold] = answers[2].choices, answers[1].choices
-    assert (
-        told.accept_lengths == ((2, 2, 2, 2), (2, 2))
-        and replace(told, accept_lengths=None) == untold
-    )
+    assert told.accept_lengths == ((2, 2, 2, 2), (2, 2))
+    assert replace(told, accept_lengths=None) == untold
     assert answers[3].choices[0].steps is None
-    turns = frame(answers.values())
+    turns = answers_frame(answers.values())
     assert turns.question_id.tolist() == [1, 1, 2, 2]
     assert tokens_per_inference(turns) == 2.0
 
@@ -55,7 +55,7 @@ def test_an_answer_called_error_is_none(write):
     row = answer(1, turns=["fine", "ERROR"], idxs=[3, 3], new_tokens=[8, 8], wall_time=[1.0, 1.0])
     [choice] = read_answers(write(row))[1].choices
     assert choice.answered(1) and not choice.answered(2)
-    assert len(frame(read_answers(write(row)).values())) == 1
+    assert len(answers_frame(read_answers(write(row)).values())) == 1
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,16 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(write, rows, said):
     ("size", "turns", "expected"), [("7b", 160, 2.5650), ("13b", 159, 2.6380), ("33b", 160, 2.5137)]
 )
 def test_tokens_per_inference_of_the_published_answers(size, turns, expected):
-    """13B is quoted as 2.6387: its question 154 failed in turn 2, was written as "ERROR" and repeats the numbers of turn 1."""
+    """13B is quoted as 2.6387.
+
+    Its question 154 failed in turn 2, was written as "ERROR", and repeats the numbers of turn 1.
+    """
     if not PUBLISHED.is_dir():
         pytest.skip(f"the published answers are not at {PUBLISHED}")
     for path in PUBLISHED.glob(f"*-{size}-*.jsonl"):
         answers = read_answers(path)
         assert len(answers) == 80
-        counted = frame(answers.values())
+        counted = answers_frame(answers.values())
         assert len(counted) == turns
         assert tokens_per_inference(counted) == pytest.approx(expected, abs=5e-5)
         if turns == 159:
@@ -101,3 +104,36 @@ def test_tokens_per_inference_of_the_published_answers(size, turns, expected):
                 counted.steps.sum() + failed.steps[1]
             )
             assert with_it == pytest.approx(2.6387, abs=5e-5)
+
+
+def test_what_is_written_is_read_with_the_same_numbers(tmp_path):
+    """A question has a row when all turns of all its choices are finished."""
+    whole = [
+        make_turn(
+            question_id=1, choice=choice, turn=turn, accepts=[3, turn], text=f"{choice}{turn}"
+        )
+        for choice in (0, 1)
+        for turn in (1, 2)
+    ]
+    failed = {"accepts": [], "finish_reason": "error", "error": "boom"}
+    half = [make_turn(question_id=2, choice=choice, turn=1) for choice in (0, 1)]
+    half += [make_turn(question_id=2, turn=2), make_turn(question_id=2, choice=1, turn=2, **failed)]
+    other = make_turn("static", question_id=1)
+    config = {"decoders": ["dynamic", "static"], "num_choices": 2}
+    turns = [*whole, *half, other]
+    run = Run.of_json(run_json(turns, config=config, start_unix=5.5))
+
+    write_answers(tmp_path, run, turns)
+    assert (tmp_path / "answers" / "demo-static.jsonl").read_text() == ""
+    answers = read_answers(tmp_path / "answers" / f"{model_id(run, 'dynamic')}.jsonl")
+    assert list(answers) == [1] and answers[1].model_id == "demo-dynamic"
+    first, second = answers[1].choices
+    assert first.turns == ("01", "02") and second.turns == ("11", "12")
+    assert first.steps == (2, 2) and first.tokens == (4, 5) and first.wall_s == (1.25, 1.25)
+    assert first.accept_lengths == ((3, 1), (3, 2))
+
+    [row] = answer_rows(run, turns, "dynamic", "name")
+    assert row == answer_rows(run, turns, "dynamic", "name")[0] and row["tstamp"] == 5.5
+    assert row["choices"][1]["idxs"] == [1, 1] and row["choices"][1]["index"] == 1
+    with pytest.raises(UserError, match="there are turns of question 9, which the run"):
+        answer_rows(run, [make_turn(question_id=9)], "dynamic", "name")

@@ -1,0 +1,7 @@
+"""Trying to break the harness.
+
+killing.py     runs that are killed and resumed (kill_and_resume.py)
+targets.py     readers of files, and sound files for them (fuzz.py)
+mutation.py    files that are not sound any more
+fuzzing.py     the fuzzer, guided by coverage
+"""

@@ -1,0 +1,9 @@
+"""The flags of the scripts: one frozen class a script, whose fields are its flags.
+
+command_line.py   from a command line to such a class
+training.py       of the scripts that train, fit and search
+measuring.py      of the scripts that measure
+step_numbers.py   a type of argument
+
+Nothing in this package needs torch, so that --help answers at once.
+"""

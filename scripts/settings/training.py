@@ -1,0 +1,140 @@
+"""What the training and fitting scripts are told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.common.arguments import positive, temperatures, whole
+from bench.common.flags import REQUIRED, flag
+
+SAVE_DTYPES = ("float16", "bfloat16", "float32")
+SPECIAL_TOKENS = ("<|bos|>", "<|end|>", "<|user|>", "<|assistant|>")  # Of the demo's tokenizer.
+LEAST_VOCAB = 256 + len(SPECIAL_TOKENS)  # Every byte is a token.
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """The model, the text, and how the model is loaded."""
+
+    model: str = flag(REQUIRED, "demo, a folder, or a hub id")
+    device: str
+    dtype: str
+    trust_remote_code: bool
+    corpus: Path = flag(REQUIRED, "chat JSONL (.gz allowed)", parse=Path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadsSettings(ModelSettings):
+    """Training Medusa heads."""
+
+    template: str | None
+    out: Path = flag(REQUIRED, "folder of the result and of checkpoints", parse=Path)
+    heads: int = flag(4, "Medusa heads", parse=whole(1))
+    layers: int = flag(1, "residual blocks of a head", parse=whole(1))
+    tokens: float = flag(4e6, "answer tokens to train on, all sittings together", parse=positive)
+    minutes: float | None = flag(
+        None, "end training after so many minutes, fully decayed", parse=positive
+    )
+    examples: int = flag(20000, "answers of the corpus to draw from", parse=whole(1))
+    distill: int = flag(0, "answers of the model itself to learn from", parse=whole(0))
+    temperatures: Sequence[float] = flag(
+        (0.0, 0.7), "of the model's own answers, taken in turn", parse=temperatures
+    )
+    distill_tokens: int = flag(256, "length of the model's own answers at most", parse=whole(1))
+    distill_batch: int = flag(64, "own answers that are generated at once", parse=whole(1))
+    batch_tokens: int = flag(8192, "tokens of a batch, padding included", parse=whole(1))
+    max_length: int = flag(1024, "longer examples are cut", parse=whole(1))
+    lr: float = flag(1e-3, "learning rate", parse=positive)
+    decay: float = flag(0.8, "weight of head k's loss is this to the k", parse=positive)
+    merge: bool = flag(False, "write one merged Medusa-2 checkpoint")
+    save_dtype: str = flag("float16", "of the tensors in the result", choices=SAVE_DTYPES)
+    seed: int = flag(0, "of samples and batches", parse=int)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittingSettings(ModelSettings):
+    """Fitting a file to a model, on held-out text."""
+
+    template: str | None
+    corpus: Path = flag(REQUIRED, "held-out chat JSONL (.gz allowed)", parse=Path)
+    out: Path = flag(REQUIRED, "folder that the file is written to", parse=Path)
+    prompts: int = flag(512, "prompts of the corpus that the model answers", parse=whole(1))
+    new_tokens: int = flag(256, "length of an answer at most", parse=whole(1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TreeSearchSettings(FittingSettings):
+    """Searching a static tree."""
+
+    batch: int = flag(64, "answers that are generated at once", parse=whole(1))
+    topk: int = flag(32, "guesses of each head that paths may take", parse=whole(1))
+    nodes: int = flag(256, "of the largest tree", parse=whole(2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularySettings(FittingSettings):
+    """Counting frequent tokens."""
+
+    size: int | None = flag(
+        None, "tokens to keep (default: a quarter of the vocabulary)", parse=whole(1)
+    )
+    batch: int = flag(64, "answers that are generated at once", parse=whole(1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSettings(FittingSettings):
+    """Fitting the weights of `conditional`."""
+
+    prompts: int = flag(256, "prompts of the corpus that the model answers", parse=whole(2))
+    new_tokens: int = flag(256, "length of an answer at most", parse=whole(8))
+    topk: int = flag(32, "guesses of each head that are candidates", parse=whole(1))
+    nodes: int = flag(64, "of the trees that judge the fit", parse=whole(2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerplexitySettings(ModelSettings):
+    """Measuring the loss on held-out text."""
+
+    limit: int | None = flag(None, "only the first so many conversations", parse=whole(1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """Training the demo's tokenizer and base model."""
+
+    corpus: Path = flag(REQUIRED, "chat JSONL to train on (.gz allowed)", parse=Path)
+    heldout: Path = flag(REQUIRED, "chat JSONL for the held-out loss (.gz allowed)", parse=Path)
+    out: Path = flag(REQUIRED, "work folder: checkpoints, caches and the result", parse=Path)
+    tokens: float = flag(24e6, "tokens to train on, all sittings together", parse=positive)
+    minutes: float | None = flag(
+        None, "end this sitting after so many minutes, fully decayed", parse=positive
+    )
+    vocab: int = flag(4096, "tokens of the vocabulary", parse=whole(LEAST_VOCAB))
+    layers: int = flag(6, "of the model", parse=whole(1))
+    hidden: int = flag(256, "size of a hidden state", parse=whole(1))
+    context: int = flag(2048, "max_position_embeddings of the model", parse=whole(1))
+    seq: int = flag(1024, "tokens of a row; the last tenth trains on --context", parse=whole(1))
+    batch_tokens: int = flag(8192, "tokens of a batch", parse=whole(1))
+    lr: float = flag(3e-3, "learning rate", parse=positive)
+    seed: int = flag(0, "of weights and batches", parse=int)
+    device: str | None = flag(None, "of torch (default: cuda where there is one, else cpu)")
+    no_compile: bool = flag(False, "skip torch.compile (about 0.6x the speed)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopsSettings:
+    """Teaching a model not to loop."""
+
+    model: str = flag(REQUIRED, "folder of the model to begin with")
+    corpus: Path = flag(REQUIRED, "chat JSONL (.gz allowed)", parse=Path)
+    out: Path = flag(REQUIRED, "folder of the result and of checkpoints", parse=Path)
+    updates: int = flag(80, "updates, all sittings together", parse=whole(1))
+    batch: int = flag(24, "prompts answered in an update", parse=whole(1))
+    new_tokens: int = flag(192, "length of an answer at most", parse=whole(1))
+    max_prompt: int = flag(192, "longer prompts are left out", parse=whole(1))
+    max_length: int = flag(384, "longer conversations of the corpus are cut", parse=whole(1))
+    ngram: int = flag(4, "tokens of what counts as a repetition", parse=whole(1))
+    weight: float = flag(0.5, "of the unlikelihood beside the ordinary loss", parse=positive)
+    lr: float = flag(3e-4, "learning rate", parse=positive)
+    seed: int = flag(0, "has no effect, as nothing here is random", parse=int)
+    device: str = flag("auto", "auto, cpu, cuda, cuda:N or mps")

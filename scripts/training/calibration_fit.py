@@ -1,0 +1,195 @@
+"""The weights that `conditional` mixes heads and successors by, of the largest likelihood."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from bench.common.errors import UserError
+from bench.common.files import write_atomically
+from bench.inputs.chat import Chat
+from bench.inputs.fitted import take_files
+from bench.inputs.loader import Loaded
+from bench.reporting.figures import draw_reliability
+from decoders.conditional.calibration import FILE, MOST_COVERED, Calibration
+from decoders.conditional.decoder import Conditional
+from decoders.conditional.successors import NOTHING
+from settings.training import CalibrationSettings
+from training.calibration_notes import Notes, notes_of, steps_of
+from training.corpus import corpus_examples
+from training.models import load_model_with_heads
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What a calibration is worth on text that it was not fitted to."""
+
+    nats: float  # Mean -log p of the token that came, where it is a candidate.
+    tokens_per_inference: float
+    predicted: Tensor  # [drafted nodes] the probability that each path was given.
+    is_accepted: Tensor  # [drafted nodes]
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationFit:
+    """A fitted calibration, and what it brought."""
+
+    fitted_steps: int
+    judged_steps: int
+    before: Judgement
+    after: Judgement
+    figure: Path  # Of `after`: how often nodes are accepted against what was predicted of them.
+
+
+def calibrate(settings: CalibrationSettings) -> CalibrationFit:
+    """Fit a calibration on every other prompt, judge it on the rest, and write it.
+
+    UserError says what does not fit.
+    """
+    loaded = load_model_with_heads(settings, " to calibrate")
+    prompts = _prompts(loaded, settings)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    before = _calibration_of(loaded)
+    halves: list[list[Notes]] = [[], []]
+    for number, prompt in enumerate(tqdm(prompts, desc="noting candidates", unit="answer")):
+        halves[number % 2] += notes_of(loaded, before, prompt, settings.topk, settings.new_tokens)
+    if not halves[0] or not halves[1]:
+        raise UserError("the answers are too short to fit anything to")
+    after = fit(Notes.joined(halves[0]), loaded.model.num_heads)
+    unseen = Notes.joined(halves[1])
+    judged = [
+        judge(loaded, each, unseen, prompts[1::2], settings.nodes, settings.new_tokens)
+        for each in (before, after)
+    ]
+    write_atomically(settings.out / FILE, json.dumps(after.content(), indent=1) + "\n")
+    predicted, is_accepted = judged[1].predicted.numpy(), judged[1].is_accepted.numpy()
+    figure = draw_reliability(settings.out, predicted, is_accepted)
+    return CalibrationFit(len(halves[0]), len(halves[1]), *judged, figure.path)
+
+
+def _prompts(loaded: Loaded, settings: CalibrationSettings) -> list[list[int]]:
+    """Prompts that leave room for an answer. UserError where there are fewer than 2."""
+    chat = Chat.of(loaded.tokenizer, settings.template)
+    prompts = [
+        ids[:start]
+        for ids, start in corpus_examples(settings.corpus, chat)
+        if start > 1 and start + settings.new_tokens <= loaded.model.context
+    ][: settings.prompts]
+    if len(prompts) < 2:
+        raise UserError(
+            f"{settings.corpus} has {len(prompts)} prompts that leave room for --new-tokens "
+            f"{settings.new_tokens}; 2 needed"
+        )
+    return prompts
+
+
+def _calibration_of(loaded: Loaded) -> Calibration:
+    """The calibration that lies beside a model, or the default one."""
+    decoder = Conditional()
+    take_files(decoder, loaded.where, loaded.model)
+    return decoder.files.get(FILE) or Calibration()
+
+
+def log_likelihood(
+    notes: Notes, head_weight: Tensor, successor_weight: Tensor, floor: Tensor
+) -> Tensor:
+    """log p [rows] of each target among its candidates.
+
+    By the formula of `decoders.conditional.calibration`, which says what the numbers are.
+    head_weight: [depths, evidence]. successor_weight: [evidence]. floor: a number.
+    """
+    weight = head_weight[notes.depth, notes.evidence].unsqueeze(1)
+    bonus = torch.log1p(notes.successor_prob / floor)
+    bonus = successor_weight[notes.evidence].unsqueeze(1) * bonus
+    score = (weight * notes.marginal + bonus).masked_fill(notes.is_absent, NOTHING)
+    target = notes.target.clamp(min=0).unsqueeze(1)
+    return score.log_softmax(-1).gather(1, target).squeeze(1)
+
+
+@torch.enable_grad()
+def fit(notes: Notes, depths: int) -> Calibration:
+    """The calibration of the largest likelihood. What nothing is known of keeps its default."""
+    default = Calibration()
+    right = notes.with_target()
+    head_weight = torch.tensor(_by_depth(default, depths), requires_grad=True)
+    successor_weight = torch.tensor(default.successor_weight, requires_grad=True)
+    log_floor = torch.tensor(default.floor).log().requires_grad_()
+    optimiser = torch.optim.LBFGS(
+        [head_weight, successor_weight, log_floor], max_iter=200, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = -log_likelihood(right, head_weight, successor_weight, log_floor.exp()).mean()
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    found = [notes.has_target[notes.depth == depth] for depth in range(depths)]
+    return Calibration(
+        head_weight=tuple(tuple(round(each, 4) for each in row) for row in head_weight.tolist()),
+        successor_weight=(0.0, *(round(each, 4) for each in successor_weight.tolist()[1:])),
+        floor=float(f"{log_floor.exp().item():.4g}"),
+        coverage=tuple(_log_share(hits) for hits in found),
+        beyond=_log_share(notes.beyond) if len(notes.beyond) else default.beyond,
+    )
+
+
+def _by_depth(calibration: Calibration, depths: int) -> list[tuple[float, ...]]:
+    """The weights of the heads [depths][evidence]. The last given depth stands for deeper ones."""
+    rows = calibration.head_weight
+    return [rows[min(depth, len(rows) - 1)] for depth in range(depths)]
+
+
+def _log_share(hits: Tensor) -> float:
+    """log of how often something was so, kept away from 0 and 1."""
+    share = torch.log((hits.sum() + 1) / (len(hits) + 2)).item()
+    return round(min(MOST_COVERED, share), 4)
+
+
+def nats(notes: Notes, calibration: Calibration, depths: int) -> float:
+    """Mean -log p of the tokens that came, where they are candidates."""
+    weights = (
+        torch.tensor(_by_depth(calibration, depths)),
+        torch.tensor(calibration.successor_weight),
+        torch.tensor(calibration.floor),
+    )
+    return -log_likelihood(notes.with_target(), *weights).mean().item()
+
+
+def judge(
+    loaded: Loaded,
+    calibration: Calibration,
+    notes: Notes,
+    prompts: list[list[int]],
+    nodes: int,
+    tokens: int,
+) -> Judgement:
+    """What a calibration is worth on prompts, and on what was noted of their answers.
+
+    nodes: of the trees. tokens: of an answer at most.
+    """
+    decoder = Conditional(nodes=nodes)
+    decoder.take({FILE: calibration})
+    decoder.setup(loaded.model)
+    committed = steps = 0
+    predicted, is_accepted = [], []
+    for prompt in tqdm(prompts, desc="judging", unit="answer"):
+        for step in steps_of(loaded, decoder, prompt, tokens):
+            committed += len(step.tokens)
+            steps += 1
+            if step.finish is not None:  # The last step is cut.
+                continue
+            kept = torch.zeros(len(step.draft.tree), dtype=torch.bool)
+            kept[step.path.cpu()] = True
+            predicted.append(step.draft.log_prob.cpu().exp()[1:])
+            is_accepted.append(kept[1:])
+    return Judgement(
+        nats(notes, calibration, loaded.model.num_heads),
+        committed / steps,
+        torch.cat(predicted),
+        torch.cat(is_accepted),
+    )

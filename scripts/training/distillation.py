@@ -1,0 +1,120 @@
+"""Answers of the model itself, generated in batches and kept in a file."""
+
+import json
+from collections.abc import Collection, Sequence
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from bench.common.errors import UserError
+from bench.common.files import parse_json, write_atomically
+from bench.inputs.loader import Loaded
+from training.corpus import Example
+
+
+def left_padded(prompts: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Prompts as ids [prompts, longest], and the attention mask of that shape."""
+    width = max(map(len, prompts))
+    ids = [[pad] * (width - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def generate(
+    lm: PreTrainedModel,
+    prompts: list[list[int]],
+    new_tokens: int,
+    temperature: float,
+    eos: Collection[int],
+    pad: int,
+) -> list[list[int]]:
+    """The answers to prompts, each up to its end, which it includes.
+
+    temperature: 0 is greedy. eos: token ids that end an answer.
+    """
+    ids, mask = left_padded(prompts, pad, lm.device)
+    options = {"do_sample": False}
+    if temperature:
+        options = {"do_sample": True, "temperature": temperature, "top_k": 0}
+    made = lm.generate(
+        ids, attention_mask=mask, max_new_tokens=new_tokens, pad_token_id=pad, **options
+    )
+    return [_until_end(answer, eos) for answer in made[:, ids.shape[1] :].tolist()]
+
+
+def _until_end(answer: list[int], eos: Collection[int]) -> list[int]:
+    end = next((at for at, token in enumerate(answer) if token in eos), None)
+    return answer if end is None else answer[: end + 1]
+
+
+@torch.inference_mode()
+def own_answers(
+    loaded: Loaded,
+    examples: list[Example],
+    temperatures: Sequence[float],
+    new_tokens: int,
+    batch: int,
+    out: Path,
+    seed: int,
+) -> list[Example]:
+    """The model's own answers to the examples' prompts.
+
+    temperatures: one after the other, a batch each. A file in `out` keeps the answers for these
+    very settings; after an interruption the rest is generated.
+    """
+    # Prompts of like length share a batch, so that little of it is padding.
+    prompts = sorted((ids[:start] for ids, start in examples), key=len)
+    settings = json.dumps([loaded.identity, list(temperatures), new_tokens, batch, seed, prompts])
+    cache = out / f"own_answers-{sha256(settings.encode()).hexdigest()[:12]}.jsonl"
+    done = _kept_answers(cache, len(prompts), batch)
+    bar = tqdm(total=len(prompts), initial=len(done), desc="own answers", unit="answer")
+    with bar, cache.open("a") as kept:
+        for start in range(len(done), len(prompts), batch):
+            number = start // batch
+            torch.manual_seed(seed + number)
+            group = prompts[start : start + batch]
+            temperature = temperatures[number % len(temperatures)]
+            answers = generate(
+                loaded.model.lm,
+                group,
+                new_tokens,
+                temperature,
+                loaded.eos,
+                pad=loaded.tokenizer.eos_token_id,
+            )
+            rows = [(p + answer, len(p)) for p, answer in zip(group, answers, strict=True)]
+            kept.write("".join(json.dumps(row) + "\n" for row in rows))
+            kept.flush()
+            done += rows
+            bar.update(len(rows))
+    return done
+
+
+def _kept_answers(cache: Path, wanted: int, batch: int) -> list[Example]:
+    """The answers of whole batches in a file, of `wanted` in all. UserError where it is damaged."""
+    if not cache.exists():
+        return []
+    lines = cache.read_text().split("\n")[:-1]  # A torn last line has no newline.
+    if len(lines) < wanted:  # A batch that was cut off is made again.
+        lines = lines[: len(lines) // batch * batch]
+    try:
+        done = [tuple(parse_json(line.encode())) for line in lines]
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{cache} is damaged: {error}; remove it to have the answers made again"
+        ) from error
+    write_atomically(cache, "".join(json.dumps(row) + "\n" for row in done))
+    return done
+
+
+def greedy_answers(
+    loaded: Loaded, examples: list[Example], new_tokens: int, batch: int
+) -> list[Example]:
+    """The model's own greedy answers to the examples' prompts, kept in no file."""
+    with TemporaryDirectory() as work:
+        return own_answers(loaded, examples, [0.0], new_tokens, batch, Path(work), seed=0)

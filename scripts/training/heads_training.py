@@ -1,0 +1,155 @@
+"""Training Medusa heads while the model stays frozen (MEDUSA-1)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from bench.common.errors import UserError
+from bench.inputs.chat import Chat
+from bench.inputs.loader import Loaded
+from decoders.model.heads import MedusaHeads
+from settings.training import HeadsSettings
+from training.checkpoints import Checkpoint
+from training.corpus import Example, corpus_examples
+from training.distillation import own_answers
+from training.heads import batches, heads_loss, starting_heads, write_heads, write_merged
+from training.models import load_model
+from training.schedule import Sitting, learning_rate
+
+CHECKPOINT = "heads_state.pt"
+SAVE_EVERY_S = 120.0
+WARMUP_BATCHES = 20
+SETTLED_STEPS = 10  # Before which the speed says too little of when a sitting ends.
+
+
+@dataclass(frozen=True)
+class HeadsResult:
+    """What was trained."""
+
+    folder: Path
+    seen: int  # Answer tokens, all sittings together.
+    loss: list[float] | None  # [heads] a running mean. None: all was trained before.
+
+
+def train_heads(settings: HeadsSettings) -> HeadsResult:
+    """Train heads, or go on where an earlier sitting stopped, and write them.
+
+    UserError says what does not fit.
+    """
+    loaded = load_model(settings)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    examples = _examples(loaded, settings)
+    heads = starting_heads(loaded, settings.heads, settings.layers)
+    training = _Training(loaded, heads, examples, settings)
+    training.run()
+    folder = settings.out / ("merged" if settings.merge else "medusa")
+    dtype = getattr(torch, settings.save_dtype)
+    if settings.merge:
+        write_merged(loaded, heads, folder, dtype)
+    else:
+        write_heads(heads, settings.model, folder, dtype)
+    loss = None if training.loss is None else training.loss.tolist()
+    return HeadsResult(folder, training.seen, loss)
+
+
+def _examples(loaded: Loaded, settings: HeadsSettings) -> list[Example]:
+    """What the heads learn from: answers of the corpus, or of the model to the corpus' prompts.
+
+    UserError where no answer of the corpus is short enough.
+    """
+    chat = Chat.of(loaded.tokenizer, settings.template)
+    wanted = max(settings.examples, settings.distill)
+    examples: list[Example] = []
+    answers = corpus_examples(settings.corpus, chat)
+    for ids, start in tqdm(answers, desc="reading corpus", total=wanted):
+        if start < settings.max_length - settings.heads - 2:
+            examples.append((ids[: settings.max_length], start))
+        if len(examples) >= wanted:
+            break
+    if not examples:
+        raise UserError(
+            f"no answer of {settings.corpus} fits in --max-length {settings.max_length}"
+        )
+    if not settings.distill:
+        return examples
+    return own_answers(
+        loaded,
+        examples[: settings.distill],
+        settings.temperatures,
+        settings.distill_tokens,
+        settings.distill_batch,
+        settings.out,
+        settings.seed,
+    )
+
+
+class _Training:
+    """Heads, their optimizer, and how far they have come."""
+
+    def __init__(
+        self, loaded: Loaded, heads: MedusaHeads, examples: list[Example], settings: HeadsSettings
+    ) -> None:
+        self.loaded = loaded
+        self.heads = heads
+        self.settings = settings
+        self.optimizer = torch.optim.AdamW(
+            heads.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0
+        )
+        self.seen = self.step = 0
+        self.loss: Tensor | None = None  # [heads] a running mean. None: before the first step.
+        self.checkpoint = Checkpoint(settings.out / CHECKPOINT, SAVE_EVERY_S)
+        device = heads.out_weight.device
+        if (state := self.checkpoint.read(device)) is not None:
+            heads.load_state_dict(state["heads"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.seen, self.step = state["seen"], state["step"]
+        self.weight = torch.tensor(
+            [settings.decay**head for head in range(settings.heads)], device=device
+        )
+        self.batches = batches(examples, settings.batch_tokens, settings.seed)
+        for _ in range(self.step):  # Those of earlier sittings.
+            next(self.batches)
+
+    def run(self) -> None:
+        """Train until the tokens or the minutes of this sitting are used up."""
+        settings = self.settings
+        sitting = Sitting(self.seen, settings.tokens, settings.minutes)
+        total = settings.tokens
+        bar = tqdm(total=int(total), initial=self.seen, unit="tok", unit_scale=True, desc="heads")
+        with bar:
+            while self.seen < total:
+                group = next(self.batches)
+                self._update(group, total)
+                used = sum(len(ids) - start for ids, start in group)
+                self.seen += used
+                self.step += 1
+                bar.update(used)
+                losses = " ".join(f"{value:.2f}" for value in self.loss.tolist())
+                bar.set_postfix_str(f"loss by head {losses}")
+                if self.step > SETTLED_STEPS:
+                    total = sitting.last_token(self.seen)
+                if self.checkpoint.is_due or self.seen >= total:
+                    self.checkpoint.save(self._state())
+
+    def _update(self, group: list[Example], total: float) -> None:
+        """One step of the optimizer. total: tokens at which the learning rate is 0."""
+        losses = heads_loss(self.loaded, self.heads, group, autocast=True)
+        (losses.nan_to_num() * self.weight).sum().backward()
+        warmup = WARMUP_BATCHES * self.settings.batch_tokens
+        for each in self.optimizer.param_groups:
+            each["lr"] = self.settings.lr * learning_rate(self.seen, total, warmup)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        current = losses.detach().nan_to_num()
+        self.loss = current if self.loss is None else 0.95 * self.loss + 0.05 * current
+
+    def _state(self) -> dict:
+        return {
+            "heads": self.heads.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "seen": self.seen,
+            "step": self.step,
+        }

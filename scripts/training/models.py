@@ -1,0 +1,32 @@
+"""Loading the model that a script's flags name."""
+
+from bench.common.errors import UserError
+from bench.inputs.loader import Loaded, check_model_name, load
+from settings.training import ModelSettings
+
+
+def load_model(settings: ModelSettings) -> Loaded:
+    """The model of the settings. UserError says what does not fit.
+
+    The corpus is looked for before the model is loaded, which may take long.
+    """
+    check_model_name(settings.model)
+    if not settings.corpus.is_file():
+        raise UserError(f"--corpus {settings.corpus} is not a file")
+    return load(
+        settings.model,
+        settings.device,
+        settings.dtype,
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
+def load_model_with_heads(settings: ModelSettings, purpose: str) -> Loaded:
+    """The same. UserError where the model has no Medusa heads.
+
+    purpose: how the message goes on, such as " to measure".
+    """
+    loaded = load_model(settings)
+    if loaded.model.heads is None:
+        raise UserError(f"{settings.model!r} has no Medusa heads{purpose}")
+    return loaded

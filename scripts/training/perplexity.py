@@ -1,0 +1,59 @@
+"""The loss of a model on held-out conversations."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from bench.common.errors import UserError
+from settings.training import PerplexitySettings
+from training.corpus import read_chats
+from training.models import load_model
+
+
+@dataclass(frozen=True)
+class HeldOutLoss:
+    """A loss over some text."""
+
+    nats: float  # In all.
+    tokens: int
+    text_bytes: int
+
+    @property
+    def nats_per_token(self) -> float:
+        return self.nats / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.nats_per_token)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """What models with different tokenizers can be compared by."""
+        return self.nats / math.log(2) / self.text_bytes
+
+
+@torch.inference_mode()
+def held_out_loss(settings: PerplexitySettings) -> HeldOutLoss:
+    """Read every conversation from its beginning, cut at the model's context.
+
+    The first token of each is not predicted. UserError where there is no conversation.
+    """
+    loaded = load_model(settings)
+    model, tokenizer = loaded.model, loaded.tokenizer
+    nats = 0.0
+    tokens = text_bytes = 0
+    chats = [turns for _, turns in read_chats(settings.corpus) if turns][: settings.limit]
+    for turns in tqdm(chats, desc="reading"):
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+        ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+        ids = ids[:, : model.context].to(model.device)
+        logits = model.lm(input_ids=ids, use_cache=False).logits[0, :-1].float()
+        nats += F.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
+        tokens += ids.shape[1] - 1
+        text_bytes += len(tokenizer.decode(ids[0], skip_special_tokens=True).encode())
+    if not tokens:
+        raise UserError(f"{settings.corpus} has no conversation to read")
+    return HeldOutLoss(nats, tokens, text_bytes)

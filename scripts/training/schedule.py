@@ -1,0 +1,35 @@
+"""The learning rate, and how far a sitting goes that has a time limit."""
+
+import time
+
+
+def learning_rate(seen: float, total: float, warmup: float, decay: float = 0.25) -> float:
+    """A factor in [0, 1]: linear warm-up, constant, and linear decay over the last part.
+
+    seen, total, warmup: in the same unit, such as tokens. decay: the part of `total` that decays.
+    """
+    return min(1.0, (seen + 1) / warmup, max(0.0, (total - seen) / (decay * total)))
+
+
+class Sitting:
+    """One start of a training script, which may be given so many minutes.
+
+    Its end is a time, but the schedule counts tokens. The speed so far turns one into the other.
+    """
+
+    def __init__(self, seen: float, total: float, minutes: float | None) -> None:
+        """seen: tokens of earlier sittings. total: tokens of all sittings together.
+
+        minutes: None: as long as it takes.
+        """
+        self.start = seen
+        self.total = total
+        self.minutes = minutes
+        self._began = time.monotonic()
+
+    def last_token(self, seen: float) -> float:
+        """Where this sitting ends, in tokens of all sittings, as it looks after `seen` of them."""
+        if not self.minutes:
+            return self.total
+        speed = (seen - self.start) / (time.monotonic() - self._began)
+        return min(self.total, self.start + speed * self.minutes * 60)

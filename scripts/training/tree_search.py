@@ -1,0 +1,133 @@
+"""The best static tree of a model: which of its heads' guesses turn out right, and how often.
+
+A rank path (0, 2) takes the best guess of head 1 and, behind it, the third best of head 2. Its
+frequency is how often all of its guesses are right at once. A tree's expected accept length is 1
+plus the sum of the frequencies of its paths, and no path is more frequent than its parent. So the
+best tree of N nodes is the N - 1 most frequent paths.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from bench.common.errors import UserError
+from bench.inputs.chat import Chat
+from bench.inputs.loader import Loaded
+from decoders.static.decoder import FILE
+from decoders.tree import RankPath
+from settings.training import TreeSearchSettings
+from training.corpus import corpus_examples, no_room
+from training.distillation import greedy_answers
+from training.models import load_model_with_heads
+
+MOST_RANKS = 10  # Guesses of each head whose accuracy is written down.
+
+
+@dataclass(frozen=True)
+class TreeSearch:
+    """What was measured of a model's heads, and the tree that follows."""
+
+    positions: int  # Steps at which the heads were measured.
+    # [heads][MOST_RANKS] how often the guess of a rank was right.
+    head_accuracy: list[list[float]]
+    paths: list[RankPath]  # From the most frequent on; a parent before its children.
+    frequency: list[float]  # [paths]
+
+    def expected_accept_length(self, nodes: int) -> float:
+        """Tokens that a step commits with the best tree of so many nodes."""
+        return 1 + sum(self.frequency[: nodes - 1])
+
+    def content(self) -> dict[str, object]:
+        """As the JSON file has it."""
+        return {
+            "positions": self.positions,
+            "head_accuracy": self.head_accuracy,
+            "paths": [list(path) for path in self.paths],
+            "frequency": [round(each, 6) for each in self.frequency],
+        }
+
+
+def search_tree(settings: TreeSearchSettings) -> TreeSearch:
+    """Measure the heads on greedy answers, and write the tree. UserError says what does not fit."""
+    loaded = load_model_with_heads(settings, " to measure")
+    chat = Chat.of(loaded.tokenizer, settings.template)
+    prompts = [
+        (ids[:start], start)
+        for ids, start in corpus_examples(settings.corpus, chat)
+        if start + settings.new_tokens <= loaded.model.context
+    ][: settings.prompts]
+    settings.out.mkdir(parents=True, exist_ok=True)
+    answers = greedy_answers(loaded, prompts, settings.new_tokens, settings.batch)
+    if not answers:
+        raise no_room(settings.corpus, settings.new_tokens)
+    bar = tqdm(answers, desc="ranking guesses")
+    ranks = torch.cat([ranks_of(loaded, ids, start) for ids, start in bar])
+    if not len(ranks):
+        raise UserError(
+            "every answer is shorter than the number of heads; there is nothing to measure"
+        )
+    ordered = best_paths(ranks.tolist(), settings.topk, settings.nodes - 1)
+    found = TreeSearch(
+        positions=len(ranks),
+        head_accuracy=_accuracy(ranks),
+        paths=[path for path, _ in ordered],
+        frequency=[frequency for _, frequency in ordered],
+    )
+    (settings.out / FILE).write_text(json.dumps(found.content()) + "\n")
+    return found
+
+
+@torch.inference_mode()
+def ranks_of(loaded: Loaded, ids: list[int], start: int) -> Tensor:
+    """Ranks [positions, heads] of the tokens that came, each among its head's guesses.
+
+    ids: a prompt and its answer. start: where the answer begins. A position counts where every head
+    has a token of the answer to guess.
+    """
+    heads = loaded.model.heads
+    text = torch.tensor(ids, device=loaded.model.device)
+    positions = len(ids) - len(heads) - start
+    if positions <= 0:
+        return torch.empty(0, len(heads), dtype=torch.long)
+    hidden_states = loaded.model.hidden_states_of(text.unsqueeze(0))[0]
+    before_roots = hidden_states[start - 1 : start - 1 + positions]  # Each predicts a root.
+    ranks = []
+    for head, logits in enumerate(heads(before_roots)):  # [positions, vocab]
+        first = start + 1 + head
+        target = text[first : first + positions].unsqueeze(1)
+        ranks.append((logits > logits.gather(1, target)).sum(-1))
+    return torch.stack(ranks, dim=1).cpu()
+
+
+def best_paths(
+    ranks: Sequence[Sequence[int]], topk: int, limit: int
+) -> list[tuple[RankPath, float]]:
+    """The `limit` most frequent rank paths, with their frequencies.
+
+    ranks: [positions][heads]. topk: guesses of each head that paths may take. Of equally frequent
+    paths the shallower comes first, then the one of lower ranks.
+
+    >>> best_paths([[0, 0], [0, 1], [1, 0], [0, 0]], topk=2, limit=3)
+    [((0,), 0.75), ((0, 0), 0.5), ((1,), 0.25)]
+    """
+    counts: Counter[RankPath] = Counter()
+    for row in ranks:
+        for depth, rank in enumerate(row, start=1):
+            if rank >= topk:
+                break
+            counts[tuple(row[:depth])] += 1
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], len(item[0]), item[0]))
+    return [(path, count / len(ranks)) for path, count in ordered[:limit]]
+
+
+def _accuracy(ranks: Tensor) -> list[list[float]]:
+    """How often guess r of each head was right, r < MOST_RANKS, of ranks [positions, heads]."""
+    return [
+        [round((of_head == rank).float().mean().item(), 5) for rank in range(MOST_RANKS)]
+        for of_head in ranks.unbind(1)
+    ]

@@ -1,0 +1,111 @@
+"""The trees of some answers of a finished run, recorded in its folder."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bench.common.errors import UserError, warn
+from bench.inputs.questions import Question
+from bench.running.replay import reopen, replay
+from bench.running.runner import Runner
+from bench.store.run_record import Run, read_run
+from bench.store.trees import AnswerTrees, read_trees, write_trees
+from bench.store.turn import TURNS_FILE, Key, Turn, read_turns
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What was recorded."""
+
+    answers: int  # That trees.jsonl now holds, with those of earlier times.
+    different: list[Turn]  # Left out, as they did not come out as in the run.
+
+
+def record_trees(folder: Path, question_ids: list[int], specs: list[str] | None) -> Recorded:
+    """Decode the answers to some questions again, and write their trees beside the run.
+
+    specs: of the decoders. None: all of the run that draft trees. UserError says what the run does
+    not have, or what has changed since.
+    """
+    run = read_run(folder)
+    turns = {turn.key: turn for turn in read_turns(folder / TURNS_FILE)[0] if not turn.failed}
+    _check(run, question_ids, specs)
+    recorded = read_trees(folder)
+    runner, questions = reopen(run)
+    if specs is None:
+        specs = [spec for spec, decoder in runner.decoders.items() if decoder.drafts]
+    wanted = [
+        turn
+        for turn in turns.values()
+        if turn.question_id in question_ids and turn.decoder in specs
+    ]
+    if not wanted:
+        raise UserError(
+            "the run has no finished answer of these questions by a decoder that drafts trees"
+        )
+    different = []
+    for turn in tqdm(wanted, unit="turn", desc="recording"):
+        trees = _replayed(runner, questions[turn.question_id], turn, turns)
+        if trees is None:
+            different.append(turn)
+        else:
+            recorded[turn.key] = trees
+    try:
+        write_trees(folder, recorded.values())
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error.strerror}") from error
+    return Recorded(len(recorded), different)
+
+
+def _check(run: Run, question_ids: list[int], specs: list[str] | None) -> None:
+    """UserError where the run does not have one of these."""
+    asked = sorted(run.question_turns)
+    if strange := set(question_ids).difference(asked):
+        raise UserError(f"the run does not ask question {min(strange)}; it asks {listed(asked)}")
+    unknown = [spec for spec in specs or [] if spec not in run.config.decoders]
+    if unknown:
+        raise UserError(
+            f"the run has no decoder {unknown[0]!r}; it has {', '.join(run.config.decoders)}"
+        )
+
+
+def _replayed(
+    runner: Runner, question: Question, turn: Turn, turns: dict[Key, Turn]
+) -> AnswerTrees | None:
+    """The trees of a turn. None: it did not come out the same, or its decoder failed.
+
+    UserError where its decoder drafts no trees.
+    """
+    answered = [
+        turns[turn.question_id, turn.decoder, turn.choice, number].text
+        for number in range(1, turn.turn)
+    ]
+    try:
+        return replay(runner, question, turn, answered)
+    except ValueError as error:
+        raise UserError(f"decoder {turn.decoder!r}: {error}; name others with --decoder") from error
+    except Exception as error:  # noqa: BLE001 - of anyone's decoder; the others are recorded
+        warn(f"{turn.decoder!r}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        return None
+
+
+def listed(ids: list[int]) -> str:
+    """Ascending numbers, those that follow each other as one range.
+
+    >>> listed([81, 82, 83, 90])
+    '81-83, 90'
+    """
+    return ", ".join(
+        str(first) if first == last else f"{first}-{last}" for first, last in _ranges(ids)
+    )
+
+
+def _ranges(ids: list[int]) -> Iterator[tuple[int, int]]:
+    first = None
+    for number, following in zip(ids, [*ids[1:], None], strict=True):
+        first = number if first is None else first
+        if following != number + 1:
+            yield first, number
+            first = None

@@ -1,0 +1,82 @@
+"""GGUF files: which one is meant, what is said of a damaged one, and that the model is the same."""
+
+import struct
+
+import pytest
+import torch
+
+from bench.common.errors import UserError
+from bench.inputs import gguf_files
+from bench.inputs.gguf_files import find_gguf
+from bench.inputs.loader import check_model_name, load
+from tests.helpers.gguf import HEADER, write_gguf
+from tests.helpers.models import PROMPT, TINY, tiny_llama, tiny_tokenizer
+
+
+def test_a_model_in_a_gguf_file_is_the_model(tmp_path):
+    lm = tiny_llama(rms_norm_eps=1e-5)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = write_gguf(folder / "tiny.gguf", lm)
+    expected = lm(PROMPT[None]).logits[0, -1]
+    for name in (path, folder):
+        check_model_name(str(name))
+        loaded = load(str(name), device="cpu")
+        logits = loaded.model.prefill(PROMPT, room=0).logits[-1]
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+        assert loaded.model.num_heads == 0 and loaded.model.vocab == TINY["vocab_size"]
+        assert 2 in loaded.eos and loaded.tokenizer.chat_template == tiny_tokenizer().chat_template
+
+
+def test_an_identity_is_of_the_file(tmp_path):
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_llama(rms_norm_eps=1e-5))
+    first = load(str(path), device="cpu").identity
+    write_gguf(path, tiny_llama(seed=5, rms_norm_eps=1e-5))
+    assert load(str(path), device="cpu").identity != first
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"GGML" + HEADER[4:], "is not a GGUF file: it begins with b'GGML'"),
+        (HEADER[:10], "is cut off: it has 10 bytes"),
+        (b"GGUF" + struct.pack("<IQQ", 99, 0, 0), "GGUF version 99; expected 2 or 3"),
+        (HEADER, "cannot be read"),
+        (HEADER[:8] + struct.pack("<QQ", 1 << 60, 1 << 60), "cannot be read"),
+    ],
+)
+def test_a_damaged_file_is_one_line(tmp_path, content, says):
+    pytest.importorskip("gguf")
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        load(str(path), device="cpu")
+
+
+def test_of_several_files_one_must_be_named(tmp_path):
+    for name in ("a.gguf", "b.gguf"):
+        (tmp_path / name).write_bytes(HEADER)
+    with pytest.raises(UserError, match=r"holds 2 GGUF files \(a.gguf, b.gguf\); name one of them"):
+        find_gguf(str(tmp_path))
+
+
+def test_an_ordinary_checkpoint_is_not_taken_for_one(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "also.gguf").write_bytes(HEADER)
+    assert find_gguf(str(tmp_path)) is None
+    assert find_gguf("org/model") is None and find_gguf(str(tmp_path / "none.gguf")) is None
+
+
+def test_without_the_package_it_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.gguf").write_bytes(HEADER)
+    monkeypatch.setattr(gguf_files, "find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"needs the package gguf: pip install 'medusa-bench\[gguf\]'"
+    ):
+        find_gguf(str(tmp_path / "a.gguf"))
+
+
+def test_what_a_gguf_file_cannot_do_is_said(tmp_path):
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_llama(rms_norm_eps=1e-5))
+    with pytest.raises(UserError, match="need a CUDA GPU"):
+        load(str(path), device="cpu", load_in_8bit=True)

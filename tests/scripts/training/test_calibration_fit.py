@@ -1,0 +1,77 @@
+"""Fitting the weights of `conditional`."""
+
+import calibrate
+import pytest
+import torch
+
+from bench.inputs.fitted import read_fitted
+from bench.inputs.loader import Loaded, load
+from bench.running.decoders import bind, make_decoder
+from decoders.accept import Exact
+from decoders.conditional.calibration import FILE, Calibration
+from decoders.conditional.decoder import Conditional
+from decoders.engine.engine import Engine
+from decoders.step import Stop
+from tests.helpers.checkpoints import write_merged
+from tests.helpers.commands import script
+from tests.helpers.models import tiny_heads, tiny_llama
+from training.calibration_fit import fit, log_likelihood, nats
+from training.calibration_notes import Notes, notes_of
+
+PROMPT = [1, *range(5, 45, 3)]
+TOKENS = 40
+
+
+def test_calibrate_writes_what_conditional_then_uses(short_corpus, tmp_path, capsys):
+    folder = write_merged(tmp_path / "m")
+    arguments = ["--model", folder, "--corpus", short_corpus, "--device", "cpu", "--out"]
+    few = ["--prompts", 8, "--new-tokens", 24, "--topk", 8, "--nodes", 12]
+    assert script(calibrate.main, *arguments, folder, *few) == 0
+    assert "after" in capsys.readouterr().out
+    assert (folder / "reliability.png").stat().st_size > 10_000
+    written = read_fitted(folder / FILE, Calibration.parse)
+    decoder = bind("conditional", make_decoder("conditional"), load(str(folder), device="cpu"))
+    assert decoder.files[FILE] == written != Calibration()
+    assert script(calibrate.main, *arguments, tmp_path, "--prompts", 1) == 2  # Two halves need two.
+
+
+@pytest.fixture
+def loaded():
+    model = Engine(tiny_llama(), tiny_heads())
+    return Loaded(model, None, "tiny", where="", identity="", eos=frozenset())
+
+
+@pytest.fixture
+def notes(loaded):
+    """What a decoder notes, step by step, on a text that the model itself wrote."""
+    return notes_of(loaded, Calibration(), PROMPT, topk=8, tokens=TOKENS)
+
+
+def test_the_likelihood_that_is_fitted_is_the_decoders_own_score(loaded, notes):
+    """Guards against notes of a step that are labelled with the tokens of another."""
+    decoder = Conditional(topk=8, nodes=64)
+    decoder.setup(loaded.model)
+    steps = list(decoder.decode(torch.tensor(PROMPT), Exact(), Stop(frozenset(), TOKENS)))
+    answer = [token for step in steps for token in step.tokens]
+    default = Calibration()
+    head_weight = torch.tensor([default.head_weight[min(depth, 1)] for depth in range(4)])
+    successor_weight, floor = torch.tensor(default.successor_weight), torch.tensor(default.floor)
+    compared = at = 0
+    # Nothing is to be noted where nothing follows the root.
+    assert len(steps) - 1 <= len(notes) <= len(steps)
+    for step, note in zip(steps, notes, strict=False):
+        likelihood = log_likelihood(note, head_weight, successor_weight, floor)
+        right = answer[at + 1] if at + 1 < len(answer) else None
+        for node in (step.draft.tree.depth == 1).nonzero().flatten().tolist():
+            if step.draft.token[node] == right and note.target[0] >= 0:
+                expected = step.draft.log_prob[node] - default.coverage[0]
+                torch.testing.assert_close(likelihood[0], expected, rtol=1e-4, atol=1e-4)
+                compared += 1
+        at += len(step.tokens)
+    assert compared > 5
+
+
+def test_a_fit_is_more_likely_than_the_defaults(notes):
+    joined = Notes.joined(notes)
+    fitted = fit(joined, 4)
+    assert nats(joined, fitted, 4) < nats(joined, Calibration(), 4) - 0.01

@@ -1,0 +1,37 @@
+"""Answers of the model itself."""
+
+import json
+
+import pytest
+
+from bench.common.errors import UserError
+from bench.inputs.loader import load
+from tests.helpers.checkpoints import write_base
+from training.distillation import own_answers
+
+PROMPTS = [([1, *range(5, 5 + length)], 1 + length) for length in (3, 4, 5, 6, 7)]
+
+
+def answers(loaded, out):
+    return own_answers(loaded, PROMPTS, [0.0, 0.7], new_tokens=6, batch=2, out=out, seed=3)
+
+
+def test_answers_that_an_interruption_cut_off_are_made_again(tmp_path):
+    loaded = load(str(write_base(tmp_path / "base")), device="cpu")
+    whole = answers(loaded, tmp_path)
+    (cache,) = tmp_path.glob("own_answers-*.jsonl")
+    assert [tuple(json.loads(line)) for line in cache.read_text().splitlines()] == whole
+    assert [ids[:start] for ids, start in whole] == [prompt for prompt, _ in PROMPTS]
+    lines = cache.read_text().splitlines(keepends=True)
+    cache.write_text("".join(lines[:3]) + lines[3][:5])  # The second batch is torn.
+    assert answers(loaded, tmp_path) == whole
+    assert cache.read_text() == "".join(lines)
+
+
+def test_damaged_answers_are_said(tmp_path):
+    loaded = load(str(write_base(tmp_path / "base")), device="cpu")
+    answers(loaded, tmp_path)
+    (cache,) = tmp_path.glob("own_answers-*.jsonl")
+    cache.write_text("{\n" * len(PROMPTS))
+    with pytest.raises(UserError, match="remove it to have the answers made again"):
+        answers(loaded, tmp_path)

@@ -1,0 +1,65 @@
+"""train_heads.py on a tiny model."""
+
+import json
+
+import pytest
+import torch
+
+import train_heads
+from bench.inputs.loader import load
+from decoders.model.heads import MedusaHeads
+from tests.helpers.checkpoints import write_base
+from tests.helpers.commands import script
+from training.heads import heads_loss
+
+
+@pytest.mark.parametrize("layout", ["medusa", "merged"])
+def test_train_heads_learns_and_its_folder_loads(short_corpus, tmp_path, layout):
+    base = write_base(tmp_path / "base")
+    merge = ["--merge"] if layout == "merged" else []
+    arguments = [
+        "--model", base, "--corpus", short_corpus, "--out", tmp_path / "out", "--heads", 3,
+        "--max-length", 150, "--distill", 8, "--distill-tokens", 20, "--distill-batch", 4,
+        "--batch-tokens", 512, "--save-dtype", "float32", "--device", "cpu", "--temperatures", "0",
+        "--lr", "0.02",
+    ]  # fmt: skip
+    assert script(train_heads.main, *arguments, "--tokens", 4000, *merge) == 0
+    loaded = load(str(tmp_path / "out" / layout), device="cpu")
+    assert loaded.model.num_heads == 3
+    (cache,) = (tmp_path / "out").glob("own_answers-*.jsonl")
+    answers = [tuple(json.loads(line)) for line in cache.read_text().splitlines()]
+    assert len(answers) == 8
+    # The base is frozen. The heads know its own answers better than untrained ones do.
+    before = load(str(base), device="cpu").model.lm.state_dict()
+    after = loaded.model.lm.state_dict()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+    fresh = MedusaHeads(3, 32, 101)
+    projection = loaded.model.lm.get_output_embeddings().weight
+    fresh.out_weight.data.copy_(projection.expand_as(fresh.out_weight))
+    with torch.no_grad():
+        trained = heads_loss(loaded, loaded.model.heads, answers)
+        untrained = heads_loss(loaded, fresh, answers)
+    assert (trained < untrained - 0.2).all()
+
+
+def test_two_sittings_end_as_one(short_corpus, tmp_path, capsys):
+    base = write_base(tmp_path / "base")
+
+    def train(name, tokens, seed=0):
+        arguments = [
+            "--model", base, "--corpus", short_corpus, "--out", tmp_path / name, "--heads", 2,
+            "--max-length", 150, "--batch-tokens", 64, "--save-dtype", "float32", "--device",
+            "cpu", "--tokens", tokens, "--seed", seed,
+        ]  # fmt: skip
+        assert script(train_heads.main, *arguments) == 0
+        return torch.load(tmp_path / name / "heads_state.pt", weights_only=True)
+
+    first = train("two", 24)
+    assert 24 <= first["seen"] < 200
+    train("one", 200), train("two", 200)
+    one, two = (
+        torch.load(tmp_path / name / "heads_state.pt", weights_only=True) for name in ("one", "two")
+    )
+    assert (one["seen"], one["step"]) == (two["seen"], two["step"]) and one["step"] > first["step"]
+    train("two", 200)  # All is done already.
+    assert "trained before on" in capsys.readouterr().out
