@@ -1,8 +1,11 @@
 """One judge behind an OpenAI-compatible endpoint: a prompt in, a reply and its cost out.
 
-Retries are tenacity's and the client's own are switched off: theirs end at the HTTP status, while a reply that is no JSON or
-has no choice in it must be asked for again as well; and a wait must end when the user interrupts. The timeout too is ours:
-the client's begins anew with every byte, so a server that sends one now and then would never be given up on.
+tenacity makes the retries, and the client's own are switched off. The client's retries end at the
+HTTP status, but a reply that is not JSON or has no choice in it must be asked for again, too. And
+an interrupt of the user must end a wait.
+
+The timeout is our own as well. The client's begins anew with every byte, so a server that sends one
+now and then would be waited for without end.
 """
 
 import asyncio
@@ -26,57 +29,67 @@ from tenacity.stop import stop_when_event_set
 
 from bench.common.errors import UserError
 
-KEY = "OPENAI_API_KEY"
-LONGEST_WAIT_S = 600.0  # a server that asks for more is not waited for
+KEY = "OPENAI_API_KEY"  # The environment variable of the key.
+URL = "OPENAI_BASE_URL"  # The environment variable of the endpoint, where no flag names one.
+LOCAL = ("localhost", "127.0.0.1", "::1")  # Hosts whose endpoints need no key.
+LONGEST_WAIT_S = 600.0  # A server that asks for a longer wait is not waited for.
+LONGEST_BACKOFF_S = 60.0
 
 
 class CallFailed(Exception):
-    """One call that brought no reply; the others may."""
+    """One call brought no reply. Others may."""
 
 
 class EndpointTrouble(CallFailed):
-    """A failure that is not the call's own and may pass: busy, broken, unreachable. It is tried again first."""
+    """The endpoint is busy, broken or unreachable, which may pass. The call is tried again."""
 
     def __init__(self, what: str, after_s: float | None = None) -> None:
         super().__init__(what)
-        self.after_s = after_s  # what the server asks for, if it does
+        self.after_s = after_s  # The wait that the server asks for. None: it asks for none.
 
 
 @dataclass(frozen=True)
 class Reply:
+    """What the judge said. Token counts are 0 where the endpoint does not tell them."""
+
     text: str
-    prompt_tokens: int  # 0 where the endpoint does not say
+    prompt_tokens: int
     completion_tokens: int
 
 
 class JudgeClient:
-    """Thread-safe; `stop` ends all waiting."""
+    """Asks one judge. Several threads may ask at once; setting `stop` ends all their waits."""
 
     def __init__(
         self,
         model: str,
-        api_base: str | None = None,
+        api_base: str | None,
         *,
-        options: dict[str, object] | None = None,
-        timeout_s: float = 120.0,
-        tries: int = 8,
-        backoff_s: float = 1.0,
+        options: dict[str, object],
+        timeout_s: float,
+        tries: int,
+        backoff_s: float,
     ) -> None:
-        """`options` go into every request, such as temperature. UserError where there is no key for the endpoint."""
+        """The judge `model` of an endpoint. UserError where there is no key for the endpoint.
+
+        api_base: URL of the endpoint. None: $OPENAI_BASE_URL, or OpenAI's.
+        options: go into every request, such as temperature.
+        timeout_s: the longest wait for a reply.
+        backoff_s: the longest wait before the first retry. It doubles with every retry.
+        """
         self.model = model
-        self.options = options or {}
+        self.options = options
         self.stop = Event()
-        self.backoff = wait_random_exponential(multiplier=backoff_s, max=60)
+        self.backoff = wait_random_exponential(multiplier=backoff_s, max=LONGEST_BACKOFF_S)
         self.tries = tries
-        api_base = api_base or os.environ.get("OPENAI_BASE_URL") or None
+        api_base = api_base or os.environ.get(URL) or None
         if api_base and urlsplit(api_base).scheme not in ("http", "https"):
             raise UserError(
                 f"--api-base is {api_base!r}; expected a URL such as http://localhost:8000/v1"
             )
         key = os.environ.get(KEY)
-        if not key and not (
-            api_base and urlsplit(api_base).hostname in ("localhost", "127.0.0.1", "::1")
-        ):
+        is_local = bool(api_base) and urlsplit(api_base).hostname in LOCAL
+        if not key and not is_local:
             where = api_base or "OpenAI's endpoint"
             raise UserError(
                 f"no key for {where}: set {KEY} (any text where the endpoint asks for none)"
@@ -86,11 +99,15 @@ class JudgeClient:
             api_key=key or "none", base_url=api_base, timeout=None, max_retries=0
         )
         self.where = str(self.client.base_url)
-        self.loop = asyncio.new_event_loop()  # where a call can be cut off whatever it waits for
+        # In an event loop, a call can be cut off whatever it waits for.
+        self.loop = asyncio.new_event_loop()
         Thread(target=self.loop.run_forever, daemon=True).start()
 
     def ask(self, system: str, user: str) -> Reply:
-        """UserError where no call can ever succeed, CallFailed where this one did not."""
+        """The judge's reply to a system prompt and a user prompt.
+
+        CallFailed where there is none after all tries; UserError where no call can succeed.
+        """
         retrying = Retrying(
             retry=retry_if_exception_type(EndpointTrouble),
             wait=self._wait,
@@ -101,6 +118,7 @@ class JudgeClient:
         return retrying(self._ask_once, system, user)
 
     def _wait(self, state: RetryCallState) -> float:
+        """Seconds until the next try: what the server asks for, else a growing random time."""
         error = state.outcome.exception() if state.outcome else None
         asked = error.after_s if isinstance(error, EndpointTrouble) else None
         return self.backoff(state) if asked is None else asked
@@ -131,10 +149,9 @@ class JudgeClient:
         return _reply(completion)
 
     def _of_status(self, error: openai.APIStatusError) -> Exception:
+        """What an HTTP status means: a UserError, EndpointTrouble, or another CallFailed."""
         status, said = error.status_code, " ".join(str(error.message).split())[:300]
-        if (
-            said == f"Error code: {status}"
-        ):  # an endpoint that does not put its reason where OpenAI does
+        if said == f"Error code: {status}":  # This endpoint puts no reason where OpenAI does.
             said = f"{said}, {' '.join(error.response.text.split())[:200]}"
         if status in (401, 403):
             return UserError(
@@ -158,7 +175,7 @@ class JudgeClient:
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
-    """Seconds that the server asks to wait: a number or a date."""
+    """Seconds that the server asks to wait, by a number or a date. None: it does not ask."""
     given = error.response.headers.get("retry-after")
     if given is None:
         return None
@@ -173,7 +190,7 @@ def _retry_after(error: openai.APIStatusError) -> float | None:
 
 
 def _reply(completion: ChatCompletion) -> Reply:
-    """A refusal is a reply without a grade; nothing at all is none."""
+    """The reply in a completion. A refusal is a reply, too. EndpointTrouble where there is none."""
     try:
         message = completion.choices[0].message
         text = message.content if message.content is not None else getattr(message, "refusal", None)

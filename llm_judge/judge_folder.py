@@ -5,14 +5,15 @@
     <data>/<bench>/model_answer/<model id>.jsonl
     <data>/<bench>/model_judgment/<judge>_single.jsonl, <judge>_pair.jsonl
 
-<data> is --data-dir; without it `llm_judge/data` where the current folder has an llm_judge in it, and `data` elsewhere. So
-the scripts find the same files from a checkout's root (`python -m llm_judge...`) and from inside llm_judge/.
+<data> is --data-dir. Without it, it is `llm_judge/data` where the current folder has an llm_judge
+in it, and `data` elsewhere. A checkout's root (`python -m llm_judge...`) and its llm_judge/ thus
+have the same files.
 
-A bench is the shipped `sample`, a published set that `bench.fetch` knows, or any folder in this layout that
-has a question.jsonl. Questions and references of the first two are copied into the folder, where FastChat's tools look.
+A bench is the shipped `sample`, a published set, or any folder in this layout that has a
+question.jsonl. Questions and references of the first two are copied into the folder, where
+FastChat's tools look for them.
 """
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,24 +21,18 @@ from pathlib import Path
 
 from bench.common.errors import UserError
 from bench.common.files import safe_name, write_atomically
-from bench.fetch import PROMPTS, QUESTIONS, REFERENCE, SETS, fetched
-from bench.inputs.questions import SAMPLE, SAMPLE_FOLDER, QuestionSet, load_questions
+from bench.inputs.published_sets import PROMPTS, QUESTIONS, REFERENCE, SETS, fetched
+from bench.inputs.questions import (
+    SAMPLE,
+    SAMPLE_FOLDER,
+    QuestionSet,
+    load_questions,
+    question_file,
+)
 from bench.store.answer_files import Answer, read_answers
 
 OWN_PROMPTS = Path(__file__).parent / "data" / "judge_prompts.jsonl"
-
-
-def add_data_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--bench-name",
-        default="mt_bench",
-        help=f"{', '.join(SETS)}, {SAMPLE}, or a folder in data (default: mt_bench)",
-    )
-    parser.add_argument(
-        "--data-dir",
-        type=Path,
-        help="default: llm_judge/data from a checkout's root, elsewhere data",
-    )
+_SAMPLE_REFERENCE = "reference_answer/reference.jsonl"
 
 
 @dataclass(frozen=True)
@@ -49,6 +44,10 @@ class Bench:
 
     @classmethod
     def of(cls, name: str, data: Path | None) -> "Bench":
+        """The bench of this name. UserError where it cannot be a name.
+
+        data: the folder of all benches. None: where the current folder has it.
+        """
         if not name or Path(name).name != name or name.startswith("."):
             raise UserError(f"--bench-name is {name!r}; expected the plain name of a question set")
         return cls(name, (data or _default_data()) / name)
@@ -59,70 +58,56 @@ class Bench:
 
     @property
     def answers(self) -> Path:
+        """The folder of the answer files."""
         return self.folder / "model_answer"
 
     @property
     def references(self) -> Path:
+        """The folder of the reference answers."""
         return self.folder / "reference_answer"
 
     def judgments(self, judge: str, kind: str) -> Path:
-        """kind: single or pair."""
+        """The file of a judge's judgments. kind: "single" or "pair"."""
         return self.folder / "model_judgment" / f"{safe_name(judge)}_{kind}.jsonl"
 
     def questions(self) -> QuestionSet:
-        """The questions; those of a known set, and its references, are put into the folder. UserError where there are none."""
+        """The questions. Those of a known set are first put into the folder, with its references.
+
+        UserError where there are none.
+        """
         if not self.question_file.is_file():
-            sources = self._known_files()
-            if not sources:
-                raise UserError(
-                    f"no bench {self.name!r}: {self.question_file} does not exist, and the known sets are "
-                    f"{', '.join([SAMPLE, *SETS])}"
-                )
-            for name, source in sources.items():
-                there = self.folder / name
-                if there.exists():
-                    continue
-                found = source()
-                try:
-                    there.parent.mkdir(parents=True, exist_ok=True)
-                    write_atomically(there, found.read_bytes())
-                except OSError as error:
-                    raise UserError(
-                        f"{there} cannot be written: {error.strerror}; give another --data-dir"
-                    ) from error
+            self._copy_known_files()
         return load_questions(str(self.question_file))
 
     def questions_here(self) -> QuestionSet | None:
-        """The questions where nothing has to be downloaded or written for them."""
+        """The questions. None: they would have to be downloaded first."""
         if self.question_file.is_file():
             return load_questions(str(self.question_file))
-        here = self.name == SAMPLE or (
-            self.name in SETS and fetched(self.name, QUESTIONS, download=False)
-        )
-        return load_questions(self.name) if here else None
+        is_fetched = self.name in SETS and fetched(self.name, QUESTIONS, download=False) is not None
+        return load_questions(self.name) if self.name == SAMPLE or is_fetched else None
 
-    def _known_files(self) -> dict[str, Callable[[], Path]]:
-        """Name in the folder -> where it comes from."""
-        if self.name == SAMPLE:
-            names = (QUESTIONS, "reference_answer/reference.jsonl")
-            return {name: partial(SAMPLE_FOLDER.joinpath, name) for name in names}
-        if self.name in SETS:
-            return {
-                name: partial(fetched, self.name, name)
-                for name in (QUESTIONS, REFERENCE)
-                if name in SETS[self.name]
-            }
-        return {}
+    def question_source(self) -> str:
+        """The bench's questions as `RunConfig` has them.
+
+        That is the name of a known set, so that a run is resumed from wherever it was started. It
+        is the file's path where the set is another, or the file was changed.
+        """
+        is_known = self.name in (SAMPLE, *SETS)
+        own = self.question_file.read_bytes()
+        if is_known and question_file(self.name).read_bytes() == own:
+            return self.name
+        return str(self.question_file.resolve())
 
     def prompt_file(self) -> Path:
-        """The judge prompts that belong to the bench: the published ones to a published set, else this project's own."""
+        """The judge prompts: the published ones for a published set, else this project's own."""
         return (fetched(self.name, PROMPTS) if self.name in SETS else None) or OWN_PROMPTS
 
     def models(self) -> list[str]:
-        """Models that have an answer file."""
+        """The models that have an answer file."""
         return sorted(path.stem for path in self.answers.glob("*.jsonl"))
 
     def read_model(self, model: str) -> dict[int, Answer]:
+        """A model's answers by question_id. UserError where it has no answer file."""
         path = self.answers / f"{model}.jsonl"
         if not path.is_file():
             there = ", ".join(self.models()) or "none"
@@ -130,6 +115,42 @@ class Bench:
                 f"no answers of {model!r}: {path} does not exist; answer files there: {there}"
             )
         return read_answers(path)
+
+    def _copy_known_files(self) -> None:
+        """Put the files of a known set into the folder. UserError where the set is unknown."""
+        sources = self._known_files()
+        if not sources:
+            raise UserError(
+                f"no bench {self.name!r}: {self.question_file} does not exist, and the known sets "
+                f"are {', '.join([SAMPLE, *SETS])}"
+            )
+        for name, find in sources.items():
+            there = self.folder / name
+            if there.exists():
+                continue
+            found = find()
+            try:
+                there.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(there, found.read_bytes())
+            except OSError as error:
+                raise UserError(
+                    f"{there} cannot be written: {error.strerror}; give another --data-dir"
+                ) from error
+
+    def _known_files(self) -> dict[str, Callable[[], Path]]:
+        """By name in the folder, what finds the file of a known set. Empty: the set is unknown."""
+        if self.name == SAMPLE:
+            return {
+                name: partial(SAMPLE_FOLDER.joinpath, name)
+                for name in (QUESTIONS, _SAMPLE_REFERENCE)
+            }
+        if self.name in SETS:
+            return {
+                name: partial(fetched, self.name, name)
+                for name in (QUESTIONS, REFERENCE)
+                if name in SETS[self.name]
+            }
+        return {}
 
 
 def _default_data() -> Path:

@@ -1,7 +1,8 @@
-"""What a judge is asked, and what its replies mean: FastChat's prompts, matches and verdicts. No network here.
+"""What a judge is asked, and what its replies mean, as in FastChat: prompts, matches, verdicts.
 
-Single grading asks for a grade of one answer. A pairwise match asks twice, with the answers in either order. Both turns of
-a question are judged on their own; the second prompt shows the whole conversation. Maths, reasoning and coding come with a
+Nothing here calls a judge. Single grading asks for a grade of one answer. A pairwise match asks
+twice, with the two answers in either order. Each turn of a question is judged on its own, and the
+prompt for the second shows the whole conversation. Maths, reasoning and coding are judged against a
 reference answer.
 """
 
@@ -16,23 +17,32 @@ from bench.common.files import read_rows
 from bench.inputs.questions import Question
 from bench.store.answer_files import Answer
 
-NEED_REFERENCE = ("math", "reasoning", "coding", "arena-hard-200")
-SINGLE, PAIRWISE = "single", "pairwise"
-NAMES = {  # (kind, with a reference) -> the first turn's prompt; the second's has "-multi-turn" behind it
+MODES = ("single", "pairwise-baseline", "pairwise-all")  # What --mode may be.
+NEED_REFERENCE = ("math", "reasoning", "coding", "arena-hard-200")  # Categories.
+SINGLE, PAIRWISE = "single", "pairwise"  # Kinds of judging.
+# (kind, with a reference) -> name of the first turn's prompt. The second's ends with MULTI_TURN.
+NAMES = {
     (SINGLE, False): "single-v1",
     (SINGLE, True): "single-math-v1",
     (PAIRWISE, False): "pair-v2",
     (PAIRWISE, True): "pair-math-v1",
 }
-FORMATS = {SINGLE: "[[rating]]", PAIRWISE: "[[A]]"}
-NO_GRADE = -1  # the score of a reply that holds none, as in FastChat; in no average
-NO_WINNER = "error"
+MULTI_TURN = "-multi-turn"
+FORMATS = {SINGLE: "[[rating]]", PAIRWISE: "[[A]]"}  # By kind: the output format of its prompts.
+NO_GRADE = -1  # The score where a reply has no grade, as in FastChat. It is in no average.
+NO_WINNER = "error"  # The winner where a reply names none, as in FastChat.
+LOWEST_GRADE, HIGHEST_GRADE = 1, 10
 
 _GRADES = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 
 
+# --- Replies --------------------------------------------------------------------------------------
+
+
 def grade(reply: str) -> int | float:
-    """The first grade in double square brackets, else in single ones; NO_GRADE where there is none from 1 to 10.
+    """The grade in a reply: the first number in double square brackets, else in single ones.
+
+    NO_GRADE where there is none, or where it is not from 1 to 10.
 
     >>> [grade(text) for text in ("Rating: [[7]]", "[7]", "[[8.5]]", "seven", "[[11]]")]
     [7, 7, 8.5, -1, -1]
@@ -40,27 +50,38 @@ def grade(reply: str) -> int | float:
     for pattern in _GRADES:
         if found := pattern.search(reply):
             value = float(found[1]) if "." in found[1] else int(found[1])
-            return value if 1 <= value <= 10 else NO_GRADE
+            return value if LOWEST_GRADE <= value <= HIGHEST_GRADE else NO_GRADE
     return NO_GRADE
 
 
 def winner(reply: str, first: str, second: str) -> str:
-    """`first` or `second`, whichever answered as A or B is preferred, "tie", or NO_WINNER."""
+    """The model that a reply prefers: `first` (shown as A), `second` (as B), "tie" or NO_WINNER."""
     for mark, means in (("[[A]]", first), ("[[B]]", second), ("[[C]]", "tie")):
         if mark in reply:
             return means
     return NO_WINNER
 
 
+def has_verdict(row: dict) -> bool:
+    """Whether the replies of a judgment could be read."""
+    if "score" in row:
+        return row["score"] != NO_GRADE
+    return NO_WINNER not in (row["g1_winner"], row["g2_winner"])
+
+
+# --- Prompts --------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Prompt:
-    """One judge prompt of a file in FastChat's format."""
+    """One judge prompt."""
 
     name: str
     system: str
     template: str
 
     def fill(self, **texts: str) -> str:
+        """The template with these texts. UserError where it names one that is not among them."""
         try:
             return self.template.format(**texts)
         except (KeyError, IndexError, ValueError) as error:
@@ -70,38 +91,45 @@ class Prompt:
 
 
 def read_prompts(path: Path, kind: str) -> dict[str, Prompt]:
-    """The four prompts of a kind, by name; UserError where the file, a prompt or a field of one is missing."""
+    """The four prompts of a kind, by name, from a file in FastChat's format.
+
+    UserError where the file, a prompt or a field of one is missing or wrong.
+    """
     if not path.is_file():
         raise UserError(
             f"no judge prompts at {path}; give a file in FastChat's format with --judge-file"
         )
     rows = {str(row.get("name")): row for _, row in read_rows(path)}
-    prompts = {}
-    for name in (
-        first + turn
-        for (of, _), first in NAMES.items()
-        if of == kind
-        for turn in ("", "-multi-turn")
-    ):
-        row = rows.get(name)
-        if row is None:
-            raise UserError(f"{path} has no prompt {name!r}")
-        fields = [row.get(field) for field in ("system_prompt", "prompt_template", "output_format")]
-        if not all(isinstance(field, str) for field in fields):
-            raise UserError(
-                f"{path}: prompt {name!r} needs the texts system_prompt, prompt_template and output_format"
-            )
-        if fields[2] != FORMATS[kind]:
-            raise UserError(
-                f"{path}: prompt {name!r} has output format {fields[2]!r}; expected {FORMATS[kind]!r}"
-            )
-        _check_template(fields[1], f"{path}: prompt {name!r}")
-        prompts[name] = Prompt(name, fields[0], fields[1])
-    return prompts
+    firsts = [name for (of, _), name in NAMES.items() if of == kind]
+    names = [first + turn for first in firsts for turn in ("", MULTI_TURN)]
+    return {name: _prompt(name, rows.get(name), kind, path) for name in names}
+
+
+def _prompt(name: str, row: dict | None, kind: str, path: Path) -> Prompt:
+    """The prompt of a row. None stands for a row that is missing."""
+    if row is None:
+        raise UserError(f"{path} has no prompt {name!r}")
+    fields = [row.get(field) for field in ("system_prompt", "prompt_template", "output_format")]
+    if not all(isinstance(field, str) for field in fields):
+        raise UserError(
+            f"{path}: prompt {name!r} needs the texts system_prompt, prompt_template and "
+            "output_format"
+        )
+    system, template, output_format = fields
+    if output_format != FORMATS[kind]:
+        raise UserError(
+            f"{path}: prompt {name!r} has output format {output_format!r}; expected "
+            f"{FORMATS[kind]!r}"
+        )
+    _check_template(template, f"{path}: prompt {name!r}")
+    return Prompt(name, system, template)
 
 
 def _check_template(template: str, where: str) -> None:
-    """UserError where a template asks for more than texts by name: `str.format` would look into objects, and pad for ever."""
+    """UserError where a template holds more than the names of texts.
+
+    `str.format` would look into objects ({answer.__class__}), and pad without end ({answer:>9999}).
+    """
     try:
         for _, name, form, conversion in Formatter().parse(template):
             if form or conversion or not (name or "x").isidentifier():
@@ -110,24 +138,27 @@ def _check_template(template: str, where: str) -> None:
         raise UserError(f"{where} cannot be filled in: {error}") from error
 
 
+# --- Matches --------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Match:
-    """One judgment to be made: one row of a judgment file."""
+    """One judgment to be made, which is one row of a judgment file."""
 
     question_id: int
-    turn: int  # 1 or 2
-    models: tuple[str, ...]  # one, or two
-    prompt: str  # its name
+    turn: int  # 1 or 2.
+    models: tuple[str, ...]  # One, or two.
+    prompt: str  # Its name.
     system: str
-    users: tuple[str, ...]  # what is asked: once, or twice with the answers in either order
+    users: tuple[str, ...]  # The prompts: one, or two with the answers in either order.
 
     @property
     def key(self) -> tuple:
-        """What a judgment is of. Which of two models comes first does not matter, both orders are asked."""
+        """What the judgment is of. The order of two models does not matter: both are asked."""
         return self.question_id, self.turn, frozenset(self.models), self.prompt
 
     def row(self, judge: str, replies: Sequence[str], tstamp: float) -> dict:
-        """The judgment in FastChat's format."""
+        """The judgment in FastChat's format. replies: one for each of `users`."""
         about = {"turn": self.turn, "tstamp": tstamp}
         if len(self.models) == 1:
             return {
@@ -154,13 +185,6 @@ class Match:
         }
 
 
-def has_verdict(row: dict) -> bool:
-    """Whether the judge's reply could be read."""
-    if "score" in row:
-        return row["score"] != NO_GRADE
-    return NO_WINNER not in (row["g1_winner"], row["g2_winner"])
-
-
 def make_matches(
     questions: Iterable[Question],
     answers: dict[str, dict[int, Answer]],
@@ -168,9 +192,14 @@ def make_matches(
     prompts: dict[str, Prompt],
     references: dict[int, Answer],
 ) -> list[Match]:
-    """Every judgment that can be made, question by question. Of several choices the first is judged, as in FastChat.
+    """Every judgment that can be made, question by question.
 
-    `contests` are the models to be judged: singly or in pairs. What a model did not answer is left out.
+    answers: by model and question_id. Of several choices the first is judged, as in FastChat. What
+        a model did not answer is left out.
+    contests: the models to be judged, singly or in pairs.
+    references: reference answers by question_id.
+
+    UserError where a question needs a reference that is not there.
     """
     contests = list(contests)
     made = []
@@ -178,12 +207,13 @@ def make_matches(
         asked = 2 if len(question.turns) == 2 else 1
         for models in contests:
             given = [answers[model].get(question.question_id) for model in models]
+            if any(answer is None for answer in given):
+                continue
+            choices = [answer.choices[0] for answer in given]
             for turn in range(1, asked + 1):
-                if not all(
-                    answer is not None and answer.choices[0].answered(turn) for answer in given
-                ):
+                if not all(choice.answered(turn) for choice in choices):
                     break
-                texts = [answer.choices[0].turns for answer in given if answer is not None]
+                texts = [choice.turns for choice in choices]
                 made.append(_match(question, turn, models, texts, prompts, references))
     return made
 
@@ -196,36 +226,45 @@ def _match(
     prompts: dict[str, Prompt],
     references: dict[int, Answer],
 ) -> Match:
+    """The judgment of one turn. answers: the texts of each model's turns."""
     with_reference = question.category in NEED_REFERENCE
     kind = SINGLE if len(models) == 1 else PAIRWISE
-    prompt = prompts[NAMES[kind, with_reference] + ("" if turn == 1 else "-multi-turn")]
-    # Names of what the templates show: question, answer_a, ... in the first turn; question_1, answer_a_2, ... in the second.
-    texts = {"question": question.turns[0]}
-    texts |= {f"question_{at}": text for at, text in enumerate(question.turns, start=1)}
+    prompt = prompts[NAMES[kind, with_reference] + ("" if turn == 1 else MULTI_TURN)]
+    # The templates of a first turn name question, answer, answer_a, ...; those of a second one
+    # question_1, question_2, answer_1, answer_a_2, ...
+    texts = {"question": question.turns[0]} | _numbered("question", question.turns)
     if with_reference:
         texts |= _reference(question, turn, references)
 
-    def shown(labels: tuple[str, ...], given: Sequence[tuple[str, ...]]) -> str:
-        of_each = {}
+    def filled(labels: tuple[str, ...], given: Sequence[tuple[str, ...]]) -> str:
+        shown = {}
         for label, turns in zip(labels, given, strict=True):
-            of_each[label] = turns[0]
-            of_each |= {f"{label}_{at}": text for at, text in enumerate(turns[:turn], start=1)}
-        return prompt.fill(**texts, **of_each)
+            shown |= {label: turns[0]} | _numbered(label, turns[:turn])
+        return prompt.fill(**texts, **shown)
 
     if kind == SINGLE:
-        users = (shown(("answer",), answers),)
+        users = (filled(("answer",), answers),)
     else:
-        users = tuple(shown(("answer_a", "answer_b"), order) for order in (answers, answers[::-1]))
+        both = (answers, answers[::-1])
+        users = tuple(filled(("answer_a", "answer_b"), order) for order in both)
     return Match(question.question_id, turn, models, prompt.name, prompt.system, users)
 
 
 def _reference(question: Question, turn: int, references: dict[int, Answer]) -> dict[str, str]:
+    """The reference answers to the turns up to `turn`, by their names in templates."""
     answer = references.get(question.question_id)
     if answer is None or len(answer.choices[0].turns) < turn:
         raise UserError(
-            f"question {question.question_id} ({question.category}) is judged against a reference answer, but the reference "
-            f"file has none to its turn {turn}"
+            f"question {question.question_id} ({question.category}) is judged against a reference "
+            f"answer, but the reference file has none to its turn {turn}"
         )
-    return {
-        f"ref_answer_{at}": text for at, text in enumerate(answer.choices[0].turns[:turn], start=1)
-    }
+    return _numbered("ref_answer", answer.choices[0].turns[:turn])
+
+
+def _numbered(label: str, texts: Sequence[str]) -> dict[str, str]:
+    """Texts by numbered names.
+
+    >>> _numbered("answer", ["yes", "no"])
+    {'answer_1': 'yes', 'answer_2': 'no'}
+    """
+    return {f"{label}_{number}": text for number, text in enumerate(texts, start=1)}

@@ -1,7 +1,8 @@
-"""Judgment files: read with FastChat's leniency where it matters, added to without losing or repeating a call.
+"""Judgment files: read as leniently as FastChat reads them, and written so that no call is lost.
 
-A row is on disk before the next is begun, and one command at a time writes a file. A pairwise row needs two calls; until both
-replies are there, the first one waits in `<file>.games`, so that it is not asked again after a crash either.
+A row is on disk before the next one begins, and one command at a time writes a file. A pairwise row
+needs two calls. Until both replies are there, the first waits in `<file>.games`, so that it is not
+asked for again after a crash.
 """
 
 import time
@@ -22,30 +23,10 @@ from bench.common.files import (
 )
 from llm_judge.judging import Match
 
-# FastChat records a call that failed as this text with a score of -1; it is no judgment.
-FAILED = "$ERROR$"
+FAILED = "$ERROR$"  # The text that FastChat records for a call that failed. It is no judgment.
 
-
-def read_judgments(path: Path) -> list[dict]:
-    """The rows of a judgment file that are judgments, the last one of each key.
-
-    UserError names the line that has not the fields of its kind. A torn last line is left out, with a warning.
-    """
-    rows: dict[tuple, dict] = {}
-    for number, row in read_rows(path, torn=warn):
-        kind = _SINGLE if "model" in row else _PAIR
-        _check(
-            row, {"question_id": int, "judge": list, "turn": int} | kind, f"{path}, line {number}"
-        )
-        if len(row["judge"]) != 2 or not all(isinstance(each, str) for each in row["judge"]):
-            raise UserError(
-                f"{path}, line {number}: judge must be [model, prompt name], found {shown(row['judge'])}"
-            )
-        if FAILED not in (row.get("judgment"), row.get("g1_judgment"), row.get("g2_judgment")):
-            rows[(tuple(row["judge"]), *_key(row))] = row
-    return list(rows.values())
-
-
+# The fields of rows, and their types.
+_ALL = {"question_id": int, "judge": list, "turn": int}
 _SINGLE = {"model": str, "score": (int, float), "judgment": str}
 _PAIR = {
     name: str
@@ -59,10 +40,30 @@ _GAME = {
     "user_prompt": str,
     "judgment": str,
 }
+Game = tuple[int, int, tuple[str, ...], str]  # (question_id, turn, models, prompt) of one call.
+
+
+def read_judgments(path: Path) -> list[dict]:
+    """The judgments of a file. Of several rows with one key, the last one counts.
+
+    A call that FastChat recorded as failed is left out, and so is a torn last line, with a warning.
+    UserError names a line that lacks a field of its kind.
+    """
+    rows: dict[tuple, dict] = {}
+    for number, row in read_rows(path, torn=warn):
+        where = f"{path}, line {number}"
+        _check(row, _ALL | (_SINGLE if "model" in row else _PAIR), where)
+        if len(row["judge"]) != 2 or not all(isinstance(each, str) for each in row["judge"]):
+            raise UserError(
+                f"{where}: judge must be [model, prompt name], found {shown(row['judge'])}"
+            )
+        if FAILED not in (row.get("judgment"), row.get("g1_judgment"), row.get("g2_judgment")):
+            rows[(tuple(row["judge"]), *_key(row))] = row
+    return list(rows.values())
 
 
 def _check(row: dict, kinds: dict[str, type | tuple], where: str) -> None:
-    """UserError names the first field that is missing or of another kind."""
+    """UserError names the first field that is missing or of another type."""
     for name, kind in kinds.items():
         if name not in row:
             raise UserError(f"{where} is not a judgment: it has no {name!r}")
@@ -79,79 +80,84 @@ def _key(row: dict) -> tuple:
 
 
 def _asked(row: dict) -> set[str]:
-    return {
-        row[name] for name in ("user_prompt", "g1_user_prompt", "g2_user_prompt") if name in row
-    }
+    """The prompts that a row says were asked."""
+    names = ("user_prompt", "g1_user_prompt", "g2_user_prompt")
+    return {row[name] for name in names if name in row}
 
 
 class Ledger:
-    """The judgment file of one judge: knows which calls are still to be made and takes in their replies.
+    """The judgment file of one judge: knows which calls are missing, and takes in their replies.
 
-    Whoever calls `begin` and `add` must be the file's `sole_writer`, since before it was read.
+    Whoever calls `begin` and `add` must have been the file's `sole_writer` since before the ledger
+    was made. `add` may be called by several threads.
     """
 
     def __init__(self, path: Path, judge: str, matches: list[Match]) -> None:
-        """UserError where the file judges other answers of the same models than today's."""
+        """matches: all judgments that are wanted.
+
+        UserError where the file judges other answers of the same models, or with other prompts.
+        """
         self.path, self.judge, self.matches = path, judge, matches
         self.games_path = path.with_name(path.name + ".games")
         rows = read_judgments(path) if path.exists() else []
         done = {_key(row): row for row in rows if row["judge"][0] == judge}
-        stale = [
-            match
-            for match in matches
-            if match.key in done and _asked(done[match.key]) != set(match.users)
-        ]
-        if stale:
-            first = stale[0]
-            raise UserError(
-                f"{path} has {len(stale)} judgments of other answers or with other prompts than today's, the first of "
-                f"question {first.question_id}, turn {first.turn}, {' and '.join(first.models)}; move the file away "
-                "(or rename the answer file) to judge anew"
-            )
+        self._check_same_prompts(done)
         self._rows = rows
         self._lock = Lock()
         self._open = {match.key: match for match in matches if match.key not in done}
         self._games = dict(self._read_games()) if self.games_path.exists() else {}
 
-    def _read_games(self) -> Iterator[tuple[tuple, str]]:
+    def _check_same_prompts(self, done: dict[tuple, dict]) -> None:
+        stale = [
+            match
+            for match in self.matches
+            if match.key in done and _asked(done[match.key]) != set(match.users)
+        ]
+        if stale:
+            first = stale[0]
+            raise UserError(
+                f"{self.path} has {len(stale)} judgments of other answers or with other prompts "
+                f"than today's, the first of question {first.question_id}, turn {first.turn}, "
+                f"{' and '.join(first.models)}; move the file away (or rename the answer file) to "
+                "judge anew"
+            )
+
+    def _read_games(self) -> Iterator[tuple[Game, str]]:
+        """(call, reply) of this judge's rows in the file of waiting replies."""
         for number, row in read_rows(self.games_path, torn=warn):
             _check(row, _GAME, f"{self.games_path}, line {number}")
             if row["judge"] == self.judge:
-                yield (
-                    (
-                        row["question_id"],
-                        row["turn"],
-                        tuple(map(str, row["models"])),
-                        row["user_prompt"],
-                    ),
-                    row["judgment"],
-                )
+                models = tuple(map(str, row["models"]))
+                yield (row["question_id"], row["turn"], models, row["user_prompt"]), row["judgment"]
 
     def missing(self) -> list[tuple[Match, int]]:
-        """The calls to be made: a match, and which of its prompts."""
+        """The calls to be made: a match, and the index of one of its prompts."""
         return [
             (match, index)
             for match in self._open.values()
             for index, user in enumerate(match.users)
-            # Two equal answers make equal prompts, which are asked once.
+            # Two equal answers make two equal prompts, which are asked once.
             if user not in match.users[:index] and self._game(match, user) not in self._games
         ]
 
     def begin(self) -> None:
-        """Make the files ready to be added to: without failed rows, duplicates and a torn end."""
+        """Make the files ready for `add`: drop failed rows, duplicates and a torn end."""
         with self._writing():
             for path in (self.path, self.games_path):
                 if path.exists() and (torn := mend_end(path)):
                     warn(torn)
             self._tidy(self.path, self._rows)
-            self._tidy(
-                self.games_path, [self._game_row(game, text) for game, text in self._games.items()]
-            )
-        for match in list(self._open.values()):  # killed between the second reply and the row
+            games = [self._game_row(game, text) for game, text in self._games.items()]
+            self._tidy(self.games_path, games)
+        # A command may have been killed between the second reply and the row.
+        for match in list(self._open.values()):
             self._close_if_complete(match)
 
     def add(self, match: Match, index: int, reply: str) -> dict | None:
-        """Take in a reply, on disk before returning; returns the row if the judgment is complete with it."""
+        """Take in the reply to one prompt of a match. It is on disk before this returns.
+
+        Returns the match's row. None: the reply to its other prompt is missing.
+        """
         with self._lock, self._writing():
             game = self._game(match, match.users[index])
             self._games[game] = reply
@@ -160,6 +166,7 @@ class Ledger:
             return self._close_if_complete(match)
 
     def _close_if_complete(self, match: Match) -> dict | None:
+        """Write the row of a match whose replies are all there. None: they are not."""
         games = [self._game(match, user) for user in match.users]
         if match.key not in self._open or not all(game in self._games for game in games):
             return None
@@ -172,35 +179,38 @@ class Ledger:
         return row
 
     def rows(self) -> list[dict]:
-        """The judgments of today's matches that are there."""
+        """The judgments of the wanted matches that are there."""
         keys = {match.key for match in self.matches}
         return [row for row in self._rows if row["judge"][0] == self.judge and _key(row) in keys]
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
+        """Turns an OSError into a UserError."""
         try:
             yield
         except OSError as error:
             raise UserError(
-                f"{self.path} cannot be written: {error.strerror}; give another --data-dir, or make room"
+                f"{self.path} cannot be written: {error.strerror}; give another --data-dir, or "
+                "make room"
             ) from error
 
     @staticmethod
-    def _game(match: Match, user: str) -> tuple:
+    def _game(match: Match, user: str) -> Game:
         return match.question_id, match.turn, match.models, user
 
-    def _game_row(self, game: tuple, reply: str) -> dict:
+    def _game_row(self, game: Game, reply: str) -> dict:
         question_id, turn, models, user = game
-        about = {
+        return {
             "question_id": question_id,
             "turn": turn,
             "models": list(models),
             "judge": self.judge,
+            "user_prompt": user,
+            "judgment": reply,
         }
-        return {**about, "user_prompt": user, "judgment": reply}
 
     @staticmethod
     def _tidy(path: Path, rows: list[dict]) -> None:
-        """Write the file again where it holds anything but these rows."""
+        """Write a file again where it holds anything but these rows."""
         if path.exists() and sum(1 for _ in read_lines(path)) != len(rows):
             write_atomically(path, "".join(map(json_line, rows)))

@@ -1,6 +1,6 @@
-"""What every command says to input that it cannot use: one line that names what was given, and a status that is not 0.
+"""What every command says to bad input: one line that names what was given, and a status not 0.
 
-docs/bad_inputs.md is the table of it, made from the real messages. It must say what the program says:
+docs/bad_inputs.md is the table of it, made from the real messages, and must not differ from them:
 
     WRITE_DOCS=1 python -m pytest tests/test_bad_inputs.py        after a message was changed
 """
@@ -27,7 +27,7 @@ import bench.run
 import train_heads
 from bench.common.errors import exit_cleanly
 from decoders.model.heads import MedusaHeads
-from llm_judge import gen_judgment, gen_model_answer, show_result
+from llm_judge import gen_judgment, gen_model_answer_medusa, show_result
 from tests.helpers.checkpoints import Bomb, write_base, write_medusa1, write_merged
 from tests.helpers.models import tiny_heads
 from tests.helpers.paths import ROOT
@@ -37,9 +37,7 @@ COMMANDS: dict[str, Callable[[], int | None]] = {
     "bench.run": bench.run.main,
     "bench.report": bench.report.main,
     "bench.fetch": bench.fetch.main,
-    "gen_model_answer_medusa": lambda: gen_model_answer.answer(
-        "static", "", "llm_judge.gen_model_answer_medusa"
-    ),
+    "gen_model_answer_medusa": gen_model_answer_medusa.main,
     "gen_judgment": gen_judgment.command,
     "show_result": show_result.main,
     "train_heads.py": train_heads.main,
@@ -66,9 +64,11 @@ Content = str | bytes | Callable[[Path], object]
 
 @dataclass(frozen=True)
 class Case:
+    """A command with bad input, run in a folder that holds what `world` makes."""
+
     what: str
-    command: str  # run in a folder that holds what `world` makes; {} is the file of this case
-    content: Content | None = None  # of that file, or a function that makes it
+    command: str  # {} stands for `file`.
+    content: Content | None = None  # Of `file`, or a function that makes it. None: no such file.
     file: str = "bad.jsonl"
     status: int = 2
     env: dict[str, str] = field(default_factory=dict)
@@ -83,7 +83,7 @@ def question(**changes: object) -> str:
 
 
 def folder(**files: object) -> Callable[[Path], None]:
-    """Makes a folder of these files; None leaves one out of a whole tiny model."""
+    """A function that makes a folder of these files. In their names __ stands for a dot."""
 
     def make(path: Path) -> None:
         path.mkdir()
@@ -125,52 +125,53 @@ def strange_vocabulary(path: Path) -> None:
 def own_code(path: Path) -> None:
     shutil.copytree(path.parent / "plain", path)
     config = json.loads((path / "config.json").read_text()) | {
-        "model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"},
-    }  # fmt: skip
+        "model_type": "mine",
+        "auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"},
+    }
     (path / "config.json").write_text(json.dumps(config))
     (path / "mine.py").write_text("from pathlib import Path\nPath('executed').touch()\n")
 
 
 def changed(file: str, **changes: object) -> Callable[[Path], None]:
-    """The finished run with something changed in its run.json or in the first row of its turns.jsonl."""
+    """Makes a copy of the finished run with changes in run.json or the first row of turns.jsonl."""
 
     def make(path: Path) -> None:
-        shutil.copytree(
-            path.parent / "run", path, ignore=shutil.ignore_patterns("answers")
-        )  # which would be shown instead
-        first, *others = (
-            (path / file).read_text().split("\n")
-            if file == "turns.jsonl"
-            else [(path / file).read_text()]
-        )
+        # Answer files would be shown instead.
+        shutil.copytree(path.parent / "run", path, ignore=shutil.ignore_patterns("answers"))
+        content = (path / file).read_text()
+        first, *others = content.split("\n") if file == "turns.jsonl" else [content]
         (path / file).write_text("\n".join([json.dumps(json.loads(first) | changes), *others]))
 
     return make
 
 
 RUN = "bench.run --model model --device cpu --out out"
+ASK = f"{RUN} --questions {{}}"
+LOAD = "bench.run --device cpu --out out --model {}"
+STATIC = f"{RUN} --decoder static --tree {{}}"
+MEDUSA = f"gen_model_answer_medusa --model-path model {TINY}"
 ANSWERS = "data/tiny/model_answer/m.jsonl"
 ONLY_STATIC = {"decoders": ["static"], "num_choices": 1}
 JUDGE = f"gen_judgment {TINY} --api-base http://localhost:9/v1"
 CASES = [
     Case("questions that are not there", f"{RUN} --questions mt_bnch"),
     Case("a folder for a question file", f"{RUN} --questions model"),
-    Case("a named pipe for a question file", f"{RUN} --questions {{}}", os.mkfifo),
-    Case("an empty question file", f"{RUN} --questions {{}}", ""),
-    Case("a line that is no JSON", f"{RUN} --questions {{}}", rows(GOOD) + "question 2\n"),
-    Case("a line that is no object", f"{RUN} --questions {{}}", rows(GOOD, [2])),
-    Case("a line that is not UTF-8", f"{RUN} --questions {{}}", rows(GOOD).encode() + b'{"question_id": "\xff"}\n'),
-    Case("a line nested 100,000 deep", f"{RUN} --questions {{}}", rows(GOOD) + "[" * 100_000 + "\n"),
-    Case("a line of 17 MiB", f"{RUN} --questions {{}}", rows(GOOD) + "x" * (17 << 20)),
-    Case("NaN for a number", f"{RUN} --questions {{}}", question(question_id=float("nan"))),
-    Case("a number too large for any", f"{RUN} --questions {{}}", rows(GOOD) + '{"question_id": 1e999}\n'),
-    Case("half of a surrogate pair", f"{RUN} --questions {{}}", question(turns=["\ud800"])),
-    Case("a question_id of 100 digits", f"{RUN} --questions {{}}", question(question_id=10**99)),
-    Case("a question_id that is a path", f"{RUN} --questions {{}}", question(question_id="../../etc")),
-    Case("a question_id that stands twice", f"{RUN} --questions {{}}", question(question_id=1)),
-    Case("no category", f"{RUN} --questions {{}}", question(category="")),
-    Case("no turns", f"{RUN} --questions {{}}", question(turns=[])),
-    Case("a turn that is no text", f"{RUN} --questions {{}}", question(turns=["a", 7])),
+    Case("a named pipe for a question file", ASK, os.mkfifo),
+    Case("an empty question file", ASK, ""),
+    Case("a line that is no JSON", ASK, rows(GOOD) + "question 2\n"),
+    Case("a line that is no object", ASK, rows(GOOD, [2])),
+    Case("a line that is not UTF-8", ASK, rows(GOOD).encode() + b'{"question_id": "\xff"}\n'),
+    Case("a line nested 100,000 deep", ASK, rows(GOOD) + "[" * 100_000 + "\n"),
+    Case("a line of 17 MiB", ASK, rows(GOOD) + "x" * (17 << 20)),
+    Case("NaN for a number", ASK, question(question_id=float("nan"))),
+    Case("a number too large for any", ASK, rows(GOOD) + '{"question_id": 1e999}\n'),
+    Case("half of a surrogate pair", ASK, question(turns=["\ud800"])),
+    Case("a question_id of 100 digits", ASK, question(question_id=10**99)),
+    Case("a question_id that is a path", ASK, question(question_id="../../etc")),
+    Case("a question_id that stands twice", ASK, question(question_id=1)),
+    Case("no category", ASK, question(category="")),
+    Case("no turns", ASK, question(turns=[])),
+    Case("a turn that is no text", ASK, question(turns=["a", 7])),
     Case("more questions skipped than there are", f"{RUN} --questions q.jsonl --skip 5"),
     Case("an unknown decoder", f"{RUN} --decoder dinamic"),
     Case("an unknown option of a decoder", f"{RUN} --decoder dynamic:node=8"),
@@ -187,46 +188,105 @@ CASES = [
     Case("an unknown template", f"{RUN} --template vicuna_v1"),
     Case("an unknown device", f"{RUN} --device gpu"),
     Case("a tree that is not there", f"{RUN} --decoder static --tree mc_sim"),
-    Case("a tree without a parent", f"{RUN} --decoder static --tree {{}}", "[[0], [1, 0]]", "tree.json"),
-    Case("a tree nested 100,000 deep", f"{RUN} --decoder static --tree {{}}", "[" * 100_000, "tree.json"),
-    Case("a tree of a million nodes", f"{RUN} --decoder static --tree {{}}", "[1000000]", "tree.json"),
-    Case("a tree of 17 MiB", f"{RUN} --decoder static --tree {{}}", " " * (17 << 20), "tree.json"),
+    Case("a tree without a parent", STATIC, "[[0], [1, 0]]", "tree.json"),
+    Case("a tree nested 100,000 deep", STATIC, "[" * 100_000, "tree.json"),
+    Case("a tree of a million nodes", STATIC, "[1000000]", "tree.json"),
+    Case("a tree of 17 MiB", STATIC, " " * (17 << 20), "tree.json"),
     Case("a model that is not there", "bench.run --model ./none"),
     Case("a file for a model", "bench.run --model q.jsonl"),
     Case("a model without config.json", "bench.run --model data"),
     Case("a config.json that is no JSON", "bench.run --model {}", folder(config__json="{"), "bad"),
     Case("a config.json that is a list", "bench.run --model {}", folder(config__json=[]), "bad"),
-    Case("a model without weights", "bench.run --model {}", folder(config__json={"model_type": "llama"}), "bad"),
-    Case("heads whose base is not there", "bench.run --model {}",
-         folder(config__json={"base_model_name_or_path": "../none"}), "bad"),
-    Case("heads that are code (a pickle)", "bench.run --device cpu --out out --model {}", bomb, "bad"),
-    Case("a model that is code (a pickle)", "bench.run --decoder greedy --device cpu --out out --model {}", base_bomb, "bad"),
-    Case("heads of another model", "bench.run --device cpu --out out --model {}", other_heads, "bad"),
-    Case("a draft vocabulary of another model", "bench.run --device cpu --out out --model {}", strange_vocabulary, "bad"),
-    Case("weights outside the model's folder", "bench.run --device cpu --out out --model {}", escaping_index, "bad"),
-    Case("a model with Python code of its own", "bench.run --device cpu --out out --model {}", own_code, "bad"),
-    Case("no heads for a decoder that needs them", "bench.run --model plain --questions q.jsonl --device cpu --out out"),
+    Case(
+        "a model without weights",
+        "bench.run --model {}",
+        folder(config__json={"model_type": "llama"}),
+        "bad",
+    ),
+    Case(
+        "heads whose base is not there",
+        "bench.run --model {}",
+        folder(config__json={"base_model_name_or_path": "../none"}),
+        "bad",
+    ),
+    Case("heads that are code (a pickle)", LOAD, bomb, "bad"),
+    Case(
+        "a model that is code (a pickle)",
+        "bench.run --decoder greedy --device cpu --out out --model {}",
+        base_bomb,
+        "bad",
+    ),
+    Case("heads of another model", LOAD, other_heads, "bad"),
+    Case(
+        "a draft vocabulary of another model",
+        f"{LOAD} --decoder dynamic:vocab=frequent",
+        strange_vocabulary,
+        "bad",
+    ),
+    Case("weights outside the model's folder", LOAD, escaping_index, "bad"),
+    Case("a model with Python code of its own", LOAD, own_code, "bad"),
+    Case(
+        "no heads for a decoder that needs them",
+        "bench.run --model plain --questions q.jsonl --device cpu --out out",
+    ),
     Case("a file for --out", "bench.run --out q.jsonl"),
     Case("a folder of something else for --out", "bench.run --out model"),
     Case("a folder that cannot be made", "bench.run --out /proc/none"),
-    Case("a run of another configuration", "bench.run --model model --questions q.jsonl --device cpu --out run --seed 1"),
-    Case("a turn that does not fit into the context", f"{RUN} --questions {{}} --decoder greedy", question(turns=["x" * 900]),
-         status=1),
+    Case(
+        "a run of another configuration",
+        "bench.run --model model --questions q.jsonl --device cpu --out run --seed 1",
+    ),
+    Case(
+        "a turn that does not fit into the context",
+        f"{RUN} --questions {{}} --decoder greedy",
+        question(turns=["x" * 900]),
+        status=1,
+    ),
     Case("a report of no folder", "bench.report none"),
     Case("a report of a folder without a run", "bench.report model"),
     Case("a run.json that is no JSON", "bench.report {}", folder(run__json="{"), "bad"),
-    Case("a run.json of another version", "bench.report {}", changed("run.json", schema_version=99), "bad"),
-    Case("a run.json without its configuration", "bench.report {}", changed("run.json", config=None), "bad"),
-    Case("a row that is no turn", "bench.report {}", changed("turns.jsonl", token_ids="many"), "bad"),
-    Case("a turn whose numbers contradict each other", "bench.report {}", changed("turns.jsonl", accept_lengths=[5]), "bad"),
-    Case("a turn of a question that was not asked", "bench.report {}", changed("turns.jsonl", question_id=777), "bad"),
-    Case("turns of another run's decoders", "bench.report {}", changed("run.json", config=ONLY_STATIC), "bad"),
+    Case(
+        "a run.json of another version",
+        "bench.report {}",
+        changed("run.json", schema_version=99),
+        "bad",
+    ),
+    Case(
+        "a run.json without its configuration",
+        "bench.report {}",
+        changed("run.json", config=None),
+        "bad",
+    ),
+    Case(
+        "a row that is no turn", "bench.report {}", changed("turns.jsonl", token_ids="many"), "bad"
+    ),
+    Case(
+        "a turn whose numbers contradict each other",
+        "bench.report {}",
+        changed("turns.jsonl", accept_lengths=[5]),
+        "bad",
+    ),
+    Case(
+        "a turn of a question that was not asked",
+        "bench.report {}",
+        changed("turns.jsonl", question_id=777),
+        "bad",
+    ),
+    Case(
+        "turns of another run's decoders",
+        "bench.report {}",
+        changed("run.json", config=ONLY_STATIC),
+        "bad",
+    ),
     Case("an unknown question set", "bench.fetch mt_bnch"),
     Case("a mirror that is no URL", "bench.fetch mt_bench", env={"MEDUSA_BENCH_MIRROR": "mirror"}),
-    Case("a flag that has no effect", f"gen_model_answer_medusa --model-path model {TINY} --fast"),
-    Case("a question range that is none", f"gen_model_answer_medusa --model-path model {TINY} --question-begin -1"),
-    Case("an answer file of another model", "gen_model_answer_medusa --model-path model --model-id mine --answer-file {} "
-         f"{TINY}", rows(ANSWER)),
+    Case("a flag that has no effect", f"{MEDUSA} --fast"),
+    Case("a question range that is none", f"{MEDUSA} --question-begin -1"),
+    Case(
+        "an answer file of another model",
+        f"{MEDUSA} --model-id mine --answer-file {{}}",
+        rows(ANSWER),
+    ),
     Case("a bench name that is a path", "gen_judgment --bench-name ../tiny --data-dir data"),
     Case("a bench that is not there", "gen_judgment --bench-name none --data-dir data"),
     Case("no model of that name", f"{JUDGE} --model-list ../../m"),
@@ -235,22 +295,50 @@ CASES = [
     Case("no calls at once", f"{JUDGE} --parallel 0"),
     Case("an endpoint that is no URL", f"gen_judgment {TINY} --api-base localhost"),
     Case("no key for an endpoint", f"gen_judgment {TINY}", env={"OPENAI_API_KEY": ""}),
-    Case("judge prompts that look into objects", f"{JUDGE} --judge-file {{}}",
-         rows(PROMPT | {"prompt_template": "{answer.__class__}"})),
+    Case(
+        "judge prompts that look into objects",
+        f"{JUDGE} --judge-file {{}}",
+        rows(PROMPT | {"prompt_template": "{answer.__class__}"}),
+    ),
     Case("no judgments", f"show_result {TINY}"),
-    Case("a grade that is no number", f"show_result {TINY} --input-file {{}}",
-         rows({"question_id": 1, "model": "m", "judge": ["j", "p"], "judgment": "", "score": "7", "turn": 1})),
-    Case("a corpus that is not there", "train_heads.py --model plain --corpus none.jsonl --out out"),
-    Case("a corpus line that is no chat", "train_heads.py --model plain --device cpu --corpus {} --out out",
-         rows({"turns": [{"role": "system", "content": "x"}]})),
-    Case("a corpus that is no gzip file", "perplexity.py --model plain --device cpu --corpus {}", "text", "corpus.jsonl.gz"),
-    Case("no heads to measure", "search_tree.py --model plain --device cpu --corpus q.jsonl --out out"),
-]  # fmt: skip
+    Case(
+        "a grade that is no number",
+        f"show_result {TINY} --input-file {{}}",
+        rows(
+            {
+                "question_id": 1,
+                "model": "m",
+                "judge": ["j", "p"],
+                "judgment": "",
+                "score": "7",
+                "turn": 1,
+            }
+        ),
+    ),
+    Case(
+        "a corpus that is not there", "train_heads.py --model plain --corpus none.jsonl --out out"
+    ),
+    Case(
+        "a corpus line that is no chat",
+        "train_heads.py --model plain --device cpu --corpus {} --out out",
+        rows({"turns": [{"role": "system", "content": "x"}]}),
+    ),
+    Case(
+        "a corpus that is no gzip file",
+        "perplexity.py --model plain --device cpu --corpus {}",
+        "text",
+        "corpus.jsonl.gz",
+    ),
+    Case(
+        "no heads to measure",
+        "search_tree.py --model plain --device cpu --corpus q.jsonl --out out",
+    ),
+]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def world(tmp_path_factory) -> Path:
-    """A folder with a model, a model without heads, questions, a finished run and a bench with answers."""
+    """What commands need: models with heads and without, questions, a finished run, a bench."""
     path = tmp_path_factory.mktemp("world")
     write_merged(path / "model")
     write_base(path / "plain")
@@ -265,7 +353,7 @@ def world(tmp_path_factory) -> Path:
 
 
 def said(case: Case, where: Path, env: dict[str, str]) -> tuple[int, str]:
-    """The status of a command in a folder, and what it wrote to stderr. Anything but an exit is a bug, and raised."""
+    """The status of a command in a folder, and what it wrote to stderr. A bug is raised."""
     name, *arguments = case.command.format(case.file).split()
     err = io.StringIO()
     with (
@@ -285,7 +373,7 @@ def said(case: Case, where: Path, env: dict[str, str]) -> tuple[int, str]:
 
 @cache
 def outcome(number: int) -> tuple[int, str]:
-    """Status and last line of a case, tried in a copy of the world of its own."""
+    """The status and the last line of a case, which has a copy of the world to itself."""
     case = CASES[number]
     where = outcome.world.with_name(f"case-{number}")
     shutil.copytree(outcome.world, where)
@@ -313,8 +401,9 @@ def test_the_page_says_what_the_program_says():
     lines = [
         "# Bad input, and what it gets",
         "",
-        "Made from the real messages by `tests/test_bad_inputs.py`, which fails where this page differs from them.",
-        "A command ends with status 2 where it refuses its input, and with 1 where some of its work failed.",
+        "Made from the real messages by `tests/test_bad_inputs.py`, which fails where this page",
+        "differs from them. A command ends with status 2 where it refuses its input, and with 1",
+        "where some of its work failed.",
         "",
         "| given | command | status | message |",
         "| --- | --- | ---: | --- |",
@@ -335,7 +424,7 @@ def test_the_page_says_what_the_program_says():
 
 
 def test_a_number_of_5000_digits(world):
-    """Python refuses to read one, in words of its own."""
+    """Python refuses to read it, in words of its own."""
     (world / "huge.jsonl").write_text('{"question_id": 1' + "0" * 5000 + "}\n")
     status, text = said(Case("", f"{RUN} --questions huge.jsonl"), world, {})
     assert (
@@ -344,7 +433,7 @@ def test_a_number_of_5000_digits(world):
 
 
 def test_heads_without_end_are_not_allocated():
-    """Names of tensors decide how many heads there are; a name alone must not make a terabyte of them."""
+    """Tensors' names decide how many heads there are. A name alone must not take a terabyte."""
     tensors = tiny_heads(1).published() | {"99999999.0.linear.weight": torch.zeros(32, 32)}
     with pytest.raises(ValueError, match="cannot make"):
         MedusaHeads.from_published(tensors, 32, 101)

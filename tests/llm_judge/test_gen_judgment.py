@@ -15,8 +15,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from bench import fetch
 from bench.common.errors import UserError
+from bench.inputs import published_sets
 from bench.inputs.questions import SAMPLE_FOLDER
 from llm_judge import gen_judgment
 from llm_judge.judgments import read_judgments
@@ -29,15 +29,17 @@ OFFICIAL = ROOT.parent / "shared" / "data" / "mt_bench"
 
 
 class Judge:
-    """A scripted endpoint. `script` maps an answer's text to what happens, time after time; the last goes on for ever.
+    """A scripted endpoint.
 
-    A step is a reply's text, or a function of the request.
+    script: by the text of an answer, the steps that happen when it is to be judged, one at a call.
+        The last one is repeated. A step is a reply's text, or a function of the request.
+    default: the reply to all other answers.
     """
 
     def __init__(self, script=None, default="Fine. [[5]]"):
         self.script = {name: list(steps) for name, steps in (script or {}).items()}
         self.default = default
-        self.asked = []  # (user prompt, messages, time)
+        self.asked = []  # (user prompt, body of the request, time)
         self.lock = Lock()
 
     def __call__(self, request):
@@ -84,26 +86,42 @@ def fails(status, message="no", **headers):
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    """A folder in FastChat's layout with a bench "tiny", and functions to fill it and to run the command on it."""
+    """An empty bench "tiny", with a key for its judge."""
     monkeypatch.setenv("OPENAI_API_KEY", "key")
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     return Tiny(tmp_path / "data")
 
 
 class Tiny:
+    """A bench in FastChat's layout: functions that fill it, and that run the command on it."""
+
     def __init__(self, data):
         self.data = data
         self.folder = data / "tiny"
 
     def questions(self, count, turns=1, category="writing"):
-        rows = [{"question_id": n, "category": category, "turns": [f"question {n}.{t}" for t in range(1, turns + 1)]}
-                for n in range(1, count + 1)]  # fmt: skip
+        rows = [
+            {
+                "question_id": n,
+                "category": category,
+                "turns": [f"question {n}.{turn}" for turn in range(1, turns + 1)],
+            }
+            for n in range(1, count + 1)
+        ]
         self.write(self.folder / "question.jsonl", rows)
 
     def answers(self, model, answers):
-        """`answers`: question_id -> texts of its turns."""
-        rows = [{"question_id": n, "answer_id": "x", "model_id": model, "choices": [{"index": 0, "turns": turns}], "tstamp": 0}
-                for n, turns in answers.items()]  # fmt: skip
+        """Write a model's answer file. answers: by question_id, the texts of the turns."""
+        rows = [
+            {
+                "question_id": n,
+                "answer_id": "x",
+                "model_id": model,
+                "choices": [{"index": 0, "turns": turns}],
+                "tstamp": 0,
+            }
+            for n, turns in answers.items()
+        ]
         self.write(self.folder / "model_answer" / f"{model}.jsonl", rows)
 
     @staticmethod
@@ -112,17 +130,9 @@ class Tiny:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def command(self, url, *flags):
-        fixed = [
-            "--bench-name",
-            "tiny",
-            "--data-dir",
-            str(self.data),
-            "--judge-model",
-            "j",
-            "--api-base",
-            f"{url}/v1",
-        ]
-        return [*fixed, "--backoff", "0.001", *flags]
+        where = ["--bench-name", "tiny", "--data-dir", str(self.data)]
+        judge = ["--judge-model", "j", "--api-base", f"{url}/v1", "--backoff", "0.001"]
+        return [*where, *judge, *flags]
 
     def judge(self, monkeypatch, url, *flags):
         monkeypatch.setattr(sys, "argv", ["gen_judgment", *self.command(url, *flags)])
@@ -162,11 +172,11 @@ def lines(path):
 
 
 def drip(head):
-    """Sends `head`, and then a byte every now and then, for ever."""
+    """An answer that sends `head`, and then a byte now and then, without end."""
 
     def answer(request):
         request.wfile.write(head)
-        with suppress(OSError):  # once the judge has hung up
+        with suppress(OSError):  # Once the judge has hung up.
             while True:
                 request.wfile.write(b" ")
                 request.wfile.flush()
@@ -175,7 +185,8 @@ def drip(head):
     return answer
 
 
-CASES = {  # answer: (what the endpoint does, score in the end)
+# By answer: what the endpoint does, and the score in the end.
+CASES = {
     "plain": (["Good. [[7]]"], 7),
     "bracket": (["Rating: [7]"], 7),
     "halves": (["[[8.5]]"], 8.5),
@@ -220,24 +231,21 @@ def test_every_bad_day_of_an_endpoint(bench, monkeypatch, capsys):
         assert bench.judge(monkeypatch, url, "--parallel", "4", "--timeout", "1") == 1
         said = capsys.readouterr()
         scores = {row["question_id"]: row["score"] for row in read_judgments(bench.single)}
-        assert scores == {
-            n: score for n, (_, score) in enumerate(CASES.values(), start=1) if score is not None
-        }
+        expected = dict(enumerate((score for _, score in CASES.values()), start=1))
+        assert scores == {n: score for n, score in expected.items() if score is not None}
         assert "17 of 18 judgments, 3 of them without a verdict" in said.out
         assert "1,700 tokens of prompts, 170 of replies" in said.out
-        assert (
-            "the prompt is too long" in said.err and "1 calls failed and are no scores" in said.err
-        )
+        assert "the prompt is too long" in said.err
+        assert "1 calls failed and are no scores" in said.err
 
+        # What the server asked for, although the back-off is far shorter.
         asked = [at for user, _, at in judge.asked if "limited" in user]
-        assert (
-            asked[1] - asked[0] >= 0.4
-        )  # what the server asked for, although the back-off is far shorter
+        assert asked[1] - asked[0] >= 0.4
 
         before = len(judge.asked)
-        assert bench.judge(monkeypatch, url) == 0  # only what failed is asked again
+        assert bench.judge(monkeypatch, url) == 0  # Only what failed is asked again.
         assert ["hopeless" in user for user, _, _ in judge.asked[before:]] == [True]
-        assert bench.judge(monkeypatch, url) == 0  # and then nothing
+        assert bench.judge(monkeypatch, url) == 0  # And then nothing.
         assert len(judge.asked) == before + 1
     assert len(read_judgments(bench.single)) == lines(bench.single) == 18
 
@@ -258,7 +266,7 @@ def test_a_killed_judge_loses_nothing_and_asks_nothing_twice(bench, monkeypatch)
         process.kill()
         process.communicate()
         kept = bench.single.read_text()
-        with bench.single.open("a") as out:  # as if it had been killed within a write
+        with bench.single.open("a") as out:  # As if it had been killed within a write.
             out.write('{"question_id": 6, "model": "m", "jud')
         assert bench.judge(monkeypatch, url, "--parallel", "2") == 0
         hold.set()
@@ -266,7 +274,7 @@ def test_a_killed_judge_loses_nothing_and_asks_nothing_twice(bench, monkeypatch)
     assert sorted(row["question_id"] for row in read_judgments(bench.single)) == list(range(1, 13))
     assert lines(bench.single) == 12
     twice = [user for user, times in judge.prompts.items() if times > 1]
-    assert len(twice) == 2  # the two that were under way
+    assert len(twice) == 2  # The two that were under way.
 
 
 def test_an_interrupted_judge_takes_in_what_is_under_way(bench):
@@ -291,7 +299,10 @@ def test_half_a_pair_is_kept_over_a_kill(bench, monkeypatch):
         bench.answers(model, {n: [f"<{model} {n}>"] for n in (1, 2, 3)})
     hold = Event()
     judge = Judge(default="[[A]]")
-    fourth = lambda request: hold.wait(20) and say(request, "[[A]]")  # noqa: E731
+
+    def fourth(request):
+        hold.wait(20) and say(request, "[[A]]")
+
     judge.script = {"<two 2>\n=== End of reply A": [fourth, "[[A]]"]}
     with server(judge) as url:
         process = bench.start(url, "--mode", "pairwise-all")
@@ -334,29 +345,24 @@ def test_pairs_are_asked_in_both_orders_and_against_the_baseline(bench, monkeypa
     prefers = "<better 1.1>\n=== End of reply "
     judge = Judge({f"{prefers}A": ["[[A]]"], f"{prefers}B": ["[[B]]"]}, default="[[A]]")
     with server(judge) as url:
-        assert (
-            bench.judge(monkeypatch, url, "--mode", "pairwise-baseline", "--baseline-model", "base")
-            == 0
-        )
+        mode = ["--mode", "pairwise-baseline", "--baseline-model", "base"]
+        assert bench.judge(monkeypatch, url, *mode) == 0
     rows = read_judgments(bench.pair)
-    assert len(rows) == 8 and {(row["model_1"], row["model_2"]) for row in rows} == {
-        ("better", "base"),
-        ("same", "base"),
-    }
-    first = next(
+    contests = {(row["model_1"], row["model_2"]) for row in rows}
+    assert len(rows) == 8 and contests == {("better", "base"), ("same", "base")}
+    [first] = [
         row for row in rows if (row["question_id"], row["turn"], row["model_1"]) == (1, 1, "better")
-    )
+    ]
     assert (first["g1_winner"], first["g2_winner"]) == ("model_1", "model_1")
     assert first["g1_user_prompt"].index("<better") < first["g1_user_prompt"].index("<base")
     assert first["g2_user_prompt"].index("<base") < first["g2_user_prompt"].index("<better")
+    # A judge that always likes the first answer prefers neither model.
     others = [(row["g1_winner"], row["g2_winner"]) for row in rows if row is not first]
-    assert (
-        others == [("model_1", "model_2")] * 7
-    )  # a judge that always likes the first answer prefers neither
+    assert others == [("model_1", "model_2")] * 7
 
 
 def test_equal_answers_are_asked_once(bench, monkeypatch):
-    """Lossless decoders give the same answer; both orders of it are the same question to the judge."""
+    """Two lossless decoders answer the same, so both orders make the same prompt."""
     bench.questions(1)
     bench.answers("one", {1: ["same"]})
     bench.answers("two", {1: ["same"]})
@@ -367,16 +373,34 @@ def test_equal_answers_are_asked_once(bench, monkeypatch):
     assert len(judge.asked) == 1 and (row["g1_winner"], row["g2_winner"]) == ("model_1", "model_2")
 
 
+def prompts_of(question, said, right):
+    """The whole user prompts for the first and the second turn, by our own templates.
+
+    said: the texts of the answer's two turns. right: those of the reference. None: there is none.
+    """
+    (ask_1, ask_2), (say_1, say_2) = question["turns"], said
+    first, second = f"=== User ===\n{ask_1}\n\n", ""
+    if right is not None:
+        first += f"=== Correct answer ===\n{right[0]}\n=== End of correct answer ===\n\n"
+        second = (
+            f"=== Correct answers ===\n\nUser: {ask_1}\n\nCorrect answer: {right[0]}\n\n"
+            f"User: {ask_2}\n\nCorrect answer: {right[1]}\n\n"
+            "=== End of correct answers ===\n\n\n"
+        )
+    first += f"=== Assistant ===\n{say_1}\n=== End of the reply ==="
+    second += (
+        f"=== Conversation ===\n\nUser: {ask_1}\n\nAssistant: {say_1}\n\n"
+        f"User: {ask_2}\n\nAssistant: {say_2}\n\n=== End of conversation ==="
+    )
+    return first, second
+
+
 def test_the_whole_prompt_that_is_sent(bench, monkeypatch):
-    """Reasoning, maths and coding of the sample set with their references, both turns, every character."""
-    questions = {
-        row["question_id"]: row
-        for row in map(json.loads, (SAMPLE_FOLDER / "question.jsonl").open())
-    }
-    path = SAMPLE_FOLDER / "reference_answer" / "reference.jsonl"
-    references = {
-        row["question_id"]: row["choices"][0]["turns"] for row in map(json.loads, path.open())
-    }
+    """Of all categories, with the references of three of them, both turns, every character."""
+    rows = map(json.loads, (SAMPLE_FOLDER / "question.jsonl").open())
+    questions = {row["question_id"]: row for row in rows}
+    rows = map(json.loads, (SAMPLE_FOLDER / "reference_answer" / "reference.jsonl").open())
+    references = {row["question_id"]: row["choices"][0]["turns"] for row in rows}
     answers = {
         number: [f"My answer {{to}} {number}.", f"My second answer to {number}."]
         for number in questions
@@ -389,43 +413,25 @@ def test_the_whole_prompt_that_is_sent(bench, monkeypatch):
     sent = {user: body for user, body, _ in judge.asked}
     assert len(sent) == 48
     for number, question in questions.items():
-        (ask_1, ask_2), (say_1, say_2) = question["turns"], answers[number]
-        first = f"=== User ===\n{ask_1}\n\n"
-        second = ""
-        if question["category"] in ("reasoning", "math", "coding"):
-            right_1, right_2 = references[number]
-            first += f"=== Correct answer ===\n{right_1}\n=== End of correct answer ===\n\n"
-            second = (
-                f"=== Correct answers ===\n\nUser: {ask_1}\n\nCorrect answer: {right_1}\n\nUser: {ask_2}\n\n"
-                f"Correct answer: {right_2}\n\n=== End of correct answers ===\n\n\n"
-            )
-        first += f"=== Assistant ===\n{say_1}\n=== End of the reply ==="
-        second += (
-            f"=== Conversation ===\n\nUser: {ask_1}\n\nAssistant: {say_1}\n\nUser: {ask_2}\n\nAssistant: {say_2}\n\n"
-            "=== End of conversation ==="
-        )
+        has_reference = question["category"] in ("reasoning", "math", "coding")
+        right = references[number] if has_reference else None
+        first, second = prompts_of(question, answers[number], right)
         for prompt in (first, second):
             body = sent.pop(prompt)
             assert [message["role"] for message in body["messages"]] == ["system", "user"]
             system = body["messages"][0]["content"]
-            assert ("correct answer" in system.lower()) == (
-                question["category"] in ("reasoning", "math", "coding")
-            )
+            assert ("correct answer" in system.lower()) == has_reference
             assert ("second reply only" in system) == (prompt is second)
-            assert (body["model"], body["temperature"], body["max_tokens"], body["n"]) == (
-                "j",
-                0,
-                2048,
-                1,
-            )
+            options = (body["model"], body["temperature"], body["max_tokens"], body["n"])
+            assert options == ("j", 0, 2048, 1)
     assert sent == {}
 
 
 def test_published_answers_are_judged_with_the_published_prompts(bench, monkeypatch, tmp_path):
-    """From nothing but answer files: questions, references and prompts of MT-Bench come from the (local) mirror."""
+    """All but the answers comes from the mirror: questions, references and prompts."""
     if not OFFICIAL.is_dir():
         pytest.skip(f"the official files are not at {OFFICIAL}")
-    for remote in fetch.SETS["mt_bench"].values():
+    for remote in published_sets.SETS["mt_bench"].values():
         there = tmp_path / "mirror" / remote.repository / remote.commit / remote.path
         there.parent.mkdir(parents=True, exist_ok=True)
         there.symlink_to(
@@ -433,8 +439,8 @@ def test_published_answers_are_judged_with_the_published_prompts(bench, monkeypa
             / "fastchat"
             / remote.path.removeprefix("fastchat/llm_judge/data/").removeprefix("mt_bench/")
         )
-    monkeypatch.setenv(fetch.MIRROR, (tmp_path / "mirror").as_uri())
-    monkeypatch.setenv(fetch.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(published_sets.MIRROR, (tmp_path / "mirror").as_uri())
+    monkeypatch.setenv(published_sets.CACHE, str(tmp_path / "cache"))
     name = "medusa-vicuna-7b-v1.3-1-temperature-0.0-posterior_threshold-0.09-posterior_alpha-0.3"
     bench.folder = bench.data / "mt_bench"
     (bench.folder / "model_answer").mkdir(parents=True)
@@ -447,11 +453,11 @@ def test_published_answers_are_judged_with_the_published_prompts(bench, monkeypa
     published = read_judgments(OFFICIAL / "medusa" / "model_judgment" / "gpt-4_single.jsonl")
     assert set(judge.prompts) == {row["user_prompt"] for row in published if row["model"] == name}
     assert len(judge.asked) == len(read_judgments(bench.single)) == 160
-    assert (bench.folder / "question.jsonl").is_file()  # where FastChat's tools look for it
+    assert (bench.folder / "question.jsonl").is_file()  # Where FastChat's tools look for it.
 
 
 def test_a_real_server_with_a_real_model(bench, monkeypatch, capsys, tmp_path):
-    """`transformers serve` with a random model as the judge: its replies are noise, which is a verdict of nobody."""
+    """`transformers serve` with a random model as the judge: its replies have no verdict."""
     pytest.importorskip("uvicorn", reason="transformers serve needs its extra `serving`")
     folder = tmp_path / "noise"
     write_base(folder, max_position_embeddings=2048)
@@ -459,24 +465,11 @@ def test_a_real_server_with_a_real_model(bench, monkeypatch, capsys, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     serve = Path(sys.executable).with_name("transformers")
-    command = [
-        str(serve),
-        "serve",
-        str(folder),
-        "--device",
-        "cpu",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
+    where = ["--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    command = [str(serve), "serve", str(folder), *where]
     log = (tmp_path / "log").open("w")
-    process = subprocess.Popen(
-        command,
-        stdout=log,
-        stderr=log,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )
+    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=env)
     try:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: process.poll() is not None or answers(url + "/health"))
@@ -502,9 +495,8 @@ def test_a_dry_run_counts_and_calls_nobody(bench, monkeypatch, capsys):
     for mode, calls in (("single", 18), ("pairwise-all", 36)):
         assert bench.judge(monkeypatch, nowhere, "--mode", mode, "--dry-run") == 0
         assert f"18 judgments, 0 there already; {calls} calls to make" in capsys.readouterr().out
-    assert (
-        bench.judge(monkeypatch, nowhere, "--first-n", "1", "--model-list", "b", "--dry-run") == 0
-    )
+    some = ["--first-n", "1", "--model-list", "b"]
+    assert bench.judge(monkeypatch, nowhere, *some, "--dry-run") == 0
     assert "2 judgments, 0 there already; 2 calls" in capsys.readouterr().out
     assert not bench.single.parent.exists()
 
@@ -564,9 +556,10 @@ def test_an_endpoint_that_is_down_is_given_up_on(bench, monkeypatch):
 def test_calls_that_are_refused_do_not_end_the_others(bench, monkeypatch, capsys):
     bench.questions(12)
     bench.answers("m", {n: ["too long" if n <= 10 else "fine"] for n in range(1, 13)})
-    refuses = lambda request: request.send(
-        400, b"context of 8192 exceeded", Content_Type="text/plain"
-    )  # noqa: E731
+
+    def refuses(request):
+        request.send(400, b"context of 8192 exceeded", Content_Type="text/plain")
+
     with server(Judge({"too long": [refuses]})) as url:
         assert bench.judge(monkeypatch, url) == 1
     assert [row["question_id"] for row in read_judgments(bench.single)] == [11, 12]
@@ -601,21 +594,24 @@ def test_what_the_user_can_put_right_is_said(bench, monkeypatch, tmp_path):
     refused("needs two models", "--mode", "pairwise-all")
     refused("no judge prompts at", "--judge-file", str(tmp_path / "none.jsonl"))
     refused("expected a number or none", "--temperature", "cold")
-    refused("--parallel is 0", "--parallel", "0")
     refused("plain name", "--bench-name", "../x")
     refused("--api-base is", "--api-base", "localhost:8000/v1")
     monkeypatch.delenv("OPENAI_API_KEY")
-    refused(
-        "no key for http://judge.example/v1: set OPENAI_API_KEY",
-        "--api-base",
-        "http://judge.example/v1",
-    )
+    elsewhere = "http://judge.example/v1"
+    refused(f"no key for {elsewhere}: set OPENAI_API_KEY", "--api-base", elsewhere)
     (tmp_path / "file").write_text("")
     refused("cannot be written", "--bench-name", "sample", "--data-dir", str(tmp_path / "file"))
     bench.questions(1, category="math")
     refused("reference answers.*found no file.*--reference-file")
-    bench.write(
-        bench.folder / "model_answer" / "m.jsonl",
-        [{"question_id": 1, "choices": [{"turns": ["x"]}]}] * 2,
-    )
+    answer = {"question_id": 1, "choices": [{"turns": ["x"]}]}
+    bench.write(bench.folder / "model_answer" / "m.jsonl", [answer, answer])
     refused("line 2 answers question 1")
+
+
+@pytest.mark.parametrize(
+    "flag", ["--parallel", "--first-n", "--tries", "--max-tokens", "--max-completion-tokens"]
+)
+def test_a_number_below_one_is_refused(flag, bench, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        bench.judge(monkeypatch, "http://127.0.0.1:9", flag, "0")
+    assert f"argument {flag}: '0' is not an integer from 1 on" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Upstream's answer commands: every flag works or is refused, names do not collide, files are FastChat's."""
+"""Upstream's answer commands: every flag has an effect or is refused, and files are FastChat's."""
 
 import json
 import subprocess
@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from bench.common.errors import UserError
-from bench.inputs.loader import gpu_memory, identity_of
+from bench.inputs.checkpoints import identity_of
+from bench.inputs.devices import gpu_memory
 from bench.store.answer_files import read_answers
-from llm_judge import gen_model_answer
+from llm_judge import answer_flags, gen_model_answer
 from llm_judge.judge_folder import Bench
+from llm_judge.model_id import model_id
 from tests.helpers.checkpoints import write_merged
 from tests.helpers.paths import ROOT
 
@@ -44,56 +46,43 @@ def data(tmp_path):
 
 
 def flags(model, data, *more):
-    fixed = [
-        "--model-path",
-        str(model),
-        "--bench-name",
-        "tiny",
-        "--data-dir",
-        str(data),
-        "--device",
-        "cpu",
-    ]
-    return [*fixed, "--max-new-token", "6", *more]
+    where = ["--model-path", str(model), "--bench-name", "tiny", "--data-dir", str(data)]
+    return [*where, "--device", "cpu", "--max-new-token", "6", *more]
 
 
 def answer(monkeypatch, decoder, given):
     monkeypatch.setattr(sys, "argv", ["gen_model_answer", *given])
-    return gen_model_answer.answer(decoder, "", "llm_judge.gen_model_answer")
+    return gen_model_answer.main(decoder, "llm_judge.gen_model_answer", "")
 
 
 def config(decoder, *given):
-    args = gen_model_answer.parser(decoder, "").parse_args(["--model-path", "m", *given])
-    return gen_model_answer.run_config(decoder, args, "sample")
+    parser = answer_flags.parser(decoder, "llm_judge.gen_model_answer", "")
+    return answer_flags.run_config(
+        decoder, parser.parse_args(["--model-path", "m", *given]), "sample"
+    )
 
 
 def test_three_commands_write_three_files_that_fastchat_reads(model, data, monkeypatch, capsys):
     names = {}
     for decoder in ("greedy", "static", "dynamic"):
         assert answer(monkeypatch, decoder, flags(model, data)) == 0
-        [line] = [
-            line for line in capsys.readouterr().out.splitlines() if line.endswith(": 3 answers")
-        ]
+        printed = capsys.readouterr().out.splitlines()
+        [line] = [line for line in printed if line.endswith(": 3 answers")]
         names[decoder] = Path(line.split(": ")[0])
     bench = Bench.of("tiny", data)
-    assert (
-        sorted(names.values()) == sorted(bench.answers.glob("*.jsonl"))
-        and len(set(names.values())) == 3
-    )
+    assert sorted(names.values()) == sorted(bench.answers.glob("*.jsonl"))
+    assert len(set(names.values())) == 3
     label = f"tiny-medusa-{identity_of(str(model))[:8]}"
-    assert (
-        names["static"].name
-        == f"{label}-static-mc_sim_7b_63-temperature-0.0-max_new_tokens-6-device-cpu.jsonl"
-    )
+    settings = "mc_sim_7b_63-temperature-0.0-max_new_tokens-6-device-cpu"
+    assert names["static"].name == f"{label}-static-{settings}.jsonl"
 
-    # FastChat's reader asks for openai<1 and anthropic when it is imported; it needs neither to read files.
+    # FastChat's reader imports openai<1 and anthropic. It needs neither to read files.
     for name in ("openai", "anthropic"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     common = pytest.importorskip("fastchat.llm_judge.common")
     theirs = common.load_model_answers(str(bench.answers))
-    common.check_data(
-        common.load_questions(str(bench.question_file), None, None), theirs, {}, list(theirs), {}
-    )
+    asked = common.load_questions(str(bench.question_file), None, None)
+    common.check_data(asked, theirs, {}, list(theirs), {})
     texts = set()
     for name, rows in theirs.items():
         for number, row in rows.items():
@@ -104,49 +93,43 @@ def test_three_commands_write_three_files_that_fastchat_reads(model, data, monke
             assert choice["decoding_steps"] == [index + 1 for index in choice["idxs"]]
             assert sum(choice["accept_lengths"]) == sum(choice["new_tokens"]) <= 12
         texts.add(json.dumps([row["choices"][0]["turns"] for row in rows.values()]))
-    assert len(texts) == 1  # temperature 0: all three are greedy's
+    assert len(texts) == 1  # At temperature 0 all three are greedy's.
 
 
 def test_an_interrupted_run_goes_on_and_ranges_come_together(model, data, monkeypatch):
     given = flags(model, data, "--model-id", "label", "--nodes", "4")
-    file = data / "tiny" / "model_answer" / (
-        "label-dynamic-temperature-0.0-max_new_tokens-6-nodes-4-device-cpu.jsonl"
-    )  # fmt: skip
+    name = "label-dynamic-temperature-0.0-max_new_tokens-6-nodes-4-device-cpu"
+    file = data / "tiny" / "model_answer" / f"{name}.jsonl"
     assert answer(monkeypatch, "dynamic", [*given, "--question-begin", "2"]) == 0
     assert list(read_answers(file)) == [7]
-    assert (
-        answer(monkeypatch, "dynamic", [*given, "--question-begin", "0", "--question-end", "2"])
-        == 0
-    )
+    first = ["--question-begin", "0", "--question-end", "2"]
+    assert answer(monkeypatch, "dynamic", [*given, *first]) == 0
     assert list(read_answers(file)) == [5, 6, 7]
     before = file.read_bytes()
 
     run = data / "tiny" / "model_run" / (file.stem + "-questions-0-2") / "turns.jsonl"
     rows = run.read_text().splitlines(keepends=True)
-    run.write_text("".join(rows[:3]) + rows[3][:40])  # as if killed while the last turn was written
+    # As if it had been killed while it wrote the last turn.
+    run.write_text("".join(rows[:3]) + rows[3][:40])
     assert answer(monkeypatch, "dynamic", [*given, "--question-end", "2"]) == 0
     assert run.read_text().splitlines(keepends=True)[:3] == rows[:3]
-    texts = [json.loads(line)["choices"][0]["turns"] for line in file.read_text().splitlines()]
-    assert texts == [
-        json.loads(line)["choices"][0]["turns"] for line in before.decode().splitlines()
-    ]
+    after, before = (
+        [json.loads(line)["choices"][0]["turns"] for line in content.splitlines()]
+        for content in (file.read_bytes(), before)
+    )
+    assert after == before
 
 
 def test_two_models_do_not_share_a_name_or_a_file(model, data, monkeypatch, tmp_path):
     given = flags(model, data, "--model-id", "label")
     assert answer(monkeypatch, "greedy", given) == 0
-    with pytest.raises(
-        UserError, match="another configuration"
-    ):  # the same label for another model
-        answer(
-            monkeypatch,
-            "greedy",
-            flags(write_merged(tmp_path / "other"), data, "--model-id", "label"),
-        )
+    other = write_merged(tmp_path / "other")
+    with pytest.raises(UserError, match="another configuration"):
+        answer(monkeypatch, "greedy", flags(other, data, "--model-id", "label"))
     [file] = (data / "tiny" / "model_answer").glob("*.jsonl")
     with pytest.raises(UserError, match="give another --answer-file"):
         answer(monkeypatch, "dynamic", [*given, "--answer-file", str(file)])
-    for each in ("a", "b"):  # as scripts/train_heads.py names what it makes
+    for each in ("a", "b"):  # scripts/train_heads.py names what it makes like this.
         trained = write_merged(tmp_path / each / "medusa", seed=ord(each))
         assert answer(monkeypatch, "greedy", flags(trained, data)) == 0
     assert len(list((data / "tiny" / "model_answer").glob("medusa-*.jsonl"))) == 2
@@ -159,7 +142,7 @@ def test_a_failed_turn_is_not_an_answer(model, data, monkeypatch, capsys):
     """Upstream writes "ERROR" as the answer, with the numbers of the turn before."""
     path = data / "tiny" / "question.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    rows[1]["turns"][1] = "x" * 3000  # does not fit into the context
+    rows[1]["turns"][1] = "x" * 3000  # Longer than the context.
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert answer(monkeypatch, "greedy", flags(model, data)) == 1
     assert "1 turns failed and have no answer" in capsys.readouterr().err
@@ -168,23 +151,21 @@ def test_a_failed_turn_is_not_an_answer(model, data, monkeypatch, capsys):
 
 
 def test_a_script_runs_from_inside_its_folder(model, data, monkeypatch):
-    command = [
-        sys.executable,
-        "gen_model_answer_medusa.py",
-        *flags(model, data, "--question-end", "1"),
-    ]
+    def run(script, *given):
+        command = [sys.executable, script, *given]
+        return subprocess.run(command, cwd=ROOT / "llm_judge", capture_output=True, text=True)
+
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    done = subprocess.run(command, cwd=ROOT / "llm_judge", capture_output=True, text=True)
+    done = run("gen_model_answer_medusa.py", *flags(model, data, "--question-end", "1"))
     assert done.returncode == 0, done.stderr
     assert len(list((data / "tiny" / "model_answer").glob("tiny-medusa-*-static-*.jsonl"))) == 1
-    command[2:] = ["--model-path", "m", "--fast", "--bench-name", "sample"]
-    command[1] = "gen_model_answer_baseline.py"
-    done = subprocess.run(
-        [*command, "--data-dir", str(data)], cwd=ROOT / "llm_judge", capture_output=True, text=True
-    )
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and done.stderr.startswith(
-        "error: --fast is about"
-    )
+    where = ["--bench-name", "sample", "--data-dir", str(data)]
+    done = run("gen_model_answer_baseline.py", "--model-path", "m", "--fast", *where)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: --fast is about")
+
+
+WARM = ["--temperature", "0.7"]
 
 
 @pytest.mark.parametrize(
@@ -192,23 +173,19 @@ def test_a_script_runs_from_inside_its_folder(model, data, monkeypatch):
     [
         ("greedy", ["--medusa-choices", "zephyr_stage2"], "--medusa-choices is about the tree"),
         ("dynamic", ["--medusa-choices", "zephyr_stage2"], "--medusa-choices is about the tree"),
-        ("greedy", ["--temperature", "0.7", "--top-p", "0.9"], "--top-p is about the acceptance"),
+        ("greedy", [*WARM, "--top-p", "0.9"], "--top-p is about the acceptance"),
         ("static", ["--posterior-threshold", "0.1"], "at temperature 0"),
         ("static", ["--fast"], "at temperature 0"),
-        ("static", ["--temperature", "0.7", "--top-p", "0.9"], "--sampling nucleus"),
-        (
-            "static",
-            ["--temperature", "0.7", "--sampling", "nucleus", "--fast"],
-            "typical acceptance, not",
-        ),
-        ("static", ["--temperature", "warm"], "expected a number"),
+        ("static", [*WARM, "--top-p", "0.9"], "--sampling nucleus"),
+        ("static", [*WARM, "--sampling", "nucleus", "--fast"], "typical acceptance, not"),
+        ("static", ["--temperature", "warm"], "expected auto, 0, or a number"),
         ("static", ["--temperature", "-1"], "expected auto, 0"),
+        ("static", ["--max-new-token", "0"], "--max-new-token is 0; expected at least 1"),
+        ("static", ["--top-p", "2"], "--top-p is 2.0; expected a number above 0"),
         ("static", ["--num-gpus-per-model", "4", "--num-gpus-total", "2"], "fewer than the 4"),
-        ("static", ["--num-gpus-per-model", "0"], "at least 1"),
         ("static", ["--num-gpus-per-model", "2", "--device", "cpu"], "exclude each other"),
         ("static", ["--max-gpu-memory", "20GiB"], "needs --num-gpus-per-model"),
         ("static", ["--question-begin", "3", "--question-end", "3"], "expected more than"),
-        ("static", ["--question-begin", "-1"], "index >= 0"),
     ],
 )
 def test_a_flag_without_effect_is_refused(decoder, given, said):
@@ -216,43 +193,42 @@ def test_a_flag_without_effect_is_refused(decoder, given, said):
         config(decoder, *given)
 
 
-def test_a_number_that_makes_no_sense_is_refused_by_the_flags_own_name(capsys):
+@pytest.mark.parametrize(
+    ("flag", "value", "least"),
+    [
+        ("--num-gpus-per-model", "0", 1),
+        ("--num-gpus-total", "0", 1),
+        ("--question-begin", "-1", 0),
+        ("--question-end", "0", 1),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused(flag, value, least, capsys):
     with pytest.raises(SystemExit):
-        config("static", "--max-new-token", "0")
-    assert "--max-new-token: '0' is not an integer from 1 on" in capsys.readouterr().err
+        config("static", flag, value)
+    assert f"{flag}: '{value}' is not an integer from {least} on" in capsys.readouterr().err
 
 
 def test_upstreams_own_values_may_always_be_given():
-    usual = [
-        "--temperature",
-        "0.0",
-        "--posterior-threshold",
-        "0.09",
-        "--posterior-alpha",
-        "0.3",
-        "--top-p",
-        "0.8",
-    ]
-    usual += [
-        "--sampling",
-        "typical",
-        "--medusa-choices",
-        "mc_sim_7b_63",
-        "--num-gpus-per-model",
-        "1",
-        "--num-gpus-total",
-        "1",
-    ]
+    usual = {
+        "--temperature": "0.0",
+        "--posterior-threshold": "0.09",
+        "--posterior-alpha": "0.3",
+        "--top-p": "0.8",
+        "--sampling": "typical",
+        "--medusa-choices": "mc_sim_7b_63",
+        "--num-gpus-per-model": "1",
+        "--num-gpus-total": "1",
+    }
+    given = [word for pair in usual.items() for word in pair]
     for decoder in ("greedy", "static", "dynamic"):
-        assert config(decoder, *usual) == config(decoder)
+        assert config(decoder, *given) == config(decoder)
 
 
 def test_what_the_flags_mean():
-    warm = ["--temperature", "0.7"]
-    assert config("static", *warm).acceptance == "typical-sampled"
-    assert config("static", *warm, "--fast", "--posterior-alpha", "0.2").posterior_alpha == 0.2
-    assert config("static", *warm, "--fast").acceptance == "typical"
-    nucleus = config("static", *warm, "--sampling", "nucleus")
+    assert config("static", *WARM).acceptance == "typical-sampled"
+    assert config("static", *WARM, "--fast", "--posterior-alpha", "0.2").posterior_alpha == 0.2
+    assert config("static", *WARM, "--fast").acceptance == "typical"
+    nucleus = config("static", *WARM, "--sampling", "nucleus")
     assert (nucleus.acceptance, nucleus.top_p) == ("lossless", 0.8)
     assert config("static", "--temperature", "auto").temperature is None
     assert config("static", "--medusa-choices", "zephyr_stage2").tree == "zephyr_stage2"
@@ -263,28 +239,57 @@ def test_what_the_flags_mean():
 
 
 def test_no_two_configurations_share_a_name(tmp_path):
-    for folder, paths in (("x", [[0]]), ("y", [[0], [1]])):
+    trees = {"x": [[0]], "y": [[0], [1]]}
+    for folder, paths in trees.items():
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "tree.json").write_text(json.dumps(paths))
-    warm = ["--temperature", "0.7"]
+    files = [str(tmp_path / folder / "tree.json") for folder in trees]
     variants = [
-        ("greedy",), ("greedy", *warm), ("static",), ("static", *warm), ("static", *warm, "--fast"),
-        ("static", *warm, "--fast", "--posterior-threshold", "0.1"), ("static", *warm, "--posterior-alpha", "0.1"),
-        ("static", *warm, "--sampling", "nucleus"), ("static", *warm, "--sampling", "nucleus", "--top-p", "0.9"),
-        ("static", "--temperature", "auto"), ("static", "--medusa-choices", "zephyr_stage2"),
-        ("static", "--medusa-choices", str(tmp_path / "x" / "tree.json")),
-        ("static", "--medusa-choices", str(tmp_path / "y" / "tree.json")),
-        ("static", "--max-new-token", "512"), ("static", "--num-choices", "2"), ("static", "--seed", "1"),
-        ("static", "--template", "vicuna_v1.1"), ("static", "--dtype", "float16"), ("static", "--device", "cpu"),
-        ("static", "--load-in-8bit"), ("static", "--load-in-4bit"), ("static", "--num-gpus-per-model", "2"),
-        ("dynamic",), ("dynamic", "--nodes", "32"), ("dynamic", "--topk", "10"), ("dynamic", "--depth", "4"),
-        ("dynamic", *warm),
-    ]  # fmt: skip
-    names = {given: gen_model_answer.model_id("m", config(*given)) for given in variants}
+        ("greedy",),
+        ("greedy", *WARM),
+        ("static",),
+        ("static", *WARM),
+        ("static", *WARM, "--fast"),
+        ("static", *WARM, "--fast", "--posterior-threshold", "0.1"),
+        ("static", *WARM, "--posterior-alpha", "0.1"),
+        ("static", *WARM, "--sampling", "nucleus"),
+        ("static", *WARM, "--sampling", "nucleus", "--top-p", "0.9"),
+        ("static", "--temperature", "auto"),
+        ("static", "--medusa-choices", "zephyr_stage2"),
+        ("static", "--medusa-choices", files[0]),
+        ("static", "--medusa-choices", files[1]),
+        ("static", "--max-new-token", "512"),
+        ("static", "--num-choices", "2"),
+        ("static", "--seed", "1"),
+        ("static", "--template", "vicuna_v1.1"),
+        ("static", "--dtype", "float16"),
+        ("static", "--device", "cpu"),
+        ("static", "--load-in-8bit"),
+        ("static", "--load-in-4bit"),
+        ("static", "--num-gpus-per-model", "2"),
+        ("dynamic",),
+        ("dynamic", "--nodes", "32"),
+        ("dynamic", "--topk", "10"),
+        ("dynamic", "--depth", "4"),
+        ("dynamic", *WARM),
+    ]
+    names = {given: model_id("m", config(*given)) for given in variants}
     for one, other in combinations(variants, 2):
         assert names[one] != names[other], (one, other)
-    assert all(
-        set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_.") for name in names.values()
+    allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-_.")
+    assert all(set(name) <= allowed for name in names.values())
+
+
+def test_the_names_are_those_of_earlier_versions():
+    """A file of answers that is there already must be found again."""
+    nucleus = config("static", *WARM, "--sampling", "nucleus", "--seed", "3")
+    assert model_id("m", nucleus) == (
+        "m-static-mc_sim_7b_63-temperature-0.7-nucleus-0.8-max_new_tokens-1024-seed-3"
+    )
+    typical = config("dynamic", *WARM, "--depth", "4", "--load-in-8bit")
+    assert model_id("m", typical) == (
+        "m-dynamic-temperature-0.7-typical-sampled-posterior_threshold-0.09-posterior_alpha-0.3"
+        "-max_new_tokens-1024-depth-4-load_in_8bit"
     )
 
 
@@ -293,11 +298,8 @@ def test_the_folder_is_the_same_from_a_checkout_and_from_inside_it(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     outside = Bench.of("mt_bench", None).folder.resolve()
     monkeypatch.chdir(tmp_path / "llm_judge")
-    assert (
-        Bench.of("mt_bench", None).folder.resolve()
-        == outside
-        == tmp_path / "llm_judge" / "data" / "mt_bench"
-    )
+    inside = Bench.of("mt_bench", None).folder.resolve()
+    assert inside == outside == tmp_path / "llm_judge" / "data" / "mt_bench"
 
 
 def test_memory_is_given_to_the_gpus_that_were_asked_for(monkeypatch):
@@ -322,11 +324,11 @@ def test_gpus_beyond_those_of_one_model_take_more_workers(model, data, monkeypat
         asked.append((workers, config.gpus))
         raise UserError("far enough")
 
-    monkeypatch.setattr("llm_judge.gen_model_answer.run", run)
+    monkeypatch.setattr("bench.running.session.run", run)
     chosen = flags(model, data, *given)
-    if given:
+    if given:  # Several GPUs a model are no one device.
         at = chosen.index("--device")
-        del chosen[at : at + 2]  # several GPUs a model are no one device
+        del chosen[at : at + 2]
     with pytest.raises(UserError, match="far enough"):
         answer(monkeypatch, "dynamic", chosen)
     assert asked == [(workers, 2 if given else None)]

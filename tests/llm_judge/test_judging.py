@@ -1,4 +1,4 @@
-"""What the judge is asked and what its replies mean, against the published prompts and judgments."""
+"""What a judge is asked, and what its replies mean, beside the published prompts and judgments."""
 
 import json
 
@@ -36,9 +36,9 @@ official = pytest.mark.skipif(not DATA.is_dir(), reason=f"the official files are
         ("Rating: [7]", 7),
         ("[[8.5]]", 8.5),
         ("[[10]]", 10),
-        ("[[3]], no, rather [[9]]", 3),  # the first one, as in FastChat
-        ("[2] is cited, but: [[9]]", 9),  # double brackets go before single ones
-        ("[[11]]", -1),  # not on the scale, so not a grade
+        ("[[3]], no, rather [[9]]", 3),  # The first one, as in FastChat.
+        ("[2] is cited, but: [[9]]", 9),  # Double brackets go before single ones.
+        ("[[11]]", -1),  # Not on the scale, so not a grade.
         ("[[0]]", -1),
         ("[[seven]]", -1),
         ("I cannot grade this.", -1),
@@ -52,12 +52,8 @@ def test_a_grade(reply, means):
 
 def test_a_preference():
     replies = ["A is better: [[A]]", "[[B]]", "[[C]]", "neither"]
-    assert [winner(reply, "model_2", "model_1") for reply in replies] == [
-        "model_2",
-        "model_1",
-        "tie",
-        "error",
-    ]
+    winners = [winner(reply, "model_2", "model_1") for reply in replies]
+    assert winners == ["model_2", "model_1", "tie", "error"]
 
 
 @official
@@ -69,7 +65,7 @@ def test_the_score_of_every_published_judgment_is_read_from_its_text():
 
 @official
 def test_the_published_prompts_are_built_from_the_published_answers_to_the_letter():
-    """All categories, both turns; maths, reasoning and coding with their references."""
+    """Of all categories and both turns. Maths, reasoning and coding have their references."""
     matches = make_matches(
         load_questions(str(DATA / "fastchat" / "question.jsonl")).questions,
         {MEDUSA: read_answers(DATA / "medusa" / "model_answer" / f"{MEDUSA}.jsonl")},
@@ -99,9 +95,7 @@ def test_our_own_prompts_have_all_names_and_say_nothing_of_the_published_ones():
         }
         for _, row in read_rows(OWN_PROMPTS):
             theirs = published[row["name"]]
-            assert {key: theirs[key] for key in ("name", "type", "output_format")} == {
-                key: row[key] for key in ("name", "type", "output_format")
-            }
+            assert all(theirs[key] == row[key] for key in ("name", "type", "output_format"))
             assert not _word_runs(row, 8) & _word_runs(theirs, 8)
 
 
@@ -131,16 +125,14 @@ def test_a_prompt_file_that_does_not_fit_is_said(tmp_path):
     with pytest.raises(UserError, match="--judge-file"):
         read_prompts(path, SINGLE)
     rows = [row for _, row in read_rows(OWN_PROMPTS)]
-    path.write_text(
-        "".join(json.dumps(row) + "\n" for row in rows if row["name"] != "single-math-v1")
-    )
+
+    def write(rows):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    write(row for row in rows if row["name"] != "single-math-v1")
     with pytest.raises(UserError, match="no prompt 'single-math-v1'"):
         read_prompts(path, SINGLE)
-    path.write_text(
-        "".join(
-            json.dumps({**row, "output_format": "[[rating_a,rating_b]]"}) + "\n" for row in rows
-        )
-    )
+    write(row | {"output_format": "[[rating_a,rating_b]]"} for row in rows)
     with pytest.raises(UserError, match="output format"):
         read_prompts(path, PAIRWISE)
 

@@ -1,4 +1,4 @@
-"""Result tables: the published averages, the same numbers as FastChat's own tables, and intervals that mean something."""
+"""Result tables: the published averages, FastChat's own numbers, and intervals that hold."""
 
 import io
 import json
@@ -15,8 +15,9 @@ import pytest
 from bench.common.errors import UserError
 from llm_judge import show_result
 from llm_judge.judge_folder import Bench
-from llm_judge.judging import Match
+from llm_judge.judging import Match, has_verdict
 from llm_judge.judgments import read_judgments
+from llm_judge.result_tables import by_turn, unequal, win_rates, with_interval
 from tests.helpers.paths import SHARED
 
 PUBLISHED = SHARED / "mt_bench"
@@ -52,21 +53,17 @@ def test_models_with_fewer_grades_are_named():
         [("a", 1, 1, 5.0), ("a", 1, 2, 5.0), ("b", 1, 1, 9.0), ("c", 1, 2, 5.0), ("c", 1, 1, 5.0)],
         columns=["model", "question_id", "turn", "score"],
     )
-    assert show_result.unequal(grades) == [
+    assert unequal(grades) == [
         "b has grades of 1 of the 2 turns that any model has: its means are of fewer"
     ]
 
 
 def cells(text, *words):
     """The numbers of the first table row that has all these words."""
-    row = next(
-        line
-        for line in text.splitlines()
-        if line.startswith("│") and all(f" {word} " in line for word in words)
-    )
-    return [
-        float(cell) for cell in row.replace("│", " ").split() if cell.replace(".", "").isdigit()
-    ]
+    rows = [line for line in text.splitlines() if line.startswith("│")]
+    row = next(line for line in rows if all(f" {word} " in line for word in words))
+    texts = row.replace("│", " ").split()
+    return [float(text) for text in texts if text.replace(".", "").isdigit()]
 
 
 @published
@@ -79,33 +76,23 @@ def test_the_published_averages(mt_bench, monkeypatch, capsys):
     assert cells(average, "vicuna-7b-v1.3-greedy") == [5.8781]
     assert cells(average, "humanities", MEDUSA)[0] == 9.15
     beside = said[said.index("Speed and quality") :]
-    assert cells(beside, MEDUSA)[:2] == [
-        2.57,
-        5.99,
-    ]  # no wall-clock ratio: the baseline's answers are not there
+    # There is no wall-clock ratio, as the baseline's answers are not there.
+    assert cells(beside, MEDUSA)[:2] == [2.57, 5.99]
 
 
 @published
 def test_speed_against_quality_is_drawn(mt_bench, tmp_path, monkeypatch, capsys):
-    """Against a baseline that takes twice as long over the same tokens."""
-    rows = [
-        json.loads(line)
-        for line in (mt_bench / "model_answer" / f"{MEDUSA}.jsonl").read_text().splitlines()
-    ]
+    """Beside a baseline that takes twice as long over the same tokens."""
+    content = (mt_bench / "model_answer" / f"{MEDUSA}.jsonl").read_text()
+    rows = [json.loads(line) for line in content.splitlines()]
     for row in rows:
         row["model_id"] = "vicuna-7b-v1.3-greedy"
         for choice in row["choices"]:
             choice["wall_time"] = [2 * seconds for seconds in choice["wall_time"]]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (mt_bench / "model_answer" / "vicuna-7b-v1.3-greedy.jsonl").write_text(lines)
-    flags = [
-        "--data-dir",
-        str(mt_bench.parent),
-        "--baseline-model",
-        "vicuna-7b-v1.3-greedy",
-        "--figure",
-        str(tmp_path / "f"),
-    ]
+    flags = ["--data-dir", str(mt_bench.parent), "--baseline-model", "vicuna-7b-v1.3-greedy"]
+    flags += ["--figure", str(tmp_path / "f")]
     said = show(monkeypatch, capsys, *flags)
     assert cells(said[said.index("Speed and quality") :], MEDUSA)[:3] == [2.57, 2.0, 5.99]
     assert {path.name for path in (tmp_path / "f").iterdir()} == {"quality.png", "quality.svg"}
@@ -115,7 +102,7 @@ def test_speed_against_quality_is_drawn(mt_bench, tmp_path, monkeypatch, capsys)
 
 @published
 def test_the_tables_are_fastchats_own(mt_bench, monkeypatch):
-    """FastChat's show_result reads the file unchanged and prints the means that ours has."""
+    """FastChat's show_result reads the same file, and prints the same means."""
     from fastchat.llm_judge.show_result import display_result_single
 
     monkeypatch.chdir(mt_bench.parents[1])
@@ -128,7 +115,7 @@ def test_the_tables_are_fastchats_own(mt_bench, monkeypatch):
             Namespace(input_file=None, bench_name="mt_bench", judge_model="gpt-4", model_list=None)
         )
     rows = read_judgments(Path("data/mt_bench/model_judgment/gpt-4_single.jsonl"))
-    for title, means in show_result.by_turn(pd.DataFrame(rows)).items():
+    for title, means in by_turn(pd.DataFrame(rows)).items():
         theirs = out.getvalue().split(f"## {title} ##")[1].split("##########")[0]
         for model, mean in means.items():
             line = next(line for line in theirs.splitlines() if line.split()[:1] == [model])
@@ -150,11 +137,21 @@ PAIRS = [  # model_1, model_2, g1_winner, g2_winner
 def pairs(tmp_path):
     path = tmp_path / "data" / "mt_bench" / "model_judgment" / "gpt-4_pair.jsonl"
     path.parent.mkdir(parents=True)
+    texts = ("g1_user_prompt", "g1_judgment", "g2_user_prompt", "g2_judgment")
     rows = [
-        {"question_id": n, "model_1": one, "model_2": two, "g1_winner": g1, "g2_winner": g2, "judge": ["gpt-4", "pair-v2"],
-         "g1_user_prompt": "", "g1_judgment": "", "g2_user_prompt": "", "g2_judgment": "", "turn": 1, "tstamp": 0}
+        {
+            "question_id": n,
+            "model_1": one,
+            "model_2": two,
+            "g1_winner": g1,
+            "g2_winner": g2,
+            "judge": ["gpt-4", "pair-v2"],
+            "turn": 1,
+            "tstamp": 0,
+            **dict.fromkeys(texts, ""),
+        }
         for n, (one, two, g1, g2) in enumerate(PAIRS, start=1)
-    ]  # fmt: skip
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -175,9 +172,7 @@ def test_win_rates_are_fastchats_own(pairs, monkeypatch, baseline):
                 baseline_model=baseline,
             )
         )
-    ours = show_result.win_rates(
-        [row for row in read_judgments(pairs) if show_result.has_verdict(row)], baseline
-    )
+    ours = win_rates([row for row in read_judgments(pairs) if has_verdict(row)], baseline)
     assert sorted(ours.index) == (["a", "b"] if baseline else ["a", "b", "base"])
     for model, row in ours.iterrows():
         line = next(line for line in out.getvalue().splitlines() if line.split()[:1] == [model])
@@ -185,14 +180,8 @@ def test_win_rates_are_fastchats_own(pairs, monkeypatch, baseline):
 
 
 def test_the_pairwise_command(pairs, monkeypatch, capsys):
-    flags = [
-        "--data-dir",
-        str(pairs.parents[2]),
-        "--mode",
-        "pairwise-baseline",
-        "--baseline-model",
-        "base",
-    ]
+    flags = ["--data-dir", str(pairs.parents[2]), "--mode", "pairwise-baseline"]
+    flags += ["--baseline-model", "base"]
     said = show(monkeypatch, capsys, *flags)
     assert "7 judgments, 1 without a verdict" in said
     assert cells(said, "a") == [1, 1, 2, 0.25, 0.25, 0.5]
@@ -205,7 +194,7 @@ def test_the_pairwise_command(pairs, monkeypatch, capsys):
 
 
 def grades(scores):
-    """`scores`: for each question, the grades of its turns."""
+    """A frame of grades. scores: for each question, the grades of its turns."""
     rows = [
         (n, turn, score)
         for n, turns in enumerate(scores)
@@ -215,24 +204,23 @@ def grades(scores):
 
 
 def test_the_interval_covers_the_true_mean_as_often_as_it_says():
-    """80 questions whose two turns belong together; drawing turns one by one would give far too narrow intervals."""
+    """80 questions whose two turns are alike. Drawing turns would make the intervals too narrow."""
     random = np.random.default_rng(0)
     covered = 0
     for _ in range(60):
         own = random.normal(6, 2, 80)
-        mean, low, high = show_result.with_interval(grades([(score, score + 0.1) for score in own]))
+        mean, low, high = with_interval(grades([(score, score + 0.1) for score in own]))
         assert low < mean < high
         covered += low <= 6.05 <= high
     assert 52 <= covered <= 60
 
 
 def test_an_interval_of_little():
-    assert show_result.with_interval(grades([(5, 7)]))[0] == 6
-    assert np.isnan(show_result.with_interval(grades([(5, 7)]))[1])
-    assert show_result.with_interval(grades([(5, 5), (5, 5)])) == (5, 5, 5)
-    assert (
-        show_result.with_interval(grades([(4,), (8, 6)]))[0] == 6
-    )  # over judgments, as FastChat's average is
+    assert with_interval(grades([(5, 7)]))[0] == 6
+    assert np.isnan(with_interval(grades([(5, 7)]))[1])
+    assert with_interval(grades([(5, 5), (5, 5)])) == (5, 5, 5)
+    # The mean is over judgments, as FastChat's is.
+    assert with_interval(grades([(4,), (8, 6)]))[0] == 6
 
 
 def test_unread_replies_are_counted_and_in_no_average(tmp_path, monkeypatch, capsys):
@@ -247,16 +235,8 @@ def test_unread_replies_are_counted_and_in_no_average(tmp_path, monkeypatch, cap
     }
     rows = [{**row, "question_id": n, "score": score} for n, score in enumerate([8, -1, 4.5])]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"torn')
-    said = show(
-        monkeypatch,
-        capsys,
-        "--input-file",
-        str(path),
-        "--data-dir",
-        str(tmp_path),
-        "--bench-name",
-        "sample",
-    )
+    where = ["--data-dir", str(tmp_path), "--bench-name", "sample"]
+    said = show(monkeypatch, capsys, "--input-file", str(path), *where)
     assert "3 judgments, 1 without a verdict" in said
     assert cells(said, "m") == [6.25]
     path.write_text(json.dumps(rows[1]) + "\n")
@@ -269,7 +249,7 @@ def test_unread_replies_are_counted_and_in_no_average(tmp_path, monkeypatch, cap
 
 @published
 def test_fastchats_reader_and_browser_read_the_folder(mt_bench, monkeypatch):
-    """`fastchat.llm_judge.common` asks for openai<1 and anthropic when it is imported; it needs neither to read files."""
+    """Its module imports openai<1 and anthropic. It needs neither to read files."""
     for name in ("openai", "anthropic"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     common = pytest.importorskip("fastchat.llm_judge.common")
@@ -279,7 +259,7 @@ def test_fastchats_reader_and_browser_read_the_folder(mt_bench, monkeypatch):
         str(mt_bench / "model_judgment" / "gpt-4_single.jsonl")
     )
     for question in common.load_questions(str(mt_bench / "question.jsonl"), 0, None):
-        for multi_turn in (False, True):  # what the browser does when a question is clicked
+        for multi_turn in (False, True):  # What the browser does when a question is clicked.
             of_prompt = common.resolve_single_judgment_dict(
                 question, judgments, judgments, multi_turn=multi_turn
             )

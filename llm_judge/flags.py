@@ -1,0 +1,43 @@
+"""Flags that several commands of this package have."""
+
+import argparse
+from pathlib import Path
+
+from bench.inputs.published_sets import SETS
+from bench.inputs.questions import SAMPLE
+from llm_judge.judging import MODES
+
+
+def add_data_flags(parser: argparse.ArgumentParser) -> None:
+    """Which bench, and where its files lie."""
+    parser.add_argument(
+        "--bench-name", default="mt_bench", help=f"{', '.join(SETS)}, {SAMPLE}, or a folder in data"
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        help="folder of the benches (default: llm_judge/data from a checkout's root, elsewhere "
+        "data)",
+    )
+
+
+def add_judgment_flags(parser: argparse.ArgumentParser) -> None:
+    """Which judgments: whose, of which kind, and of which models."""
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default="single",
+        help="single: grades; pairwise: comparisons with the baseline, or of all pairs",
+    )
+    parser.add_argument("--judge-model", default="gpt-4", help="name of the judge")
+    parser.add_argument(
+        "--baseline-model",
+        default="gpt-3.5-turbo",
+        help="model that pairwise-baseline compares with, and wall-clock ratios",
+    )
+    parser.add_argument(
+        "--model-list",
+        nargs="+",
+        metavar="MODEL",
+        help="only these models (default: all that there are)",
+    )

@@ -1,0 +1,81 @@
+"""Makes the calls, several at once; each reply is on disk when it arrives.
+
+This module needs the extra `judge`.
+"""
+
+import sys
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+
+from tqdm import tqdm
+
+from bench.common.errors import UserError
+from llm_judge.client import CallFailed, EndpointTrouble, JudgeClient
+from llm_judge.judging import Match
+from llm_judge.judgments import Ledger
+
+GIVE_UP_AFTER = 8  # Calls in a row that the endpoint did not answer in all their tries.
+
+
+class _Progress:
+    """The progress bar, with the tokens that were used and the calls that failed."""
+
+    def __init__(self, calls: int) -> None:
+        self.bar = tqdm(total=calls, unit="call", desc="judging", dynamic_ncols=True)
+        self.failed: Counter[str] = Counter()  # By message.
+        self.tokens_in = self.tokens_out = 0
+        self._troubles_in_a_row = 0
+
+    def note(self, call: Future[tuple[int, int]]) -> None:
+        """Count a call that has ended. UserError where the endpoint is to be given up."""
+        try:
+            tokens_in, tokens_out = call.result()
+        except CallFailed as error:
+            self.failed[str(error)] += 1
+            # A call that is refused for what it holds, such as its length, tells nothing of others.
+            self._troubles_in_a_row += isinstance(error, EndpointTrouble)
+            if self._troubles_in_a_row >= GIVE_UP_AFTER:
+                raise UserError(
+                    f"{self._troubles_in_a_row} calls in a row failed, the last one with: {error}; "
+                    "what arrived is kept, and the same command goes on from there"
+                ) from error
+        else:
+            self.tokens_in += tokens_in
+            self.tokens_out += tokens_out
+            self._troubles_in_a_row = 0
+        self.bar.set_postfix_str(
+            f"tokens {self.tokens_in:,} in, {self.tokens_out:,} out; {self.failed.total()} failed"
+        )
+        self.bar.update()
+
+
+def make_calls(
+    client: JudgeClient, ledger: Ledger, calls: list[tuple[Match, int]], parallel: int
+) -> Counter[str]:
+    """Make the calls, `parallel` at once, and put the replies into the ledger.
+
+    calls: as `Ledger.missing` returns them. Returns how many calls failed, by message. UserError
+    where no call can succeed.
+    """
+
+    def call(match: Match, index: int) -> tuple[int, int]:
+        reply = client.ask(match.system, match.users[index])
+        ledger.add(match, index, reply.text)
+        return reply.prompt_tokens, reply.completion_tokens
+
+    progress = _Progress(len(calls))
+    pool = ThreadPoolExecutor(parallel)
+    try:
+        with progress.bar:
+            for future in as_completed([pool.submit(call, *each) for each in calls]):
+                progress.note(future)
+    except KeyboardInterrupt:
+        print(
+            "\ninterrupted; taking in what is under way (Ctrl-C again: leave it)", file=sys.stderr
+        )
+        raise
+    finally:
+        client.stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+    print(f"{progress.tokens_in:,} tokens of prompts, {progress.tokens_out:,} of replies")
+    return progress.failed

@@ -1,0 +1,72 @@
+"""The name of a model's answers, which is the name of their file, too.
+
+Two configurations that may give other answers, or the same at another speed, have different names.
+"""
+
+from dataclasses import fields
+from hashlib import sha256
+from pathlib import Path
+
+from bench.common.files import safe_name
+from bench.inputs.checkpoints import DEMO, identity_of
+from bench.running.config import RunConfig
+
+# Fields of RunConfig that `model_id` names in words of its own.
+_NAMED = {
+    "decoders",
+    "tree",
+    "temperature",
+    "acceptance",
+    "posterior_threshold",
+    "posterior_alpha",
+    "top_p",
+    "max_new_tokens",
+}
+# Fields that are in no name. The model's is the label; the questions are the bench's.
+_UNNAMED = {"model", "questions", "limit", "skip"}
+
+
+def model_id(label: str, config: RunConfig) -> str:
+    """The name of the answers of one decoder.
+
+    label: the model's own part of the name.
+
+    >>> model_id("vicuna-7b", RunConfig(decoders=("dynamic",), temperature=0.0, nodes=32))
+    'vicuna-7b-dynamic-temperature-0.0-max_new_tokens-1024-nodes-32'
+    """
+    parts = [label, config.decoders[0]]
+    if config.tree is not None:
+        parts.append(_tree_name(config.tree))
+    parts.append(f"temperature-{'auto' if config.temperature is None else config.temperature}")
+    if config.acceptance != "lossless":
+        parts.append(config.acceptance)
+        parts.append(f"posterior_threshold-{config.posterior_threshold}")
+        parts.append(f"posterior_alpha-{config.posterior_alpha}")
+    if config.top_p != 1:
+        parts.append(f"nucleus-{config.top_p}")
+    parts.append(f"max_new_tokens-{config.max_new_tokens}")
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name not in _NAMED | _UNNAMED and value != field.default:
+            parts.append(field.name if value is True else f"{field.name}-{value}")
+    return safe_name("-".join(parts))
+
+
+def label_of(model: str) -> str:
+    """The model's own part of the name, where the user gives none.
+
+    A folder's has a digest of its files: two folders may have one name, and one may be trained
+    again.
+    """
+    path = Path(model)
+    if path.is_dir() and model != DEMO:
+        return f"{path.resolve().name}-{identity_of(model)[:8]}"
+    return path.name
+
+
+def _tree_name(tree: str) -> str:
+    """The name of a tree. A file's has a digest of it: two files may have one name."""
+    path = Path(tree)
+    if path.is_file():
+        return f"{path.stem}-{sha256(path.read_bytes()).hexdigest()[:8]}"
+    return tree

@@ -1,0 +1,75 @@
+"""Every command's --help is quick: it loads none of the libraries that models need."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.paths import ROOT
+
+HEAVY = ("torch", "transformers", "accelerate", "pandas", "matplotlib")
+MODULES = (
+    "bench.run",
+    "bench.report",
+    "bench.fetch",
+    "llm_judge.gen_model_answer_baseline",
+    "llm_judge.gen_model_answer_medusa",
+    "llm_judge.gen_model_answer_medusa_dynamic",
+    "llm_judge.gen_judgment",
+    "llm_judge.show_result",
+)
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+# Asks every command for help, one after the other in one process, and prints as JSON: by command,
+# its exit status, the beginning of what it printed, and the heavy libraries that it was the first
+# to load.
+ASK_ALL = """
+import contextlib, io, json, runpy, sys
+modules, scripts, folder, heavy = json.loads(sys.argv[1])
+found = {}
+for name in [*modules, *scripts]:
+    printed, before = io.StringIO(), set(sys.modules)
+    sys.argv = [name, "--help"]
+    sys.path[0] = folder if name in scripts else ""
+    status = "no exit"
+    with contextlib.redirect_stdout(printed):
+        try:
+            if name in scripts:
+                runpy.run_path(f"{folder}/{name}", run_name="__main__")
+            else:
+                runpy.run_module(name, run_name="__main__", alter_sys=True)
+        except SystemExit as ended:
+            status = ended.code
+        except Exception as error:
+            status = repr(error)
+    loaded = sorted(set(heavy) & (set(sys.modules) - before))
+    found[name] = [status, printed.getvalue()[:6], loaded]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, list]:
+    asked = json.dumps([MODULES, SCRIPTS, str(ROOT / "scripts"), HEAVY])
+    command = [sys.executable, "-c", ASK_ALL, asked]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("command", [*MODULES, *SCRIPTS])
+def test_help_is_given_without_a_heavy_library(command, found):
+    status, printed, loaded = found[command]
+    assert (status, printed) == (0, "usage:")
+    assert not loaded, f"import {', '.join(loaded)} inside main(), after the flags are parsed"
+
+
+@pytest.mark.parametrize("module", ["llm_judge.gen_judgment", "llm_judge.show_result"])
+def test_judging_needs_no_model(module):
+    """Neither the commands nor what they import late."""
+    late = "llm_judge.judging_run, llm_judge.result_print, bench.reporting.figures"
+    code = f"import sys, {module}, {late}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "transformers", "accelerate"} & set(done.stdout.split())
