@@ -103,8 +103,7 @@ def likeliest(scores: Tensor) -> Tensor:
     token that cannot be, and a row of nothing else has no token.
 
     >>> inf, nan = torch.inf, torch.nan
-    >>> rows = torch.tensor([[1.0, 3.0, -inf], [nan, 3.0, 2.0], [inf, 1.0, 2.0], [-inf, -inf, -inf]])
-    >>> likeliest(rows).tolist()
+    >>> likeliest(torch.tensor([[1, 3, -inf], [nan, 3, 2], [inf, 1, 2], [-inf] * 3])).tolist()
     [1, -1, -1, -1]
     """
     top, token = scores.max(-1)

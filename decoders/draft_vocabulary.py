@@ -84,7 +84,7 @@ class DraftVocabulary:
         others = rest[~torch.isin(rest, own)][: room - len(own)]
         torch.cat((always, others, own), out=self.tokens)
         changed = slice(len(always), None)
-        self.heads.out_weight[:, changed] = self.model.heads.out_weight[:, self.tokens[changed]]
+        self.model.heads.renarrow(self.heads, changed, self.tokens[changed])
         self._fill_index()
 
     def logits(self, hidden_state: Tensor, num_heads: int) -> Tensor:

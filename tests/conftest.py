@@ -6,18 +6,19 @@ import pytest
 import torch
 import transformers
 
-from decoders.model.model import Model
+from decoders.engine.engine import Engine
+from decoders.engine.graphs import Graphs
 from tests.helpers.checkpoints import write_merged
 from tests.helpers.commands import QUESTIONS
 from tests.helpers.models import tiny_heads, tiny_llama
 from tests.helpers.paths import SHARED
+from tests.helpers.recorder import recorded
 
 transformers.logging.set_verbosity_error()
-if (
-    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-):  # in a shell's background; what is tested would ignore Ctrl-C, too
+# A shell's background ignores Ctrl-C, and what is tested would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-torch.set_num_threads(1)  # tiny models: a second thread only adds waiting
+torch.set_num_threads(1)  # The models are tiny. A second thread would only add waiting.
 
 
 @pytest.fixture
@@ -29,8 +30,15 @@ def mt_bench() -> Path:
 
 
 @pytest.fixture
-def tiny_model() -> Model:
-    return Model(tiny_llama(), tiny_heads())
+def tiny_model() -> Engine:
+    """A tiny model with four heads, made fast as a loaded one is."""
+    return Engine(tiny_llama(), tiny_heads())
+
+
+@pytest.fixture
+def captured(monkeypatch) -> None:
+    """Steps can be captured without CUDA: a recorder stands in for its graphs."""
+    monkeypatch.setattr(Graphs, "_capture", lambda self, operations: recorded(operations))
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,8 @@ from decoders.model.heads import MERGED_PREFIX
 
 DEMO = "demo"
 BASE = "base_model_name_or_path"  # The entry of config.json that makes it a Medusa-1 checkpoint.
-HEAD_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt")
+# The last is vLLM's, in a folder whose config names a base model.
+HEAD_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt", "model.safetensors")
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WEIGHT_FILES = ("model.safetensors", INDEX_FILES[0], "pytorch_model.bin", INDEX_FILES[1])
 SAMPLE_BYTES = 1 << 20  # Of each end of a file, for the identity of a folder.
@@ -43,7 +44,7 @@ def find(where: str, filename: str) -> str | None:
 
 
 def read_json(where: str, filename: str) -> dict | None:
-    """The object of a JSON file. None where there is no such file; UserError where it is damaged."""
+    """The object of a JSON file. None: no such file. UserError where it is damaged."""
     path = find(where, filename)
     if path is None:
         return None
@@ -141,7 +142,7 @@ def read_separate_heads(where: str) -> dict[str, Tensor]:
 
 
 def read_merged_heads(where: str, names: set[str]) -> dict[str, Tensor]:
-    """Medusa-2: the heads' tensors `names`, under their published names, from whole or sharded files.
+    """Medusa-2: the heads' tensors `names`, under their published names. Shards are read, too.
 
     UserError where a shard is missing.
     """
@@ -166,15 +167,19 @@ def read_merged_heads(where: str, names: set[str]) -> dict[str, Tensor]:
 
 
 def identity_of(where: str) -> str:
-    """What tells a model's files apart: the commit on a hub, a digest of a folder.
+    """What tells a model's files apart: the commit on a hub, a digest of a folder or a file.
 
     The digest is over the name, size and ends of every file. A checkpoint of many GB is not read a
     second time for it.
     """
-    if not Path(where).is_dir():
+    if Path(where).is_dir():
+        paths = sorted(path for path in Path(where).iterdir() if path.is_file())
+    elif Path(where).is_file():
+        paths = [Path(where)]
+    else:
         return extract_commit_hash(find(where, "config.json"), None) or where
     digest = sha256()
-    for path in sorted(path for path in Path(where).iterdir() if path.is_file()):
+    for path in paths:
         size = path.stat().st_size
         with path.open("rb") as content:
             ends = content.read(SAMPLE_BYTES)

@@ -22,7 +22,11 @@ def read_fitted(path: Path, parse: Callable[[object], object]) -> object:
     """
     content = read_document(path)
     try:
-        return parse(parse_json(content))
+        value = parse_json(content)
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    try:
+        return parse(value)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -1,8 +1,10 @@
 """The one place that turns a name into a ready model.
 
     demo                 the embedded demo model
+    smollm2              a small real chat model (`bench.inputs.published_models`)
     a folder or hub id   of a checkpoint in one of the layouts of `bench.inputs.checkpoints`: with
                          Medusa heads, or any causal LM without them
+    model.gguf           a GGUF file, or a folder that holds one (`bench.inputs.gguf_files`)
 
 A checkpoint cannot execute code. Pickles are read with weights_only=True, and Python files that a
 checkpoint brings along run only where `trust_remote_code` is given.
@@ -40,6 +42,10 @@ from bench.inputs.checkpoints import (
     read_separate_heads,
 )
 from bench.inputs.devices import BALANCED, check_device
+from bench.inputs.fetched_models import fetched_model
+from bench.inputs.gguf_files import GGUF, find_gguf, load_gguf
+from bench.inputs.head_layouts import SHARED, to_published
+from bench.inputs.published_models import MODELS, heads_folder, published_name
 from decoders.engine.engine import Engine
 from decoders.model.heads import MERGED_PREFIX, MedusaHeads
 from decoders.model.model import UnsupportedModel
@@ -55,6 +61,48 @@ class Loaded:
     where: str  # The folder or hub id of the checkpoint, beside whose files decoders' own lie.
     identity: str  # Of its files, and of the base model's where they lie elsewhere.
     eos: frozenset[int]  # Token ids that end an answer.
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where the parts of a model lie: folders or hub ids."""
+
+    where: str  # Of the heads, and of what is fitted to them.
+    base: str  # Of the language model.
+    has_separate_heads: bool
+    shares_projection: bool = False  # Heads end in the language model's own projection.
+    gguf: GGUF | None = None  # The file that the language model is in. None: an ordinary one.
+    # Of a published model, whose checkpoint was made here. None: the files tell.
+    base_identity: str | None = None
+
+    def identity(self) -> str:
+        """Of all files of the model."""
+        if self.gguf is not None:
+            return identity_of(str(self.gguf.path))
+        if self.base_identity is not None:
+            return f"{identity_of(self.where)} {self.base_identity}"
+        return " ".join(identity_of(part) for part in dict.fromkeys((self.where, self.base)))
+
+
+def _places(name: str) -> _Places:
+    """UserError where there is no model of this name."""
+    if (published := published_name(name)) is not None:
+        heads = str(heads_folder(published))
+        if name != published:  # The hub id.
+            return _Places(heads, name, has_separate_heads=True, shares_projection=True)
+        base, digest = str(fetched_model(name)), MODELS[name].file_sha256
+        return _Places(
+            heads, base, has_separate_heads=True, shares_projection=True, base_identity=digest
+        )
+    if (gguf := find_gguf(name)) is not None:
+        return _Places(gguf.folder, gguf.folder, has_separate_heads=False, gguf=gguf)
+    where = str(files(__package__) / "demo") if name == DEMO else name
+    config = read_config(where)
+    shares_projection = config.get(SHARED) is True
+    if BASE in config:
+        return _Places(where, base_of(where, config), True, shares_projection)
+    check_weights_exist(where)
+    return _Places(where, where, False, shares_projection)
 
 
 @dataclass(frozen=True)
@@ -90,26 +138,41 @@ def load(
     """
     device = check_device(device, load_in_8bit or load_in_4bit)
     options = _LoadOptions(device, dtype, load_in_8bit, load_in_4bit, max_memory, trust_remote_code)
-    where = str(files(__package__) / "demo") if name == DEMO else name
     with _readable_errors(name):
-        config = read_config(where)
-        has_separate_heads = BASE in config
-        base = base_of(where, config) if has_separate_heads else where
-        if not has_separate_heads:
-            check_weights_exist(where)
-        read_index(base)  # UserError where its files would lie elsewhere.
-        lm, merged_names = _load_lm(base, options)
-        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=trust_remote_code)
+        places = _places(name)
+        if places.gguf is not None:
+            lm, tokenizer = _load_gguf(places.gguf, options)
+            merged_names = set()
+        else:
+            read_index(places.base)  # UserError where its files would lie elsewhere.
+            lm, merged_names = _load_lm(places.base, options)
+            tokenizer = AutoTokenizer.from_pretrained(
+                places.base, trust_remote_code=trust_remote_code
+            )
         tensors = None
-        if has_separate_heads:
-            tensors = read_separate_heads(where)
+        if places.has_separate_heads:
+            tensors = read_separate_heads(places.where)
         elif merged_names:
-            tensors = read_merged_heads(where, merged_names)
-    model = _engine(name, lm, tensors, compile)
+            tensors = read_merged_heads(places.where, merged_names)
+    model = _engine(name, lm, tensors, places.shares_projection, compile)
     eos = lm.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
-    identity = " ".join(identity_of(each) for each in dict.fromkeys((where, base)))
-    return Loaded(model, tokenizer, Path(name).resolve().name, where, identity, frozenset(ends))
+    short = Path(name).resolve().name
+    return Loaded(model, tokenizer, short, places.where, places.identity(), frozenset(ends))
+
+
+def _load_gguf(
+    gguf: GGUF, options: _LoadOptions
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The language model and tokenizer of a GGUF file. UserError where an option does not fit."""
+    if options.load_in_8bit or options.load_in_4bit or options.device == BALANCED:
+        raise UserError(
+            f"{gguf.path} is a GGUF file, which is loaded on one device and dequantised; leave out "
+            "--load-in-8bit, --load-in-4bit and --device balanced"
+        )
+    dtype = torch.float32 if options.dtype == "auto" else getattr(torch, options.dtype)
+    lm, tokenizer = load_gguf(gguf, dtype)
+    return lm.to(options.device), tokenizer
 
 
 def _load_lm(base: str, options: _LoadOptions) -> tuple[PreTrainedModel, set[str]]:
@@ -152,15 +215,26 @@ def _load_lm(base: str, options: _LoadOptions) -> tuple[PreTrainedModel, set[str
 
 
 def _engine(
-    name: str, lm: PreTrainedModel, tensors: dict[str, torch.Tensor] | None, compile: bool
+    name: str,
+    lm: PreTrainedModel,
+    tensors: dict[str, torch.Tensor] | None,
+    shares_projection: bool,
+    compile: bool,
 ) -> Engine:
-    """The language model and its heads' tensors, made fast, and tried with a small tree."""
+    """The language model and its heads' tensors, made fast, and tried with a small tree.
+
+    shares_projection: whether the configuration says that heads end in the model's projection.
+    """
     hidden = lm.get_output_embeddings().weight.shape[1]
     vocab = lm.config.get_text_config().vocab_size
     try:
         heads = None
         if tensors is not None:
-            heads = MedusaHeads.from_published(tensors, hidden, vocab)
+            tensors, tokens = to_published(tensors, vocab, shares_projection)
+            projection = lm.get_output_embeddings() if shares_projection else None
+            heads = MedusaHeads.from_published(tensors, hidden, vocab, projection)
+            if tokens is not None:
+                heads.restrict_to(tokens)
     except ValueError as error:
         raise UserError(f"the heads of {name!r} do not fit its base model: {error}") from error
     try:
@@ -178,7 +252,7 @@ def _engine(
 
 def check_model_name(name: str) -> None:
     """UserError for what cannot be a model, as far as can be said without loading one."""
-    if name == DEMO:
+    if name == DEMO or published_name(name) is not None or find_gguf(name) is not None:
         return
     folder = Path(name)
     if folder.is_file():

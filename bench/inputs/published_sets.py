@@ -89,12 +89,6 @@ SETS: dict[str, dict[str, Remote]] = {
 }
 
 
-def check_name(name: str) -> None:
-    """UserError where there is no such set."""
-    if name not in SETS:
-        raise UserError(f"unknown set {name!r}; available: {', '.join(SETS)}")
-
-
 def cache_folder() -> Path:
     """The folder that holds a folder for each set."""
     given = os.environ.get(CACHE)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bench.common.errors import UserError
 from bench.common.flags import check_flags, flag, flag_name
+from bench.inputs.published_models import MODELS
 from bench.inputs.published_sets import SETS
 from bench.inputs.templates import OWN
 from decoders.acceptance import ACCEPTANCES, Typical
@@ -50,7 +51,7 @@ class RunConfig:
     """
 
     decoders: tuple[str, ...] = ("dynamic",)  # Specs.
-    model: str = flag("demo", "demo, a folder, or a hub id")
+    model: str = flag("demo", f"demo, {', '.join(MODELS)}, a folder, a .gguf file, or a hub id")
     questions: str = flag(
         "sample", f"sample, {', '.join(SETS)}, or a .jsonl file in MT-Bench's format"
     )

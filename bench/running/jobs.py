@@ -1,4 +1,4 @@
-"""What there is to do in a run: one answer a job, in an order in which no decoder is always first."""
+"""What there is to do in a run: one answer a job. No decoder is always the first to answer."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

@@ -33,7 +33,10 @@ class Conditional(Decoder):
     reads_prompt: ClassVar[bool] = True
     any_depth: ClassVar[bool] = True
     captures: ClassVar[bool] = True
-    fitted = {calibration.FILE: Calibration.parse, draft_vocabulary.FILE: parse_vocabulary}
+    fitted: ClassVar[dict] = {
+        calibration.FILE: Calibration.parse,
+        draft_vocabulary.FILE: parse_vocabulary,
+    }
 
     nodes: int | str = 64  # Or "auto".
     topk: int = 32  # Guesses of each head.
@@ -41,7 +44,8 @@ class Conditional(Decoder):
     successors: int = 4  # Remembered of a token or a pair.
     context: int = 2  # Tokens that successors are known by: 1 or 2.
     heads: bool = True  # Whether the heads are asked at all.
-    # What heads guess from: "all" or "frequent". None: all; the frequent, if known, with nodes=auto.
+    # What heads guess from: "all" or "frequent". None: all, or with nodes=auto the frequent tokens
+    # where they are known.
     vocab: str | None = None
 
     def __post_init__(self) -> None:

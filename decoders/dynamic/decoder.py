@@ -23,13 +23,14 @@ from decoders.tree import Draft
 class Dynamic(Decoder):
     any_depth: ClassVar[bool] = True
     captures: ClassVar[bool] = True
-    fitted = {draft_vocabulary.FILE: parse_vocabulary}
+    fitted: ClassVar[dict] = {draft_vocabulary.FILE: parse_vocabulary}
 
     nodes: int | str = 64  # Or "auto".
     topk: int = 32  # Guesses of each head.
     depth: int | None = None  # None: as deep as there are heads.
     normalise: str | None = None  # None: "topk"; "vocab" where nodes=auto weighs probabilities.
-    # What heads guess from: "all" or "frequent". None: all; the frequent, if known, with nodes=auto.
+    # What heads guess from: "all" or "frequent". None: all, or with nodes=auto the frequent tokens
+    # where they are known.
     vocab: str | None = None
 
     def __post_init__(self) -> None:

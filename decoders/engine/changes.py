@@ -9,8 +9,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 
 _ABSENT = object()  # The owner had no such attribute of its own.
+# What attributes of Python modules held before any change. All models of a process share them.
+_BEFORE_ALL: dict[tuple[ModuleType, str], object] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +40,8 @@ class Changes:
     def replace(self, owner: object, name: str, value: object, what: str) -> None:
         """Set an attribute of an object or a module. `what` says what the change is for."""
         before = vars(owner).get(name, _ABSENT)
+        if isinstance(owner, ModuleType):  # Another model may have changed it already.
+            before = _BEFORE_ALL.setdefault((owner, name), before)
         change = _Change(what, owner, name, before, value)
         change.set(value)
         self._made.append(change)

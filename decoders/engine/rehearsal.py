@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from decoders.accept import Rule
+from decoders.accept import Rule, Verdict
 from decoders.drafter import Drafter, Wrapper
 from decoders.engine.engine import Engine
 from decoders.engine.static_shapes import buckets
@@ -70,6 +70,23 @@ class _Rehearsal(Wrapper):
                     yield from ROUNDS * [_Case(draft, length, kind)]
 
 
+class _WithRoot(Rule):
+    """A rule that finds a first root even where the made-up prompt's logits are NaN."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.constants = rule.constants  # Its graphs are the rule's own.
+
+    def first_root(self, logits: Tensor, length: int) -> Tensor:
+        return self.rule.first_root(logits, length).clamp(min=0)
+
+    def scores(self, logits: Tensor, length: int) -> Tensor:
+        return self.rule.scores(logits, length)
+
+    def judge(self, draft: Draft, logits: Tensor, length: int) -> Verdict:
+        return self.rule.judge(draft, logits, length)
+
+
 @torch.inference_mode()
 def rehearse(engine: Engine, drafter: Drafter, rule: Rule, reach: int) -> None:
     """Take every kind of step that turns of at most `reach` positions can come to.
@@ -81,8 +98,8 @@ def rehearse(engine: Engine, drafter: Drafter, rule: Rule, reach: int) -> None:
     prompt = torch.zeros(2, dtype=torch.long)
     stop = Stop(frozenset(), max_tokens=reach)
     while engine.graphs.captures and (rehearsal.cases is None or rehearsal.cases):
-        with suppress(NotANumber):  # Which made-up tokens may bring about; the next turn goes on.
-            _take_steps(engine, rehearsal, prompt, rule, stop)
+        with suppress(NotANumber):  # Made-up tokens may lead to NaN. The next turn goes on.
+            _take_steps(engine, rehearsal, prompt, _WithRoot(rule), stop)
     engine.wipe()
 
 

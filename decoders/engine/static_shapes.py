@@ -50,8 +50,9 @@ class DraftPlaces:
             placed_tree = Tree(depth=table[1], parent=table[2], ancestors=table[3:].mT)
             self._places[shape] = table, Draft(placed_tree, token=table[0])
         table, placed = self._places[shape]
-        columns = (tree.depth.unsqueeze(0), tree.parent.unsqueeze(0), tree.ancestors.mT)
-        torch.cat((draft.token.unsqueeze(0), *columns), out=table)
+        if draft.token is not placed.token:  # It may lie there already.
+            columns = (tree.depth.unsqueeze(0), tree.parent.unsqueeze(0), tree.ancestors.mT)
+            torch.cat((draft.token.unsqueeze(0), *columns), out=table)
         return Draft(placed.tree, placed.token, draft.log_prob)
 
     def addresses(self) -> dict[tuple[int, int], int]:

@@ -4,11 +4,14 @@ Each head is `layers` residual blocks, x + SiLU(W x + b), and its own projection
 (Cai et al. 2024, arXiv 2401.10774, section 2.1.1). All heads are stacked, so that one hidden state
 costs a few batched products and no loop.
 
+Heads may also share the base model's own output projection. They then hold none themselves, and one
+product serves all of them.
+
 Published names of the tensors, for head i with n blocks:
 
     {i}.{j}.linear.weight  [hidden, hidden]      j < n
     {i}.{j}.linear.bias    [hidden]
-    {i}.{n}.weight         [vocab, hidden]
+    {i}.{n}.weight         [vocab, hidden]       absent where the projection is the base model's
 
 The merged Medusa-2 layout has them beside the language model's, behind "medusa_head.".
 """
@@ -27,44 +30,110 @@ _NAME = re.compile(r"(\d+)\.(\d+)\.(linear\.weight|linear\.bias|weight)")
 class MedusaHeads(nn.Module):
     """Stacked Medusa heads: hidden states [rows, hidden] to logits [heads, rows, vocab]."""
 
-    def __init__(self, heads: int, hidden: int, vocab: int, layers: int = 1) -> None:
+    def __init__(
+        self,
+        heads: int,
+        hidden: int,
+        vocab: int,
+        layers: int = 1,
+        projection: nn.Linear | None = None,
+    ) -> None:
+        """projection: the base model's, which all heads end in. None: each has one of its own."""
         super().__init__()
         self.block_weight = nn.Parameter(torch.zeros(layers, heads, hidden, hidden))
         self.block_bias = nn.Parameter(torch.zeros(layers, heads, hidden))
-        self.out_weight = nn.Parameter(torch.zeros(heads, vocab, hidden))
+        # [heads, vocab, hidden], or [vocab, hidden] where heads share it. None: the base model's.
+        self.out_weight: nn.Parameter | None = None
+        if projection is None:
+            self.out_weight = nn.Parameter(torch.zeros(heads, vocab, hidden))
+        # In a tuple, as it stays the base model's and is no module of this one.
+        self._base = (projection,)
+        # [vocab], added to the logits: -inf for tokens that the heads have no projection onto.
+        # None: nothing is added.
+        self.register_buffer("offset", None, persistent=False)
 
     def __len__(self) -> int:
-        return self.out_weight.shape[0]
+        return self.block_weight.shape[1]
+
+    @property
+    def shares_projection(self) -> bool:
+        """Whether all heads end in the base model's projection."""
+        return self.out_weight is None
 
     def forward(self, hidden_states: Tensor, num_heads: int | None = None) -> Tensor:
         """`num_heads`: only the first so many heads. None: all."""
-        out_weight = self.out_weight[:num_heads]
-        x = hidden_states.expand(len(out_weight), *hidden_states.shape)  # [heads, rows, hidden]
-        blocks = self.block_weight[:, :num_heads], self.block_bias[:, :num_heads]
-        for weight, bias in zip(*blocks, strict=True):
+        weights, biases = self.block_weight[:, :num_heads], self.block_bias[:, :num_heads]
+        x = hidden_states.expand(weights.shape[1], *hidden_states.shape)  # [heads, rows, hidden]
+        for weight, bias in zip(weights, biases, strict=True):
             x = x + F.silu(torch.baddbmm(bias.unsqueeze(1), x, weight.mT))
-        if hidden_states.shape[0] == 1:
+        logits = self._projected(x)
+        return logits if self.offset is None else logits + self.offset
+
+    def _projected(self, x: Tensor) -> Tensor:
+        """The logits [heads, rows, vocab] of x [heads, rows, hidden], of the first heads."""
+        if self.out_weight is None:
+            return self._base_logits(x)
+        if self.out_weight.ndim == 2:
+            return F.linear(x, self.out_weight)
+        out_weight = self.out_weight[: len(x)]
+        if x.shape[1] == 1:
             # One row as a column: the CPU's batched product takes a third of the time.
             return torch.bmm(out_weight, x.mT).mT
         return x @ out_weight.mT
+
+    def _base_logits(self, x: Tensor) -> Tensor:
+        """The base model's projection of x [heads, rows, hidden]."""
+        (projection,) = self._base
+        if torch.is_grad_enabled() and x.requires_grad:
+            # An engine's product for few rows has no gradient.
+            return F.linear(x, projection.weight, projection.bias)
+        return projection.forward(x)  # Past the hook by which the model notes hidden states.
 
     def narrowed(self, tokens: Tensor) -> "MedusaHeads":
         """The same heads with a projection onto `tokens` [n] alone. Logits come in that order."""
         layers, heads, hidden, _ = self.block_weight.shape
         narrow = MedusaHeads(heads, hidden, 0, layers)
         narrow.block_weight, narrow.block_bias = self.block_weight, self.block_bias
-        narrow.out_weight = nn.Parameter(self.out_weight[:, tokens], requires_grad=False)
+        narrow.out_weight = nn.Parameter(self._projection_onto(tokens), requires_grad=False)
+        narrow.offset = self._offset_onto(tokens)
         return narrow
+
+    def renarrow(self, narrow: "MedusaHeads", columns: slice, tokens: Tensor) -> None:
+        """Make these columns of heads that were `narrowed` stand for other tokens [n]."""
+        narrow.out_weight[..., columns, :] = self._projection_onto(tokens)
+        if narrow.offset is not None:
+            narrow.offset[columns] = self._offset_onto(tokens)
+
+    def _projection_onto(self, tokens: Tensor) -> Tensor:
+        """[heads, n, hidden], or [n, hidden] where all heads share the projection."""
+        weight = self._base[0].weight if self.out_weight is None else self.out_weight
+        return weight.index_select(-2, tokens)
+
+    def _offset_onto(self, tokens: Tensor) -> Tensor | None:
+        """[n]: what is added to the logits of `tokens` [n]. A shared projection may have a bias."""
+        (base,) = self._base
+        offset = base.bias if base is not None else self.offset
+        return None if offset is None else offset.detach()[tokens]
+
+    def restrict_to(self, tokens: Tensor) -> None:
+        """Guess these tokens [n] alone."""
+        vocab = self.out_weight.shape[-2]
+        outside = self.block_bias.detach().new_full((vocab,), float("-inf"))
+        self.offset = outside.index_fill(0, tokens.to(outside.device), 0.0)
 
     @classmethod
     def from_published(
-        cls, tensors: Mapping[str, Tensor], hidden: int, vocab: int
+        cls,
+        tensors: Mapping[str, Tensor],
+        hidden: int,
+        vocab: int,
+        projection: nn.Linear | None = None,
     ) -> "MedusaHeads":
         """Heads from tensors under their published names, without prefix, in the tensors' dtype.
 
-        The number of heads and blocks is what the tensors say. ValueError names the first tensor
-        that is missing, unknown, or of another shape than the base model's `hidden` and `vocab` ask
-        for.
+        The number of heads and blocks is what the tensors say. Where none of them is a projection,
+        all heads end in `projection`, the base model's. ValueError names the first tensor that is
+        missing, unknown, or of another shape than the base model's `hidden` and `vocab` ask for.
         """
         matches = {name: _NAME.fullmatch(name) for name in tensors}
         unknown = sorted(name for name, match in matches.items() if match is None)
@@ -76,7 +145,11 @@ class MedusaHeads(nn.Module):
         if not matches:
             raise ValueError("there is no tensor in it")
         heads = 1 + max(int(match[1]) for match in matches.values() if match)
-        layers = max(int(match[2]) for match in matches.values() if match)
+        last = max(int(match[2]) for match in matches.values() if match)
+        has_projections = any(match[3] == "weight" for match in matches.values() if match)
+        if not has_projections and projection is None:
+            raise ValueError(f"tensor '0.{last + 1}.weight', a projection, is missing")
+        layers = last if has_projections else last + 1
         if max(heads, layers) > len(tensors):
             raise ValueError(f"{len(tensors)} tensors cannot make {heads} heads of {layers} blocks")
         not_floating = sorted(
@@ -85,7 +158,7 @@ class MedusaHeads(nn.Module):
         if not_floating:
             name = not_floating[0]
             raise ValueError(f"tensor {name!r} is {tensors[name].dtype}; expected floating point")
-        stacked = cls(heads, hidden, vocab, layers)
+        stacked = cls(heads, hidden, vocab, layers, None if has_projections else projection)
         expected = stacked.published()
         for name in sorted(expected.keys() | tensors.keys()):
             if name not in tensors:
@@ -113,5 +186,6 @@ class MedusaHeads(nn.Module):
             for j in range(layers):
                 named[f"{i}.{j}.linear.weight"] = self.block_weight.data[j, i]
                 named[f"{i}.{j}.linear.bias"] = self.block_bias.data[j, i]
-            named[f"{i}.{layers}.weight"] = self.out_weight.data[i]
+            if self.out_weight is not None:
+                named[f"{i}.{layers}.weight"] = self.out_weight.data[i]
         return named

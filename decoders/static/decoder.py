@@ -27,7 +27,7 @@ DEFAULT = "mc_sim_7b_63"
 @dataclass
 class Static(Decoder):
     captures: ClassVar[bool] = True
-    fitted = {FILE: RankTree.parse}
+    fitted: ClassVar[dict] = {FILE: RankTree.parse}
 
     tree: str | None = None
     nodes: int | str | None = None  # Or "auto". None: all of the tree, at most 64 of the own one.

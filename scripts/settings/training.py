@@ -7,6 +7,7 @@ from pathlib import Path
 from bench.common.arguments import positive, temperatures, whole
 from bench.common.flags import REQUIRED, flag
 
+FORMATS = ("medusa", "vllm")
 SAVE_DTYPES = ("float16", "bfloat16", "float32")
 SPECIAL_TOKENS = ("<|bos|>", "<|end|>", "<|user|>", "<|assistant|>")  # Of the demo's tokenizer.
 LEAST_VOCAB = 256 + len(SPECIAL_TOKENS)  # Every byte is a token.
@@ -28,9 +29,21 @@ class HeadsSettings(ModelSettings):
     """Training Medusa heads."""
 
     template: str | None
+    corpus: Path | None = flag(
+        None, "chat JSONL to learn from, or whose prompts --distill takes (.gz allowed)", parse=Path
+    )
+    answers: Path | None = flag(
+        None,
+        "in place of --corpus: the model's own answers, made before. JSON lines of [token ids, "
+        "where the answer begins] (.gz allowed)",
+        parse=Path,
+    )
     out: Path = flag(REQUIRED, "folder of the result and of checkpoints", parse=Path)
     heads: int = flag(4, "Medusa heads", parse=whole(1))
     layers: int = flag(1, "residual blocks of a head", parse=whole(1))
+    share_projection: bool = flag(
+        False, "end all heads in the model's own output projection, which stays as it is"
+    )
     tokens: float = flag(4e6, "answer tokens to train on, all sittings together", parse=positive)
     minutes: float | None = flag(
         None, "end training after so many minutes, fully decayed", parse=positive
@@ -47,6 +60,7 @@ class HeadsSettings(ModelSettings):
     lr: float = flag(1e-3, "learning rate", parse=positive)
     decay: float = flag(0.8, "weight of head k's loss is this to the k", parse=positive)
     merge: bool = flag(False, "write one merged Medusa-2 checkpoint")
+    format: str = flag("medusa", "names of the tensors in the result", choices=FORMATS)
     save_dtype: str = flag("float16", "of the tensors in the result", choices=SAVE_DTYPES)
     seed: int = flag(0, "of samples and batches", parse=int)
 

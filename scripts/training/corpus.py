@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.common.errors import UserError
-from bench.common.files import read_rows
+from bench.common.files import parse_json, read_lines, read_rows
 from bench.inputs.chat import Chat
 
 Example = tuple[list[int], int]  # Token ids of a prompt and its answer; where the answer begins.
@@ -49,6 +49,32 @@ def corpus_examples(path: Path, chat: Chat) -> Iterator[Example]:
             prompt = chat.prompt(asked[: number + 1], answered[:number])
             ids = chat.tokenizer(answer, add_special_tokens=False).input_ids
             yield prompt + ids + [chat.tokenizer.eos_token_id], len(prompt)
+
+
+def read_examples(path: Path, vocab: int) -> Iterator[Example]:
+    """The examples of a file of own answers, plain or gzipped: [token ids, start] a line.
+
+    vocab: tokens of the model. UserError names the line that is no example.
+    """
+    for number, _, line in read_lines(path):
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number} is not JSON: {error}") from error
+        if not _is_example(row, vocab):
+            raise UserError(
+                f"{path}, line {number}: expected [token ids below {vocab}, where the answer "
+                "begins]"
+            )
+        yield row[0], row[1]
+
+
+def _is_example(row: object, vocab: int) -> bool:
+    if not isinstance(row, list) or len(row) != 2 or not isinstance(row[0], list):
+        return False
+    ids, start = row
+    are_tokens = all(type(token) is int and 0 <= token < vocab for token in ids)
+    return are_tokens and type(start) is int and 0 < start < len(ids)
 
 
 def no_room(path: Path, new_tokens: int) -> UserError:

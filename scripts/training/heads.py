@@ -10,6 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.inputs.checkpoints import BASE, HEAD_FILES
+from bench.inputs.head_layouts import (
+    SHARED,
+    VLLM_FILE,
+    VLLM_SHARED,
+    to_vllm,
+    vllm_config,
+)
 from bench.inputs.loader import Loaded
 from decoders.model.heads import MERGED_PREFIX, MedusaHeads
 from training.corpus import Example
@@ -79,31 +86,51 @@ def heads_loss(
     return torch.stack(losses)
 
 
-def starting_heads(loaded: Loaded, heads: int, layers: int) -> MedusaHeads:
+def starting_heads(
+    loaded: Loaded, heads: int, layers: int, share_projection: bool = False
+) -> MedusaHeads:
     """Heads to train: the model's own where they have this shape.
 
-    Else the model's output projection behind residual blocks of zeros.
+    Else residual blocks of zeros, with the model's output projection behind them. share_projection:
+    whether that is the model's itself, or a copy for each head that is trained.
     """
-    projection = loaded.model.lm.get_output_embeddings().weight
-    made = MedusaHeads(heads, projection.shape[1], loaded.model.vocab, layers)
-    made.to(projection.device)
+    projection = loaded.model.lm.get_output_embeddings()
+    vocab, hidden = projection.weight.shape
+    shared = projection if share_projection else None
+    made = MedusaHeads(heads, hidden, vocab, layers, shared).to(projection.weight.device)
     own = loaded.model.heads.state_dict() if loaded.model.heads is not None else {}
     shapes = {name: tensor.shape for name, tensor in own.items()}
     if shapes == {name: tensor.shape for name, tensor in made.state_dict().items()}:
         made.load_state_dict(own)
-    else:
+    elif not share_projection:
         with torch.no_grad():
-            made.out_weight.copy_(projection.expand_as(made.out_weight))
-    return made
+            made.out_weight.copy_(projection.weight.expand_as(made.out_weight))
+    return made.float()
 
 
-def write_heads(heads: MedusaHeads, base: str, out: Path, dtype: torch.dtype) -> None:
-    """Write a Medusa-1 folder: the heads, and a configuration that names the base model."""
+def write_heads(
+    heads: MedusaHeads,
+    loaded: Loaded,
+    base: str,
+    out: Path,
+    dtype: torch.dtype,
+    format: str = "medusa",
+) -> None:
+    """Write the heads, and a configuration that names the base model.
+
+    base: its name. format: "medusa", a Medusa-1 folder, or "vllm", which has names of its own.
+    """
     out.mkdir(parents=True, exist_ok=True)
     if Path(base).is_dir():
         base = str(Path(base).resolve())
-    save_file(_tensors(heads, dtype), out / HEAD_FILES[0], metadata=METADATA)
-    config = {BASE: base, **_config(heads)}
+    tensors, file, config = _tensors(heads, dtype), HEAD_FILES[0], {BASE: base, **_config(heads)}
+    if format == "vllm":
+        tensors, file = to_vllm(tensors, len(heads.block_weight)), VLLM_FILE
+        config |= vllm_config(heads, loaded.model.vocab)
+        if heads.shares_projection:  # vLLM reads it from this file.
+            projection = loaded.model.lm.get_output_embeddings().weight
+            tensors[VLLM_SHARED] = projection.detach().to(dtype).cpu().contiguous()
+    save_file(tensors, out / file, metadata=METADATA)
     (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
@@ -127,5 +154,6 @@ def _tensors(heads: MedusaHeads, dtype: torch.dtype) -> dict[str, Tensor]:
     return {name: each.to(dtype).cpu().contiguous() for name, each in heads.published().items()}
 
 
-def _config(heads: MedusaHeads) -> dict[str, int]:
-    return {"medusa_num_heads": len(heads), "medusa_num_layers": len(heads.block_weight)}
+def _config(heads: MedusaHeads) -> dict[str, object]:
+    config = {"medusa_num_heads": len(heads), "medusa_num_layers": len(heads.block_weight)}
+    return config | ({SHARED: True} if heads.shares_projection else {})

@@ -13,7 +13,7 @@ from bench.inputs.loader import Loaded
 from decoders.model.heads import MedusaHeads
 from settings.training import HeadsSettings
 from training.checkpoints import Checkpoint
-from training.corpus import Example, corpus_examples
+from training.corpus import Example, corpus_examples, read_examples
 from training.distillation import own_answers
 from training.heads import batches, heads_loss, starting_heads, write_heads, write_merged
 from training.models import load_model
@@ -39,10 +39,16 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
 
     UserError says what does not fit.
     """
+    if (settings.corpus is None) == (settings.answers is None):
+        raise UserError("give either --corpus or --answers: what the heads learn from")
+    if settings.answers is not None and settings.distill:
+        raise UserError("--distill makes own answers, and --answers has them; give one of the two")
+    if settings.merge and settings.format != "medusa":
+        raise UserError(f"--merge writes Medusa-2 alone; leave out --format {settings.format}")
     loaded = load_model(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
     examples = _examples(loaded, settings)
-    heads = starting_heads(loaded, settings.heads, settings.layers)
+    heads = starting_heads(loaded, settings.heads, settings.layers, settings.share_projection)
     training = _Training(loaded, heads, examples, settings)
     training.run()
     folder = settings.out / ("merged" if settings.merge else "medusa")
@@ -50,7 +56,7 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
     if settings.merge:
         write_merged(loaded, heads, folder, dtype)
     else:
-        write_heads(heads, settings.model, folder, dtype)
+        write_heads(heads, loaded, settings.model, folder, dtype, settings.format)
     loss = None if training.loss is None else training.loss.tolist()
     return HeadsResult(folder, training.seen, loss)
 
@@ -60,19 +66,20 @@ def _examples(loaded: Loaded, settings: HeadsSettings) -> list[Example]:
 
     UserError where no answer of the corpus is short enough.
     """
-    chat = Chat.of(loaded.tokenizer, settings.template)
     wanted = max(settings.examples, settings.distill)
+    if settings.answers is not None:
+        source, answers = settings.answers, read_examples(settings.answers, loaded.model.vocab)
+    else:
+        chat = Chat.of(loaded.tokenizer, settings.template)
+        source, answers = settings.corpus, corpus_examples(settings.corpus, chat)
     examples: list[Example] = []
-    answers = corpus_examples(settings.corpus, chat)
-    for ids, start in tqdm(answers, desc="reading corpus", total=wanted):
+    for ids, start in tqdm(answers, desc=f"reading {source.name}", total=wanted):
         if start < settings.max_length - settings.heads - 2:
             examples.append((ids[: settings.max_length], start))
         if len(examples) >= wanted:
             break
     if not examples:
-        raise UserError(
-            f"no answer of {settings.corpus} fits in --max-length {settings.max_length}"
-        )
+        raise UserError(f"no answer of {source} fits in --max-length {settings.max_length}")
     if not settings.distill:
         return examples
     return own_answers(
@@ -101,7 +108,7 @@ class _Training:
         self.seen = self.step = 0
         self.loss: Tensor | None = None  # [heads] a running mean. None: before the first step.
         self.checkpoint = Checkpoint(settings.out / CHECKPOINT, SAVE_EVERY_S)
-        device = heads.out_weight.device
+        device = heads.block_weight.device
         if (state := self.checkpoint.read(device)) is not None:
             heads.load_state_dict(state["heads"])
             self.optimizer.load_state_dict(state["optimizer"])

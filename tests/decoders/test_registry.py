@@ -1,11 +1,20 @@
+import subprocess
 import sys
 
 import pytest
+import torch
 
+from decoders import registry
+from decoders.accept import Exact
+from decoders.decoder import Decoder
 from decoders.dynamic.decoder import Dynamic
-from decoders.registry import UnknownName, available, make
-from decoders.tree import RankTree
-from tests.helpers.models import tiny_llama
+from decoders.greedy import Greedy
+from decoders.loop import decode
+from decoders.registry import UnknownName
+from decoders.step import Stop
+from tests.helpers.paths import ROOT
+from tests.helpers.plugins import install, write_entry_points
+from tests.helpers.steps import made, tokens_of
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -20,28 +29,26 @@ class Repeat(Decoder):
         self.tree = Tree.from_parent([0, *range(self.nodes - 1)]).to(model.device)
         super().setup(model)
 
-    def propose(self, root, hidden):
+    def propose(self, root, hidden_state):
         return Draft(self.tree, root.expand(self.nodes))
+
+class Plain(Decoder):
+    pass
 """
 
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
     """Another distribution, installed beside ours, that brings a decoder."""
-    (tmp_path / "elsewhere.py").write_text(PLUGIN)
-    info = tmp_path / "elsewhere-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[medusa_bench.decoders]\nrepeat = elsewhere:Repeat\n")
+    install(tmp_path, "elsewhere", PLUGIN, {"repeat": "Repeat"})
     monkeypatch.syspath_prepend(tmp_path)
-    yield
+    yield tmp_path
     sys.modules.pop("elsewhere", None)
 
 
 def test_options_of_a_spec_win_over_shared_ones():
-    assert make(
-        "dynamic:nodes=16:normalise=vocab", {"nodes": 8, "topk": 5, "tree": "own"}
-    ) == Dynamic(16, 5, None, "vocab")
+    decoder = made("dynamic:nodes=16:normalise=vocab", {"nodes": 8, "topk": 5, "tree": "own"})
+    assert decoder == Dynamic(16, 5, None, "vocab")
 
 
 @pytest.mark.parametrize(
@@ -49,7 +56,8 @@ def test_options_of_a_spec_win_over_shared_ones():
     [
         (
             "dinamic",
-            "unknown decoder 'dinamic'. Did you mean 'dynamic'.*Available: conditional, dynamic, greedy, ",
+            "unknown decoder 'dinamic'. Did you mean 'dynamic'.*Available: conditional, dynamic, "
+            r"greedy, hf-greedy, prompt-lookup, static\.$",
         ),
         ("", "unknown decoder ''"),
         ("dynamic:node=3", "unknown option of decoder 'dynamic' 'node'. Did you mean 'nodes'"),
@@ -57,88 +65,71 @@ def test_options_of_a_spec_win_over_shared_ones():
         ("dynamic:nodes=many", "nodes is 'many'; expected auto or a number"),
         ("dynamic:nodes=0", "nodes is 0"),
         ("dynamic:normalise=maybe", "available: topk, vocab"),
-        ("static:tree=mc_sim_7b_36", "did you mean 'mc_sim_7b_63'"),
         ("static:tree=mc_sim_7b_63:nodes=10", "has 64 nodes, not 10"),
         ("greedy:nodes=4", "unknown option of decoder 'greedy'"),
     ],
 )
-def test_a_wrong_spec_says_what_is_there(spec, says):
+def test_a_wrong_spec_says_what_is_there(monkeypatch, spec, says):
+    monkeypatch.setattr(registry, "_plugins", dict)  # Whatever is installed here.
     with pytest.raises(ValueError, match=says):
-        make(spec)
+        made(spec)
 
 
 @pytest.mark.parametrize("nodes", [0, -3, 5000])
 def test_the_nodes_of_any_decoder_are_checked(plugin, nodes):
     with pytest.raises(ValueError, match=f"decoder 'repeat:nodes={nodes}': nodes is {nodes}"):
-        make(f"repeat:nodes={nodes}")
+        made(f"repeat:nodes={nodes}")
 
 
 def test_a_decoder_from_another_package(plugin, tiny_model):
-    import torch
-
-    from decoders.accept import Exact
-    from decoders.loop import Stop, decode
-
-    assert "repeat" in available()
+    assert "repeat" in registry.names() and registry.options("repeat") == {"nodes"}
     answers = []
     for spec in ("greedy", "repeat:nodes=3"):
-        decoder = make(spec)
+        decoder = made(spec)
         decoder.setup(tiny_model)
-        steps = decode(tiny_model, decoder, torch.tensor([1, 5, 6]), Exact(), Stop(frozenset(), 40))
-        answers.append([token for step in steps for token in step.tokens])
+        prompt, stop = torch.tensor([1, 5, 6]), Stop(frozenset(), 40)
+        answers.append(tokens_of(list(decode(tiny_model, decoder, prompt, Exact(), stop))))
     assert answers[0] == answers[1]
 
 
-def test_a_plugin_cannot_take_a_name_that_is_ours(plugin, tmp_path):
-    info = tmp_path / "elsewhere-1.0.dist-info"
-    (info / "entry_points.txt").write_text("[medusa_bench.decoders]\ngreedy = elsewhere:Repeat\n")
-    assert available()["greedy"]().__name__ == "Greedy"
+def test_a_plugin_cannot_take_a_name_that_is_ours(plugin):
+    write_entry_points(plugin, "elsewhere", {"greedy": "Repeat"})
+    assert registry.load("greedy") is Greedy
+    assert registry.names().count("greedy") == 1
+
+
+@pytest.mark.parametrize("target", ["Plain", "Tree", "PLUGIN", "dataclass"])
+def test_a_plugin_must_be_a_dataclass_of_options(plugin, target):
+    write_entry_points(plugin, "elsewhere", {"repeat": target})
+    expected = "expected a class under @dataclass|cannot be loaded: AttributeError"
+    with pytest.raises(ValueError, match=f"decoder 'repeat' .*({expected})"):
+        registry.load("repeat")
+
+
+def test_every_name_is_a_decoder():
+    names = ["conditional", "dynamic", "greedy", "hf-greedy", "prompt-lookup", "static"]
+    assert [name for name in registry.names() if name in registry.BUILT_IN] == names
+    for name in names:
+        assert issubclass(registry.load(name), Decoder)
 
 
 def test_an_unknown_name_is_a_value_error():
     assert issubclass(UnknownName, ValueError)
 
 
-@pytest.mark.parametrize(
-    ("spec", "says"),
-    [("dynamic:depth=5", "5 deep, but the model has 4 heads"), ("dynamic:topk=500", "vocabulary has 101"),
-     ("static:tree=own", "no static tree of its own"), ("static:nodes=20", "no static tree of its own")],
-)  # fmt: skip
-def test_what_does_not_fit_the_model(tiny_model, spec, says):
-    with pytest.raises(ValueError, match=says):
-        make(spec).setup(tiny_model)
-
-
-def test_a_tree_deeper_than_the_heads(tiny_model, tmp_path):
-    (tmp_path / "deep.json").write_text("[[0],[0,0],[0,0,0],[0,0,0,0],[0,0,0,0,0]]")
-    with pytest.raises(ValueError, match="5 deep, but the model has 4 heads"):
-        make(f"static:tree={tmp_path / 'deep.json'}").setup(tiny_model)
-
-
-def test_a_model_without_heads():
-    from decoders.model.model import Model
-
-    for spec in ("static", "dynamic"):
-        with pytest.raises(ValueError, match="no Medusa heads"):
-            make(spec).setup(Model(tiny_llama()))
-
-
-def test_the_static_tree_is_a_prefix_of_the_models_own(tiny_model):
-    tiny_model.static_tree = RankTree([(0,), (0, 0), (1,), (0, 1), (2,)])
-    decoder = make("static:nodes=4")
-    decoder.setup(tiny_model)
-    assert decoder.shape.parent.tolist() == [0, 0, 1, 0]
-    with pytest.raises(ValueError, match="at most 6 nodes, not 7"):
-        make("static:nodes=7").setup(tiny_model)
-
-
 def test_a_flag_for_all_decoders_is_checked_as_an_option_is():
-    """It used to reach the decoder as it was, and end in a traceback."""
+    """It used to reach the decoder unchecked, and end in a traceback."""
     for spec, shared in (("prompt-lookup:tokens=auto", {}), ("prompt-lookup", {"tokens": "auto"})):
         with pytest.raises(ValueError, match="option tokens is 'auto'; expected int"):
-            make(spec, shared)
-    assert (
-        make("dynamic", {"nodes": "auto"}).nodes == "auto"
-        and make("dynamic", {"depth": 2}).depth == 2
+            made(spec, shared)
+    assert made("dynamic", {"nodes": "auto"}).nodes == "auto"
+    assert made("dynamic", {"depth": 2}).depth == 2
+    assert made("dynamic", {"depth": None}).depth is None
+
+
+def test_the_names_of_decoders_need_no_torch():
+    code = (
+        "import sys; from decoders import registry; from decoders.spec import Spec; "
+        "Spec.parse('dynamic:nodes=4'); registry.names(); assert 'torch' not in sys.modules"
     )
-    assert make("dynamic", {"depth": None}).depth is None
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

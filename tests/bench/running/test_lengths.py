@@ -20,7 +20,7 @@ from tests.helpers.commands import basics, bench
 from tests.helpers.models import TINY, randomise, tiny_heads, tiny_llama, tiny_tokenizer
 from tests.helpers.steps import bound, tokens_of
 
-DECODERS = registry.names()
+DECODERS = registry.BUILT_IN
 CONTEXT = TINY["max_position_embeddings"]
 GPT2 = dict(vocab_size=101, n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT)
 FAMILIES = {

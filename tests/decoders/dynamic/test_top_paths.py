@@ -4,25 +4,22 @@ import torch
 from decoders.dynamic.top_paths import universe
 from tests.helpers.trees import brute_force, chosen_paths
 
+SPREAD = {"flat": 0.01, "random": 2.0, "peaked": 12.0}
+
 
 def guesses(kind: str, depth: int, topk: int, seed: int) -> torch.Tensor:
     """Log probabilities [depth, topk], each row descending."""
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(depth, topk, generator=generator) * {
-        "flat": 0.01,
-        "random": 2.0,
-        "peaked": 12.0,
-    }.get(kind, 1.0)
-    if (
-        kind == "one-hot"
-    ):  # softmax underflows to exactly 1, 0, 0, ...; the published code dies of KeyError here
+    logits = torch.randn(depth, topk, generator=generator) * SPREAD.get(kind, 1.0)
+    if kind == "one-hot":
+        # The softmax underflows to exactly 1, 0, 0, ... The published code fails with KeyError.
         logits = torch.full((depth, topk), -200.0)
         logits[:, 0] = 0.0
     if kind == "tied":
         logits = torch.zeros(depth, topk)
     if kind == "half tied":
         logits = (torch.randn(depth, topk, generator=generator) * 1.5).round()
-    if kind == "impossible":  # tokens that the model excludes altogether
+    if kind == "impossible":  # Tokens that the model excludes altogether.
         logits[:, topk // 2 :] = float("-inf")
     return logits.sort(-1, descending=True).values.log_softmax(-1)
 

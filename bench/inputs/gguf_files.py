@@ -1,0 +1,114 @@
+"""Models in GGUF files, read through transformers: weights, tokenizer, template and end of text.
+
+    model.gguf          a file
+    folder              a folder that holds one .gguf file; of several, the file must be named
+
+transformers dequantises the weights. The package `gguf` is an extra.
+"""
+
+import struct
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from bench.common.errors import UserError
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+SUFFIX = ".gguf"
+
+
+@dataclass(frozen=True)
+class GGUF:
+    """One GGUF file, as transformers wants it named."""
+
+    folder: str
+    file: str
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder) / self.file
+
+
+def find_gguf(name: str) -> GGUF | None:
+    """The GGUF file that a model's name means. None: it means none.
+
+    UserError where a folder holds several, or the file is no GGUF file.
+    """
+    path = Path(name)
+    if path.is_dir():
+        if (path / "config.json").exists():
+            return None
+        files = sorted(each for each in path.iterdir() if each.suffix == SUFFIX)
+        if not files:
+            return None
+        if len(files) > 1:
+            listed = ", ".join(each.name for each in files[:5])
+            raise UserError(
+                f"the folder {name!r} holds {len(files)} GGUF files ({listed}); name one of them, "
+                f"such as {str(files[0])!r}"
+            )
+        path = files[0]
+    elif path.suffix != SUFFIX or not path.is_file():
+        return None
+    _check_header(path)
+    if find_spec("gguf") is None:
+        raise UserError(
+            f"{str(path)!r} is a GGUF file, which needs the package gguf: pip install "
+            "'medusa-bench[gguf]'"
+        )
+    return GGUF(str(path.parent), path.name)
+
+
+def _check_header(path: Path) -> None:
+    """UserError where a file does not begin as a GGUF file does."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(24)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    if header[:4] != MAGIC:
+        raise UserError(f"{path} is not a GGUF file: it begins with {header[:4]!r}, not {MAGIC!r}")
+    if len(header) < 24:
+        raise UserError(f"{path} is cut off: it has {path.stat().st_size} bytes")
+    (version,) = struct.unpack("<I", header[4:8])
+    if version not in VERSIONS:
+        raise UserError(
+            f"{path} has GGUF version {version}; expected {' or '.join(map(str, VERSIONS))}"
+        )
+
+
+def load_gguf(
+    gguf: GGUF, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The language model of a GGUF file, on the CPU, and its tokenizer.
+
+    UserError where transformers does not know its architecture, or the file is damaged.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(gguf.folder, gguf_file=gguf.file)
+        quantised = AutoModelForCausalLM.from_pretrained(
+            gguf.folder, gguf_file=gguf.file, dtype=dtype
+        )
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{gguf.path} cannot be read: {type(error).__name__}: {said}; the file is damaged, or "
+            "transformers does not know this architecture in GGUF"
+        ) from error
+    # A config that says "quantised" keeps transformers from saving the model.
+    config = quantised.config
+    config.__dict__.pop("quantization_config", None)
+    lm = type(quantised)(config).to(dtype)
+    lm.load_state_dict(quantised.state_dict())
+    lm.tie_weights()
+    lm.generation_config = quantised.generation_config
+    return lm.eval(), tokenizer

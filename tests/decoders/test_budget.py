@@ -1,0 +1,162 @@
+"""How many nodes `nodes=auto` verifies. Seconds are made up: one one-node step takes 1."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from decoders.accept import Exact, Sample
+from decoders.budget import LADDER, AutoBudget, StepTimes
+from decoders.engine.engine import Engine
+from decoders.tree import Draft, Tree
+from tests.helpers.models import tiny_heads, tiny_llama
+from tests.helpers.steps import COSTLY, FREE, OWN_TREE, bound, budget_of, steps_of, tokens_of, turn
+
+
+def seconds_with(growth: float) -> tuple[float, ...]:
+    """Seconds by size where each node but the first takes `growth`."""
+    return tuple(1 + growth * (size - 1) for size in LADDER)
+
+
+def test_where_nodes_are_free_all_are_verified_and_where_they_cost_a_step_none(tiny_model):
+    free = steps_of(tiny_model, "dynamic:nodes=auto", 100)
+    costly = steps_of(tiny_model, "dynamic:nodes=auto", 100, seconds=COSTLY)
+    assert max(step.nodes for step in free) == LADDER[-1]
+    assert {step.nodes for step in costly} == {1}
+    assert tokens_of(free) == tokens_of(costly) == tokens_of(steps_of(tiny_model, "greedy", 100))
+
+
+@pytest.mark.parametrize("growth", [0.0, 0.01, 0.05, 0.3])
+@pytest.mark.parametrize("draft_s", [0.0, 0.2])
+@pytest.mark.parametrize("confidence", [0, 1, 30])
+def test_no_turn_gets_slower_than_greedy_by_more_than_it_may_risk(growth, draft_s, confidence):
+    """With heads that are hardly ever right, whatever they promise."""
+    model = Engine(tiny_llama(), tiny_heads(seed=5))
+    with torch.no_grad():
+        model.heads.out_weight *= confidence
+    seconds = seconds_with(growth)
+    decoder = bound(model, "dynamic:nodes=auto", seconds)
+    decoder.budget.draft_s = {2: draft_s, 3: 1.5 * draft_s, 4: 2 * draft_s}
+    tokens = taken = 0.0
+    drafted = 0
+    for step in decoder.decode(*turn(140, Exact())):
+        tokens += len(step.tokens)
+        taken += seconds[LADDER.index(step.nodes)]
+        taken += decoder.budget.draft_s.get(step.draft.tree.max_depth, 0.0)
+        drafted += step.nodes > 1
+        most = AutoBudget.RISK * 4 + (1 + AutoBudget.SLOWER) * tokens + 1e-6
+        assert taken <= most or step.finish
+    assert drafted > 0 or confidence == 0
+
+
+def test_a_conversation_can_afford_what_its_earlier_turns_have_won():
+    budget = AutoBudget(StepTimes((0,), (1, 4), ((1.0, 1.5),)))
+    credit = []
+    for prompt in (range(10), range(30), range(30), range(31), range(1, 40)):
+        budget.start(list(prompt))
+        credit.append(budget.credit)
+        budget.learn(2)
+    # A second turn; the same prompt again; a turn behind that; another question.
+    each = 2 * (1 + AutoBudget.SLOWER)
+    assert credit == [0, each, 0, each, 0]
+
+
+def test_the_dearer_a_draft_the_later_comes_the_first(tiny_model):
+    """It is paid for in advance, by the credit that every token adds."""
+    first = []
+    for draft_s in (0.1, 0.3, 0.9):
+        decoder = bound(tiny_model, "dynamic:nodes=auto", FREE)
+        decoder.budget.draft_s = {2: draft_s, 3: draft_s, 4: draft_s}
+        nodes = [step.nodes for step in decoder.decode(*turn(140, Exact()))]
+        first.append(next(number for number, each in enumerate(nodes) if each > 1))
+        least = AutoBudget.APART * draft_s - AutoBudget.RISK * AutoBudget.USUAL - 1e-9
+        assert first[-1] * AutoBudget.SLOWER >= least
+    assert first[0] < first[1] < first[2] < 100
+
+
+def test_budgets_follow_from_tokens_and_measured_times_alone(tiny_model):
+    first, again = (
+        [step.nodes for step in steps_of(tiny_model, "dynamic:nodes=auto", 80, seconds=FREE)]
+        for _ in range(2)
+    )
+    assert first == again
+
+
+@pytest.mark.parametrize("rule", [Exact(), Sample(0.8, seed=3)])
+@pytest.mark.parametrize("static_shapes", [False, True])
+def test_auto_gives_greedys_tokens(tiny_model, rule, static_shapes):
+    tiny_model.static_shapes = static_shapes
+    expected = tokens_of(steps_of(tiny_model, "greedy", rule=rule))
+    for spec in ("dynamic:nodes=auto", "static:nodes=auto", "conditional:nodes=auto"):
+        for growth in (0.0, 0.01, 0.05, 0.3):
+            seconds = seconds_with(growth)
+            steps = steps_of(tiny_model, spec, rule=rule, seconds=seconds, files=OWN_TREE)
+            assert tokens_of(steps) == expected, (spec, growth)
+
+
+def test_auto_drafts_a_level_deeper_than_the_last_step_went(tiny_model):
+    decoder = bound(tiny_model, "dynamic:nodes=auto", FREE)
+    decoder.budget.draft_s = {2: 0.0, 3: 0.0, 4: 0.0}
+    steps = list(decoder.decode(*turn(100, Exact())))
+    # A draft is proposed before the host knows what the step before it kept. So it follows the one
+    # before that.
+    for before, step in zip(steps, steps[2:-1], strict=False):
+        assert step.draft.tree.max_depth == max(2, min(4, len(before.tokens)))
+
+
+def test_with_static_shapes_a_draft_has_one_depth(tiny_model):
+    """Each depth would be one more graph to capture."""
+    assert bound(tiny_model, "dynamic:nodes=auto", FREE).inner.draft_depths == (2, 3, 4)
+    tiny_model.static_shapes = True
+    assert bound(tiny_model, "dynamic:nodes=auto", FREE).inner.draft_depths == (4,)
+
+
+def test_expected_tokens_are_the_paths_probabilities():
+    """Root 1, then 0.5, 0.25 and 0.25: 2 tokens from 4 nodes."""
+    budget = AutoBudget(StepTimes((0,), (1, 2, 4, 8), ((1.0, 1.0, 1.0, 1.0),)))
+    log_prob = torch.tensor([1.0, 0.5, 0.25, 0.25]).log()
+    draft = Draft(Tree.from_parent([0, 0, 1, 0]), torch.zeros(4), log_prob)
+    torch.testing.assert_close(budget.forecast(draft), torch.tensor([1.0, 1.5, 2.0]))
+    assert budget.forecast(Draft.of_root(torch.tensor([3]))) is None
+
+
+def test_sizes_that_take_too_long_are_never_drafted_for(tiny_model):
+    """Sizes that take longer than three one-node steps."""
+    assert budget_of(FREE).max_nodes == LADDER[-1]
+    assert budget_of(COSTLY).max_nodes == 1
+    assert budget_of(seconds_with(0.1)).max_nodes == 16
+    decoder = bound(tiny_model, "dynamic:nodes=auto", seconds_with(0.1))
+    assert decoder.max_nodes == decoder.inner.max_nodes == 16
+
+
+def test_where_drafting_does_not_pay_it_pauses_longer_each_time():
+    budget = AutoBudget(StepTimes((0,), (1, 4), ((1.0, 1.2),)), {4: 0.1})
+    budget.start([1, 2, 3])
+    budget.credit = 100.0  # Enough for every draft.
+    pauses, pause = [], 0
+    for _ in range(60):
+        if budget.drafts():
+            pauses.append(pause)
+            pause = 0
+            budget.choose([1.0, 1.9], length=10)
+        else:
+            pause += 1
+            budget.choose([], length=10)
+        budget.learn(0)
+    assert pauses[-1] == AutoBudget.LONGEST_PAUSE
+    assert all(before <= after for before, after in pairwise(pauses[1:]))
+
+
+def test_step_times_between_and_beyond_the_measured_lengths():
+    times = StepTimes((100, 200), (1, 8), ((1.0, 2.0), (3.0, 6.0)))
+    expected = {0: [1, 2], 100: [1, 2], 150: [2, 4], 200: [3, 6], 999: [3, 6]}
+    assert {length: times.at(length) for length in expected} == expected
+
+
+def test_a_budget_passes_on_what_its_decoder_is(tiny_model):
+    decoder = bound(tiny_model, "conditional:nodes=auto", FREE)
+    inner = decoder.inner
+    assert decoder.reads_prompt and decoder.captures and decoder.drafts
+    assert (decoder.max_nodes, decoder.max_depth) == (inner.max_nodes, inner.max_depth) == (128, 6)
+    assert decoder.slots_beyond == inner.slots_beyond
+    assert decoder.model is inner.model is tiny_model
