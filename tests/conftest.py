@@ -1,11 +1,13 @@
 import json
 import signal
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 
+from decoders import registry
 from decoders.engine.engine import Engine
 from decoders.engine.graphs import Graphs
 from tests.helpers.checkpoints import write_merged
@@ -19,6 +21,20 @@ transformers.logging.set_verbosity_error()
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # The models are tiny. A second thread would only add waiting.
+
+
+INSTALLED = {(point.name, point.value) for point in entry_points(group=registry.ENTRY_POINTS)}
+
+
+@pytest.fixture(autouse=True)
+def no_installed_plugins(monkeypatch) -> None:
+    """Plug-ins that a developer has installed are not there; those that a test brings are."""
+
+    def without_installed(group: str) -> list[EntryPoint]:
+        found = entry_points(group=group)
+        return [point for point in found if (point.name, point.value) not in INSTALLED]
+
+    monkeypatch.setattr(registry, "entry_points", without_installed)
 
 
 @pytest.fixture

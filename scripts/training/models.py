@@ -8,11 +8,13 @@ from settings.training import ModelSettings
 def load_model(settings: ModelSettings) -> Loaded:
     """The model of the settings. UserError says what does not fit.
 
-    The corpus is looked for before the model is loaded, which may take long.
+    The text is looked for before the model is loaded, which may take long.
     """
     check_model_name(settings.model)
-    if not settings.corpus.is_file():
-        raise UserError(f"--corpus {settings.corpus} is not a file")
+    for name in ("corpus", "answers"):
+        path = getattr(settings, name, None)
+        if path is not None and not path.is_file():
+            raise UserError(f"--{name} {path} is not a file")
     return load(
         settings.model,
         settings.device,

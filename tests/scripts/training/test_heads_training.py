@@ -63,3 +63,61 @@ def test_two_sittings_end_as_one(short_corpus, tmp_path, capsys):
     assert (one["seen"], one["step"]) == (two["seen"], two["step"]) and one["step"] > first["step"]
     train("two", 200)  # All is done already.
     assert "trained before on" in capsys.readouterr().out
+
+
+@pytest.fixture
+def answers(tmp_path):
+    """Own answers that were made before, as train_heads.py keeps them."""
+    file = tmp_path / "answers.jsonl"
+    rows = [[[1, *range(5 + at, 45 + at)], 6] for at in range(8)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+SHORT = [
+    "--max-length", 150, "--batch-tokens", 128, "--save-dtype", "float32", "--device", "cpu",
+    "--heads", 3, "--lr", 0.02,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["medusa", "vllm"])
+def test_heads_that_share_the_projection_are_trained_and_resumed(answers, tmp_path, layout):
+    """From answers that were made before; nothing is generated."""
+    base = write_base(tmp_path / "base")
+    arguments = [
+        "--model", base, "--answers", answers, "--out", tmp_path / "out", "--share-projection",
+        "--layers", 2, "--format", layout, *SHORT,
+    ]  # fmt: skip
+    assert script(train_heads.main, *arguments, "--tokens", 1500) == 0
+    first = load(str(tmp_path / "out" / "medusa"), device="cpu").model
+    assert first.num_heads == 3 and first.heads.shares_projection
+    assert not list((tmp_path / "out").glob("own_answers-*"))
+    assert script(train_heads.main, *arguments, "--tokens", 3000) == 0
+    loaded = load(str(tmp_path / "out" / "medusa"), device="cpu")
+    examples = [tuple(json.loads(line)) for line in answers.read_text().splitlines()]
+    projection = loaded.model.lm.get_output_embeddings()
+    with torch.no_grad():
+        trained = heads_loss(loaded, loaded.model.heads, examples)
+        untrained = heads_loss(loaded, MedusaHeads(3, 32, 101, 2, projection), examples)
+    assert (trained < untrained - 0.2).all()
+    again = load(str(base), device="cpu").model.lm.get_output_embeddings().weight
+    assert projection.weight.equal(again)  # It stays as it is.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "give either --corpus or --answers"),
+        (["--corpus", "c.jsonl", "--answers", "a.jsonl"], "give either --corpus or --answers"),
+        (["--answers", "a.jsonl", "--distill", 4], "--distill makes own answers"),
+        (["--answers", "a.jsonl", "--merge", "--format", "vllm"], "leave out --format vllm"),
+        (["--answers", "bad.jsonl"], "bad.jsonl, line 2: expected .token ids below 101, where"),
+    ],
+)
+def test_what_does_not_go_together_is_said(answers, tmp_path, monkeypatch, capsys, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    write_base(tmp_path / "base")
+    (tmp_path / "bad.jsonl").write_text("[[1, 2, 3], 1]\n[[1, 200], 1]\n")
+    assert script(train_heads.main, "--model", "base", "--out", "out", *SHORT, *arguments) == 2
+    error = capsys.readouterr().err
+    assert says.replace(".token", "[token") in error
