@@ -272,10 +272,10 @@ NO_NUMBERS = pytest.mark.parametrize("value", [float("nan"), float("inf"), float
 BY_TRANSFORMERS = ("hf-greedy", "prompt-lookup")
 
 
-@NO_NUMBERS
 OURS = [name for name in registry.BUILT_IN if name not in BY_TRANSFORMERS]
 
 
+@NO_NUMBERS
 @pytest.mark.parametrize("spec", OURS)
 def test_logits_that_are_no_numbers_end_the_turn_where_they_come(spec, value):
     for rule in (
