@@ -47,7 +47,7 @@ class Decoder(Drafter):
     # What was read of these files, by name. The harness reads them; `take` receives them.
     files: ClassVar[Mapping[str, object]] = {}
     # Nodes of the largest tree where `nodes` is "auto". A budget sets it before `setup`.
-    auto_nodes: ClassVar[int] = 1
+    auto_nodes: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
         """ValueError where an option is out of range. Subclasses with checks make this one too."""
@@ -77,7 +77,16 @@ class Decoder(Drafter):
 
     @property
     def max_nodes(self) -> int:
-        return self.auto_nodes if self.auto else self.nodes
+        """The option `nodes`. A decoder without that option has a `max_nodes` of its own."""
+        if not hasattr(self, "nodes"):
+            raise NotImplementedError(
+                f"{type(self).__name__} needs an option nodes, or a property max_nodes"
+            )
+        if not self.auto:
+            return self.nodes
+        if self.auto_nodes is None:
+            raise ValueError("nodes is auto, which needs a budget; without one, set auto_nodes")
+        return self.auto_nodes
 
     @property
     def draft_depths(self) -> tuple[int, ...]:

@@ -30,7 +30,13 @@ def check_draft(draft: Draft, root: Tensor, decoder: Decoder) -> None:
         raise ValueError(
             f"propose returned a {type(draft).__name__}; expected a Draft of a Tree and its tokens"
         )
+    if not isinstance(draft.token, Tensor):
+        raise ValueError(
+            f"a draft's token is a {type(draft.token).__name__}; expected an int64 tensor [nodes]"
+        )
     nodes = draft.token.numel()
+    if nodes != len(draft.tree):
+        raise ValueError(f"a draft has {nodes} tokens for a tree of {len(draft.tree)} nodes")
     _check_tensors(draft, nodes)
     if not 1 <= nodes <= decoder.max_nodes:
         raise ValueError(

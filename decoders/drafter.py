@@ -36,7 +36,7 @@ class Drafter:
     @property
     def max_nodes(self) -> int:
         """Nodes of the largest tree that is proposed, root included."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no property max_nodes")
 
     @property
     def max_depth(self) -> int:
@@ -59,7 +59,7 @@ class Drafter:
 
         root: [1] token id. hidden_state: [1, hidden], the row that predicted the root.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method propose")
 
     def observe(self, draft: Draft, verified: Verified, node: Tensor) -> None:
         """The base model's rows at every node of a draft, for drafters that learn from them.

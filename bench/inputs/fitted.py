@@ -7,6 +7,8 @@ where the decoder's options say. Here they are found, read safely, and handed ov
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from bench.common.errors import UserError
 from bench.common.files import parse_json, read_document
 from bench.inputs.checkpoints import find, read_tensors
@@ -59,16 +61,27 @@ def take_files(decoder: Decoder, where: str, model: Model) -> None:
         if decoder.path_of(name) is None and (path := find(where, name)):
             files[name] = read_fitted(Path(path), parse)
     for name, build in decoder.weights.items():
-        named = decoder.path_of(name)
-        path = named if named is not None else find(where, name)
-        if path is None or not Path(path).is_file():
-            place = f"at {named}" if named is not None else f"beside the model, in {where}"
-            raise ValueError(f"it needs {name}, which is not {place}")
+        path = _weights_path(decoder, name, where)
         try:
             files[name] = build(read_tensors(path), model)
         except UserError:
             raise
-        except Exception as error:
-            said = " ".join(str(error).split())[:300]
-            raise ValueError(f"{path}: {said}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {' '.join(str(error).split())[:300]}") from error
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a safetensors file: {error}") from error
     decoder.take(files)
+
+
+def _weights_path(decoder: Decoder, name: str, where: str) -> str:
+    """Where a file of weights lies. ValueError where it does not."""
+    named = decoder.path_of(name)
+    if named is not None:
+        if not Path(named).is_file():
+            what = "is a folder" if Path(named).is_dir() else "does not exist"
+            raise ValueError(f"it needs {name}, but {named} {what}")
+        return named
+    path = find(where, name)
+    if path is None:
+        raise ValueError(f"it needs {name}, which is not beside the model, in {where}")
+    return path

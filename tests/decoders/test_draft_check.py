@@ -8,8 +8,9 @@ import torch
 from decoders.accept import Exact
 from decoders.decoder import Decoder
 from decoders.draft_check import Checked, check_draft
+from decoders.step import Stop
 from decoders.tree import NO_GUESS, Draft, Tree
-from tests.helpers.steps import FREE, bound, steps_of, turn
+from tests.helpers.steps import FREE, bound, made, steps_of, turn
 
 ROOT = torch.tensor([9])
 
@@ -66,7 +67,7 @@ def test_a_draft_that_is_one(draft, decoder):
     [
         (None, "propose returned a NoneType"),
         (with_token(9.0, 5.0, 6.0, 5.0), "token is torch.float32"),
-        (with_token(9, 5), r"parent is torch.int64 \[4\]; expected torch.int64 \[2\]"),
+        (with_token(9, 5), "a draft has 2 tokens for a tree of 4 nodes"),
         (
             Draft(Tree.from_parent([0, 0]).truncated(0), torch.tensor([], dtype=torch.long)),
             "has 0 nodes; expected 1 to 4",
@@ -145,3 +146,28 @@ def test_a_wrong_draft_ends_the_turn(decoder):
     decoder.propose = lambda root, hidden_state: replace(good(), token=root.expand(4))
     with pytest.raises(ValueError, match="one parent and one token"):
         list(decoder.decode(*turn(5, Exact()), watched_by=Checked))
+
+
+def test_tokens_that_are_no_tensor_are_named(decoder):
+    with pytest.raises(ValueError, match="token is a list; expected an int64 tensor"):
+        check_draft(replace(good(), token=[9, 5, 6, 5]), torch.tensor([9]), decoder)
+
+
+def test_what_a_class_lacks_is_named(tiny_model):
+    """Neither a method `propose` nor any number of nodes."""
+
+    @dataclass
+    class Empty(Decoder):
+        pass
+
+    empty = Empty()
+    empty.setup(tiny_model)
+    with pytest.raises(NotImplementedError, match="Empty needs an option nodes, or a property"):
+        list(empty.decode(torch.tensor([1]), Exact(), Stop(frozenset(), 3)))
+    with pytest.raises(NotImplementedError, match="Empty has no method propose"):
+        empty.propose(torch.tensor([1]), torch.zeros(1, 32))
+
+
+def test_auto_without_a_budget_is_said():
+    with pytest.raises(ValueError, match="nodes is auto, which needs a budget"):
+        _ = made("dynamic:nodes=auto").max_nodes

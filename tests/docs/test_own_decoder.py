@@ -76,7 +76,7 @@ def test_another_table_is_another_run(package, capsys):
 @pytest.mark.parametrize(
     ("tensors", "says"),
     [
-        (None, "needs bigram.safetensors, which is not at t.safetensors"),
+        (None, "needs bigram.safetensors, but t.safetensors does not exist"),
         ({"other": 2048}, "t.safetensors: expected a tensor 'successor'"),
         ({"successor": 7}, "t.safetensors: expected a tensor 'successor'"),
     ],
