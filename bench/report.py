@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--baseline",
         metavar="NAME",
-        help="what ratios are to: a decoder, or a name in the table (default: each run's greedy)",
+        help="baseline of ratios: a decoder, or a name in the table (default: each run's greedy)",
     )
     add(
         "--questions",
@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """argv: None for the command line's own."""
+    """argv: arguments. None: those of the command line."""
     args = parser().parse_args(argv)
     if not args.inputs and args.phases is None:
         raise UserError(
@@ -87,9 +87,9 @@ def draw_step_phases(file: Path, folder: Path) -> None:
 
 
 def open_all(paths: Sequence[Path], questions: str | None) -> tuple[list[Source], bool]:
-    """The sources at all paths, and whether each path is shown as what it is.
+    """The sources at all paths, and whether each path could be shown in full.
 
-    Says on stderr what is left out. UserError where nothing is left.
+    Warns on stderr of what is left out. UserError where nothing is left.
     """
     from bench.reporting.sources import NoNumbers, open_sources
     from bench.store.run_record import RUN_FILE

@@ -12,9 +12,9 @@ answers/ (FastChat's format), summary.csv, figures/ and report.html are made fro
 interrupted run goes on with the same command and --out. Ctrl-C and SIGTERM wait for the turn that
 is under way; a second one does not.
 
-Exit status: 0 every turn is finished; 1 some failed, and the same command tries them again; 2 the
-request or the machine was at fault, and the message says how; 130 and 143 stopped by Ctrl-C and by
-SIGTERM.
+Exit status: 0 every turn is finished; 1 some turns failed, and the same command tries them again; 2
+the request or the machine was at fault, and the message says how; 130 stopped by Ctrl-C; 143
+stopped by SIGTERM.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
         "--workers", type=int, default=1, help="models that answer at once, through Ray"
     )
     parser.add_argument(
-        "--ray-address", help="of an existing Ray cluster to work on (default: this machine alone)"
+        "--ray-address", help="address of an existing Ray cluster (default: this machine alone)"
     )
     parser.add_argument(
         "--out", type=Path, help="folder of the run (default: a new one in results/)"
@@ -61,7 +61,7 @@ def main() -> int:
     args["decoders"] = tuple(name.strip() for name in names if name.strip())
     config = RunConfig(**args)
     config.check()
-    # torch and matplotlib take seconds to load. A wrong flag should be told at once.
+    # Imported late: torch and matplotlib take seconds to load. A wrong flag is reported before.
     from bench.reporting.comparison import derive, print_summary
     from bench.running.session import run
 

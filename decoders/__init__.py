@@ -1,7 +1,7 @@
 """Decoding strategies: tensors in, tokens out. No file, no clock, no environment variable.
 
 loop.py         the decoding loop: propose, verify, accept, commit
-drafter.py      what the loop asks of whoever proposes     step.py  what a step returns
+drafter.py      what the loop calls on a decoder           step.py  what a step returns
 decoder.py      what a decoder is                          registry.py, spec.py  their names
 tree.py         the candidate tree
 accept.py       which drafted tokens are kept

@@ -1,8 +1,8 @@
-"""Which drafted tokens the base model accepts, and which token it wants next.
+"""Decides which drafted tokens are accepted, and which token comes next.
 
-A rule reads the verified logits once. It says of every node whether it is allowed behind its
-parent, and which token would follow it. A node survives when all its ancestors are allowed; the
-path of the deepest survivor is kept. At temperature 0 the rule is `Exact`. Above it:
+A rule reads the verified logits once. For every node it decides whether the node may follow its
+parent, and which token would come next. A node survives when it and all its ancestors are allowed.
+The path to the deepest survivor is kept. At temperature 0 the rule is `Exact`. Above it:
 
     Sample               "lossless": one sample per position from the base distribution. A child is
                          allowed when it equals its parent's sample. Exact for any tree.
@@ -12,10 +12,10 @@ path of the deepest survivor is kept. At temperature 0 the rule is `Exact`. Abov
                          lossless.
 
 Samples are drawn by the Gumbel trick: argmax(log p + noise[position]) is a sample of p. The noise
-belongs to (seed, position), so all decoders draw the same sample, in whichever step they come to
-it. Their answers can therefore be compared token for token at any temperature. One row of noise
-serves all nodes of a depth. Only one of them is on the kept path, and no tree depends on noise
-ahead of it, so the kept tokens are independent draws.
+depends on (seed, position) alone, so all decoders draw the same sample for a position, whichever
+step reaches it. Their answers can therefore be compared token for token at any temperature. All
+nodes of one depth share one row of noise. The kept tokens are still independent draws: only one
+node of each depth is kept, and a tree is built before the noise of its positions is used.
 """
 
 import hashlib
@@ -34,12 +34,13 @@ NO_TOKEN = -1
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What a rule says of every node of a verified draft."""
+    """A rule's decision on every node of a verified draft."""
 
-    allowed: Tensor  # [nodes] bool, given its parent. The root is kept whatever stands here.
+    # [nodes] bool: whether a node may follow its parent. The root's entry is ignored.
+    allowed: Tensor
     next_token: Tensor  # [nodes] int64: what follows if the path ends here, or NO_TOKEN.
-    # [nodes] log probability under the base model, to choose among equally deep survivors. None:
-    # the first survivor is chosen.
+    # [nodes] log probability of each path under the base model. It decides among equally deep
+    # survivors. None: the first of them is chosen.
     path_log_prob: Tensor | None = None
 
 
@@ -57,15 +58,15 @@ class Kept:
 class Rule(ABC):
     """How drafted tokens are accepted."""
 
-    # What the rule depends on beside its arguments, where it is the same tensor operations in every
-    # step, so that a graph may replay them. None: it is not.
+    # Key of the CUDA graph that may replay this rule: everything that the rule depends on besides
+    # its arguments. None: its tensor operations differ from step to step, and cannot be replayed.
     constants: Hashable | None = None
 
     @abstractmethod
     def scores(self, logits: Tensor, length: int) -> Tensor:
-        """The scores [1, vocab] of which the first root is the highest.
+        """The scores [1, vocab] of the first root. The highest one wins.
 
-        logits: [1, vocab], the prompt's last. length: committed positions.
+        logits: [1, vocab], the last ones of the prompt. length: committed positions.
         """
 
     @abstractmethod
@@ -76,11 +77,11 @@ class Rule(ABC):
         """
 
     def first_root(self, logits: Tensor, length: int) -> Tensor:
-        """The first root [1], or NO_TOKEN; arguments as `scores` has them."""
+        """The first root [1], or NO_TOKEN. The arguments are those of `scores`."""
         return likeliest(self.scores(logits, length))
 
     def accept(self, draft: Draft, logits: Tensor, length: int) -> Kept:
-        """The deepest allowed path; arguments as `judge` has them."""
+        """The deepest allowed path. The arguments are those of `judge`."""
         verdict = self.judge(draft, logits, length)
         node, depth = deepest(draft.tree, verdict)
         path = draft.tree.ancestors.index_select(0, node).squeeze(0)
@@ -99,15 +100,15 @@ def matching(draft: Draft, choice: Tensor) -> Verdict:
 def likeliest(scores: Tensor) -> Tensor:
     """The first token [rows] with the highest score of each row [rows, vocab].
 
-    NO_TOKEN where the highest score is NaN or infinite: either spoils its row. A score of -inf is a
-    token that cannot be, and a row of nothing else has no token.
+    NO_TOKEN where the highest score is NaN or infinite. A score of -inf rules a token out; a row of
+    nothing else gives NO_TOKEN as well.
 
     >>> inf, nan = torch.inf, torch.nan
     >>> likeliest(torch.tensor([[1, 3, -inf], [nan, 3, 2], [inf, 1, 2], [-inf] * 3])).tolist()
     [1, -1, -1, -1]
     """
     top, token = scores.max(-1)
-    # A number minus itself is 0. NaN and the infinities give NaN, which is not 0 either.
+    # A finite number minus itself is 0. For NaN and the infinities the difference is NaN.
     return token.masked_fill(top - top != 0, NO_TOKEN)
 
 
@@ -228,7 +229,8 @@ def make_rule(
 ) -> Rule:
     """The rule of one turn.
 
-    Acceptance is about drafted tokens. A decoder that `drafts` none samples from the model.
+    drafts: whether the decoder drafts tokens. If not, there is nothing to accept, and the rule
+    samples from the model whatever `acceptance` says. ValueError for an unknown `acceptance`.
     """
     if temperature == 0:
         return Exact()

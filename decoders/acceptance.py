@@ -1,6 +1,6 @@
 """The names and numbers of acceptance above temperature 0. The rules are in `decoders.accept`.
 
-They stand apart because command lines show them in `--help`, which should not wait for torch.
+They have a file of their own because `--help` shows them, and should not wait for torch.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ ACCEPTANCES = ("lossless", "typical", "typical-sampled")
 class Typical:
     """Typical acceptance (Cai et al. 2024, section 2.3.1).
 
-    A token counts where its probability exceeds min(epsilon, alpha * exp(-entropy)).
+    A token is allowed where its probability exceeds min(epsilon, alpha * exp(-entropy)).
     """
 
     epsilon: float = 0.09

@@ -1,4 +1,4 @@
-"""How many of the nodes that a decoder proposes a step verifies (`nodes=auto`).
+"""Chooses, in each step, how many of the proposed nodes are verified (`nodes=auto`).
 
 A verify forward of more nodes accepts more tokens and takes longer. How much longer depends on the
 machine. Where a forward of 64 nodes takes as long as one of 1 (a GPU at batch 1), large trees win;
@@ -31,7 +31,7 @@ class StepTimes:
     """Seconds that a verify forward takes on this machine, by context length and nodes."""
 
     lengths: tuple[int, ...]  # Committed positions, ascending.
-    sizes: tuple[int, ...]  # Nodes, ascending, the first 1.
+    sizes: tuple[int, ...]  # Nodes, ascending from 1.
     seconds: tuple[tuple[float, ...], ...]  # [lengths][sizes]
 
     def at(self, length: int) -> list[float]:
@@ -50,37 +50,39 @@ class StepTimes:
 
 
 class AutoBudget:
-    """As many nodes as make the most tokens per second.
+    """Chooses the number of nodes that gives the most tokens per second.
 
-    The n best nodes of a draft commit E(n) tokens, the sum of their path probabilities (the root's
-    is 1), and take T(n) measured seconds. The long-run rate of tokens per second is highest when
-    each step maximises E(n) - rate * T(n), with the rate that results. The turn's rate so far
-    stands for it. What the probabilities are worth is learned as well: the drafted part of E is
-    scaled by what past drafts kept over what they promised. Where drafting does not pay, it pauses,
-    for longer each time.
+    The n best nodes of a draft are expected to commit E(n) tokens: the sum of their path
+    probabilities, where the root's is 1. Verifying them takes T(n) seconds, as measured. The
+    long-run rate of tokens per second is highest when each step maximises E(n) - rate * T(n), where
+    `rate` is that same long-run rate. The turn's rate so far is used for it.
 
-    No step costs more than the conversation can afford. Its credit is what it is ahead of greedy
-    decoding so far, plus SLOWER of a step for every token, plus RISK of what the step expects to
-    win. So bad heads cost next to nothing, and an answer of ten tokens is hardly made slower by
-    trying. Whether to draft is decided before the draft is there, by what the turn's drafts have
-    won so far.
+    The probabilities may be too high or too low. So the drafted part of E is multiplied by the
+    tokens that past drafts kept, over the tokens that they promised. Where drafting does not pay,
+    it pauses, for longer each time.
 
-    Heads cost time as well. Where the decoder can draft to different depths, a draft goes one level
-    deeper than the last step's tokens went.
+    A step may cost no more than the conversation can afford. It can afford its credit: the greedy
+    steps saved so far, plus SLOWER for every token. A single step may overdraw that by RISK times
+    its expected win. So bad heads cost almost nothing, even in an answer of ten tokens. Whether to
+    draft at all is decided before the draft is made, from what this turn's drafts have won so far.
+
+    Heads take time, too. Where the decoder can draft to different depths, the next draft is one
+    level deeper than the path that the last step kept.
 
     Drafts must come in descending order of log_prob. No clock is read while decoding, so the
     budgets of a conversation follow from its tokens and the measured times alone.
     """
 
-    PRIOR = 8  # Steps' (and tokens') worth of trust that drafts are as good as they promise.
+    # Weight, in steps and in tokens, of the initial belief that drafts are as good as they promise.
+    PRIOR = 8
     LONGEST_PAUSE = 8  # Steps.
     SLOWER = 0.02  # Greedy steps of credit that each committed token adds.
     RISK = 0.1  # Part of an expected win that a step may cost beyond the credit.
-    # A step with a draft costs so much more than its measured time where its neighbours draft
-    # nothing. It was measured among its like, in a processor's cache that was filled for it.
+    # A lone drafting step among greedy ones takes so many times its measured time. It was measured
+    # in a row of equal steps, which find the processor's cache warm.
     APART = 1.25
-    USUAL = 0.5  # Tokens that a draft is taken to win before the turn has drafts of its own.
-    FEW = 4  # Drafts' worth of trust in USUAL.
+    USUAL = 0.5  # Tokens that a draft is assumed to win while the turn has few drafts of its own.
+    FEW = 4  # Weight of USUAL, in drafts.
 
     def __init__(
         self,
@@ -90,7 +92,7 @@ class AutoBudget:
     ) -> None:
         """draft_s: seconds that drafting adds to a step, by depth. None: not measured yet, 0.
 
-        most: sizes that take longer than so many one-node steps are never drafted for.
+        most: sizes whose verify forward takes longer than this many one-node steps are never used.
         """
         limit = most * times.seconds[0][0]
         self.times = times
@@ -114,7 +116,7 @@ class AutoBudget:
         self.gain, self.pause, self.resting = 0.0, 1, 0
 
     def _continues(self, prompt: list[int]) -> bool:
-        """Whether a prompt is the last turn's and more."""
+        """Whether a prompt begins with the last turn's prompt, and is longer."""
         before, self._prompt = self._prompt, prompt
         return len(prompt) > len(before) > 0 and prompt[: len(before)] == before
 
@@ -130,11 +132,11 @@ class AutoBudget:
         return False
 
     def _cost(self, verify_s: float, greedy_s: float) -> float:
-        """Greedy steps, at most, that a step with a draft takes longer than one of them."""
+        """Upper estimate of what a drafting step costs beyond a greedy one, in greedy steps."""
         return self.APART * ((verify_s + self.spent) / greedy_s - 1)
 
     def sizes(self, nodes: int) -> Sequence[int]:
-        """What `choose` may answer for a draft of so many nodes."""
+        """The numbers that `choose` may return for a draft of `nodes` nodes."""
         return self.times.sizes[: bisect_right(self.times.sizes, nodes)]
 
     def forecast(self, draft: Draft) -> Tensor | None:
@@ -160,10 +162,10 @@ class AutoBudget:
         if not forecast:
             self.seconds += greedy_s
             return 1
-        gains = [0.0]  # Of verifying the root alone.
+        gains = [0.0]  # The first is the gain of verifying the root alone.
         for tokens, verify_s in zip(forecast[1:], seconds[1:], strict=False):
             win = trust * (tokens - 1)
-            # The draft is there by now, so nodes that take no time are free.
+            # The draft has been made already, so nodes that take no verify time are free.
             is_free = verify_s == greedy_s
             is_affordable = (
                 is_free or self._cost(verify_s, greedy_s) <= self.credit + self.RISK * win
@@ -182,7 +184,7 @@ class AutoBudget:
         return self.times.sizes[best]
 
     def learn(self, kept: int) -> None:
-        """The step that was last chosen for has kept so many drafted tokens."""
+        """Take note that the step after the last `choose` has kept `kept` drafted tokens."""
         self.tokens += kept
         self.kept += kept
         self.credit += (1 + self.SLOWER) * kept
@@ -191,7 +193,7 @@ class AutoBudget:
 
 
 class Budgeted(Wrapper):
-    """A decoder with `nodes=auto` whose drafts a budget cuts, and at times leaves out."""
+    """A decoder with `nodes=auto`. Its budget shortens each draft, or skips it."""
 
     inner: Decoder
     drafts = True

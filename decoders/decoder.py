@@ -37,36 +37,37 @@ class Decoder(Drafter):
     drafts: ClassVar[bool] = True
     # Whether `propose` can stop at `draft_depth` levels.
     any_depth: ClassVar[bool] = False
-    # JSON files beside the model that it reads where they are there: name -> parser of the content.
-    # A parser raises ValueError where the content is not what it must be.
+    # Optional JSON files beside the model: name -> parser of the content. A parser raises
+    # ValueError where the content is wrong.
     fitted: ClassVar[Mapping[str, Callable[[object], object]]] = {}
-    # Files of tensors (.safetensors, or .pt with tensors alone) that it cannot do without: name ->
-    # what makes something of the named tensors, for this model. ValueError as above.
+    # Required files of tensors (.safetensors, or .pt with nothing but tensors): name -> function of
+    # the named tensors and the model. Its result goes to `files`. ValueError as above.
     weights: ClassVar[Mapping[str, Callable[[Mapping[str, Tensor], Model], object]]] = {}
 
-    # What was read of these files, by name. The harness reads them; `take` receives them.
+    # The parsed contents of these files, by name. The harness reads them and calls `take`.
     files: ClassVar[Mapping[str, object]] = {}
     # Nodes of the largest tree where `nodes` is "auto". A budget sets it before `setup`.
     auto_nodes: ClassVar[int | None] = None
 
     def __post_init__(self) -> None:
-        """ValueError where an option is out of range. Subclasses with checks make this one too."""
+        """ValueError where an option is out of range. An override must call this method, too."""
         if (nodes := getattr(self, "nodes", None)) is not None:
             check_nodes(nodes)
 
     def path_of(self, file: str) -> str | None:
-        """Where the options say that a file of `fitted` or `weights` lies. None: at the model."""
+        """The path of a `fitted` or `weights` file in the options. None: it is beside the model."""
         return None
 
     def take(self, files: Mapping[str, object]) -> None:
-        """Receive what was read of the files that are there. Comes before `setup`."""
+        """Receive the parsed contents of the files that exist. Called before `setup`."""
         self.files = files
 
     @property
     def identity(self) -> object | None:
-        """What the options name without saying what it is, as JSON data; None: nothing.
+        """The contents that the options refer to by a name, as JSON data. None: there are none.
 
-        Two runs are of one configuration only where it is equal.
+        A tree file is an example: it may change under its name. Two runs count as one
+        configuration only where their identities are equal.
         """
         return None
 
@@ -105,8 +106,8 @@ class Decoder(Drafter):
     ) -> Iterator[Step]:
         """Read `prompt` [prompt] and return the iterator of steps. The last one has a `finish`.
 
-        watched_by: makes the drafter that the loop talks to instead of this one. A decoder that
-        does not draft through our loop leaves it out.
+        watched_by: wraps this decoder in another drafter, which the loop then calls. A decoder that
+        does not use our loop ignores it. None: no wrapper.
         """
         return decode(self.model, watched_by(self) if watched_by else self, prompt, rule, stop)
 

@@ -1,4 +1,4 @@
-"""What a draft must be. Looked at before the first answer, so that no timed step pays for it."""
+"""Validates a decoder's drafts during warm-up, so that no timed step pays for it."""
 
 from itertools import pairwise
 
@@ -13,7 +13,7 @@ ROUNDING = 1e-3  # By which a log probability may exceed 0.
 
 
 class Checked(Wrapper):
-    """Raises ValueError where its decoder proposes what is no draft. No step is captured."""
+    """Raises ValueError where its decoder proposes an invalid draft. No step is captured."""
 
     inner: Decoder
     captures = False

@@ -1,9 +1,9 @@
 """The tokens that are worth guessing: the most frequent ones of a model's answers.
 
-Most of a head is its projection onto the vocabulary, and most of the vocabulary hardly ever comes.
-Reading a quarter of it is a quarter of the memory traffic. (FR-Spec, Zhao et al. 2025, arXiv
+Most of a head is its projection onto the vocabulary, and most tokens hardly ever occur. Reading a
+quarter of the projection takes a quarter of the memory traffic. (FR-Spec, Zhao et al. 2025, arXiv
 2502.14856, narrows a draft model in the same way.) A token that is left out is never guessed; the
-base model still says it.
+base model can still produce it.
 """
 
 import torch
@@ -18,9 +18,9 @@ OUTSIDE = -6.0  # Log probability of a token that heads do not guess from, where
 
 
 class DraftVocabulary:
-    """What a decoder's heads guess from: all tokens, or the frequent ones.
+    """The tokens that a decoder's heads guess from: all of them, or the frequent ones.
 
-    The last quarter of the frequent ones give way to the prompt's own.
+    In each turn, tokens of the prompt replace the last quarter of the frequent ones.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class DraftVocabulary:
 
         frequent: the model's frequent tokens, most frequent first. None: not known.
         wanted: one of CHOICES. None: the frequent tokens for `auto` where they are known, else all.
+        auto: whether the decoder has `nodes=auto`.
         ValueError where the frequent ones are wanted and not known, or are no tokens of the model.
         """
         self.model = model
@@ -61,7 +62,7 @@ class DraftVocabulary:
         self._fill_index()
 
     def _fill_index(self) -> None:
-        """[vocab]: where each token stands in `tokens`; behind the last one if it does not."""
+        """Fill `_index` [vocab]: each token's index in `tokens`. len(tokens): it is left out."""
         self._index.fill_(len(self.tokens))
         self._index[self.tokens] = torch.arange(len(self.tokens), device=self.tokens.device)
 
@@ -92,20 +93,20 @@ class DraftVocabulary:
         return self.model.draft_logits(hidden_state, num_heads, self.heads).float()
 
     def token(self, column: Tensor) -> Tensor:
-        """The tokens, in the same shape, of these columns of `logits`."""
+        """The token ids of these columns of `logits`, in the same shape."""
         return column if self.tokens is None else self.tokens.take(column)
 
     def with_others(self, log_prob: Tensor) -> Tensor:
-        """Rows [rows, size] of log probabilities, with a column for tokens that are left out."""
+        """Log probabilities [rows, size], with one more column for all tokens that are left out."""
         return log_prob if self.tokens is None else F.pad(log_prob, (0, 1), value=OUTSIDE)
 
     def column(self, token: Tensor) -> Tensor:
-        """The columns, in the same shape, of these tokens in rows `with_others`."""
+        """The columns of these tokens in the result of `with_others`, in the same shape."""
         return token if self.tokens is None else self._index.take(token)
 
 
 def check_vocab(wanted: str | None) -> None:
-    """ValueError where a decoder's option `vocab` is none that there is."""
+    """ValueError where a decoder's option `vocab` is none of CHOICES."""
     if wanted not in (None, *CHOICES):
         raise ValueError(f"vocab is {wanted!r}; available: {', '.join(CHOICES)}")
 

@@ -1,7 +1,7 @@
-"""What the decoding loop asks of whoever drafts: one tree of candidates a step.
+"""The interface that the decoding loop calls: one tree of candidates in each step.
 
 A decoder is a `Drafter` with options (`decoders.decoder`). Wrappers are drafters too: a budget
-cuts what another one drafts, and a check looks at it.
+shortens the drafts of another drafter, and a check validates them.
 """
 
 from collections.abc import Hashable, Sequence
@@ -20,7 +20,7 @@ class Drafter:
     `after_step` run on the host, between a step's transfer and the next forward.
     """
 
-    # Whether `start` gets the prefill's rows of all prompt positions, not of the last one alone.
+    # Whether `start` gets the prefill's rows of all prompt positions. False: of the last one only.
     reads_prompt: ClassVar[bool] = False
     # Whether `propose` and `observe` are the same operations on the same tensors in every step, so
     # that a CUDA graph may replay them.
@@ -31,7 +31,8 @@ class Drafter:
     def setup(self, model: Model) -> None:
         """Bind to a model, once. ValueError where the options do not fit the model."""
         self.model = model
-        self.setup_key = object()  # New with every setup, as a captured graph holds its tensors.
+        # A captured graph holds the tensors of one setup, so every setup has a key of its own.
+        self.setup_key = object()
 
     @property
     def max_nodes(self) -> int:
@@ -45,11 +46,11 @@ class Drafter:
 
     @property
     def slots_beyond(self) -> int:
-        """Slots of the KV cache behind a text's last position that a step may write to."""
+        """Slots of the KV cache after the last committed position that a step may write to."""
         return self.max_nodes + self.max_depth
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
-        """A turn begins with `prompt` [prompt]; forget the last one.
+        """A turn begins with `prompt` [prompt]. Forget the last turn.
 
         `rows`: the prefill's rows, all of them if `reads_prompt`, else the last one.
         """
@@ -57,14 +58,14 @@ class Drafter:
     def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
         """The tree to verify next, with `root` as its first token.
 
-        root: [1] token id. hidden_state: [1, hidden], the row that predicted the root.
+        root: [1] token id. hidden_state: [1, hidden], from which the base model predicted the root.
         """
         raise NotImplementedError(f"{type(self).__name__} has no method propose")
 
     def observe(self, draft: Draft, verified: Verified, node: Tensor) -> None:
-        """The base model's rows at every node of a draft, for drafters that learn from them.
+        """Learn from the base model's rows at every node of a draft. By default, nothing.
 
-        node: [1], the last node of the kept path. Comes before the next `propose`.
+        node: [1], the last node of the kept path. Called before the next `propose`.
         """
 
     def before_step(self, draft: Draft, forecast: Sequence[float], length: int) -> Draft:
@@ -75,15 +76,15 @@ class Drafter:
         return draft
 
     def after_step(self, kept: int) -> None:
-        """The step has kept so many drafted tokens."""
+        """Take note that the step has kept `kept` drafted tokens. By default, do nothing."""
 
     @property
     def kind(self) -> Hashable:
-        """What decides, on the host, which operations the next `propose` consists of."""
+        """Key of the operations that the next `propose` runs, known on the host."""
         return None
 
     def sizes(self, nodes: int) -> Sequence[int]:
-        """The numbers of nodes that `before_step` may leave of a draft of so many."""
+        """The numbers of nodes to which `before_step` may cut a draft of `nodes` nodes."""
         return (nodes,)
 
     def kinds(self) -> Sequence[Hashable]:
@@ -91,14 +92,14 @@ class Drafter:
         return (self.kind,)
 
     def become(self, kind: Hashable) -> None:
-        """Propose, until further notice, as drafters of this kind do. Used to rehearse steps."""
+        """Switch to this `kind` until further notice. Used to rehearse steps."""
 
 
 class Wrapper(Drafter):
     """A drafter around another one. It passes everything on; subclasses change some of it."""
 
     def __init__(self, inner: Drafter) -> None:
-        """`inner` is set up already, or is set up with this one."""
+        """`inner` may be set up already. If not, this wrapper's `setup` does it."""
         self.inner = inner
         if hasattr(inner, "model"):
             super().setup(inner.model)

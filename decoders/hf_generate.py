@@ -1,11 +1,11 @@
-"""What a user would otherwise pick: transformers' own `generate`, on the same model.
+"""Two decoders that run transformers' own `generate` on the same model, as most users would.
 
-    hf-greedy       one token a forward
-    prompt-lookup   assisted generation with candidates copied from the text so far, a chain a step
+    hf-greedy       one token in each forward
+    prompt-lookup   assisted generation; each step verifies a chain copied from the text so far
 
-The prefill is done apart, as for every decoder, so that prefill and decode times mean the same.
-Above temperature 0 both draw the samples that the rule draws (`decoders.accept`), so their tokens,
-too, can be compared with greedy's.
+The prefill is a separate forward, so that prefill and decode times mean the same as for every other
+decoder. Above temperature 0 both draw the samples that the rule draws (`decoders.accept`), so their
+tokens can be compared with greedy's as well.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,10 +31,10 @@ from decoders.step import NotANumber, Step, Stop
 
 
 class _StepRecorder(StoppingCriteria):
-    """Notes the tokens of every forward, cuts them as our loop does, and ends the turn."""
+    """Records the tokens of every forward, cuts them as our loop does, and ends the turn."""
 
     def __init__(self, model: Model, stop: Stop, prompt: int, prefilled: int) -> None:
-        """prompt: positions of the prompt. prefilled: those of them that are in the cache."""
+        """prompt: positions of the prompt. prefilled: how many of them are in the cache."""
         self.model = model
         self.stop = stop
         self.length = prompt  # Positions of the text so far.
@@ -46,10 +46,11 @@ class _StepRecorder(StoppingCriteria):
         self.is_sound: Tensor | None = None  # Whether all rows of logits had a finite maximum.
 
     def before_forward(self, module: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Mend what assisted generation asks for.
+        """Correct the inputs of assisted generation.
 
-        Its first forward gets the whole prompt, whatever the cache holds of it. Its last one may
-        get candidates beyond the context; none of them is kept, but their positions must be legal.
+        Its first forward gets the whole prompt, even where the cache holds most of it. Its last one
+        may get candidates beyond the context. None of these is kept, but their positions must be
+        legal.
         """
         if self.nodes == 0 and kwargs["input_ids"].shape[1] > self.prefilled:
             for name in ("input_ids", "position_ids"):
@@ -85,7 +86,7 @@ class _Choose(LogitsProcessor):
         self.rule = rule
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        # Where the rule has no token, 0 stands in: `is_sound` says it at the end.
+        # Where the rule has no token, 0 replaces it. `is_sound` reports that at the end.
         chosen = self.rule.first_root(scores, input_ids.shape[1]).clamp(min=0)
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen.unsqueeze(1), 0.0)
 
@@ -96,7 +97,7 @@ class HFGreedy(Decoder):
     max_nodes: ClassVar[int] = 1
 
     def generate_options(self) -> dict[str, object]:
-        """What is passed to `generate` beside the common options."""
+        """Further keyword arguments of `generate`."""
         return {}
 
     @torch.inference_mode()
@@ -133,8 +134,8 @@ class HFGreedy(Decoder):
                     attention_mask=torch.ones_like(prompt),
                     do_sample=False,
                     max_new_tokens=stop.max_tokens,
-                    # Prompt lookup of some releases needs an end of text. The one behind the
-                    # vocabulary never comes.
+                    # Some releases' prompt lookup needs an end-of-text token. The first id beyond
+                    # the vocabulary never occurs.
                     eos_token_id=sorted(stop.eos) or [self.model.vocab],
                     pad_token_id=0,
                     stopping_criteria=StoppingCriteriaList([recorder]),
@@ -152,7 +153,7 @@ class HFGreedy(Decoder):
 
 @dataclass
 class PromptLookup(HFGreedy):
-    tokens: int = 10  # Candidates a step at most.
+    tokens: int = 10  # Most candidates in a step.
     ngram: int = 2  # The longest ending of the text that is looked up.
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ def _steps(
     """The steps from the first root [1] and the hidden state [1, hidden] that predicted it."""
     committed: list[int] = []
     finish = None
-    # 1. Propose: a tree of candidates. Where there is no root, token 0 stands in until it is said.
+    # 1. Propose: a tree of candidates. Where there is no root, token 0 replaces it until the check.
     draft = drafter.propose(root.clamp(min=0), hidden_state)
     token, *forecast = _joined(root, draft.forecast).tolist()
     while finish is None:
@@ -76,5 +76,5 @@ def _steps(
 
 
 def _joined(*parts: Tensor | None) -> Tensor:
-    """One tensor of all parts that are there, so that one transfer brings them to the host."""
+    """All parts that are not None in one tensor, so that one transfer brings them to the host."""
     return torch.cat([part for part in parts if part is not None])

@@ -1,6 +1,6 @@
 """The names of decoders. Classes are loaded when they are asked for.
 
-Those of this package stand in BUILT_IN. Another package adds its own by an entry point:
+BUILT_IN lists those of this package. Another package adds its own by an entry point:
 
     [project.entry-points."medusa_bench.decoders"]
     mine = "my_package.my_module:MyDecoder"
@@ -47,7 +47,7 @@ class UnknownName(ValueError):
 
 
 def _plugins() -> dict[str, EntryPoint]:
-    """Decoders of other packages by name. A name of our own stays ours."""
+    """Decoders of other packages by name. A built-in name cannot be replaced."""
     points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     return {name: point for name, point in points.items() if name not in BUILT_IN}
 
@@ -60,8 +60,8 @@ def names() -> list[str]:
 def load(name: str) -> "type[Decoder]":
     """The class of a decoder.
 
-    UnknownName where there is none of this name, another ValueError where a package does not have
-    the class that it promises.
+    UnknownName where no decoder has this name. Another ValueError where a package does not hold the
+    class that its entry point names.
     """
     if name in BUILT_IN:
         return _imported(BUILT_IN[name])
@@ -96,8 +96,9 @@ def options(name: str) -> set[str]:
 def make(spec: Spec, defaults: Mapping[str, object] | None = None) -> "Decoder":
     """The decoder of a spec, not yet bound to a model.
 
-    defaults: options for every decoder that has them; None is an option that was not given. The
-    spec's own win. ValueError, UnknownName among them, says what is wrong with a name or a value.
+    defaults: values of options, used where the decoder has the option and the spec does not set it.
+    A None among them is ignored. ValueError (or its subclass UnknownName) says what is wrong with a
+    name or a value.
     """
     cls = load(spec.name)
     known = options(spec.name)

@@ -5,12 +5,12 @@ A spec is parsed once, here, and printed back by `str`. Nothing in this module n
 
 from dataclasses import dataclass
 
-AUTO = "auto"  # As `nodes`: as many nodes in each step as pay on this machine.
+AUTO = "auto"  # As the value of `nodes`: a budget chooses the number in every step.
 
 
 @dataclass(frozen=True)
 class Spec:
-    """The name of a decoder and the options that were given, as texts.
+    """The name of a decoder and the options that were given, as strings.
 
     >>> Spec.parse("dynamic:nodes=32:topk=8")
     Spec(name='dynamic', options={'nodes': '32', 'topk': '8'})
@@ -23,7 +23,7 @@ class Spec:
 
     @classmethod
     def parse(cls, text: str) -> "Spec":
-        """ValueError where an option is no `option=value`, or stands twice."""
+        """The spec of a text. ValueError where an option is no `option=value`, or is repeated."""
         name, *given = text.split(":")
         options: dict[str, str] = {}
         for assignment in given:

@@ -1,4 +1,4 @@
-"""What a decoding step returns, when a turn ends, and what is raised where no token follows."""
+"""The result of a decoding step, the end of a turn, and the error for logits that are NaN."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,9 +23,10 @@ class Step:
 class Stop:
     """When a turn ends."""
 
-    eos: frozenset[int]  # Token ids that end it. The one that does is part of the answer.
-    max_tokens: int  # Committed tokens at most.
-    text: Callable[[list[int]], bool] | None = None  # Do these committed tokens hold a stop string?
+    eos: frozenset[int]  # Token ids that end it. The answer includes the one that ended it.
+    max_tokens: int  # Most committed tokens in the turn.
+    # Whether committed tokens contain a stop string. None: there are no stop strings.
+    text: Callable[[list[int]], bool] | None = None
 
     def cut(self, before: list[int], new: list[int]) -> tuple[list[int], str | None]:
         """The part of a step's `new` tokens that counts, and why the turn ends with it.

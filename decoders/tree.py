@@ -1,7 +1,7 @@
 """The candidate tree: which drafted token continues which.
 
-A tree of `nodes` candidates is one array, `parent`. Node 0 is the root, and its own parent. Parents
-stand before their children. Depth and ancestors follow from it.
+One array, `parent`, gives a tree of `nodes` candidates. Node 0 is the root, and its own parent.
+Parents come before their children. The depths and ancestors follow from the array.
 
     parent = [0, 0, 0, 1, 1, 3]          0          depth 0
                                        1   2        depth 1
@@ -16,8 +16,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-RankPath = tuple[int, ...]  # By depth: the rank of the guess that a path takes there.
-MOST_NODES = 4096  # Of any tree. A stranger's file may ask for more than there is memory.
+RankPath = tuple[int, ...]  # [depth] the rank of the guess at each level; 0 is the best.
+MOST_NODES = 4096  # Limit for any tree: a file could ask for more than fits in memory.
 NO_GUESS = -2  # Token of a node without a guess. No model predicts it, so it is never kept.
 
 
@@ -31,7 +31,7 @@ class Tree:
 
     depth: Tensor  # [nodes] int64; the root's is 0.
     parent: Tensor  # [nodes] int64; the root is its own parent.
-    # [nodes, max_depth] int64: the nodes from the root (left out) to each node, itself included.
+    # [nodes, max_depth] int64: the nodes on the path to each node, without the root, with itself.
     # A row that is shorter than max_depth is padded with the node itself.
     ancestors: Tensor
 
@@ -68,7 +68,7 @@ class Tree:
         return Tree(self.depth.to(device), self.parent.to(device), self.ancestors.to(device))
 
     def truncated(self, nodes: int) -> "Tree":
-        """The tree of the first `nodes` nodes. It is one, as parents stand before children."""
+        """The tree of the first `nodes` nodes. Parents come first, so it is complete."""
         return Tree(self.depth[:nodes], self.parent[:nodes], self.ancestors[:nodes])
 
     def __len__(self) -> int:
@@ -76,7 +76,7 @@ class Tree:
 
     @property
     def max_depth(self) -> int:
-        """Columns of `ancestors`. No node is deeper, but all may be shallower."""
+        """Columns of `ancestors`: an upper limit for the depth of the nodes."""
         return self.ancestors.shape[1]
 
 

@@ -1,8 +1,8 @@
 """The flags of the gen_model_answer commands, and the run that they ask for.
 
 The flags have upstream's names and defaults. Every flag has an effect or is refused. A flag that
-cannot matter in a configuration (a posterior threshold at temperature 0, a static tree for the
-dynamic decoder) may be given with its default, and with no other value.
+has no effect in a configuration (a posterior threshold at temperature 0, a static tree for the
+dynamic decoder) may only be given with its default value.
 """
 
 import argparse
@@ -27,8 +27,8 @@ SAME_FLAGS = (
     "trust_remote_code",
     "compile",
 )
-TREE_FLAGS = ("nodes", "topk", "depth")  # The same, but of the dynamic decoder alone.
-# The flags that only some configurations have, with upstream's defaults.
+TREE_FLAGS = ("nodes", "topk", "depth")  # Flags of bench.run, for the dynamic decoder only.
+# The flags that have an effect only in some configurations, with upstream's defaults.
 UPSTREAM = {
     "medusa_choices": "mc_sim_7b_63",
     "sampling": "typical",
@@ -40,7 +40,7 @@ UPSTREAM = {
 
 
 def parser(decoder: str, module: str, doc: str | None) -> argparse.ArgumentParser:
-    """The command line of the command that answers with `decoder`."""
+    """The parser of the command that answers with `decoder`."""
     made = make_parser(f"python -m {module}", doc)
     add_flag(made, RunConfig, "model", "--model-path", required=True, default=None)
     made.add_argument(
@@ -53,7 +53,7 @@ def parser(decoder: str, module: str, doc: str | None) -> argparse.ArgumentParse
         "--question-begin", type=whole(0), default=0, help="index of the first question, from 0 on"
     )
     made.add_argument(
-        "--question-end", type=whole(1), help="index behind the last question (default: all)"
+        "--question-end", type=whole(1), help="index after the last question (default: all)"
     )
     made.add_argument(
         "--answer-file",
@@ -82,7 +82,7 @@ def _add_rule_flags(made: argparse.ArgumentParser) -> None:
         "--sampling",
         choices=("typical", "nucleus"),
         default=UPSTREAM["sampling"],
-        help="above temperature 0: the part of the distribution that counts",
+        help="above temperature 0: which part of the distribution is sampled from",
     )
     made.add_argument(
         "--fast",
@@ -117,7 +117,7 @@ def _add_device_flags(made: argparse.ArgumentParser) -> None:
 def run_config(decoder: str, args: argparse.Namespace, questions: str) -> RunConfig:
     """The run that the flags ask for. UserError for a flag that has no effect on it.
 
-    questions: as `RunConfig` has them.
+    questions: the field of `RunConfig`.
     """
     is_folder = Path(args.model_path).is_dir()
     config = RunConfig(
@@ -188,7 +188,7 @@ def _question_range(args: argparse.Namespace) -> dict[str, int | None]:
 
 
 def _devices(args: argparse.Namespace) -> dict[str, object]:
-    """The fields of RunConfig that say where one model lies."""
+    """The fields of RunConfig that say on which devices one model is loaded."""
     each, total = args.num_gpus_per_model, args.num_gpus_total
     if total is not None and total < each:
         raise UserError(

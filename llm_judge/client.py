@@ -1,11 +1,11 @@
 """One judge behind an OpenAI-compatible endpoint: a prompt in, a reply and its cost out.
 
-tenacity makes the retries, and the client's own are switched off. The client's retries end at the
-HTTP status, but a reply that is not JSON or has no choice in it must be asked for again, too. And
-an interrupt of the user must end a wait.
+tenacity makes the retries, and the client's own are switched off. The client retries only by HTTP
+status. Here a reply that is not JSON, or holds no choice, is asked for again as well. And the user
+can interrupt a wait.
 
-The timeout is our own as well. The client's begins anew with every byte, so a server that sends one
-now and then would be waited for without end.
+The timeout is our own, too. The client's timeout starts again with every byte that arrives, so a
+server that sends a byte now and then would never time out.
 """
 
 import asyncio
@@ -32,16 +32,16 @@ from bench.common.errors import UserError
 KEY = "OPENAI_API_KEY"  # The environment variable of the key.
 URL = "OPENAI_BASE_URL"  # The environment variable of the endpoint, where no flag names one.
 LOCAL = ("localhost", "127.0.0.1", "::1")  # Hosts whose endpoints need no key.
-LONGEST_WAIT_S = 600.0  # A server that asks for a longer wait is not waited for.
+LONGEST_WAIT_S = 600.0  # If a server asks for a longer wait, the call fails.
 LONGEST_BACKOFF_S = 60.0
 
 
 class CallFailed(Exception):
-    """One call brought no reply. Others may."""
+    """One call got no reply. Other calls may still succeed."""
 
 
 class EndpointTrouble(CallFailed):
-    """The endpoint is busy, broken or unreachable, which may pass. The call is tried again."""
+    """The endpoint is busy, broken or unreachable, maybe for a while. The call is tried again."""
 
     def __init__(self, what: str, after_s: float | None = None) -> None:
         super().__init__(what)
@@ -50,7 +50,7 @@ class EndpointTrouble(CallFailed):
 
 @dataclass(frozen=True)
 class Reply:
-    """What the judge said. Token counts are 0 where the endpoint does not tell them."""
+    """The judge's reply. Token counts are 0 where the endpoint does not report them."""
 
     text: str
     prompt_tokens: int
@@ -73,7 +73,7 @@ class JudgeClient:
         """The judge `model` of an endpoint. UserError where there is no key for the endpoint.
 
         api_base: URL of the endpoint. None: $OPENAI_BASE_URL, or OpenAI's.
-        options: go into every request, such as temperature.
+        options: parameters of every request, such as temperature.
         timeout_s: the longest wait for a reply.
         backoff_s: the longest wait before the first retry. It doubles with every retry.
         """
@@ -99,7 +99,7 @@ class JudgeClient:
             api_key=key or "none", base_url=api_base, timeout=None, max_retries=0
         )
         self.where = str(self.client.base_url)
-        # In an event loop, a call can be cut off whatever it waits for.
+        # An event loop can cut off a call at any moment.
         self.loop = asyncio.new_event_loop()
         Thread(target=self.loop.run_forever, daemon=True).start()
 
@@ -149,9 +149,9 @@ class JudgeClient:
         return _reply(completion)
 
     def _of_status(self, error: openai.APIStatusError) -> Exception:
-        """What an HTTP status means: a UserError, EndpointTrouble, or another CallFailed."""
+        """The error for an HTTP status: UserError, EndpointTrouble, or another CallFailed."""
         status, said = error.status_code, " ".join(str(error.message).split())[:300]
-        if said == f"Error code: {status}":  # This endpoint puts no reason where OpenAI does.
+        if said == f"Error code: {status}":  # The endpoint gives no reason in OpenAI's format.
             said = f"{said}, {' '.join(error.response.text.split())[:200]}"
         if status in (401, 403):
             return UserError(
@@ -175,7 +175,7 @@ class JudgeClient:
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
-    """Seconds that the server asks to wait, by a number or a date. None: it does not ask."""
+    """The wait in seconds that the server asks for, by a number or a date. None: no wait."""
     given = error.response.headers.get("retry-after")
     if given is None:
         return None

@@ -9,7 +9,7 @@ from llm_judge.judging import MODES
 
 
 def add_data_flags(parser: argparse.ArgumentParser) -> None:
-    """Which bench, and where its files lie."""
+    """Add the flags that choose a bench and the folder of its files."""
     parser.add_argument(
         "--bench-name", default="mt_bench", help=f"{', '.join(SETS)}, {SAMPLE}, or a folder in data"
     )
@@ -22,7 +22,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_judgment_flags(parser: argparse.ArgumentParser) -> None:
-    """Which judgments: whose, of which kind, and of which models."""
+    """Add the flags that choose judgments: by judge, by kind and by model."""
     parser.add_argument(
         "--mode",
         choices=MODES,
@@ -33,7 +33,7 @@ def add_judgment_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline-model",
         default="gpt-3.5-turbo",
-        help="model that pairwise-baseline compares with, and wall-clock ratios",
+        help="model that pairwise-baseline and wall-clock ratios compare with",
     )
     parser.add_argument(
         "--model-list",

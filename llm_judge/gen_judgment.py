@@ -12,8 +12,8 @@ endpoint will do. Its key is read from $OPENAI_API_KEY.
 
 Every judgment is on disk when it arrives, and the same command asks only for what is missing. A
 call that fails is tried again with growing pauses, or after the time that the server asks for. A
-call that fails for good is no score, and the command ends with status 1. A reply without a readable
-grade is recorded with score -1, or with the winner "error", and is in no average.
+call that fails for good leaves no score, and the command ends with status 1. A reply without a
+readable grade is recorded with score -1, or with the winner "error". Averages leave it out.
 """
 
 import argparse
@@ -65,16 +65,14 @@ def parser() -> argparse.ArgumentParser:
         "--temperature",
         type=parse_temperature,
         default="0",
-        help="of the judge; none: leave it to the endpoint",
+        help="temperature of the judge; none: leave it to the endpoint",
     )
     length = made.add_mutually_exclusive_group()
-    length.add_argument(
-        "--max-tokens", type=whole(1), default=2048, help="tokens of a reply at most"
-    )
+    length.add_argument("--max-tokens", type=whole(1), default=2048, help="most tokens of a reply")
     length.add_argument(
         "--max-completion-tokens",
         type=whole(1),
-        help="the same, for models that take it under this name",
+        help="the same limit, for models that only accept this name",
     )
     add("--parallel", type=whole(1), default=1, help="calls at once")
     add("--timeout", type=positive, default=120, help="seconds to wait for a reply")
@@ -83,7 +81,7 @@ def parser() -> argparse.ArgumentParser:
         "--backoff",
         type=positive,
         default=1,
-        help="seconds before the first retry at most; they double with every retry",
+        help="most seconds before the first retry; they double with every retry",
     )
     add("--dry-run", action="store_true", help="say how many calls there are to make; make none")
     return made
@@ -155,7 +153,7 @@ def _ledger(bench: Bench, path: Path, args: argparse.Namespace) -> Ledger:
 
 
 def _missing(ledger: Ledger, bench: Bench, args: argparse.Namespace) -> list[tuple[Match, int]]:
-    """The calls to be made, after printing how many they are."""
+    """Print how many calls there are to make, and return them."""
     calls = ledger.missing()
     characters = sum(len(match.system) + len(match.users[index]) for match, index in calls)
     thousands = max(1, characters // (1000 * CHARACTERS_A_TOKEN))
@@ -168,7 +166,7 @@ def _missing(ledger: Ledger, bench: Bench, args: argparse.Namespace) -> list[tup
 
 
 def _options(args: argparse.Namespace) -> dict[str, object]:
-    """What goes into every request."""
+    """The parameters of every request."""
     options: dict[str, object] = {"max_tokens": args.max_tokens}
     if args.max_completion_tokens is not None:
         options = {"max_completion_tokens": args.max_completion_tokens}
@@ -178,7 +176,7 @@ def _options(args: argparse.Namespace) -> dict[str, object]:
 
 
 def _report(ledger: Ledger, failed: Counter[str]) -> int:
-    """Print what there is now. Returns the exit status: 1 where calls failed."""
+    """Print how many judgments there are now. Returns the exit status: 1 where calls failed."""
     rows = ledger.rows()
     unread = sum(not has_verdict(row) for row in rows)
     without = f", {unread} of them without a verdict" if unread else ""
@@ -196,7 +194,7 @@ def _report(ledger: Ledger, failed: Counter[str]) -> int:
 
 
 def command() -> int:
-    """`main`, and what to say where it is interrupted."""
+    """Run `main`, and print a message where it is interrupted."""
     try:
         return main()
     except KeyboardInterrupt as stop:

@@ -13,7 +13,7 @@ from bench.store.turn import TURNS_FILE, read_turns
 from llm_judge.answer_flags import parser, run_config, workers
 from llm_judge.judge_folder import Bench
 
-LOCK_WAIT_S = 60.0  # For other ranges of questions, whose commands may end at the same time.
+LOCK_WAIT_S = 60.0  # Commands for other ranges of questions may write at the same time.
 
 
 def main(decoder: str, module: str, doc: str | None) -> int:
@@ -25,7 +25,7 @@ def main(decoder: str, module: str, doc: str | None) -> int:
     bench = Bench.of(args.bench_name, args.data_dir)
     bench.questions()
     config = run_config(decoder, args, bench.question_source())
-    # torch takes seconds to load. A wrong flag should be told at once.
+    # Imported late: torch takes seconds to load. A wrong flag is reported before.
     from bench.running.session import run
     from llm_judge.model_id import label_of, model_id
 
@@ -51,7 +51,7 @@ def main(decoder: str, module: str, doc: str | None) -> int:
 
 
 def _check_answer_file(file: Path, name: str) -> None:
-    """UserError where the answers could not be written, told before any is generated."""
+    """UserError, before anything is generated, where the answers could not be written."""
     try:
         merge_answers(file, [], name)
     except OSError as error:

@@ -1,13 +1,13 @@
-"""Where a bench's files lie, which is FastChat's layout.
+"""The files of a bench, in FastChat's layout.
 
     <data>/<bench>/question.jsonl
     <data>/<bench>/reference_answer/<judge>.jsonl
     <data>/<bench>/model_answer/<model id>.jsonl
     <data>/<bench>/model_judgment/<judge>_single.jsonl, <judge>_pair.jsonl
 
-<data> is --data-dir. Without it, it is `llm_judge/data` where the current folder has an llm_judge
-in it, and `data` elsewhere. A checkout's root (`python -m llm_judge...`) and its llm_judge/ thus
-have the same files.
+<data> is --data-dir. Its default is `llm_judge/data` if the current folder holds an llm_judge, else
+`data`. So commands find the same files from a checkout's root (`python -m llm_judge...`) and from
+its llm_judge/.
 
 A bench is the shipped `sample`, a published set, or any folder in this layout that has a
 question.jsonl. Questions and references of the first two are copied into the folder, where
@@ -44,9 +44,9 @@ class Bench:
 
     @classmethod
     def of(cls, name: str, data: Path | None) -> "Bench":
-        """The bench of this name. UserError where it cannot be a name.
+        """The bench of this name. UserError where the text cannot be a name.
 
-        data: the folder of all benches. None: where the current folder has it.
+        data: the folder of all benches. None: the default, see above.
         """
         if not name or Path(name).name != name or name.startswith("."):
             raise UserError(f"--bench-name is {name!r}; expected the plain name of a question set")
@@ -71,7 +71,7 @@ class Bench:
         return self.folder / "model_judgment" / f"{safe_name(judge)}_{kind}.jsonl"
 
     def questions(self) -> QuestionSet:
-        """The questions. Those of a known set are first put into the folder, with its references.
+        """The questions. The files of a known set are first copied into the folder.
 
         UserError where there are none.
         """
@@ -87,10 +87,10 @@ class Bench:
         return load_questions(self.name) if self.name == SAMPLE or is_fetched else None
 
     def question_source(self) -> str:
-        """The bench's questions as `RunConfig` has them.
+        """The bench's questions, as the field of `RunConfig`.
 
-        That is the name of a known set, so that a run is resumed from wherever it was started. It
-        is the file's path where the set is another, or the file was changed.
+        For a known set this is its name, so that a run can be resumed from any folder. For another
+        set, or if the file was changed, it is the file's path.
         """
         is_known = self.name in (SAMPLE, *SETS)
         own = self.question_file.read_bytes()
@@ -138,7 +138,7 @@ class Bench:
                 ) from error
 
     def _known_files(self) -> dict[str, Callable[[], Path]]:
-        """By name in the folder, what finds the file of a known set. Empty: the set is unknown."""
+        """File name -> function that finds the file of a known set. Empty: the set is unknown."""
         if self.name == SAMPLE:
             return {
                 name: partial(SAMPLE_FOLDER.joinpath, name)

@@ -1,9 +1,9 @@
-"""What a judge is asked, and what its replies mean, as in FastChat: prompts, matches, verdicts.
+"""Prompts for the judge, matches between models, and verdicts in replies, as in FastChat.
 
 Nothing here calls a judge. Single grading asks for a grade of one answer. A pairwise match asks
-twice, with the two answers in either order. Each turn of a question is judged on its own, and the
-prompt for the second shows the whole conversation. Maths, reasoning and coding are judged against a
-reference answer.
+twice, once with the two answers in each order. Each turn of a question is judged on its own, and
+the prompt for the second turn shows the whole conversation. Maths, reasoning and coding are judged
+against a reference answer.
 """
 
 import re
@@ -17,10 +17,10 @@ from bench.common.files import read_rows
 from bench.inputs.questions import Question
 from bench.store.answer_files import Answer
 
-MODES = ("single", "pairwise-baseline", "pairwise-all")  # What --mode may be.
+MODES = ("single", "pairwise-baseline", "pairwise-all")  # Values of --mode.
 NEED_REFERENCE = ("math", "reasoning", "coding", "arena-hard-200")  # Categories.
 SINGLE, PAIRWISE = "single", "pairwise"  # Kinds of judging.
-# (kind, with a reference) -> name of the first turn's prompt. The second's ends with MULTI_TURN.
+# (kind, with a reference?) -> name of the first turn's prompt. The second turn's adds MULTI_TURN.
 NAMES = {
     (SINGLE, False): "single-v1",
     (SINGLE, True): "single-math-v1",
@@ -28,8 +28,8 @@ NAMES = {
     (PAIRWISE, True): "pair-math-v1",
 }
 MULTI_TURN = "-multi-turn"
-FORMATS = {SINGLE: "[[rating]]", PAIRWISE: "[[A]]"}  # By kind: the output format of its prompts.
-NO_GRADE = -1  # The score where a reply has no grade, as in FastChat. It is in no average.
+FORMATS = {SINGLE: "[[rating]]", PAIRWISE: "[[A]]"}  # Kind -> output format of its prompts.
+NO_GRADE = -1  # Score of a reply without a grade, as in FastChat. Averages leave it out.
 NO_WINNER = "error"  # The winner where a reply names none, as in FastChat.
 LOWEST_GRADE, HIGHEST_GRADE = 1, 10
 
@@ -126,9 +126,9 @@ def _prompt(name: str, row: dict | None, kind: str, path: Path) -> Prompt:
 
 
 def _check_template(template: str, where: str) -> None:
-    """UserError where a template holds more than the names of texts.
+    """UserError where a template has anything but plain names of texts in braces.
 
-    `str.format` would look into objects ({answer.__class__}), and pad without end ({answer:>9999}).
+    `str.format` would read attributes ({answer.__class__}), and pad to any length ({answer:>9999}).
     """
     try:
         for _, name, form, conversion in Formatter().parse(template):
@@ -148,13 +148,13 @@ class Match:
     question_id: int
     turn: int  # 1 or 2.
     models: tuple[str, ...]  # One, or two.
-    prompt: str  # Its name.
+    prompt: str  # Name of the prompt.
     system: str
     users: tuple[str, ...]  # The prompts: one, or two with the answers in either order.
 
     @property
     def key(self) -> tuple:
-        """What the judgment is of. The order of two models does not matter: both are asked."""
+        """Key of the judgment. The order of two models does not matter: both orders are asked."""
         return self.question_id, self.turn, frozenset(self.models), self.prompt
 
     def row(self, judge: str, replies: Sequence[str], tstamp: float) -> dict:
@@ -194,8 +194,8 @@ def make_matches(
 ) -> list[Match]:
     """Every judgment that can be made, question by question.
 
-    answers: by model and question_id. Of several choices the first is judged, as in FastChat. What
-        a model did not answer is left out.
+    answers: model -> question_id -> answer. The first of several choices is judged, as in FastChat.
+        Turns that a model did not answer are left out.
     contests: the models to be judged, singly or in pairs.
     references: reference answers by question_id.
 

@@ -1,4 +1,4 @@
-"""Which judgments there are to make: which models, references and prompts belong together."""
+"""Plans the judgments: which models, references and prompts belong together."""
 
 import sys
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from llm_judge.judging import (
     read_prompts,
 )
 
-LISTED = 5  # Questions that a warning names.
+LISTED = 5  # Most questions that a warning names.
 
 
 def plan(
@@ -84,7 +84,7 @@ def _contests(
 
 
 def _warn_of_holes(model: str, answers: dict[int, Answer], questions: tuple[Question, ...]) -> None:
-    """Warn of questions that a model did not answer. They are not judged, and are no bad grade."""
+    """Warn of questions that a model did not answer. They are not judged, and get no grade."""
     for turn in (1, 2):
         holes = []
         for question in questions:

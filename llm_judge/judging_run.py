@@ -14,7 +14,7 @@ from llm_judge.client import CallFailed, EndpointTrouble, JudgeClient
 from llm_judge.judging import Match
 from llm_judge.judgments import Ledger
 
-GIVE_UP_AFTER = 8  # Calls in a row that the endpoint did not answer in all their tries.
+GIVE_UP_AFTER = 8  # Calls in a row that the endpoint left unanswered in all their tries.
 
 
 class _Progress:
@@ -32,7 +32,7 @@ class _Progress:
             tokens_in, tokens_out = call.result()
         except CallFailed as error:
             self.failed[str(error)] += 1
-            # A call that is refused for what it holds, such as its length, tells nothing of others.
+            # A call that is refused for its content, such as its length, says nothing about others.
             self._troubles_in_a_row += isinstance(error, EndpointTrouble)
             if self._troubles_in_a_row >= GIVE_UP_AFTER:
                 raise UserError(

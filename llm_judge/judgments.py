@@ -1,4 +1,4 @@
-"""Judgment files: read as leniently as FastChat reads them, and written so that no call is lost.
+"""Judgment files: read as leniently as in FastChat, and written so that no call is lost.
 
 A row is on disk before the next one begins, and one command at a time writes a file. A pairwise row
 needs two calls. Until both replies are there, the first waits in `<file>.games`, so that it is not
@@ -86,16 +86,17 @@ def _asked(row: dict) -> set[str]:
 
 
 class Ledger:
-    """The judgment file of one judge: knows which calls are missing, and takes in their replies.
+    """The judgment file of one judge: finds the missing calls, and stores their replies.
 
-    Whoever calls `begin` and `add` must have been the file's `sole_writer` since before the ledger
-    was made. `add` may be called by several threads.
+    The caller of `begin` and `add` must hold the file's `sole_writer` from before the ledger is
+    made. Several threads may call `add`.
     """
 
     def __init__(self, path: Path, judge: str, matches: list[Match]) -> None:
         """matches: all judgments that are wanted.
 
-        UserError where the file judges other answers of the same models, or with other prompts.
+        UserError where the file holds judgments of other answers of these models, or by other
+        prompts.
         """
         self.path, self.judge, self.matches = path, judge, matches
         self.games_path = path.with_name(path.name + ".games")
@@ -154,7 +155,7 @@ class Ledger:
             self._close_if_complete(match)
 
     def add(self, match: Match, index: int, reply: str) -> dict | None:
-        """Take in the reply to one prompt of a match. It is on disk before this returns.
+        """Store the reply to one prompt of a match. It is on disk before this returns.
 
         Returns the match's row. None: the reply to its other prompt is missing.
         """
@@ -179,7 +180,7 @@ class Ledger:
         return row
 
     def rows(self) -> list[dict]:
-        """The judgments of the wanted matches that are there."""
+        """The judgments of the wanted matches, as far as they exist."""
         keys = {match.key for match in self.matches}
         return [row for row in self._rows if row["judge"][0] == self.judge and _key(row) in keys]
 
@@ -211,6 +212,6 @@ class Ledger:
 
     @staticmethod
     def _tidy(path: Path, rows: list[dict]) -> None:
-        """Write a file again where it holds anything but these rows."""
+        """Rewrite a file, unless it holds exactly these rows."""
         if path.exists() and sum(1 for _ in read_lines(path)) != len(rows):
             write_atomically(path, "".join(map(json_line, rows)))

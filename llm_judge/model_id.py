@@ -1,6 +1,6 @@
-"""The name of a model's answers, which is the name of their file, too.
+"""The name of a model's answers, and of their file.
 
-Two configurations that may give other answers, or the same at another speed, have different names.
+Two configurations have different names if their answers or their speeds may differ.
 """
 
 from dataclasses import fields
@@ -22,7 +22,7 @@ _NAMED = {
     "top_p",
     "max_new_tokens",
 }
-# Fields that are in no name. The model's is the label; the questions are the bench's.
+# Fields that names leave out. The label stands for the model, the bench for the questions.
 _UNNAMED = {"model", "questions", "limit", "skip"}
 
 
@@ -55,8 +55,8 @@ def model_id(label: str, config: RunConfig) -> str:
 def label_of(model: str) -> str:
     """The model's own part of the name, where the user gives none.
 
-    A folder's has a digest of its files: two folders may have one name, and one may be trained
-    again.
+    A folder's part has a digest of its files: two folders may have the same name, and a model may
+    be trained further in its folder.
     """
     path = Path(model)
     if path.is_dir() and model != DEMO:
@@ -65,7 +65,7 @@ def label_of(model: str) -> str:
 
 
 def _tree_name(tree: str) -> str:
-    """The name of a tree. A file's has a digest of it: two files may have one name."""
+    """The name of a tree. A file's digest is part of it, as two files may have the same name."""
     path = Path(tree)
     if path.is_file():
         return f"{path.stem}-{sha256(path.read_bytes()).hexdigest()[:8]}"

@@ -10,7 +10,7 @@ from llm_judge.result_tables import by_category, by_turn, unequal, win_rates
 
 
 def print_grades(grades: pd.DataFrame, bench: Bench) -> None:
-    """The tables of grades by turn and by category, after warnings where means do not compare."""
+    """Print the tables of grades by turn and by category, after warnings about unequal means."""
     for line in unequal(grades):
         warn(line)
     for title, means in by_turn(grades).items():
@@ -37,7 +37,7 @@ def print_grades(grades: pd.DataFrame, bench: Bench) -> None:
 
 
 def print_speed_and_quality(both: pd.DataFrame) -> None:
-    """The table of `result_tables.speed_and_quality`. Nothing where no model's speed is known."""
+    """Print the table of `speed_and_quality`. Nothing where no model's speed is known."""
     if not both.tokens_per_inference.notna().any():
         return
     columns = {
@@ -54,9 +54,9 @@ def print_speed_and_quality(both: pd.DataFrame) -> None:
 
 
 def print_pairs(rows: list[dict], baseline: str | None) -> None:
-    """The table of win rates. UserError where no match is against the baseline.
+    """Print the table of win rates. UserError where no match is against the baseline.
 
-    baseline: as `result_tables.win_rates` has it.
+    baseline: see `result_tables.win_rates`.
     """
     rates = win_rates(rows, baseline)
     if rates.empty:

@@ -9,7 +9,7 @@ from bench.metrics import estimates, pooled_interval
 from bench.metrics.frames import answers_frame
 from llm_judge.judge_folder import Bench
 
-WINS = ["win", "loss", "tie"]  # How often; columns of `win_rates`.
+WINS = ["win", "loss", "tie"]  # Columns of `win_rates` that count matches.
 
 
 def grades_of(rows: list[dict]) -> pd.DataFrame:
@@ -46,7 +46,7 @@ def with_interval(grades: pd.DataFrame) -> tuple[float, float, float]:
 
 
 def by_category(grades: pd.DataFrame, categories: dict[int, str]) -> pd.DataFrame:
-    """A row a category and a column a model; the last row is "all". Cells: `with_interval`.
+    """A row for each category, "all" last, and a column for each model. Cells: `with_interval`.
 
     categories: by question_id. Questions that are not among them are left out.
     """
@@ -60,7 +60,7 @@ def by_category(grades: pd.DataFrame, categories: dict[int, str]) -> pd.DataFram
 
 
 def win_rates(rows: list[dict], baseline: str | None) -> pd.DataFrame:
-    """FastChat's pairwise table: a row a model, the best first.
+    """FastChat's pairwise table: one row for each model, the best first.
 
     A model wins where it is preferred in both orders. Anything else is a tie.
 
@@ -88,9 +88,9 @@ def win_rates(rows: list[dict], baseline: str | None) -> pd.DataFrame:
 
 
 def speed_and_quality(bench: Bench, grades: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """A row a model: its quality beside its speed. NaN where no answer file tells.
+    """One row for each model: its quality and its speed. NaN where no answer file has the speed.
 
-    baseline: the model that wall-clock ratios are to.
+    baseline: the model that wall-clock ratios compare with.
 
     Columns: quality (the mean grade), tokens_per_inference, wall_clock_ratio (prefill included),
     each also with _low and _high.
@@ -120,7 +120,7 @@ def speed_and_quality(bench: Bench, grades: pd.DataFrame, baseline: str) -> pd.D
 
 
 def unequal(grades: pd.DataFrame) -> list[str]:
-    """A line for each model that lacks a grade which another has: their means do not compare."""
+    """A warning for each model that lacks a grade of another. Its means are of fewer turns."""
     graded = {
         str(model): set(zip(own.question_id, own.turn, strict=True))
         for model, own in grades.groupby("model")

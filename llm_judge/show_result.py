@@ -11,8 +11,8 @@ confidence interval is a percentile bootstrap over questions with a fixed seed: 
 question are drawn together.
 
 Tokens per inference come from the models' answer files, where these have steps and tokens, as
-MEDUSA's, Spec-Bench's and ours do. Wall-clock ratios are to the answers of --baseline-model. They
-compare only what one machine timed.
+MEDUSA's, Spec-Bench's and ours do. Wall-clock ratios compare with the answers of --baseline-model.
+They mean something only where one machine timed both.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> int:
     args = parser().parse_args()
     bench = Bench.of(args.bench_name, args.data_dir)
     rows = _judgments(bench, args)
-    # pandas and matplotlib take a second to load. A wrong flag should be told at once.
+    # Imported late: pandas and matplotlib take a second to load. A wrong flag is reported before.
     from llm_judge.result_print import print_grades, print_pairs, print_speed_and_quality
     from llm_judge.result_tables import grades_of, speed_and_quality
 
@@ -83,7 +83,7 @@ def main() -> int:
 
 
 def _judgments(bench: Bench, args: argparse.Namespace) -> list[dict]:
-    """The judgments with a verdict, after printing how many there are. UserError without any."""
+    """Print how many judgments have a verdict, and return these. UserError where none has."""
     kind = "single" if args.mode == "single" else "pair"
     path = args.input_file or bench.judgments(args.judge_model, kind)
     if not path.is_file():

@@ -10,12 +10,11 @@
 The time of a step does not depend on the values of the weights. Reported, from rounds in which the
 decoders take turns:
 
-    bandwidth that a plain copy reaches, and that greedy decoding reaches (bytes of weights that a
-    step reads / step time)
-    a greedy step, with graphs and without; tree steps by size, over a greedy step
-    what is left of a step without the model's forward and the heads': propose, accept, commit, and
-    the host
-    transformers' `generate`, over our greedy decoding
+    the bandwidth of a plain copy, and of greedy decoding (bytes of weights that a step reads / step
+    time)
+    the time of a greedy step, with graphs and without; of tree steps by size / a greedy step
+    the time of a step outside the model's forward and the heads': propose, accept, commit, the host
+    transformers' `generate` / our greedy decoding
 """
 
 import json

@@ -11,8 +11,8 @@
     reduced   (weight * row).sum(-1) as one compiled kernel, for one row (with --compile)
 
 decoders/engine/few_rows.py chooses among the first three by the number of rows. The ways take
-turns. Every number is a median over rounds, as microseconds, and as bytes of weights a second over
-those that a plain copy moves.
+turns. Every number is a median over rounds: in microseconds, and as the bytes of weights read per
+second / the bytes per second that a plain copy moves.
 """
 
 import json

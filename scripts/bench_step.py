@@ -9,7 +9,7 @@ The decoders take turns, round by round. So a machine that gets busy is busy for
 number is a median.
 
     outside      everything but the base model's own forward
-    operations   of tensors, without views, which compute nothing
+    operations   tensor operations, except views, which compute nothing
     waits        times that the host waits for the device
 """
 

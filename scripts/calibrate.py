@@ -1,13 +1,13 @@
-"""Fit the few numbers that `conditional` mixes heads and successors by, on held-out text.
+"""Fit the weights by which `conditional` mixes heads and successors, on held-out text.
 
     python scripts/calibrate.py --model my-heads/medusa --template vicuna_v1.1 \\
         --corpus heldout.jsonl --out my-heads/medusa
 
 It takes minutes. The model answers `--prompts` of the corpus' prompts greedily, with the decoder
-itself. At every step, and at every depth along what the model went on to say, the candidates are
-noted: the head's log probabilities, the successors known at that moment, and which candidate was
-right. The weights of the largest likelihood on every other prompt are the result. The rest of the
-prompts say what it brought. decoders/conditional/calibration.py has the formula.
+itself. At every step, for every depth along the model's actual answer, the candidates are recorded:
+the head's log probabilities, the successors known at that moment, and which candidate was right.
+The weights are fitted by maximum likelihood on every other prompt. The remaining prompts measure
+the improvement. decoders/conditional/calibration.py has the formula.
 
 Writes `medusa_calibration.json`, which `conditional` finds beside the model, and `reliability.png`:
 how often drafted nodes are accepted against the probability that the decoder gave them. `--nodes

@@ -1,10 +1,10 @@
-"""Count which tokens a model's answers are made of, so that heads need to guess only those.
+"""Count the tokens of a model's answers, so that heads need to guess only the frequent ones.
 
     python scripts/draft_vocabulary.py --model build/demo/merged --corpus heldout.jsonl.gz \\
         --out build/demo/merged
 
 The model answers `--prompts` of the corpus' prompts greedily. A token's frequency is its share of
-these answers plus its share of the corpus' own answers, of which there are more.
+these answers plus its share of the corpus' own answers, which are more numerous.
 
 Writes the `--size` most frequent tokens to `medusa_vocabulary.json`. Decoders find it beside the
 model: `vocab=frequent` of `dynamic` and `conditional`, which is the default with `nodes=auto`.

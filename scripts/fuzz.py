@@ -1,4 +1,4 @@
-"""Feed hostile files to the readers: what comes back is a good value or a clear error.
+"""Feed hostile files to the readers: each must return a valid value or raise a clear error.
 
     pip install -e '.[fuzz]'
     python scripts/fuzz.py turns --seconds 240 --corpus fuzz/turns
@@ -8,9 +8,9 @@
     answers       an answer file, any dialect       calibration  medusa_calibration.json
     judgments     a judge's file                    vocabulary   medusa_vocabulary.json
 
-It is guided by coverage (atheris), with a mutator that knows JSON: it puts odd values where a row
-has sound ones. It ends at the first exception that is not the reader's documented one, prints it,
-and leaves the input in a file beside the corpus. The corpus grows from slice to slice.
+The fuzzer (atheris) is guided by coverage. Its mutator knows JSON, and puts odd values into valid
+rows. It ends at the first exception that the reader does not document, prints it, and leaves
+the input in a file beside the corpus. Every call adds to the corpus.
 """
 
 from pathlib import Path

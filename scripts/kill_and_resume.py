@@ -4,7 +4,7 @@
     python scripts/kill_and_resume.py --runs 20 -- --model my-heads/medusa \\
         --decoder greedy,static --max-new-tokens 64
 
-What stands behind -- are flags of bench.run. Each run is killed 1 to 3 times, and then left alone.
+The flags after -- are those of bench.run. Each run is killed 1 to 3 times, and then left alone.
 The instants are drawn evenly from the time that an undisturbed run takes. Checked are:
 
     after each kill   no row that was whole is lost or changed by the resumed run
@@ -24,7 +24,7 @@ def main() -> None:
     parser = make_parser("python scripts/kill_and_resume.py", __doc__)
     parser.add_argument("--runs", type=whole(1), default=100, help="runs that are killed")
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
-    parser.add_argument("flags", nargs="*", help=f"of bench.run, behind -- (default: {FLAGS})")
+    parser.add_argument("flags", nargs="*", help=f"flags of bench.run, after -- (default: {FLAGS})")
     args = parser.parse_args()
     # Imported late: torch takes seconds to load, and a wrong flag should be told at once.
     from checking.killing import kill_runs

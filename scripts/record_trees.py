@@ -6,8 +6,8 @@
 A timed run never records its trees. Here the answers are decoded a second time, untimed, with the
 same model, prompts and seeds. They are kept only where tokens and steps come out as in the run.
 
-Writes <run>/trees.jsonl, and makes the report again. What the file already holds of other answers
-stays.
+Writes <run>/trees.jsonl, and makes the report again. Trees of other answers that the file already
+holds are kept.
 """
 
 import sys

@@ -11,9 +11,9 @@ of N nodes is the N - 1 most frequent paths.
 Writes `medusa_tree.json`:
 
     paths           from the most frequent on; the decoder `static` takes the first `nodes - 1`
-    frequency       of each path
+    frequency       how often all guesses of each path were right
     head_accuracy   entry [k][r] is how often guess r of head k was right
-    positions       that were measured
+    positions       the number of positions that were measured
 """
 
 from bench.common.errors import exit_cleanly

@@ -7,11 +7,12 @@
         --questions mt_bench --out results/typical
 
 Every combination of nodes, topk and depth is a decoder of one run. So all of them answer each
-question in turn, on one loaded model, beside greedy. Acceptance and temperature belong to a whole
-run: each combination of them is a run in a folder of its own. Any other flag is bench.run's.
+question in turn, on one loaded model, together with greedy. Acceptance and temperature belong to a
+whole run: each combination of them is a run in a folder of its own. Any other flag is passed on to
+bench.run.
 
-The same command goes on after an interruption. At its end the table and the figures of all runs
-stand in --out.
+The same command goes on after an interruption. At its end, --out holds the table and the figures of
+all runs.
 """
 
 from pathlib import Path
@@ -21,7 +22,7 @@ from bench.common.arguments import parser as make_parser
 from bench.common.arguments import texts
 from bench.common.errors import exit_cleanly
 
-OPTIONS = ("nodes", "topk", "depth")  # Of a decoder.
+OPTIONS = ("nodes", "topk", "depth")  # Options of a decoder.
 RUN_WIDE = ("acceptance", "temperature")
 
 

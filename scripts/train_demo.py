@@ -10,8 +10,8 @@ The corpus is chat JSONL, one conversation a line:
     {"source": str, "turns": [{"role": "user" | "assistant", "content": str}, ...]}
 
 The result, `<out>/base`, is an ordinary Hugging Face folder of a small Llama, with a byte-level BPE
-tokenizer and a chat template. Everything below `<out>` is a checkpoint. The same command goes on
-where it stopped, and with more `--tokens` it trains on. `--minutes` ends a sitting early, and the
+tokenizer and a chat template. All work in `<out>` is saved on the way. The same command goes on
+where it stopped; with more `--tokens` it trains further. `--minutes` limits a sitting, and the
 learning rate decays to zero within it.
 """
 

@@ -5,7 +5,7 @@
     python scripts/train_heads.py --model build/demo/base --corpus chat.jsonl.gz --distill 4000 \\
         --out build/demo --merge
 
-Head k reads a hidden state and learns the token k + 2 places behind it. Its loss has the weight
+Head k reads a hidden state and learns the token k + 2 places after it. Its loss has the weight
 `--decay`^k. Where the model has heads of this shape, they are trained further. Otherwise they start
 from its output projection and residual blocks of zeros.
 

@@ -1,1 +1,1 @@
-"""What every room uses: files, errors, signals, arguments, the terminal. Imports no other room."""
+"""Used by all of bench: files, errors, signals, arguments, the terminal. Imports none of it."""

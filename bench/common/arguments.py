@@ -11,9 +11,9 @@ LONGEST_SHOWN = 40  # Characters of a refused value that a message quotes.
 def parser(prog: str, doc: str | None) -> argparse.ArgumentParser:
     """A parser whose --help shows `doc`, a module's docstring, as it is written.
 
-    --help adds "(default: ...)" to every argument, so that a help text never repeats a default. It
-    adds nothing where the default is None or False, or where the help text holds "(default" itself:
-    words such as "(default: the run's own folder)".
+    --help adds "(default: ...)" to every argument, so a help text need not repeat its default. It
+    adds nothing where the default is None or False, or where the help text describes the default
+    itself, as in "(default: the run's own folder)".
 
     prog: the command as the user types it, such as "python -m bench.report".
     """
@@ -73,7 +73,7 @@ def wholes(least: int | None = None) -> Callable[[str], list[int]]:
 
 
 def texts(text: str) -> list[str]:
-    """An argument type: texts with commas between them. Blanks around them and empty ones go."""
+    """An argument type: texts with commas between them, stripped. Empty ones are left out."""
     return [each.strip() for each in text.split(",") if each.strip()]
 
 

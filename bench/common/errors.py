@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from bench.common.signals import StopAtOnce, Stopped
 
-LONGEST_MESSAGE = 2000  # Characters. A message may quote a file that a stranger made.
+LONGEST_MESSAGE = 2000  # Characters. A message may quote a file that is not ours.
 
 
 class UserError(Exception):
@@ -46,7 +46,7 @@ def exit_cleanly(command: Callable[[], int | None]) -> None:
 
 
 def _check_arguments() -> None:
-    """UserError where an argument is not UTF-8, as the records that hold it are."""
+    """UserError where an argument is not UTF-8: run.json records it, and is UTF-8."""
     for argument in sys.argv:
         try:
             argument.encode()

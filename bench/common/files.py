@@ -1,10 +1,10 @@
-"""Files that survive a crash, and readers that trust no file.
+"""Writes files that survive a crash, and reads files without trusting them.
 
 Writing: a file is replaced as a whole, or a row is appended as a whole. The content is on the disk
 before the call returns. Only one process at a time writes a file of rows (`sole_writer`).
 
-Reading: JSON of strict UTF-8 and finite numbers, at most LONGEST bytes a line or a document. The
-message of a refusal names the file and the line. A longer line is not read to its end.
+Reading: JSON in strict UTF-8 with finite numbers. A line or a document has at most LONGEST bytes; a
+longer line is not read to its end. An error message names the file and the line.
 """
 
 import gzip
@@ -33,9 +33,9 @@ LONGEST_NAME = 200  # Bytes of a file's name. File systems take 255.
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file. A reader finds the old or the new content, never half of one.
+    """Replace a file. Readers find the old or the new content, never half of it.
 
-    So does the next start after a crash.
+    This also holds after a crash.
     """
     for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp"):
         process = leftover.name.split(".")[-2]
@@ -70,7 +70,7 @@ def append_synced(path: Path, row: dict) -> int:
         start = os.fstat(out.fileno()).st_size
         try:
             written = out.write(content)
-            while written < len(content):  # A disk that fills up takes a part, then refuses.
+            while written < len(content):  # A disk that fills up may write only a part.
                 written += out.write(content[written:])
             os.fsync(out.fileno())
         except OSError:
@@ -85,8 +85,8 @@ def append_synced(path: Path, row: dict) -> int:
 def mend_end(path: Path) -> str | None:
     """Make a file of rows end with a whole row.
 
-    A last line that a crash tore is moved to <name>.torn. Returns a warning where one was, else
-    None.
+    A last line that a crash cut off is moved to <name>.torn. Returns a warning about it. None:
+    there was no such line.
     """
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
@@ -119,7 +119,7 @@ def _is_object(line: bytes) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Sync a folder to disk. A new name in it is not there before."""
+    """Sync a folder to disk. Only then does a new file in it survive a crash."""
     with suppress(OSError):  # Not every file system can sync a folder.
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -132,8 +132,8 @@ def _sync_folder(folder: Path) -> None:
 def sole_writer(path: Path, wait_s: float = 0) -> Iterator[None]:
     """A context in which this process is the only one that writes `path`.
 
-    It waits up to `wait_s` seconds for another one; UserError says which one it is. The lock is the
-    operating system's, so it ends with the process, however that ends.
+    It waits up to `wait_s` seconds for another process to finish. UserError names that process. The
+    operating system holds the lock, so the lock ends with the process, even if that is killed.
     """
     lock_file = path.with_name(f".{path.name}.lock")
     holder = _first_line(lock_file)
@@ -150,7 +150,7 @@ def sole_writer(path: Path, wait_s: float = 0) -> Iterator[None]:
     try:
         now = datetime.now().isoformat(sep=" ", timespec="seconds")
         command = shlex.join(sys.argv)[:200]
-        with suppress(OSError):  # A full disk keeps no one from reading.
+        with suppress(OSError):  # On a full disk the lock holds without this note.
             lock_file.write_text(
                 f"process {os.getpid()} on {socket.gethostname()} since {now} ({command})\n",
                 encoding="utf-8",
@@ -169,7 +169,7 @@ def _first_line(path: Path) -> str:
 def read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """(line number, byte offset, line with its end) of every line of a file.
 
-    A name that ends in .gz is of a gzipped file. UserError where the file cannot be read or a line
+    A file whose name ends in .gz is unzipped. UserError where the file cannot be read or a line
     is longer than LONGEST.
     """
     _check_regular(path)
@@ -191,8 +191,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
 def read_rows(path: Path, torn: Callable[[str], None] | None = None) -> Iterator[tuple[int, dict]]:
     """(line number, object) for every line of a JSON-lines file. Empty lines are left out.
 
-    UserError names a line that is no object. torn: called with a message where a crash cut off the
-    last line, which is left out then. None: such a line is refused as any other.
+    UserError names a line that is no object. torn: called with a message if a crash has cut off the
+    last line, which is then left out. None: such a line is an error like any other.
     """
     for number, _, line in read_lines(path):
         if not line.strip():
@@ -205,7 +205,7 @@ def read_rows(path: Path, torn: Callable[[str], None] | None = None) -> Iterator
 
 
 def parse_row(line: bytes, where: str) -> dict:
-    """The object of a line. UserError says what the line is instead, and `where` it stands."""
+    """The object of a line. UserError says what the line holds instead, and names `where`."""
     try:
         row = parse_json(line)
     except ValueError as error:
@@ -229,7 +229,7 @@ def read_document(path: Path) -> bytes:
 
 
 def _check_regular(path: Path) -> None:
-    """UserError where a path is no file. Reading a pipe would wait; a device may never end."""
+    """UserError where a path is no regular file. Reading a pipe or a device might never end."""
     try:
         kind = path.stat().st_mode
     except (OSError, ValueError) as error:

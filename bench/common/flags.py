@@ -1,10 +1,10 @@
-"""A configuration whose fields are flags: default, help and check stand in one place, the field.
+"""A configuration whose fields are flags. A field holds the default, the help and the check.
 
     @dataclass(frozen=True)
     class Config:
         limit: int | None = flag(None, "only the first so many", parse=int, least=1)
 
-`add_flags` makes the command line of it, and `check_flags` checks the values, whoever made them.
+`add_flags` makes the command line from it. `check_flags` checks the values of any instance.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 from bench.common.errors import UserError
 
 REQUIRED = dataclasses.MISSING  # As a default: the flag must be given.
-_FLAG = "flag"  # In the metadata of a field.
+_FLAG = "flag"  # Key in the metadata of a field.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +39,11 @@ def flag(
 ) -> Any:
     """A field of a configuration that is a flag.
 
-    default: REQUIRED where there is none.
-    parse: from the text of the command line; None: the text itself, or for a bool a switch.
-    least: the smallest number that is accepted. accepts, expected: another check, and what it asks
-    for in words. A value of None, which stands for "not given", is never checked.
+    default: REQUIRED: the flag must be given.
+    parse: makes the value from the command line's text. None: the text itself; a bool is a switch.
+    least: the smallest number that is accepted.
+    accepts, expected: another check, and in words what it expects. A value of None means "not
+    given", and is never checked.
     """
     if least is not None:
         accepts, expected = lambda value: value >= least, f"at least {least}"
@@ -69,8 +70,8 @@ def add_flag(
 ) -> None:
     """Add the flag of one field.
 
-    name: of the flag, in a command that has upstream's names. None: made of the field's name.
-    changes: what differs in this command, as `ArgumentParser.add_argument` takes it.
+    name: the flag's name, in a command that uses upstream's names. None: made from the field's.
+    changes: arguments of `ArgumentParser.add_argument` that differ in this command.
     """
     (found,) = (each for each in dataclasses.fields(config) if each.name == field)
     about: _Flag = found.metadata[_FLAG]
@@ -78,7 +79,7 @@ def add_flag(
     options: dict[str, object] = {"help": about.help}
     options |= {"required": True} if found.default is REQUIRED else {"default": found.default}
     if "default" in changes:
-        options["help"] = about.help.partition(" (default")[0]  # It was about the field's default.
+        options["help"] = about.help.partition(" (default")[0]  # It describes the field's.
     if isinstance(found.default, bool):
         options["action"] = "store_true"
     elif found.type == bool | None:
@@ -113,7 +114,7 @@ def add_flags(
 
 
 def check_flags(config: object) -> None:
-    """UserError names the first flag whose value is none that it can have."""
+    """UserError names the first flag whose value is not allowed."""
     for field in dataclasses.fields(config):
         about: _Flag | None = field.metadata.get(_FLAG)
         if about is not None:

@@ -1,4 +1,4 @@
-"""Ending a command when it is asked to, at a moment when nothing is lost.
+"""Ends a command on a signal, at a moment when nothing is lost.
 
 SIGINT (Ctrl-C) ends a command with status 130, SIGTERM (sent by job schedulers) with 143. In a
 `StopBetween` the first signal waits for the next `check`; the second one is obeyed at once. A
@@ -46,7 +46,7 @@ class StopAtOnce(_Handler):
 class StopBetween(_Handler):
     """A context in which the first signal waits until `check`.
 
-    say: what the user is told meanwhile. `number`: the signal that waits. None: none does.
+    say: printed when that signal comes. `number`: the signal that waits. None: no signal does.
     """
 
     def __init__(self, say: str) -> None:
@@ -61,5 +61,5 @@ class StopBetween(_Handler):
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.check()
         self.number = number
-        # Not print(): the signal may have come within another one.
+        # Not print(): the signal may have interrupted another print().
         os.write(2, f"\n{self.say}\n".encode())

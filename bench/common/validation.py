@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a record, in words for the person who has the file."""
+"""Turns pydantic's errors into words for the person who has the file."""
 
 from pydantic import ValidationError
 
@@ -25,7 +25,7 @@ def first_error(error: ValidationError) -> str:
 
 
 def _field_name(location: tuple[str | int, ...]) -> str:
-    """A field as a reader of the file looks for it.
+    """The path of a field, as a reader of the file looks for it.
 
     >>> _field_name(("sessions", 0, "start"))
     'sessions[0].start'

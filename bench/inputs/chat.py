@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from bench.common.errors import UserError
 from bench.inputs.templates import OWN, check_template
 
-BROKEN = "\ufffd"  # What a character decodes to when not all of its bytes are there.
+BROKEN = "\ufffd"  # Replaces a character while some of its bytes are missing.
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Chat:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> "Chat":
-        """The template of this name. None: the tokenizer's own.
+        """The chat of a tokenizer and the template of this name. None: the tokenizer's own.
 
-        UserError where there is none of this name, or the tokenizer has none.
+        UserError where no template has this name, or the tokenizer has no template of its own.
         """
         check_template(template)
         template = template or OWN
@@ -69,9 +69,9 @@ class Chat:
         return self.tokenizer(text, add_special_tokens=False).input_ids
 
     def text(self, token_ids: list[int]) -> str:
-        """The answer of these tokens, stripped.
+        """The text of an answer's tokens, without white space around it.
 
-        Special tokens are left out, and what follows the first stop string.
+        Special tokens are left out. So is everything from the first stop string on.
         """
         return self._until_stop(token_ids).strip()
 
@@ -105,7 +105,7 @@ class Chat:
         return text[: min(found, default=None)]
 
     def stops(self, token_ids: list[int]) -> bool:
-        """Whether the end of these tokens' text holds a stop string. Asked after every token."""
+        """Whether the end of these tokens' text contains a stop string. Called after each one."""
         if not self.stop_strings:
             return False
         # A token holds at least a byte, and a character has at most four. So this many tokens hold

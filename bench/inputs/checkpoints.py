@@ -29,7 +29,7 @@ BASE = "base_model_name_or_path"  # The entry of config.json that makes it a Med
 HEAD_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt", "model.safetensors")
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WEIGHT_FILES = ("model.safetensors", INDEX_FILES[0], "pytorch_model.bin", INDEX_FILES[1])
-SAMPLE_BYTES = 1 << 20  # Of each end of a file, for the identity of a folder.
+SAMPLE_BYTES = 1 << 20  # Bytes of each end of a file that go into the identity of a folder.
 
 
 def find(where: str, filename: str) -> str | None:
@@ -84,7 +84,7 @@ def base_of(where: str, config: dict) -> str:
 
 
 def check_weights_exist(where: str) -> None:
-    """UserError where a folder has no weights. Of a hub id nothing is said."""
+    """UserError where a folder has no weights. A hub id is not checked."""
     if Path(where).is_dir() and not any((Path(where) / name).exists() for name in WEIGHT_FILES):
         raise UserError(
             f"the folder {where!r} has no weights: expected {' or '.join(WEIGHT_FILES)}"
@@ -92,7 +92,7 @@ def check_weights_exist(where: str) -> None:
 
 
 def read_index(where: str) -> dict[str, str]:
-    """Tensor -> file of a sharded checkpoint; empty for one that is not.
+    """Name of a tensor -> its file, for a sharded checkpoint. Empty: it is not sharded.
 
     UserError where a file would lie outside the checkpoint.
     """
@@ -167,10 +167,10 @@ def read_merged_heads(where: str, names: set[str]) -> dict[str, Tensor]:
 
 
 def identity_of(where: str) -> str:
-    """What tells a model's files apart: the commit on a hub, a digest of a folder or a file.
+    """An identity of a model's files: the commit on a hub, or a digest of a folder or a file.
 
-    The digest is over the name, size and ends of every file. A checkpoint of many GB is not read a
-    second time for it.
+    The digest covers the name, the size and both ends of every file. So a checkpoint of many GB
+    need not be read a second time.
     """
     if Path(where).is_dir():
         paths = sorted(path for path in Path(where).iterdir() if path.is_file())

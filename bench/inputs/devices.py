@@ -1,4 +1,4 @@
-"""Which device a model goes to, and how much of it the model may take."""
+"""The device of a model, and how much of its memory the model may take."""
 
 import torch
 from accelerate.utils import convert_file_size_to_int
@@ -9,9 +9,9 @@ BALANCED = "balanced"  # One model, spread over several GPUs.
 
 
 def check_device(device: str, quantised: bool = False) -> str:
-    """The device that "auto" means here, or the given one. UserError where it is not there.
+    """The given device, or the one that "auto" means here. UserError where this machine lacks it.
 
-    quantised: whether the model is loaded in 8 or 4 bits, which only CUDA can.
+    quantised: whether the model is loaded in 8 or 4 bits, which needs CUDA.
     """
     accelerator = None
     if torch.accelerator.is_available():
@@ -42,10 +42,10 @@ def check_device(device: str, quantised: bool = False) -> str:
 
 
 def gpu_memory(gpus: int | None, each: str | None) -> dict[int, int | str]:
-    """What each GPU may hold of a model's weights, by number.
+    """Number of a GPU -> the memory that it has for a model's weights, in bytes or as text.
 
-    gpus: the first so many GPUs. None: all. each: a size such as "20GiB". None: what is free there.
-    UserError where there are fewer GPUs, or `each` is no size.
+    gpus: how many GPUs, from the first on. None: all. each: a size such as "20GiB". None: the
+    memory that is free. UserError where there are fewer GPUs, or `each` is no size.
     """
     available = torch.cuda.device_count()
     if gpus is not None and not 1 <= gpus <= available:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.common.errors import UserError
-from bench.inputs.gguf_files import find_gguf, load_gguf
+from bench.inputs.gguf_files import check_package, find_gguf, load_gguf
 from bench.inputs.published_models import MODELS, RECORD, PublishedModel, is_here, model_folder
 from bench.inputs.published_sets import CACHE
 
@@ -30,6 +30,7 @@ def fetched_model(name: str) -> Path:
     folder, model = model_folder(name), MODELS[name]
     if is_here(name):
         return folder
+    check_package(f"model {name!r}")  # Checked first, so that no download is wasted.
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as work:

@@ -1,7 +1,7 @@
-"""What a decoder brings beside the model: files that were fitted to it, and weights of its own.
+"""A decoder's own files: those that were fitted to the model, and weights.
 
-A decoder declares them by name (`Decoder.fitted`, `Decoder.weights`). They lie beside the model, or
-where the decoder's options say. Here they are found, read safely, and handed over.
+A decoder declares them by name (`Decoder.fitted`, `Decoder.weights`). They are beside the model, or
+where the decoder's options say. This module finds them, reads them safely, and hands them over.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from decoders.model.model import Model
 
 
 def read_fitted(path: Path, parse: Callable[[object], object]) -> object:
-    """What `parse` makes of a JSON file.
+    """The content of a JSON file, as `parse` returns it.
 
     ValueError names the file where it is not JSON or not what `parse` expects, UserError where it
     cannot be read.
@@ -36,7 +36,7 @@ def read_fitted(path: Path, parse: Callable[[object], object]) -> object:
 def take_named_files(decoder: Decoder) -> None:
     """Hand over the fitted files that the options name. Needs no model.
 
-    ValueError where one is not what it must be, or where the decoder misses one.
+    ValueError where one has the wrong content, or is missing and the decoder needs it.
     """
     decoder.take(_named_files(decoder))
 
@@ -53,8 +53,8 @@ def _named_files(decoder: Decoder) -> dict[str, object]:
 def take_files(decoder: Decoder, where: str, model: Model) -> None:
     """Hand over everything that a decoder declares.
 
-    where: the folder or hub id of the model. ValueError where a file is not what it must be, or
-    where weights are missing; UserError where a file cannot be read.
+    where: the folder or hub id of the model. ValueError where a file has the wrong content, or
+    where weights are missing. UserError where a file cannot be read.
     """
     files = _named_files(decoder)
     for name, parse in decoder.fitted.items():
@@ -74,7 +74,7 @@ def take_files(decoder: Decoder, where: str, model: Model) -> None:
 
 
 def _weights_path(decoder: Decoder, name: str, where: str) -> str:
-    """Where a file of weights lies. ValueError where it does not."""
+    """The path of a file of weights. ValueError where there is no such file."""
     named = decoder.path_of(name)
     if named is not None:
         if not Path(named).is_file():

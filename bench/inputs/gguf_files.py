@@ -28,7 +28,7 @@ SUFFIX = ".gguf"
 
 @dataclass(frozen=True)
 class GGUF:
-    """One GGUF file, as transformers wants it named."""
+    """One GGUF file. transformers takes its folder and its name as two arguments."""
 
     folder: str
     file: str
@@ -39,7 +39,7 @@ class GGUF:
 
 
 def find_gguf(name: str) -> GGUF | None:
-    """The GGUF file that a model's name means. None: it means none.
+    """The GGUF file that a model's name stands for. None: it stands for another kind of model.
 
     UserError where a folder holds several, or the file is no GGUF file.
     """
@@ -60,16 +60,20 @@ def find_gguf(name: str) -> GGUF | None:
     elif path.suffix != SUFFIX or not path.is_file():
         return None
     _check_header(path)
-    if find_spec("gguf") is None:
-        raise UserError(
-            f"{str(path)!r} is a GGUF file, which needs the package gguf: pip install "
-            "'medusa-bench[gguf]'"
-        )
+    check_package(repr(str(path)))
     return GGUF(str(path.parent), path.name)
 
 
+def check_package(what: str) -> None:
+    """UserError where the package `gguf` is not installed. `what` needs it."""
+    if find_spec("gguf") is None:
+        raise UserError(
+            f"{what} is a GGUF file, which needs the package gguf: pip install 'medusa-bench[gguf]'"
+        )
+
+
 def _check_header(path: Path) -> None:
-    """UserError where a file does not begin as a GGUF file does."""
+    """UserError where a file does not begin like a GGUF file."""
     try:
         with path.open("rb") as file:
             header = file.read(24)

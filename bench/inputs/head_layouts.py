@@ -1,4 +1,4 @@
-"""The names that other programs have for the tensors of Medusa heads, and ours for them.
+"""Translates other programs' names for the tensors of Medusa heads into ours.
 
     published   {i}.{j}.linear.weight, {i}.{j}.linear.bias, {i}.{n}.weight  (decoders.model.heads)
     vLLM        blocks.{i}.layers.{j}.weight, blocks.{i}.layers.{j}.bias, lm_heads.{i}.weight, or
@@ -24,7 +24,8 @@ _VLLM_PROJECTION = re.compile(r"lm_heads\.(\d+)\.weight")
 
 
 def without_prefix(name: str) -> str:
-    """
+    """The name of a tensor without the prefixes above.
+
     >>> without_prefix("module.medusa_head.0.0.linear.weight")
     '0.0.linear.weight'
     """
@@ -98,7 +99,7 @@ def _check_token_map(token_map: Tensor, vocab: int) -> None:
 
 
 def _onto_all_tokens(name: str, weight: Tensor, token_map: Tensor, vocab: int) -> Tensor:
-    """A projection onto the mapped tokens, as one onto all. The others' weights are 0."""
+    """A projection onto the mapped tokens, extended to the whole vocabulary by rows of zeros."""
     if len(weight) != len(token_map):
         raise ValueError(
             f"tensor {name!r} has {len(weight)} rows; {TOKEN_MAP!r} names {len(token_map)} tokens"
@@ -108,7 +109,7 @@ def _onto_all_tokens(name: str, weight: Tensor, token_map: Tensor, vocab: int) -
 
 
 def to_vllm(tensors: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """Published tensors of heads with so many blocks under vLLM's names.
+    """Published tensors of heads, each of `layers` blocks, under vLLM's names.
 
     >>> list(to_vllm({"0.0.linear.bias": torch.zeros(1), "0.1.weight": torch.zeros(1)}, 1))
     ['blocks.0.layers.0.bias', 'lm_heads.0.weight']
@@ -124,7 +125,7 @@ def to_vllm(tensors: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
 
 
 def vllm_config(heads: MedusaHeads, vocab: int) -> dict[str, object]:
-    """What vLLM's configuration of Medusa heads has beside the published entries."""
+    """The entries of vLLM's configuration of Medusa heads that the published one lacks."""
     layers, number, hidden, _ = heads.block_weight.shape
     return {
         "model_type": "medusa",

@@ -53,13 +53,14 @@ from decoders.model.model import UnsupportedModel
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model that is ready to decode, with what belongs to it."""
+    """A model that is ready to decode, with its tokenizer and its name."""
 
     model: Engine
     tokenizer: PreTrainedTokenizerBase
     name: str  # Short, for file names and tables.
-    where: str  # The folder or hub id of the checkpoint, beside whose files decoders' own lie.
-    identity: str  # Of its files, and of the base model's where they lie elsewhere.
+    where: str  # The folder or hub id of the checkpoint. Decoders' own files are there, too.
+    # Digest or commit of its files, and of the base model's files if these are elsewhere.
+    identity: str
     eos: frozenset[int]  # Token ids that end an answer.
 
 
@@ -67,16 +68,16 @@ class Loaded:
 class _Places:
     """Where the parts of a model lie: folders or hub ids."""
 
-    where: str  # Of the heads, and of what is fitted to them.
-    base: str  # Of the language model.
+    where: str  # Place of the heads, and of the files that are fitted to them.
+    base: str  # Place of the language model.
     has_separate_heads: bool
     shares_projection: bool = False  # Heads end in the language model's own projection.
-    gguf: GGUF | None = None  # The file that the language model is in. None: an ordinary one.
-    # Of a published model, whose checkpoint was made here. None: the files tell.
+    gguf: GGUF | None = None  # The language model's file. None: an ordinary checkpoint.
+    # Identity of a published model, whose checkpoint was made here. None: digest the files.
     base_identity: str | None = None
 
     def identity(self) -> str:
-        """Of all files of the model."""
+        """The identity of all files of the model."""
         if self.gguf is not None:
             return identity_of(str(self.gguf.path))
         if self.base_identity is not None:
@@ -132,7 +133,7 @@ def load(
     device: "auto" (an accelerator where there is one), "cpu", "cuda", "cuda:1", "mps", or
         "balanced": spread over several GPUs.
     dtype: "auto" is the checkpoint's own on an accelerator, and float32 on the CPU.
-    max_memory: with "balanced", what each GPU may hold of the weights. Others hold nothing.
+    max_memory: with "balanced", each GPU's memory for weights. GPUs not in it hold nothing.
     trust_remote_code: whether the model's and the tokenizer's own Python files may be executed.
     compile: whether the small operations of the forward are fused, which takes seconds at first.
     """
@@ -144,7 +145,7 @@ def load(
             lm, tokenizer = _load_gguf(places.gguf, options)
             merged_names = set()
         else:
-            read_index(places.base)  # UserError where its files would lie elsewhere.
+            read_index(places.base)  # UserError where it names files outside the checkpoint.
             lm, merged_names = _load_lm(places.base, options)
             tokenizer = AutoTokenizer.from_pretrained(
                 places.base, trust_remote_code=trust_remote_code
@@ -221,7 +222,7 @@ def _engine(
     shares_projection: bool,
     compile: bool,
 ) -> Engine:
-    """The language model and its heads' tensors, made fast, and tried with a small tree.
+    """The engine of a language model and its heads' tensors, tested with a small tree.
 
     shares_projection: whether the configuration says that heads end in the model's projection.
     """
@@ -251,7 +252,7 @@ def _engine(
 
 
 def check_model_name(name: str) -> None:
-    """UserError for what cannot be a model, as far as can be said without loading one."""
+    """UserError where a name cannot be a model. Nothing is loaded."""
     if name == DEMO or published_name(name) is not None or find_gguf(name) is not None:
         return
     folder = Path(name)
@@ -268,7 +269,7 @@ def check_model_name(name: str) -> None:
 
 @contextmanager
 def _readable_errors(name: str) -> Iterator[None]:
-    """Quiet the libraries' logging, and turn what they raise about a checkpoint into one line."""
+    """Silence the libraries' logging, and turn their errors into a UserError of one line."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

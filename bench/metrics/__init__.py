@@ -1,7 +1,7 @@
-"""Every number once, with its formula where it is defined.
+"""Computes every number of a report. Each is defined once, with its formula.
 
-All numbers are computed from a frame with one row a finished turn (`frames.COLUMNS`). Failed turns
-count in no number. An answer file holds less than a run: a number that it cannot give is NaN.
+All numbers are computed from a frame with one row for each finished turn (`frames.COLUMNS`). Failed
+turns are left out. An answer file holds less than a run: a number that it cannot give is NaN.
 
     frames.py       the frame of a run's turns, and of an answer file
     rates.py        tokens per inference, tokens per second, ratios to a baseline, equality with it

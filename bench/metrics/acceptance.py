@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 WINDOW = 64  # Tokens over which the accept length along an answer is averaged.
-FEWEST = 10  # Steps in a window. The mean of fewer says nothing.
+FEWEST = 10  # Steps in a window. A mean of fewer is mostly noise.
 
 
 def accept_length_histogram(turns: pd.DataFrame) -> pd.Series:
@@ -26,14 +26,14 @@ def acceptance_by_depth(turns: pd.DataFrame) -> pd.DataFrame:
     tried     steps that could have kept a drafted token at this depth: they kept one at depth - 1
               (depth 1: all steps), and their tree had more than `depth` nodes. The last step of a
               turn is cut where the turn ends, so it counts as tried no deeper than it kept.
-    accepted  those of them that kept one.
-    rate      accepted / tried: how often this depth is right, given that depth - 1 was. It is the
-              accuracy of the head of this depth as the run met it. It is a lower bound of the
-              head's top-k accuracy, as a right guess that had no room in the tree counts as wrong.
-              It equals the top-1 accuracy where the tree is a single path.
+    accepted  the tried steps that did keep one.
+    rate      accepted / tried: how often this depth is right, given that depth - 1 was. It measures
+              the head of this depth. It is a lower bound of the head's top-k accuracy, because a
+              right guess that had no room in the tree counts as wrong. It equals the top-1 accuracy
+              where the tree is a single path.
     share     steps with an accept length above `depth` / all steps.
 
-    A run does not record which guess of a head was right, so there is no more to compute.
+    A run does not record which guess of a head was right, so top-k accuracy itself is not known.
     """
     lengths, nodes, is_last = _steps(turns)
     rows = []
@@ -67,9 +67,9 @@ def accept_length_along(turns: pd.DataFrame, window: int = WINDOW) -> pd.Series:
 
 
 def _steps(turns: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(accept length, nodes, is it a turn's last?) of all steps with a known length; each [steps].
+    """(accept length, nodes, is it the turn's last step?) of all steps with a known length.
 
-    The nodes are infinite where they are not known.
+    Each is [steps]. The nodes are infinite where they are not known.
     """
     known = turns[turns.accept_lengths.notna()]
     known = known[known.accept_lengths.map(len) > 0]

@@ -1,4 +1,4 @@
-"""The one frame that every number is computed from: a row a finished turn."""
+"""The frame that every number is computed from: one row for each finished turn."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,7 +8,7 @@ import pandas as pd
 from bench.store.answer_files import Answer
 from bench.store.turn import Turn
 
-# The columns of a frame. A number that its file does not hold is NaN; an array, None.
+# The columns of a frame. Where the file lacks a value, a number is NaN, and an array is None.
 COLUMNS = {
     "question_id": "int64",
     "category": "object",
@@ -27,7 +27,7 @@ COLUMNS = {
 
 
 def table(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
-    """The frame of rows that may lack columns.
+    """The frame of these rows. Columns that a row lacks are filled in.
 
     A time that cannot be one (infinite, or below 0) becomes NaN.
     """

@@ -2,8 +2,8 @@
 
 Questions are drawn, not turns, because the turns and choices of one question belong together. Two
 decoders' answers to a question belong together as well: the bootstrap is paired. An interval says
-what other questions of the same kind would have given. It does not cover a machine that was slow
-for a while.
+how far the number would vary with other questions of the same kind. It does not cover the noise of
+a machine that was slow for a while.
 """
 
 import warnings
@@ -27,7 +27,7 @@ class Estimate:
 
     @property
     def words(self) -> str:
-        """A ratio compared with 1.
+        """How a ratio compares with 1, in words.
 
         >>> Estimate(1.2, 1.1, 1.3).words, Estimate(0.9, 0.8, 0.95).words
         ('higher', 'lower')
@@ -44,8 +44,8 @@ class Estimate:
 def pooled_interval(*sums: np.ndarray) -> tuple[float, float]:
     """(low, high) of sum(a) / sum(b), or of (sum(a) / sum(b)) / (sum(c) / sum(d)).
 
-    sums: a and b, or a, b, c and d, each [questions]: sums over a question's turns. NaN for fewer
-    than two questions, and where a draw may have nothing to divide by.
+    sums: a and b, or a, b, c and d, each [questions]: sums over a question's turns. The bounds are
+    NaN for fewer than two questions, or if a resample divides by 0.
     """
     questions = len(sums[0])
     if questions < 2:
@@ -56,7 +56,7 @@ def pooled_interval(*sums: np.ndarray) -> tuple[float, float]:
         value = above / below
         return value * baseline[1] / baseline[0] if baseline else value
 
-    # A draw may be without a single token.
+    # All tokens of a resample may be 0.
     with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)
         interval = bootstrap(

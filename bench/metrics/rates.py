@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 BASELINE = "greedy"
-PAIR = ["question_id", "choice", "turn"]  # What the same turn of two decoders shares.
+PAIR = ["question_id", "choice", "turn"]  # Equal for the same turn of two decoders.
 
 
 def tokens_per_inference(turns: pd.DataFrame) -> float:
     """Committed tokens / verify forwards, pooled over the turns. Greedy's is exactly 1.
 
-    The prefill counts in neither.
+    The prefill is in neither number.
     """
     return _pooled(turns, "steps")
 
@@ -94,7 +94,7 @@ def ratio_of(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> float:
 def both_known(
     ours: pd.DataFrame, theirs: pd.DataFrame, column: str
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Those of the paired turns that have the column on both sides."""
+    """The paired turns that have a value in the column on both sides."""
     known = (ours[column].notna() & theirs[column].notna()).to_numpy()
     return ours[known], theirs[known]
 

@@ -16,8 +16,8 @@ from itertools import pairwise
 from bench.store.trees import AnswerTrees, StepTree
 from bench.store.turn import Key, Turn
 
-MOST_TREE_BYTES = 8_000_000  # Of the trees in a page.
-LEAST_SHOWN = -99.0  # Log probability; page.js shows less as no more than that.
+MOST_TREE_BYTES = 8_000_000  # For all trees of a page.
+LEAST_SHOWN = -99.0  # Log probability. page.js shows smaller ones like this one.
 
 
 def browser_data(
@@ -29,7 +29,7 @@ def browser_data(
 ) -> tuple[bytes, list[str]]:
     """The data, in `room` bytes or a little more, and warnings of what had to be left out.
 
-    baselines: decoder -> the one that it is compared with. Turns of other decoders are left out.
+    baselines: decoder -> its baseline. Turns of decoders that are not in it are left out.
     questions: question_id -> its texts, where they are known.
     """
     warnings: list[str] = []
@@ -88,7 +88,7 @@ def _questions(
 
 
 def _answer(turn: Turn, decoder: int, base: Turn | None) -> list:
-    """A turn as a list, which page.js names. Names here would repeat ten thousand times."""
+    """A turn as a list. page.js knows the order. Field names would repeat in every turn."""
     # [steps] characters that each step added.
     added = [after - before for before, after in pairwise([0, *turn.step_ends])]
     nodes = turn.nodes[0] if len(set(turn.nodes)) == 1 else turn.nodes
@@ -99,7 +99,7 @@ def _answer(turn: Turn, decoder: int, base: Turn | None) -> list:
         turn.error or turn.text,
         turn.accept_lengths,
         added,
-        nodes,  # A number where all steps have the same.
+        nodes,  # One number if all steps have the same, else a list.
         turn.finish_reason,
         turn.prompt_tokens,
         _seconds(turn.prefill_s),
@@ -177,7 +177,7 @@ def _that_fit(entries: Mapping[int, bytes], room: int) -> list[int]:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Ascending integers, short.
+    """Ascending integers as text, with ranges.
 
     >>> ranges([1, 2, 3, 7, 9, 10])
     '1-3, 7, 9-10'

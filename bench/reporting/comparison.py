@@ -1,4 +1,4 @@
-"""Sources side by side: their numbers, tables, figures and page, and whether they compare."""
+"""Compares sources: their numbers, tables, figures and page, and warnings where they differ."""
 
 import json
 import math
@@ -24,7 +24,7 @@ LONGEST_TITLE = 120  # Characters of a page's title.
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Sources side by side, and what the decoder of each label is compared with."""
+    """Sources side by side, and the baseline of each label."""
 
     sources: Sequence[Source]
     baselines: dict[str, str | None]  # Label -> label. None: it has no baseline.
@@ -115,7 +115,7 @@ class Report:
         return of_sources + incomparable(self.sources)
 
     def verdicts(self) -> list[str]:
-        """Which label leads, by how much. Empty where runs were set differently."""
+        """Sentences on which label leads, and by how much. Empty: the runs were set differently."""
         if set_differently(self.sources):
             return []
         environments = [source.environment for source in self.sources]
@@ -228,7 +228,7 @@ def print_summary(report: Report, title: str) -> None:
 
 
 def _find(decoder: str, source: Source) -> str | None:
-    """The first label of a source whose decoder has this name or this spec. None: there is none."""
+    """A source's first label whose decoder has this name or spec. None: there is none."""
     for label in source.labels:
         if decoder in (source.options[label]["decoder"], label.rpartition("/")[2]):
             return label
@@ -243,7 +243,7 @@ def _by_question_id(ratios: Mapping[str, pd.Series]) -> dict[str, dict[str, floa
 
 
 def _without_nan(value: object) -> object:
-    """The same for JSON: None for what is not finite, Python's numbers for numpy's."""
+    """A value for JSON: None if it is not finite, and Python's numbers in place of numpy's."""
     if isinstance(value, dict):
         return {key: _without_nan(member) for key, member in value.items()}
     if isinstance(value, (list, tuple)):
@@ -294,7 +294,7 @@ def write_summary(folder: Path, report: Report) -> None:
 def side_by_side(sources: Iterable[Source]) -> list[Source]:
     """The same sources with labels that are unique among all of them.
 
-    A run's decoders stand behind the run's name: run/decoder. A single source stays as it is.
+    The labels of several sources become run/decoder. Those of a single source stay as they are.
     """
     sources = list(sources)
     if len(sources) < 2:
@@ -371,7 +371,7 @@ def incomparable(sources: Sequence[Source]) -> list[str]:
 
 
 def _other_machine(first: Source, other: Source) -> list[str]:
-    """In what the environments of two sources differ: "torch: 2.9 in a, 2.10 in b"."""
+    """The differences between two sources' environments: "torch: 2.9 in a, 2.10 in b"."""
     differences = []
     for name in sorted(first.environment.keys() | other.environment.keys()):
         ours, theirs = first.environment.get(name), other.environment.get(name)

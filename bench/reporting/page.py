@@ -1,8 +1,8 @@
 """report.html: one file that holds a whole comparison and opens without a network.
 
 It shows the headline, the figures, the conditions of each run, and every answer with the steps that
-committed it. Its Content-Security-Policy lets no script run but the page's own, and lets nothing be
-fetched. Whatever a model, a question or a name says is put in as text.
+committed it. Its Content-Security-Policy allows only the page's own script, and no fetching. The
+texts of models, questions and names are inserted as plain text, never as HTML.
 """
 
 import base64
@@ -25,7 +25,7 @@ from bench.store.run_record import Run
 from bench.store.trees import AnswerTrees
 from bench.store.turn import Key, Turn
 
-MOST_BYTES = 29_000_000  # Of the page.
+MOST_BYTES = 29_000_000  # Size of the page.
 DATA_HERE = "<answers>"  # Where the data goes. In any other text "<" is escaped.
 ASSETS = files(__package__) / "page_assets"
 UNKNOWN = "unknown"
@@ -39,7 +39,7 @@ class Page:
     tables: Sequence[Table]  # The headline first.
     figures: Sequence[Figure]
     conditions: Mapping[str, Mapping[str, str]]  # Name of a run -> its conditions, by name.
-    # Every decoder, in the order shown -> the one that its answers are compared with.
+    # Decoder -> its baseline, in the order shown.
     baselines: Mapping[str, str | None]
     turns: Sequence[Turn]  # Failed ones included.
     # question_id -> what the user says, turn by turn; where that is known.

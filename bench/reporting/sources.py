@@ -1,10 +1,10 @@
-"""What a report compares: each source is a run that `bench.run` wrote, or an answer file.
+"""The sources that a report compares. Each is a run of `bench.run`, or an answer file.
 
     results/<run>           the folder of a run
     model_answer/m.jsonl    an answer file, in a dialect that `bench.store.answer_files` reads
     model_answer            a folder of answer files: all of them
 
-What is wrong with a source, but does not keep it from being shown, is one of its `warnings`.
+A fault that does not keep a source from being shown becomes one of its `warnings`.
 """
 
 import math
@@ -45,15 +45,15 @@ class Source:
     """
 
     name: str
-    frame: pd.DataFrame  # Of `metrics.COLUMNS`; `frame.decoder` holds labels.
+    frame: pd.DataFrame  # Columns: `metrics.COLUMNS`. `frame.decoder` holds labels.
     labels: tuple[str, ...]  # In the order in which they are shown.
     asked: dict[int, int]  # question_id -> how many turns it has.
     options: dict[str, dict]  # Label -> its decoder's name and options; see `_options`.
-    environment: dict | None = None  # What the times depend on. None: not recorded.
+    environment: dict | None = None  # Machine and versions. None: not recorded.
     conditions: dict | None = None  # CONDITIONS -> what the run was set to. None: not recorded.
     complete: bool = True  # Was every turn finished?
     warnings: tuple[str, ...] = ()
-    folder: Path | None = None  # Of a run. None: an answer file.
+    folder: Path | None = None  # The run's folder. None: an answer file.
     run: Run | None = None  # The run.json in `folder`.
     # Texts of all turns, failed ones included. Turns of an answer file have no numbers.
     turns: tuple[Turn, ...] = ()
@@ -77,8 +77,8 @@ class NoNumbers(UserError):
 def open_sources(path: Path, questions: str | None = None) -> tuple[list[Source], list[UserError]]:
     """The sources at a path of the command line, and errors for those that cannot be shown.
 
-    questions: the set that answer files answer, for its categories. None: a published one that has
-    all their questions, if there is one here.
+    questions: the question set of answer files, which has the categories. None: a published set in
+    the cache that has all their questions, if there is one.
     """
     if (path / RUN_FILE).exists():
         try:
@@ -125,7 +125,7 @@ def _open_files(
 
 
 def _untimed(frame: pd.DataFrame, seconds: str) -> list[str]:
-    """Warnings of turns without a usable time, of a decoder that has times of other turns."""
+    """Warnings of decoders that have times for some of their turns only."""
     warnings = []
     for decoder, turns in frame.groupby("decoder", sort=False):
         untimed = turns[turns[seconds].isna()]
@@ -262,7 +262,7 @@ def _options(config: Config, decoder: str, frame: pd.DataFrame) -> dict:
 
 
 def open_answers(path: Path, questions: str | None = None) -> Source:
-    """An answer file. NoNumbers where it has texts alone, UserError where it is none.
+    """The source of an answer file. NoNumbers where it holds only texts. UserError: it is none.
 
     The categories are those of its rows where they have some, else those of its question set
     (`questions` as in `open_sources`).

@@ -13,8 +13,8 @@ from bench.common.terminal import console, print_table
 from bench.metrics import Estimate
 
 NONE = "-"  # The text of a number that is unknown.
-SLOWER = 0.97  # Wall-clock ratio below which a question counts as slower than the baseline.
-NARROW = 125  # Columns of a terminal below which intervals stand below their numbers.
+SLOWER = 0.97  # Wall-clock ratio. Below it, a question counts as slower than the baseline.
+NARROW = 125  # Columns. On a narrower terminal, intervals go below their numbers.
 TEXT_COLUMNS = ("decoder", "category", "in words", "accept length, %")  # The others are numbers.
 
 
@@ -84,7 +84,7 @@ class Table:
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is. Names may come from a stranger's file."""
+    """Text with Markdown's special characters escaped. Names may come from any file."""
     marked = "".join(f"\\{c}" if c in "\\|`*_[]" else c for c in " ".join(text.split()))
     return html.escape(marked, quote=False)
 
@@ -150,8 +150,8 @@ def by_group(table: pd.DataFrame, column: str) -> Table:
 def by_question(ratios: Mapping[str, pd.Series], repeatability: Mapping[str, pd.Series]) -> Table:
     """How the wall-clock ratios are spread over the questions, and the slowest question.
 
-    ratios: of `metrics.wall_clock_ratio_by_question`, by decoder, none empty. repeatability: of
-    `metrics.repeatability_by_question`, by baseline. Its rows stand below and show the noise.
+    ratios: decoder -> `metrics.wall_clock_ratio_by_question`, none of them empty. repeatability:
+    baseline -> `metrics.repeatability_by_question`. Its rows come last and show the noise.
     """
     against_itself = {f"{name} against itself": ratio for name, ratio in repeatability.items()}
     quantiles = {"least": 0, "quarter": 0.25, "median": 0.5, "three quarters": 0.75, "most": 1}
@@ -217,8 +217,8 @@ def spec_bench(rows: list[dict]) -> Table:
 def verdicts(turns: pd.DataFrame, summary: pd.DataFrame, one_machine: bool) -> list[str]:
     """Which decoder leads, by how much over the next, and whether that is more than chance.
 
-    Empty for a single decoder. one_machine: are all times of one machine? If not, no speed is said
-    to lead.
+    Empty for a single decoder. one_machine: do all times come from one machine? If not, speeds are
+    not ranked.
     """
     columns = [("tokens per inference", "tokens_per_inference", "tpi_ratio", "{:.3f}")]
     if one_machine:
@@ -243,7 +243,7 @@ def verdicts(turns: pd.DataFrame, summary: pd.DataFrame, one_machine: bool) -> l
 
 
 def _wall_clock_column(row: dict) -> str:
-    """The ratio without prefill where it is known. Answer files have the one with prefill alone."""
+    """The column of the ratio without prefill if known. Answer files only have one with prefill."""
     is_known = pd.notna(row["wall_clock_ratio"])
     return "wall_clock_ratio" if is_known else "wall_clock_ratio_with_prefill"
 
@@ -256,7 +256,7 @@ def _wall_clock(row: dict) -> str:
 
 
 def _starred(cells: pd.DataFrame) -> str:
-    """What a star means, where there is one."""
+    """The meaning of the star. Empty: there is no star."""
     if not cells["wall-clock ratio"].str.endswith("*").any():
         return ""
     return "; * prefill included: the files have no other time"

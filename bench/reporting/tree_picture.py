@@ -1,7 +1,7 @@
 """A candidate tree as a picture, and beside it the mask that verifies it.
 
-Nodes stand from left to right by depth. A node's first child stands on the row of the node, so that
-a path reads as a line of text. Every row holds one leaf.
+Nodes go from left to right by depth. A node's first child is on the same row as the node, so that a
+path reads as a line of text. Every row holds one leaf.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 KEPT = "#D55E00"
-SHADE = (0.42, 0.68, 0.90)  # Of a path of probability 1; light enough for dark text.
+SHADE = (0.42, 0.68, 0.90)  # Colour of a path of probability 1; light enough for dark text.
 MONOSPACE = FontProperties(family="DejaVu Sans Mono")  # Comes with matplotlib.
 LABEL_SIZE, SMALL_SIZE = 9.0, 6.5  # Points.
-# Inches of a character, for each point of its size: 0.602 / 72, and room for rounding to pixels.
+# Width of a character in inches per point: 0.602 / 72, plus room for rounding to pixels.
 CHARACTER = 0.645 / 72
 
 # Lengths in inches.
@@ -41,7 +41,7 @@ def rows_of(parent: Sequence[int]) -> list[int]:
     for node, above in enumerate(parent[1:], start=1):
         children[above].append(node)
     rows, used = [0] * len(parent), 0
-    # Depth first. A first child comes with its parent's row, the others (None) take the next one.
+    # Depth first. A first child has its parent's row; the others (None) get the next free row.
     open_nodes: list[tuple[int, int | None]] = [(0, 0)]
     while open_nodes:
         node, row = open_nodes.pop()

@@ -6,12 +6,12 @@ import torch
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until a device has done what it was given."""
+    """Wait until a device has finished its work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 def now(device: torch.device) -> float:
-    """Seconds of a monotonic clock, once the device has done what it was given."""
+    """Seconds of a monotonic clock, read once the device has finished its work."""
     synchronise(device)
     return time.perf_counter()

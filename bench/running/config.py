@@ -1,4 +1,4 @@
-"""What decides a run: one frozen configuration, whose fields are the flags of `bench.run`."""
+"""The configuration of a run. It is frozen, and its fields are the flags of `bench.run`."""
 
 import argparse
 import math
@@ -14,7 +14,7 @@ from decoders.spec import AUTO
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 MOST_CHOICES = 10_000
-LEAST_TEMPERATURE = 1e-3  # Above 0. Logits that are divided by less may overflow.
+LEAST_TEMPERATURE = 1e-3  # Unless it is 0. Logits divided by a smaller one may overflow.
 # MT-Bench's temperature by category (FastChat's llm_judge/common.py).
 TEMPERATURES = {
     "writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0,
@@ -116,7 +116,7 @@ class RunConfig:
         accepts=lambda value: 1 <= value <= MOST_CHOICES,
         expected=f"at least 1 and at most {MOST_CHOICES}",
     )
-    seed: int = flag(0, "of all samples", parse=int)
+    seed: int = flag(0, "seed of all samples", parse=int)
     limit: int | None = flag(None, "only the first so many questions", parse=int, least=1)
     skip: int = flag(
         0, "leave out the first so many questions; --limit counts the rest", parse=int, least=0
@@ -143,7 +143,7 @@ class RunConfig:
     compile: bool = flag(False, "fuse the model's small operations; pays in long GPU runs only")
 
     def __post_init__(self) -> None:
-        if self.template == OWN:  # One configuration, whether it is said or not.
+        if self.template == OWN:  # The default, given or not, must be the same configuration.
             object.__setattr__(self, "template", None)
 
     @property
@@ -157,13 +157,13 @@ class RunConfig:
         return Typical(self.posterior_threshold, self.posterior_alpha)
 
     def temperature_of(self, category: str) -> float:
-        """What a question of this category is answered at."""
+        """The temperature for questions of this category."""
         if self.temperature is not None:
             return self.temperature
         return TEMPERATURES.get(category, OTHER_TEMPERATURE)
 
     def check(self) -> None:
-        """UserError for a flag whose value is none that it can have, or that has no effect."""
+        """UserError for a flag whose value is not allowed, or that has no effect."""
         check_flags(self)
         for name in ("gpus", "max_gpu_memory"):
             if getattr(self, name) is not None and self.device != "balanced":

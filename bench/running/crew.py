@@ -1,4 +1,4 @@
-"""Who generates the turns of a run: one `Runner` in this process, or several behind Ray."""
+"""The interface to what generates turns: one `Runner` in this process, or several in Ray."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
@@ -10,32 +10,33 @@ from bench.store.turn import Turn
 
 class Crew(Protocol):
     def facts(self) -> dict[str, object]:
-        """What run.json says of it.
+        """What run.json records of the crew.
 
-        `model`, `environment`, `step_times`, `draft_times`, and what else there is to say.
+        `model`, `environment`, `step_times`, `draft_times`, and further facts of some crews.
         """
         ...
 
     def warm_up(self, questions: Sequence[Question]) -> None:
-        """Do what would otherwise be done for the first time while a turn is measured.
+        """Run everything once that would otherwise run for the first time in a measured turn.
 
         questions: all that the run may ask. UserError where a decoder cannot run.
         """
         ...
 
     def answers(self, jobs: Iterable[Job], stopping: Callable[[], bool]) -> Iterator[Turn]:
-        """The turns of the jobs that are not done, each as soon as it is there, in order by job.
+        """Generate the turns of the jobs that are not done, and yield each at once.
 
-        Once `stopping()`, only those that are under way.
+        The turns of one job come in order. Once `stopping()` is true, only turns that have begun
+        are finished.
         """
         ...
 
     def peak_bytes(self) -> int | None:
-        """The most memory that it has taken. None: not known."""
+        """The most memory, in bytes, that the crew has taken. None: not known."""
         ...
 
     def first_difference(
         self, asked: list[str], answered: list[str], turn: Turn, base: Turn
     ) -> str:
-        """Where a turn's tokens leave the base's, and how near the tie was that made them."""
+        """Where a turn's tokens first differ from the base's, and how close the scores were."""
         ...

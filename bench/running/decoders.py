@@ -18,13 +18,13 @@ from decoders.decoder import Decoder
 from decoders.spec import Spec
 from decoders.step import NotANumber
 
-PROJECT = "decoders"  # The package whose decoders a commit of this project tells.
+PROJECT = "decoders"  # The package whose decoders a commit of this project identifies.
 
 
 def make_decoder(text: str, defaults: Mapping[str, object] | None = None) -> Decoder:
     """The decoder of a spec, with the files that its options name, not yet bound to a model.
 
-    defaults: as `registry.make` has them. ValueError says what does not fit.
+    defaults: see `registry.make`. ValueError says what does not fit.
     """
     spec = Spec.parse(text)
     decoder = registry.make(spec, defaults)
@@ -62,7 +62,7 @@ def make_decoders(config: RunConfig) -> dict[str, Decoder]:
 
 
 def _open_options(text: str) -> set[str]:
-    """The options that the decoder of a spec has and the spec itself leaves open."""
+    """The options of the spec's decoder that the spec does not set."""
     spec = Spec.parse(text)
     return registry.options(spec.name) - spec.options.keys()
 
@@ -83,7 +83,7 @@ def remarks(config: RunConfig, decoders: Mapping[str, Decoder]) -> list[str]:
 
 
 def tree_digests(decoders: Mapping[str, Decoder]) -> dict[str, str]:
-    """By spec, the sha256 of what the options name: a file may change under its name."""
+    """By spec, the sha256 of the decoder's `identity`, as a file may change under its name."""
     return {
         text: sha256(json.dumps(decoder.identity).encode()).hexdigest()
         for text, decoder in decoders.items()
@@ -92,9 +92,9 @@ def tree_digests(decoders: Mapping[str, Decoder]) -> dict[str, str]:
 
 
 def plugin_digests(decoders: Mapping[str, Decoder]) -> dict[str, str]:
-    """By spec, the sha256 of the file of a decoder of another package.
+    """By spec, the sha256 of the source file of each decoder of another package.
 
-    A commit of this project tells nothing of such a file.
+    This project's commit does not identify such a file.
     """
     digests = {}
     for text, decoder in decoders.items():
@@ -107,7 +107,7 @@ def plugin_digests(decoders: Mapping[str, Decoder]) -> dict[str, str]:
 def file_digests(decoders: Mapping[str, Decoder]) -> dict[str, dict[str, str]]:
     """By spec and name, the sha256 of the files that the options name.
 
-    What `identity` tells is left out.
+    Files whose contents `identity` holds are left out.
     """
     digests = {}
     for text, decoder in decoders.items():
@@ -130,8 +130,9 @@ def bind(
 ) -> Decoder | Budgeted:
     """Give a decoder its files, wrap it in a budget if it needs one, and set it up on a model.
 
-    text: its spec. times: of steps on this machine, for a budget. draft_s: seconds that drafting
-    adds, by depth; None: they are measured now. UserError where it does not fit the model.
+    text: its spec. times: step times of this machine, for a budget. None: the decoder needs none.
+    draft_s: seconds that drafting adds, by depth. None: they are measured now. UserError where it
+    does not fit the model.
     """
     bound = Budgeted(decoder, AutoBudget(times, draft_s)) if decoder.auto else decoder
     try:
@@ -156,7 +157,7 @@ def plain(decoder: Decoder | Budgeted) -> Decoder:
 
 
 def described(error: BaseException, decoder: Decoder) -> str:
-    """An error on one line, with the place in the decoder's own file that it came through."""
+    """An error on one line, with the line of the decoder's own file that it passed through."""
     source = registry.source_of(decoder)
     line = _line_in(error, str(source)) if source else None
     where = ""
@@ -166,6 +167,6 @@ def described(error: BaseException, decoder: Decoder) -> str:
 
 
 def _line_in(error: BaseException, file: str) -> int | None:
-    """The innermost line of a file that an error came through. None: it did not."""
+    """The innermost line of a file in an error's traceback. None: the file is not in it."""
     frames = traceback.extract_tb(error.__traceback__)
     return next((frame.lineno for frame in reversed(frames) if frame.filename == file), None)

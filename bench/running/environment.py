@@ -14,12 +14,12 @@ try:
 except ImportError:  # Windows has no such module.
     resource = None
 
-CODE = ("bench", "decoders", "llm_judge", "scripts")  # Folders whose files decide what is run.
+CODE = ("bench", "decoders", "llm_judge", "scripts")  # An untracked file here is dirty.
 PACKAGES = ("torch", "transformers", "fschat")
 
 
 def environment(device: torch.device, dtype: torch.dtype) -> dict[str, object]:
-    """What the times of a run depend on, as `bench.store.run_record.Environment` records it."""
+    """The machine and versions of a run: the fields of `bench.store.run_record.Environment`."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "python": platform.python_version(),
@@ -33,7 +33,7 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict[str, object]:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory that this process has taken so far: the GPU's, or the machine's."""
+    """The most bytes of memory that this process has taken so far: the GPU's on CUDA, else RAM."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if resource is None:
@@ -56,7 +56,7 @@ def git_state() -> dict[str, object]:
     """The commit of this project's checkout, and whether it is dirty.
 
     Dirty: a tracked file is changed, or a file of code is untracked. Both are None where the
-    project is no checkout.
+    project is not in a checkout.
     """
     root = Path(__file__).resolve().parents[2]
 

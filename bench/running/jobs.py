@@ -1,4 +1,4 @@
-"""What there is to do in a run: one answer a job. No decoder is always the first to answer."""
+"""The jobs of a run: one answer each. Decoders take turns at being the first to answer."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +15,8 @@ class Job:
 
     question: Question
     choice: int  # From 0 on.
-    spec: str  # Of the decoder.
-    # The texts of its turns (from 1 on) that are answered already.
+    spec: str  # The decoder's.
+    # Turn (from 1 on) -> its text, for the turns that are answered already.
     done: Mapping[int, str] = field(default_factory=dict)
 
     @property
@@ -28,7 +28,7 @@ class Job:
 
 
 def jobs(config: RunConfig, questions: tuple[Question, ...]) -> Iterator[Job]:
-    """Question by question. The decoder that goes first moves on with each question."""
+    """The jobs, question by question. Each question begins with another decoder."""
     specs = config.decoders
     for number, question in enumerate(questions):
         for choice in range(config.num_choices):

@@ -1,16 +1,16 @@
-"""Where a step's time goes, and what it asks of the device. A profiling mode, never on in a run.
+"""Profiles a step: its time, tensor operations and waits by phase. A run never does so.
 
     draft     the heads' forward on one hidden state
     propose   choosing the tree
-    verify    the base model's forward over its nodes, the mask included. `forward` is the model's
-              own part of it, or the whole of a captured graph
-    accept    which path is kept, and what the decoder learns
-    commit    moving its keys and values, the transfer to the host, cutting at a stop
+    verify    the base model's forward over its nodes, the mask included. `forward` is the part of
+              it inside the model, or the whole of a captured graph
+    accept    choosing the path to keep, and what the decoder learns
+    commit    moving the path's keys and values, the transfer to the host, cutting at a stop
 
-On CUDA the edges between phases are events in the device's own queue. Nothing waits for them. Where
-the host is late, the device's idle time counts for the phase that it is in. Elsewhere the host's
-clock is read, with the device synchronised. What follows a forward is launched operation by
-operation here, even where a run replays it as a graph and takes less time.
+On CUDA the edges between phases are events in the device's own queue, and nothing waits for them.
+Where the host is late, the device's idle time counts for the current phase. Other devices are
+synchronised, and the host's clock is read. Here the operations after a forward are launched one by
+one. A run may replay them as a graph, which takes less time.
 """
 
 from collections import Counter
@@ -35,7 +35,7 @@ from decoders.engine.engine import Engine
 from decoders.step import Step, Stop
 from decoders.tree import Draft
 
-# What makes the host wait for the device.
+# Functions that make the host wait for the device.
 WAITS = (
     "tolist", "item", "__bool__", "__int__", "__float__", "__index__", "cpu", "numpy", "nonzero",
     "equal",
@@ -47,7 +47,7 @@ class StepProfile:
     """One step: seconds by phase, or operations by phase where these were counted."""
 
     phases: dict[str, float]
-    forward: float  # Of the base model alone; a part of verify.
+    forward: float  # The base model's own part of verify, in the same unit.
     nodes: int
     waits: int = 0  # Times that the host waited for the device.
 
@@ -64,7 +64,7 @@ class StepProfile:
 def timed_steps(decoder: Decoder, prompt: Tensor, steps: int) -> list[StepProfile]:
     """Seconds by phase of `steps` steps after `prompt` [prompt], at temperature 0.
 
-    No end of text ends them.
+    An end-of-text token does not end them.
     """
     _set_up(decoder, prompt, steps)
     device = decoder.model.device
@@ -73,9 +73,9 @@ def timed_steps(decoder: Decoder, prompt: Tensor, steps: int) -> list[StepProfil
 
 
 def counted_steps(decoder: Decoder, prompt: Tensor, steps: int) -> list[StepProfile]:
-    """The same in tensor operations.
+    """As `timed_steps`, but in tensor operations, and with the waits counted.
 
-    Views, which compute nothing, are not counted, nor is what the base model does.
+    Views compute nothing and are not counted. The base model's own operations are not either.
     """
     _set_up(decoder, prompt, steps)
     meter = _Operations(decoder.model.device)
@@ -84,7 +84,7 @@ def counted_steps(decoder: Decoder, prompt: Tensor, steps: int) -> list[StepProf
 
 
 class _Meter:
-    """Notes where phases begin, and adds up what `read` gives between them."""
+    """Records where phases begin, and adds up the differences of `read` between them."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -100,7 +100,7 @@ class _Meter:
         self.edges.append((phase, self.read()))
 
     def sums(self) -> Counter[str]:
-        """By phase, since the last call."""
+        """Phase -> the sum since the last call."""
         sums: Counter[str] = Counter()
         for (phase, before), (_, after) in pairwise(self.edges):
             sums[phase] += self.between(before, after)
@@ -165,7 +165,7 @@ def _address(tensor: Tensor) -> int:
 
 
 class _Metered(Wrapper):
-    """Tells a meter where proposing begins and ends. No graph, as it has no edges inside."""
+    """Tells a meter where proposing begins and ends. A graph could not, so nothing is captured."""
 
     captures = False
 
@@ -188,7 +188,7 @@ def _decoding(
 
 
 def _set_up(decoder: Decoder, prompt: Tensor, steps: int) -> None:
-    """Static shapes are set up, and maybe captured, apart from the steps that are profiled."""
+    """Run steps that set up static shapes and capture graphs before the profiled ones."""
     if decoder.model.static_shapes:
         for _ in islice(_decoding(decoder, prompt), 1 + steps):
             pass
@@ -215,7 +215,7 @@ def _profiled(decoder: Decoder, prompt: Tensor, steps: int, meter: _Meter) -> It
 @contextmanager
 def _edges_in(model: Engine, meter: _Meter) -> Iterator[None]:
     """While this lasts, the model tells a meter where its phases begin."""
-    edges = (  # Owner, method, the phase that it is, the phase that follows.
+    edges = (  # Owner, method, the phase during the call, the phase after it.
         (model, "draft_logits", "draft", "propose"),
         (model, "verify", "verify", "accept"),
         (model.lm, "forward", "forward", "verify"),

@@ -28,7 +28,7 @@ def step_tree(step: Step) -> StepTree:
 def token_texts(tokenizer: PreTrainedTokenizerBase, steps: Iterable[StepTree]) -> dict[int, str]:
     """The text of each token in some trees, with visible white space.
 
-    A token that is a part of a character's bytes has the name that the tokenizer gives it.
+    A token that holds only some bytes of a character is shown by its name in the tokenizer.
     """
     texts = {}
     for token in sorted({token for step in steps for token in step.token}):

@@ -24,8 +24,8 @@ from decoders.step import Step
 def reopen(run: Run) -> tuple[Runner, dict[int, Question]]:
     """The runner of a finished run, and its questions by id.
 
-    Decoders with nodes=auto get the times that the run measured, not those of today's clock.
-    UserError where model, questions or tree files are no longer what they were.
+    Decoders with nodes=auto get the times that the run measured; nothing is measured again.
+    UserError where the model, the questions or the tree files have changed since.
     """
     settled = run.config.as_json()
     names = {field.name for field in fields(RunConfig)}
@@ -50,7 +50,7 @@ def reopen(run: Run) -> tuple[Runner, dict[int, Question]]:
 
 
 def _times(run: Run) -> tuple[StepTimes | None, dict[str, dict[int, float]]]:
-    """The step times of a run, and by spec of a decoder its draft times by depth.
+    """The step times of a run, and the draft times of its decoders: spec -> depth -> seconds.
 
     None: the run has not recorded them, as with workers.
     """
@@ -85,7 +85,7 @@ def steps_with_trees(
 def replay(
     runner: Runner, question: Question, turn: Turn, answered: list[str]
 ) -> AnswerTrees | None:
-    """The trees of a turn, decoded once more. None: it does not come out the same.
+    """The trees of a turn, decoded once more. None: the answer or its steps differ this time.
 
     answered: the texts of the turns before. ValueError as `steps_with_trees`.
     """

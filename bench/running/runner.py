@@ -30,7 +30,7 @@ from decoders.engine.rehearsal import rehearse
 from decoders.step import Stop
 
 WARM_UP_TOKENS = 24
-SEPARATORS = 8  # Tokens that a template may put behind an answer.
+SEPARATORS = 8  # Most tokens that a template puts after an answer.
 
 
 class Runner:
@@ -52,7 +52,7 @@ class Runner:
         self.config = config
         self.loaded = loaded
         self.chat = chat
-        self.questions: Sequence[Question] = ()  # That steps are rehearsed for.
+        self.questions: Sequence[Question] = ()  # Steps are rehearsed for these.
         model, wanted = loaded.model, config.static_shapes
         model.static_shapes = model.device.type == "cuda" if wanted is None else wanted
         if times is None and any(decoder.auto for decoder in decoders.values()):
@@ -73,7 +73,7 @@ class Runner:
     ) -> "Runner":
         """Load what `config` asks for, and bind its decoders to it.
 
-        decoders: as `make_decoders` makes them. None: they are made now.
+        decoders: the result of `make_decoders`. None: they are made now. times, draft_s: as above.
         """
         decoders = make_decoders(config) if decoders is None else decoders
         memory = None
@@ -120,7 +120,7 @@ class Runner:
             own = plain(decoder)
             try:
                 prompt = self.chat.prompt([questions[0].turns[0]], [])[:longest]
-                # Whatever a budget would leave out is drafted here, and every draft is checked.
+                # Without the budget, so that everything is drafted once. Every draft is checked.
                 steps = [own.decode(torch.tensor(prompt), Exact(), stop, watched_by=Checked)]
                 if decoder is not own:
                     steps.append(decoder.decode(torch.tensor(prompt), Exact(), stop))
@@ -135,7 +135,7 @@ class Runner:
         self._rehearse()
 
     def _rehearse(self) -> None:
-        """Where steps are captured, capture now what the run's turns may come to."""
+        """Capture every kind of step that the run's turns may need. Nothing without graphs."""
         model, config = self.loaded.model, self.config
         if not (model.static_shapes and model.graphs.captures):
             return
@@ -143,7 +143,7 @@ class Runner:
         temperatures = {config.temperature_of(question.category) for question in self.questions}
         captured = [decoder for decoder in self.decoders.values() if decoder.captures]
         try:
-            # The longest cache first. A longer one, made later, would undo what was captured.
+            # The longest cache first: making a longer one later would discard the graphs.
             for decoder in sorted(captured, key=lambda decoder: -decoder.slots_beyond):
                 rules = [
                     self.rule_and_stop(decoder, reach, temperature, seed=0)[0]
@@ -157,9 +157,9 @@ class Runner:
             model.release()
 
     def _extent(self, question: Question) -> int:
-        """Positions that a question's conversation may come to.
+        """The most positions that a question's conversation may take.
 
-        0 where its prompts cannot be made, which its turns will say.
+        0 where its prompts cannot be made. Its turns will report that.
         """
         try:
             prompts = [len(self.chat.prompt([asked], [])) for asked in question.turns]
@@ -175,7 +175,7 @@ class Runner:
                     return
 
     def turns_of(self, job: Job) -> Iterator[Turn]:
-        """The turns of a job that are not done, up to one that fails: the next needs its answer."""
+        """The turns of a job that are not done. After a failed one there is no next."""
         answered: list[str] = []
         for number in job.turns:
             text = job.done.get(number)
@@ -202,8 +202,8 @@ class Runner:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a failed turn is a result
             failure = described(error, plain(decoder))
             is_memory_sound = isinstance(error, (UserError, ValueError, ArithmeticError))
-        # Out here nothing holds the turn's tensors any more, so that the next turn finds the memory
-        # that this one did not.
+        # After the except block nothing holds the turn's tensors any more. So their memory can be
+        # freed for the next turn.
         if is_memory_sound:
             self.loaded.model.wipe()
         else:
@@ -214,7 +214,7 @@ class Runner:
     def _generate(
         self, decoder: Decoder | Budgeted, prompt: list[int], temperature: float, seed: int
     ) -> dict[str, object]:
-        """The fields of a `Turn` that come of generating it."""
+        """Generate a turn. Returns the fields of a `Turn` that result from it."""
         model = self.loaded.model
         room = model.context - len(prompt)
         if room < 1:
@@ -254,7 +254,7 @@ class Runner:
     ) -> tuple[Rule, Stop]:
         """How a turn's tokens are accepted, and when it ends.
 
-        room: positions that the context leaves behind the prompt.
+        room: positions that are left in the context after the prompt.
         """
         config = self.config
         rule = make_rule(
@@ -281,10 +281,10 @@ class Runner:
 
     @torch.inference_mode()
     def gap(self, text: list[int], temperature: float, seed: int) -> tuple[list[int], float]:
-        """The two tokens with the highest scores behind a text, and how far these are apart.
+        """The two tokens with the highest scores after a text, and the difference of the scores.
 
-        The text is read in one pass. Scores are those of a lossless rule: the logits, above
-        temperature 0 with the noise of the sample.
+        The text is read in one pass. The scores are those of a lossless rule: the logits, and above
+        temperature 0 the sample's noise added to them.
         """
         rule = make_rule("lossless", temperature, seed, self.config.top_p, self.config.typical)
         logits = self.loaded.model.prefill(torch.tensor(text), room=0).logits[-1:]

@@ -45,8 +45,9 @@ def run(
 ) -> RunFolder:
     """Do a whole run, or what is left of it.
 
-    workers: how many models answer at once, through Ray. ray_address: of an existing Ray cluster;
-    None: one of our own. UserError before anything is loaded, where that can be told.
+    workers: how many models answer at once, through Ray. ray_address: that of an existing Ray
+    cluster. None: one of our own. UserError says what does not fit, if possible before anything is
+    loaded.
     """
     config.check()
     decoders = make_decoders(config)
@@ -99,7 +100,7 @@ def _crew(
     ray_address: str | None,
     most: int,
 ) -> Iterator[Crew]:
-    """This process, or Ray workers: no more of them than the `most` that have something to do."""
+    """A runner in this process, or Ray workers. most: jobs, and so the most workers of use."""
     if workers < 1:
         raise UserError(f"--workers is {workers}; expected at least 1")
     if workers == 1 and ray_address is None:
@@ -117,7 +118,7 @@ def _crew(
 
 
 def _undone(wanted: list[Job], folder: RunFolder) -> list[Job]:
-    """The jobs with turns that the folder has not, and the texts of those that it has."""
+    """The jobs with turns missing in the folder, each with the texts of its finished turns."""
     undone = []
     for job in wanted:
         numbers = [number for number in job.turns if job.key(number) in folder]
@@ -134,7 +135,7 @@ class _Progress:
         self.bar = tqdm(
             total=total, initial=finished, unit="turn", desc="answering", dynamic_ncols=True
         )
-        self._tokens: dict[str, int] = defaultdict(int)  # By decoder, here and below.
+        self._tokens: dict[str, int] = defaultdict(int)  # These three are by decoder.
         self._steps: dict[str, int] = defaultdict(int)
         self._seconds: dict[str, float] = defaultdict(float)
 
@@ -176,7 +177,7 @@ def _answer_all(crew: Crew, wanted: list[Job], folder: RunFolder) -> bool:
 def _explain_differences(
     crew: Crew, config: RunConfig, questions: tuple[Question, ...], folder: RunFolder
 ) -> None:
-    """Say where a lossless decoder's tokens leave greedy's, and how near the tie was."""
+    """Say where a lossless decoder's tokens first differ from greedy's, and by what gap."""
     if "greedy" not in config.decoders:
         return
     asked = {question.question_id: question.turns for question in questions}

@@ -1,4 +1,4 @@
-"""How long a step takes on this machine. `--nodes auto` weighs it against the tokens of a step."""
+"""Measures how long a step takes on this machine, for `--nodes auto`."""
 
 import statistics
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from decoders.step import Stop
 from decoders.tree import Draft, Tree
 
 BLOCK = 6  # Steps of one kind in a row.
-SETTLED = 3  # Steps of a block that are not counted: the cache is full of what others read.
-DRAFT_BLOCK = 12  # BLOCK where drafting is timed, which is a small share of a step.
+SETTLED = 3  # First steps of a block, not counted: other sizes' data fills the cache.
+DRAFT_BLOCK = 12  # As BLOCK, where drafting is timed. It is a small share of a step.
 DRAFTED = 8  # Nodes of a draft that are verified while drafting is timed.
 DEPTH = 4  # Of the trees that are timed. The time hardly depends on it.
 LENGTHS = (64, 512, 1280, 4096)  # Committed positions.
 
 
 class _TakingTurns(Drafter):
-    """Proposes trees of one size after the other, with tokens that hardly ever follow."""
+    """Proposes trees of each size in turn. Their tokens are unlikely, so few are kept."""
 
     max_depth = DEPTH
 
@@ -52,7 +52,7 @@ def _tree_of_size(nodes: int) -> Tree:
 def step_times(model: Model, sizes: tuple[int, ...] = LADDER, rounds: int = 2) -> StepTimes:
     """Median seconds of a step by committed positions and nodes, drafting left out.
 
-    The sizes take turns, a few steps each. So a machine that gets busy is busy for all of them.
+    The sizes take turns, a few steps each. So if the machine gets busy, it affects all sizes alike.
     """
     steps = (1 + rounds) * len(sizes) * BLOCK
     longest = model.context - 2 * steps
@@ -92,7 +92,7 @@ class _AlwaysDrafting(Budgeted):
 
 
 class _Held(Drafter):
-    """Proposes the same draft in every step: what another drafter's step costs without drafting."""
+    """Proposes one draft in every step, so that a step without drafting can be timed."""
 
     def __init__(self, drafter: Drafter, draft: Draft) -> None:
         self.setup(drafter.model)
@@ -113,9 +113,9 @@ class _Held(Drafter):
 def draft_times(decoder: Budgeted, rounds: int = 8) -> dict[int, float]:
     """Median seconds, by depth, that drafting adds to a step.
 
-    This is not how long drafting takes. Heads and successors also push the model's weights out of a
-    processor's cache, and on a GPU part of it hides behind the forward. So steps with and without
-    drafting take turns, and their difference counts.
+    This is not the time of drafting alone. Heads and successors also push the model's weights out
+    of a processor's cache, and on a GPU part of drafting overlaps with the forward. So steps with
+    and without drafting take turns, and their times are subtracted.
     """
     return {depth: _draft_time(decoder, depth, rounds) for depth in decoder.inner.draft_depths}
 
@@ -139,5 +139,5 @@ def _draft_time(decoder: Budgeted, depth: int, rounds: int) -> float:
                     seconds.append(ended - began)
                 began = ended
     if not samples[drafting] or not samples[held]:
-        return 0.0  # A context of a few tokens, in which there is nothing to decide.
+        return 0.0  # The context is too short for a single counted step.
     return max(0.0, statistics.median(samples[drafting]) - statistics.median(samples[held]))

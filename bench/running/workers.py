@@ -6,8 +6,8 @@
 
 A worker is a process with a `Runner` of its own. Jobs (question x choice x decoder) are handed out
 as workers become free, and only the process that started them writes. A worker that dies is
-replaced, and its job goes on from the turn that it was in. Samples belong to (question, choice,
-turn), so a turn is the same wherever it is computed.
+replaced, and its job goes on with the turn that was interrupted. A sample's seed depends on
+(question, choice, turn) alone, so a turn is the same wherever it is computed.
 
 On a cluster, its other machines need this package with its plug-ins, the model and any tree files,
 all under the same names.
@@ -39,12 +39,12 @@ from bench.running.runner import Runner
 from bench.store.turn import Key, Turn
 
 ATTEMPTS = 3  # Deaths of workers in one turn, after which it is recorded as failed.
-PATIENCE_S = 60.0  # The wait for a cluster that has what is needed, but not free.
+PATIENCE_S = 60.0  # The wait for a cluster whose cores or GPUs are in use.
 CONNECT_S = 10.0  # The wait for the address of a cluster. Ray would try for minutes.
 
 
 class _Actor:
-    """What runs in a worker's process."""
+    """The object in a worker's process."""
 
     def __init__(self, config: RunConfig, folder: str, threads: int | None) -> None:
         self.runner: Runner | None = None
@@ -84,13 +84,13 @@ class _Worker:
 
 @dataclass(eq=False)
 class _Work:
-    """Who does what now."""
+    """Which worker does which job at the moment."""
 
     waiting: deque[Job]
     idle: deque[_Worker]
-    # By what is awaited: the worker, and its job. No job: the worker is getting ready.
+    # Ray's handle of the awaited result -> worker and job. None: the worker is getting ready.
     busy: dict[object, tuple[_Worker, Job | None]] = field(default_factory=dict)
-    deaths: Counter[Key] = field(default_factory=Counter)  # Of workers, by turn.
+    deaths: Counter[Key] = field(default_factory=Counter)  # Workers that died in each turn.
 
 
 class Workers:
@@ -120,7 +120,7 @@ class Workers:
     def _claim(self, count: int) -> None:
         """Take the cores and GPUs of all workers before any of them starts.
 
-        A worker that does not fit would be waited for without a word. UserError says so instead.
+        Ray would wait silently for a worker that does not fit. UserError says so instead.
         """
         device = self.config.device
         gpus = _gpus_each(self.config)
@@ -250,8 +250,10 @@ class Workers:
     def _died(self, work: _Work, worker: _Worker, job: Job | None, kind: str) -> Turn | None:
         """Replace a worker that died, and put its job at the head of the queue.
 
-        kind: of the error. Returns the failure of a turn that costs too many workers; None: there
-        is none.
+        A worker that died before it was ready is not replaced.
+
+        kind: the error's class. Returns the failed turn where ATTEMPTS workers died in it. None: it
+        is tried again.
         """
         if job is None:
             _say(f"a worker died again before it was ready ({kind}), and is not replaced")
@@ -273,8 +275,8 @@ class Workers:
         return failed_turn(self.config, job, number, f"{kind}: {why}")
 
     def _replace(self, worker: _Worker) -> object:
-        """Start a new process in place of a dead one. Returns what ends when it is ready."""
-        ray.kill(worker.actor)  # It may only have been out of reach.
+        """Start a new process in place of a dead one. Returns the handle of its getting ready."""
+        ray.kill(worker.actor)  # It may be alive, but unreachable.
         worker.actor = self._start(worker.place)
         return worker.actor.ready.remote(self.questions)
 

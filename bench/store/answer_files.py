@@ -1,12 +1,12 @@
 """Answer files: read in three dialects, written in one that holds all of them.
 
 Every line is one answer: question_id, answer_id, model_id, choices[{index, turns, ...}], tstamp.
-The dialects differ in what stands beside `turns` in a choice:
+The dialects differ in the fields that a choice has besides `turns`:
 
-    FastChat     nothing
-    MEDUSA       idxs, new_tokens, wall_time; a number a turn
-    Spec-Bench   decoding_steps, new_tokens, wall_time; a number a turn
-                 accept_lengths; of all steps, flat
+    FastChat     none
+    MEDUSA       idxs, new_tokens, wall_time: one number for each turn
+    Spec-Bench   decoding_steps, new_tokens, wall_time: one number for each turn
+                 accept_lengths: one flat list of all steps
 
 `idxs` is the index of a turn's last step: steps - 1. `wall_time` includes the prefill.
 """
@@ -23,8 +23,8 @@ from bench.common.files import json_line, read_rows, safe_name, shown, write_ato
 from bench.store.run_record import Run
 from bench.store.turn import Turn
 
-FAILED = ("ERROR", "$ERROR$")  # What FastChat and MEDUSA write where there is no answer.
-LARGEST = 1e15  # Of any count or time. Sums of such numbers are still exact.
+FAILED = ("ERROR", "$ERROR$")  # FastChat and MEDUSA write these in place of an answer.
+LARGEST = 1e15  # The largest count or time allowed. Sums of such numbers are still exact.
 ANSWERS_FOLDER = "answers"  # In a run's folder.
 
 
@@ -120,7 +120,7 @@ def _choice(row: dict) -> Choice:
 
 
 def _numbers(row: dict, name: str, turns: int, kind: type) -> tuple | None:
-    """The field `name` of a choice: a number for each of its turns. None: it is not there."""
+    """The field `name` of a choice: a number for each turn. None: the choice has no such field."""
     values = row.get(name)
     if values is None or (values == [] and turns):
         return None
@@ -152,7 +152,7 @@ def _by_turn(flat: object, steps: tuple[int, ...] | None) -> tuple[tuple[int, ..
 
 
 def model_id(run: Run, decoder: str) -> str:
-    """The name of one decoder's answers, model and decoder, as a file name may be."""
+    """The name of one decoder's answers: model and decoder, safe as a file name."""
     return safe_name(f"{run.model.name}-{decoder}")
 
 

@@ -17,11 +17,11 @@ from bench.store.turn import TURNS_FILE, Key, Turn, iter_turns, parse_turn
 
 
 class RunFolder:
-    """The folder of one run: refuses another configuration, appends turns, knows what is done.
+    """The folder of one run: refuses another configuration, appends turns, knows the finished ones.
 
-    Rows are only ever appended. A turn that failed is tried again, and the last row of a turn is
-    the one that counts. The folder remembers where the row of a finished turn begins, not what the
-    row says, so that its memory does not grow with the length of answers.
+    Rows are only ever appended. A turn that failed is tried again, and the last row of a turn
+    counts. For a finished turn only the byte offset of its row is kept in memory, so that memory
+    does not grow with the length of the answers.
 
     Only one process has a folder open at a time. Nothing on disk changes before `begin`, so that a
     command that cannot start leaves a finished run as it was.
@@ -39,8 +39,8 @@ class RunFolder:
     def open(cls, path: Path, config: dict) -> Iterator["RunFolder"]:
         """A new run in `path`, or the one that is there if its configuration is the same.
 
-        UserError where another process has it open, and where the folder holds something else;
-        the message names the differences.
+        UserError where another process has the folder open, where the folder holds something else,
+        or where its run has another configuration; the message names the differences.
         """
         is_new = not path.exists()
         _make_folder(path)
@@ -126,7 +126,7 @@ class RunFolder:
             ) from error
 
     def _warn_of_another_place(self, session: dict[str, object]) -> None:
-        """Warn where this sitting's times do not compare with those of the first one."""
+        """Warn where this sitting's times cannot be compared with those of the first one."""
         before, now = self.run.environment.as_json(), plain(session["environment"])
         if changed := list(_differences(before, now)):
             warn(f"this run was begun elsewhere ({'; '.join(changed)}); its times do not compare")
@@ -187,7 +187,7 @@ def _remove_traces(folder: Path) -> None:
 
 
 def _is_trace(path: Path) -> bool:
-    """Is this all that a process leaves that was killed early: a lock, or a temporary file?"""
+    """Is this a lock or a temporary file? A process that is killed early leaves nothing else."""
     return path.name.startswith(".") and path.suffix in (".lock", ".tmp")
 
 

@@ -1,4 +1,4 @@
-"""run.json: what a run was set to, what it ran on, and when.
+"""run.json: a run's configuration, its machine and its times.
 
 The records here are frozen. A field that an older version did not write is None. A field that this
 version does not know is kept, and written again where the run is resumed.
@@ -30,7 +30,7 @@ class Record(BaseModel):
 
 
 class Config(Record):
-    """What the run was asked for: those fields of `RunConfig` that reports read."""
+    """The configuration of a run: those fields of `RunConfig` that reports read."""
 
     decoders: _Texts  # Specs, in the order given.
     model: str | None = None  # As the user named it.
@@ -40,7 +40,8 @@ class Config(Record):
     top_p: float | None = None
     posterior_threshold: float | None = None
     posterior_alpha: float | None = None
-    nodes: object = None  # A number or "auto", for all decoders that have nodes; so are the next.
+    # The next four are for all decoders that have the option. nodes: a number or "auto".
+    nodes: object = None
     topk: object = None
     depth: object = None
     tree: object = None
@@ -53,7 +54,7 @@ class Questions(Record):
     """The question set."""
 
     name: str
-    sha256: str | None = None  # Of the file.
+    sha256: str | None = None  # Digest of the file.
     count: int | None = None
 
 
@@ -70,11 +71,11 @@ class Git(Record):
     """The checkout whose code ran. None: it was no checkout."""
 
     commit: str | None = None
-    dirty: bool | None = None  # With changes that are not committed.
+    dirty: bool | None = None  # Whether it had changes that were not committed.
 
 
 class Environment(Record):
-    """What the times of a run depend on."""
+    """The machine and versions that the times of a run depend on."""
 
     python: str | None = None
     torch: str | None = None
@@ -95,11 +96,11 @@ class Session(Record):
     git: Git | None = None
     environment: Environment | None = None
     step_times: dict | None = None  # `StepTimes` of decoders with nodes=auto. None: not measured.
-    draft_times: dict | None = None  # By decoder with nodes=auto: seconds of a draft.
-    workers: list | None = None  # What may differ between workers. None: there were none.
+    draft_times: dict | None = None  # Decoder with nodes=auto -> seconds of drafting by depth.
+    workers: list | None = None  # For each worker, its own facts. None: there were no workers.
     warnings: list | None = None
     start: str | None = None  # ISO 8601.
-    peak_bytes: int | None = None  # The most memory that it took. None: not known.
+    peak_bytes: int | None = None  # The most memory that the sitting took. None: not known.
 
 
 def _is_question_id(text: str) -> bool:
@@ -127,15 +128,15 @@ def _question_texts(value: object) -> dict[int, list[str]]:
 
 
 class Run(Record):
-    """run.json. The fields of the first sitting stand at the top, too: `command` to `start`."""
+    """run.json. `command` to `start` are those of the first sitting, which `sessions` repeats."""
 
     schema_version: int
     config: Config
     start_unix: float  # Seconds since 1970.
     questions: Questions
-    # By question_id: how many turns it has. In the order in which the questions are asked.
+    # question_id -> how many turns it has, in the order in which questions are asked.
     question_turns: Annotated[dict[int, int], BeforeValidator(_question_turns)]
-    # By question_id: what the user says, turn by turn. Older runs have none.
+    # question_id -> the user's texts, turn by turn. Older runs have none.
     question_texts: Annotated[dict[int, list[str]], BeforeValidator(_question_texts)] = {}
     model: ModelFacts
     command: _Texts | None = None
@@ -184,12 +185,12 @@ class Run(Record):
 
 
 def plain(fields: object) -> object:
-    """The same as JSON gives it back: lists for tuples, texts for the keys of objects."""
+    """The same after writing and reading JSON: tuples become lists, keys become strings."""
     return json.loads(json.dumps(fields))
 
 
 def read_run(folder: Path) -> Run:
-    """The run.json of a run's folder. UserError where there is none that this version reads."""
+    """The run.json of a run's folder. UserError where this version cannot read one there."""
     path = folder / RUN_FILE
     if not path.exists():
         raise UserError(f"{folder} is not a run's folder: it has no {RUN_FILE}")

@@ -14,7 +14,7 @@ def read_phases(path: Path) -> tuple[list[dict], str]:
     """(rows, name of the device) of the file. The name is empty where it is not recorded.
 
     A row has decoder, length, operations, synchronisations, and <phase>_s for each of PHASES.
-    UserError says what else the file is.
+    UserError where the file holds something else.
     """
     try:
         record = parse_json(read_document(path))

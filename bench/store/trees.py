@@ -16,16 +16,16 @@ from bench.common.files import json_line, read_rows, write_atomically
 from bench.store.turn import Key
 
 TREES_FILE = "trees.jsonl"
-LEAST_LOG_PROB = -1e6  # Stands for log(0), as JSON has no infinity.
+LEAST_LOG_PROB = -1e6  # Replaces log(0), as JSON has no infinity.
 
 
 @dataclass(frozen=True)
 class StepTree:
-    """The tree of one step. Node 0 is the root; parents stand before their children."""
+    """The tree of one step. Node 0 is the root; parents come before their children."""
 
     parent: list[int]  # [nodes]; the root is its own parent.
     token: list[int]  # [nodes] token ids.
-    log_prob: list[float] | None  # [nodes] of each path, by the decoder. None: it has none.
+    log_prob: list[float] | None  # [nodes] of each path. None: the decoder gives none.
     kept: list[int]  # Nodes of the accepted path, the root first.
 
 

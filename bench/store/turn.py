@@ -12,11 +12,11 @@ from bench.common.files import parse_json, read_lines
 from bench.common.validation import first_error
 
 TURNS_FILE = "turns.jsonl"
-LONGEST_CATEGORY = 100  # Characters. It stands in tables and under figures.
+LONGEST_CATEGORY = 100  # Characters. A category is shown in tables and under figures.
 Key = tuple[int, str, int, int]  # (question_id, decoder, choice, turn) of a turn.
 
-# The types of a row's fields. They bind a row that is read, not a Turn that is made here.
-_LIMIT = 1 << 63  # No number in a row is as large.
+# The types of a row's fields. They are checked where a row is read, not where a Turn is made.
+_LIMIT = 1 << 63  # Every number in a row is smaller.
 _MOST_NODES = 1 << 31
 _Integer = Annotated[int, Field(strict=True, ge=-_LIMIT, lt=_LIMIT)]
 _AcceptLength = Annotated[int, Field(strict=True, ge=1, lt=_LIMIT)]
@@ -40,17 +40,14 @@ class Turn:
     # The seed of this turn, derived from the run's seed, the question, the choice and the turn.
     seed: _Integer
     prompt_tokens: _Integer
-    token_ids: Annotated[
-        list[_Integer], _List
-    ]  # [tokens] committed tokens, the one that ends the answer included.
-    accept_lengths: Annotated[
-        list[_AcceptLength], _List
-    ]  # [steps] tokens that each step committed.
-    nodes: Annotated[
-        list[_NodeCount], _List
-    ]  # [steps] nodes of the tree that each step verified, root included.
-    prefill_s: _Number
-    decode_s: _Number  # From the end of the prefill to the last committed token.
+    # [tokens] committed tokens, including the one that ends the answer.
+    token_ids: Annotated[list[_Integer], _List]
+    # [steps] tokens that each step committed.
+    accept_lengths: Annotated[list[_AcceptLength], _List]
+    # [steps] nodes of the tree that each step verified, root included.
+    nodes: Annotated[list[_NodeCount], _List]
+    prefill_s: _Number  # Seconds.
+    decode_s: _Number  # Seconds from the end of the prefill to the last committed token.
     finish_reason: _Text  # eos, stop, length, context or error.
     error: _Text | None
     text: _Text
@@ -72,8 +69,8 @@ _ROW = TypeAdapter(Turn)
 def read_turns(path: Path) -> tuple[list[Turn], list[str]]:
     """The turns of a file, and warnings. Of several rows of one turn, the last one counts.
 
-    No file: no turns. A torn last line is left out with a warning: a crash cut it off. UserError
-    names any other line that is not a turn.
+    Without a file there are no turns. A last line that a crash cut off is left out with a warning.
+    UserError names any other line that is not a turn.
     """
     warnings: list[str] = []
     if not path.exists():
@@ -85,7 +82,8 @@ def read_turns(path: Path) -> tuple[list[Turn], list[str]]:
 def iter_turns(path: Path, warn_of_torn: Callable[[str], None]) -> Iterator[tuple[int, Turn]]:
     """(byte offset of its row, turn) for each row of a file, in the order of the file.
 
-    `warn_of_torn` is called with a message where the last line is torn. UserError as `read_turns`.
+    `warn_of_torn` is called with a message where the last line is cut off. UserError as in
+    `read_turns`.
     """
     for number, offset, line in read_lines(path):
         if not line.strip():
@@ -105,7 +103,7 @@ def iter_turns(path: Path, warn_of_torn: Callable[[str], None]) -> Iterator[tupl
 
 def parse_turn(line: bytes) -> Turn:
     """The turn of a row of turns.jsonl. ValueError says what is wrong with the row."""
-    row = parse_json(line, nan=True)  # A time may be NaN. A report says where one is.
+    row = parse_json(line, nan=True)  # A time may be NaN. A report warns of it.
     try:
         turn = _ROW.validate_python(row)
     except ValidationError as error:
@@ -116,7 +114,7 @@ def parse_turn(line: bytes) -> Turn:
 
 
 def _contradiction(turn: Turn) -> str:
-    """What fields of the right types say wrongly together. Empty: nothing."""
+    """How fields contradict each other although their types are right. Empty: they do not."""
     steps = len(turn.accept_lengths)
     if sum(turn.accept_lengths) != len(turn.token_ids) or len(turn.nodes) != steps:
         return "accept_lengths do not add up to the tokens"

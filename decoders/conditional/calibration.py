@@ -1,21 +1,21 @@
 """The few numbers that the score of `conditional` needs, fitted by `scripts/calibrate.py`.
 
-For a token x at depth d behind tokens whose successors are known, with probability r(x) among them
-(0 where it is not):
+For a token x at depth d, where r(x) is its probability among the known successors of the tokens
+before it (0 where it is not among them):
 
     log p(x) = coverage[d] + log_softmax(head_weight[d][evidence] * log p_head(x)
                                          + successor_weight[evidence] * log(1 + r(x) / floor))
 
-over the candidates, which are the head's best guesses and the known successors. `evidence` is what
-the successors rest on: 0 nothing is known, 1 one token of context, 2 two tokens, 3 two tokens after
-which the model has said the same twice.
+The softmax runs over the candidates: the head's best guesses and the known successors. `evidence`
+says what the successors rest on: 0 nothing is known; 1 one token of context; 2 two tokens; 3 two
+tokens after which the model has predicted the same token twice.
 """
 
 from dataclasses import asdict, dataclass
 
 FILE = "medusa_calibration.json"
-LEVELS = 4  # Of evidence.
-LARGEST = 1e9  # Of any number here: far beyond what makes sense, and safe in float32.
+LEVELS = 4  # Levels of evidence.
+LARGEST = 1e9  # The largest number allowed in a file: beyond what makes sense, safe in float32.
 MOST_COVERED = -0.01  # A path must score clearly less than its prefix, in float32 too.
 
 
@@ -32,10 +32,10 @@ class Calibration:
     floor: float = 1.1e-3  # The probability from which on a successor counts.
     # [depths] log of how often the next token is among the candidates.
     coverage: tuple[float, ...] = (-0.045, -0.05, -0.06, -0.075)
-    beyond: float = -0.18  # The same for depths that no head reaches.
+    beyond: float = -0.18  # `coverage` of depths that no head reaches.
 
     def __post_init__(self) -> None:
-        """ValueError where a number is not what it must be."""
+        """ValueError where a number is out of its range, or a row has the wrong length."""
         numbers = [
             *sum(self.head_weight, ()), *self.successor_weight, self.floor, *self.coverage,
             self.beyond,

@@ -6,9 +6,9 @@ marginal with what the base model itself predicted after the path's last two tok
 conversation (`successors.py`). The weights are fitted on held-out text (`calibration.py`).
 Successors that no head guessed are candidates too. Beyond the heads' depth they stand alone.
 
-The tree is the exact top of that score among the candidates. A conditional never exceeds 1, so no
-path beats its own prefix. The best paths of each level are therefore among the continuations of the
-best of the level before, and the tree is the best of all levels together.
+The tree holds exactly the candidate paths of the highest score. A conditional probability never
+exceeds 1, so no path scores higher than its own prefix. Each level therefore extends the best paths
+of the level before, and the tree takes the best of all levels together.
 """
 
 from dataclasses import dataclass
@@ -41,8 +41,8 @@ class Conditional(Decoder):
     nodes: int | str = 64  # Or "auto".
     topk: int = 32  # Guesses of each head.
     depth: int | None = None  # None: two levels deeper than there are heads.
-    successors: int = 4  # Remembered of a token or a pair.
-    context: int = 2  # Tokens that successors are known by: 1 or 2.
+    successors: int = 4  # Successors remembered for each token, and for each pair of tokens.
+    context: int = 2  # Tokens by which successors are looked up: 1 or 2.
     heads: bool = True  # Whether the heads are asked at all.
     # What heads guess from: "all" or "frequent". None: all, or with nodes=auto the frequent tokens
     # where they are known.
@@ -89,7 +89,7 @@ class Conditional(Decoder):
         self._lay_out(by_level(fitted.coverage) + [fitted.beyond] * self.levels, model.device)
 
     def _lay_out(self, coverage: list[float], device: torch.device) -> None:
-        """Fix the width of each level, and what is the same for all nodes of a level.
+        """Fix the width of each level, and the tensors that are the same in every step.
 
         coverage: [levels or more], log probability that the next token is among the candidates.
         """
@@ -100,7 +100,7 @@ class Conditional(Decoder):
             widths.append(min(self.max_nodes - 1, widths[-1] * candidates))
         covered = list(accumulate(coverage, initial=0.0))[: self.levels + 1]
         self.widths = widths
-        # By candidate of all levels together:
+        # One entry for each candidate of all levels together:
         spread = torch.tensor(widths)
         self.parents_start = torch.tensor([0, *starts[:-1]]).repeat_interleave(spread).to(device)
         self.covered = torch.tensor(covered).repeat_interleave(spread).to(device)
@@ -116,16 +116,16 @@ class Conditional(Decoder):
         self.vocabulary.start(prompt)
         self.table.forget()
         prompt = prompt.to(self.model.device)
-        # The latest row comes first, as of rows about the same tokens the first one counts.
+        # The latest row comes first: of several rows about the same tokens, the first one counts.
         before, token = prompt.roll(1).flip(0)[:-1], prompt.flip(0)[:-1]
         self.table.learn(before, token, rows.logits.flip(0)[:-1])
         self.last.copy_(prompt[-1:])
-        # The latest tokens [1] and their logits [1, vocab], not learned from yet.
+        # The latest (token [1], logits [1, vocab]) that the table has not learned from yet.
         self.unlearned: list[tuple[Tensor, Tensor]] = []
 
     def observe(self, draft: Draft, verified: Verified, node: Tensor) -> None:
         if len(draft.tree) == 1 and not self.model.static_shapes:
-            # Nothing was drafted, maybe for long. What the root teaches can wait for a draft.
+            # Nothing was drafted. Only drafting reads the table, so learning can wait.
             self.unlearned.append((draft.token, verified.logits))
             if len(self.unlearned) == CHUNK:
                 self._catch_up()
@@ -172,7 +172,7 @@ class Conditional(Decoder):
             scores.append(score)
             parents.append(parent)
         token, score = torch.cat(tokens), torch.cat(scores)
-        # Where nothing was known there is no token, nor is there one behind it.
+        # An unused candidate has no token, and neither has any node below it.
         token = token.masked_fill(score < NOTHING / 2, NO_GUESS)
         covered, parents_start = self.covered[: len(token)], self.parents_start[: len(token)]
         return self._tree(depth, token, score + covered, torch.cat(parents) + parents_start)
@@ -198,7 +198,7 @@ class Conditional(Decoder):
     def _tree(self, depth: int, token: Tensor, score: Tensor, parent: Tensor) -> Draft:
         """The best nodes of all `depth` levels together, most likely first. The root is the first.
 
-        token, score, parent: [candidates]; a parent is a candidate's number.
+        token, score, parent: [candidates]. `parent` holds indices of candidates.
         """
         order = self.order[: len(token)]
         best, chosen = score.topk(len(order))

@@ -1,15 +1,15 @@
-"""What the base model has said in this conversation about what follows what.
+"""The base model's own predictions in this conversation, looked up by the tokens before them.
 
 Every position of the prompt and every verified node, kept or not, comes with the model's own
-distribution over the next token. `Successors` remembers the top of it by the last token and by the
-last two. A later row about the same tokens replaces an earlier one. Where it says the same, it
-confirms it. So a guess can be judged by the guesses before it, at no further forward pass. (Token
-Recycling, Luo et al. 2024, arXiv 2408.08696, keeps the successors of single tokens and drafts from
-nothing else.)
+distribution over the next token. `Successors` stores its most likely tokens twice: by the last
+token and by the last two. A later row for the same tokens replaces an earlier one. If both have the
+same likeliest token, that token is confirmed. So a guess can be judged by the guesses before it
+without a further forward pass. (Token Recycling, Luo et al. 2024, arXiv 2408.08696, stores the
+successors of single tokens, and drafts from nothing else.)
 
 Memory is bounded, and the work of a step is a fixed number of tensor operations on the device.
-Pairs of tokens share a hashed table. Every entry carries its pair, so that one is never taken for
-another.
+Pairs of tokens share a hashed table. Every entry stores its pair, so that two pairs with the same
+slot are never confused.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from decoders.tree import NO_GUESS
 
 SLOTS = 65_521  # Rows for pairs; a prime.
-# The row of token 0. What is learned about NO_GUESS lands two rows before it, where no token is.
+# The row of token 0. NO_GUESS is -2, so its row is two before, which belongs to no token.
 SINGLES = SLOTS - NO_GUESS
-NOTHING = -1e3  # The score of what is not there. It is finite, so that sums of it still descend.
+NOTHING = -1e3  # Score of a missing candidate. It is finite, so that sums of it still descend.
 CHUNK = 256  # Rows that are learned at once.
 
 
@@ -104,20 +104,20 @@ class Successors:
     def _learn(self, before: Tensor, token: Tensor, logits: Tensor) -> None:
         best, successor = logits.float().log_softmax(-1).topk(self.k)
         prob = best.exp()
-        # The pair (a, NO_GUESS) would have the number of another pair. NO_GUESS is no pair's.
+        # A pair with NO_GUESS would get the number of another pair. NO_GUESS itself is free.
         pair = torch.add(token, before, alpha=self.vocab).masked_fill(token < 0, NO_GUESS)
         slot, single = pair.remainder(SLOTS), token + SINGLES
         row = torch.cat((slot, single))  # [2 * rows]
-        # A pair and its likeliest successor as one number. It is confirmed where the table has the
-        # same number, or one of the rows further down has it, which are earlier ones.
+        # A pair and its likeliest successor as one number. A claim is confirmed where the table
+        # holds the same number, or where an earlier row (further down in this chunk) makes it too.
         claim = torch.add(successor[:, 0], pair, alpha=self.vocab)
         was_claimed_before = claim.unsqueeze(1).eq(claim).triu(1).any(1)
         is_confirmed = self._claim.take(slot).eq(claim) | was_claimed_before
         evidence = F.pad(torch.where(is_confirmed, 3, 2), (0, len(token)), value=1)
-        # A node off the path may have NaN logits. Its successors then count for nothing.
+        # A node off the kept path may have NaN logits. Its successors then get no bonus.
         counts = torch.log1p(prob / self.floor).nan_to_num(nan=0.0)  # [rows, k]
-        # Several writes to one place have no order on a GPU. So all of them write what the first
-        # one has.
+        # A GPU writes duplicate indices in no fixed order. So all of them write the first one's
+        # values.
         first = row.unsqueeze(1).eq(row).byte().argmax(1)
         source = first.remainder(len(token))
         self._token[row] = successor.index_select(0, source)

@@ -1,9 +1,9 @@
 """MEDUSA-Plus (arXiv 2502.05947): each step builds the tree of the most likely paths afresh.
 
-The probability of a path is the product of the heads' marginals. `normalise` says over what each
-head's probabilities sum to one: "topk", over its best guesses (as in the paper's code), or "vocab",
-over all tokens that it guesses from. Those are the whole vocabulary or the model's frequent tokens
-(`decoders.draft_vocabulary`), which is faster and misses a little.
+The probability of a path is the product of the heads' marginals. `normalise` says over which tokens
+a head's probabilities sum to 1: "topk", its best guesses (as in the paper's code), or "vocab", all
+tokens that it guesses from. Heads guess from the whole vocabulary, or from the model's frequent
+tokens alone (`decoders.draft_vocabulary`), which is faster and misses few guesses.
 """
 
 from dataclasses import dataclass

@@ -1,11 +1,11 @@
 """The most likely paths through independent guesses, exactly, without their Cartesian product.
 
-A path takes one guess of each head down to its depth. Its probability is the product of theirs.
-With every head's guesses sorted, a tuple of ranks (r1..rd) is preceded by each tuple that is
-componentwise no larger, and by all their prefixes: sum_k prod_{i<=k} (r_i + 1) of them, itself
-included. A tuple where that exceeds the wanted number is never chosen. So a small fixed universe of
-tuples holds every possible answer. For 63 paths of depth 4 it has 1,338 members; the Cartesian
-product of 32 guesses has 1,082,400.
+A path takes one guess of each head down to its depth. Its probability is the product of theirs. Let
+every head's guesses be sorted, and write a path as its ranks (r1..rd). Every path whose ranks are
+all no larger is at least as likely, and so are all prefixes of these. Together, the path included,
+they are sum_k prod_{i<=k} (r_i + 1). A path where this exceeds the wanted number is never chosen.
+So a small fixed set of paths, the universe, holds every possible answer. For 63 paths of depth 4 it
+has 1,338 members; the Cartesian product of 32 guesses has 1,082,400.
 """
 
 from functools import lru_cache
@@ -19,9 +19,9 @@ from decoders.tree import Draft, RankPath, Tree
 class TopPaths:
     """Chooses the `nodes - 1` most likely paths. Scores are log probabilities.
 
-    Members of the universe are ordered by depth, then by ranks. Everything that a chosen member
-    looks up (its depth, its token, where its ancestors stand in the chosen tree) lies in one table,
-    so that a tree is one look-up, whatever its size.
+    Members of the universe are ordered by depth, then by ranks. One table holds everything that a
+    chosen member needs: its depth, its token, and its ancestors' nodes in the chosen tree. So one
+    look-up makes the whole tree, whatever its size.
     """
 
     def __init__(self, nodes: int, topk: int, depth: int, device: torch.device) -> None:
@@ -30,8 +30,8 @@ class TopPaths:
         members = len(paths)
         shape = Tree.from_paths(paths[1:])
         self.nodes = min(nodes, members)
-        # Where each level's guess stands in (nothing, head 1's guesses, head 2's, ...). It is 0
-        # beyond the member's own depth.
+        # [members, depth] indices of each path's guesses into (nothing, head 1's guesses, head 2's,
+        # ...); 0, nothing, beyond the member's own depth.
         cells = torch.zeros(members, depth, dtype=torch.long)
         for member, path in enumerate(paths):
             ranks = [1 + level * topk + rank for level, rank in enumerate(path)]
@@ -40,7 +40,7 @@ class TopPaths:
         depths_at, tokens_at = members, members + depth + 1
         sections = torch.zeros(members), torch.arange(depth + 1), torch.zeros(1 + depth * topk)
         table = torch.cat(sections).long()
-        # Levels that no path reaches, where a row of ancestors is padded.
+        # Levels that no path reaches. There, rows of ancestors are padded with the node itself.
         padding = torch.arange(members).unsqueeze(1).expand(-1, depth - shape.max_depth)
         places = [
             tokens_at + cells.amax(1), depths_at + shape.depth, shape.parent,

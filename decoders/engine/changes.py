@@ -1,8 +1,8 @@
 """Every change that is made to a loaded language model, and the switch for all of them.
 
-A change is an attribute that holds something else than it did: the `forward` of a linear layer, a
-function in the module of a model's family. Whoever makes one makes it here, so that all of them can
-be listed, and undone while the model has to be what it was.
+A change replaces an attribute: the `forward` of a linear layer, say, or a function in the module of
+a model's family. All changes are made here, so that they can be listed, and switched off where the
+model is needed as it was loaded.
 """
 
 from collections import Counter
@@ -47,7 +47,7 @@ class Changes:
         self._made.append(change)
 
     def listed(self) -> dict[str, int]:
-        """What is changed, and in how many places."""
+        """The number of changes by purpose (`what`)."""
         return dict(Counter(change.what for change in self._made))
 
     @contextmanager

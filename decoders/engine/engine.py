@@ -1,4 +1,4 @@
-"""A model whose steps are made fast. It computes what `Model` computes.
+"""A model whose steps are made fast. Its results are those of `Model`.
 
 few_rows.py       linear layers for the few rows of a step, joined where they read the same
 fused.py          a model's small operations, compiled (on request)
@@ -29,7 +29,8 @@ from decoders.model.model import Model, Rows, UnsupportedModel, Verified
 from decoders.tree import Draft
 
 T = TypeVar("T")
-GROUPED_QUERIES = "use_gqa_in_sdpa"  # The function of transformers that decides about them.
+# The function of transformers that decides whether attention gets grouped queries.
+GROUPED_QUERIES = "use_gqa_in_sdpa"
 
 
 class Engine(Model):
@@ -45,7 +46,7 @@ class Engine(Model):
         is_on_one_device = len({parameter.device for parameter in lm.parameters()}) == 1
         self.graphs = Graphs(self.device, captures=is_on_one_device)
         self._places = DraftPlaces(self.device)
-        # The cache's length, for operations that are captured.
+        # [1] the cache's length on the device, where captured operations can read it.
         self._committed = torch.zeros(1, dtype=torch.long, device=self.device)
         if fused:
             fuse(lm, self.changes)
@@ -60,7 +61,7 @@ class Engine(Model):
                 if is_on_one_device and self.device.type in ("cpu", "cuda"):
                     use_few_row_products(lm, self._probe, self.changes)
                 elif fused:
-                    self._probe()  # What cannot be compiled is said now.
+                    self._probe()  # Compile now, so that an error appears at once.
         except ValueError as error:
             raise UnsupportedModel(f"{type(lm).__name__} cannot attend a tree: {error}") from error
 
@@ -79,7 +80,7 @@ class Engine(Model):
 
     @torch.inference_mode()
     def verify(self, draft: Draft) -> Verified:
-        """With static shapes the result is good until the next call."""
+        """As `Model.verify`. With static shapes the result is valid until the next call."""
         if not self.static_shapes:
             return super().verify(draft)
         placed = self._places.place(draft)
@@ -88,7 +89,7 @@ class Engine(Model):
         return Verified(rows.hidden_states, rows.logits, placed)
 
     def static_forward(self, placed: Draft) -> Rows:
-        """The forward over a draft in its fixed memory, maybe as a graph."""
+        """The forward over a draft in its fixed memory, replayed as a graph where it can be."""
         shape = self.shape_of(placed)
 
         def forward() -> Rows:
@@ -102,7 +103,7 @@ class Engine(Model):
         return self.graphs.run(("verify", shape), forward)
 
     def shape_of(self, draft: Draft) -> tuple[int, int, int]:
-        """What the shapes of a static forward follow from: nodes, depth, slots that are read."""
+        """The numbers that fix the shapes of a static forward: nodes, depth, slots to read."""
         nodes = len(draft.tree)
         return nodes, draft.tree.max_depth, bucket(self.length + nodes)
 
@@ -113,7 +114,7 @@ class Engine(Model):
         drafter: Drafter,
         rule: Rule,
     ) -> T:
-        """What follows a forward, as one graph where drafter and rule allow it."""
+        """As `Model.settle`, but as one graph where drafter and rule allow it."""
         if not (self.static_shapes and drafter.captures and rule.constants is not None):
             return operations(verified)
         kind = drafter.setup_key, drafter.kind, rule.constants

@@ -1,18 +1,19 @@
 """Linear layers for the few rows of a decoding step.
 
 Layers that read the same rows (the projections of an attention, the two gates of an MLP) become one
-product, as small products do not reach the memory's bandwidth. Which layers do so is seen by
-watching one forward pass.
+product, because small products do not reach the memory's bandwidth. One watched forward pass shows
+which layers these are.
 
-On a CPU the product itself is another one. A step multiplies each weight [out, in] with 1 to 128
+On a CPU the product itself is replaced, too. A step multiplies each weight [out, in] with 1 to 128
 rows. The usual product, rows @ weight.T with MKL, is made for many rows: on an AMD EPYC it uses one
-core for one row, and takes longer for 4 rows than for 8. Two others compute the same sums:
+core for one row, and takes longer for 4 rows than for 8. Two other products are faster:
 
     columns   weight @ rows.T: the fastest for 1 to 4 rows
     packed    oneDNN's, from a copy of the weight in reading order: the fastest for more
 
-The number of rows alone decides which product is used, never a clock: their roundings differ, and
-the same command must give the same text. `packed` costs memory, a second copy of the linear layers.
+The number of rows alone decides which product is used. A clock must not: the products round
+differently, and the same command must give the same text. `packed` costs memory for a second copy
+of the linear layers.
 """
 
 from collections.abc import Callable
@@ -24,13 +25,13 @@ from torch.nn import functional as F
 
 from decoders.engine.changes import Changes
 
-SMALLEST = 1 << 15  # Entries of a weight below which nothing is gained.
-MOST_PACKED = 1 << 28  # Entries of all weights above which no second copy is made.
-MOST_COLUMNS = 4  # Rows.
+SMALLEST = 1 << 15  # Entries of a weight. A smaller layer gains nothing.
+MOST_PACKED = 1 << 28  # Entries of all weights together. A larger model gets no packed copy.
+MOST_COLUMNS = 4  # Rows, up to which `columns` is used.
 
 
 def columns(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """What F.linear computes, [..., out] from [..., in], as weight @ rows.T."""
+    """F.linear, [..., out] from [..., in], computed as weight @ rows.T."""
     flat = rows.reshape(-1, rows.shape[-1])
     if len(flat) == 1:  # A product with one column takes the slow way again.
         flat = flat.expand(2, -1).contiguous()
@@ -48,7 +49,7 @@ def pack(weight: Tensor) -> Tensor:
 
 
 def packed(rows: Tensor, copy: Tensor, bias: Tensor | None = None) -> Tensor:
-    """What F.linear computes, [..., out] from [..., in], from a weight's packed copy."""
+    """F.linear, [..., out] from [..., in], computed from a weight's packed copy."""
     return torch.ops.mkldnn._linear_pointwise(rows, copy, bias, "none", [], "")
 
 
@@ -60,8 +61,8 @@ def can_pack() -> bool:
 class JoinedLinears:
     """Linear layers that read the same rows, as one product.
 
-    The first of them to be called computes it. The others find their part, as long as they are
-    given the very same tensor.
+    The layer that is called first computes the product. The others take their part of the result,
+    as long as they are given the very same tensor.
     """
 
     def __init__(self, layers: list[nn.Linear], with_copy: bool) -> None:
@@ -69,7 +70,8 @@ class JoinedLinears:
         self.sizes = [layer.out_features for layer in layers]
         self.weight, self.bias = layers[0].weight, layers[0].bias
         if len(layers) > 1:
-            # Outside inference mode, as they stay the layers' weights, which may be trained.
+            # Outside inference mode: the layers' own weights become views of this one, and may be
+            # trained.
             with torch.inference_mode(False), torch.no_grad():
                 self.weight = torch.cat([layer.weight for layer in layers])
                 if self.bias is not None:
@@ -81,7 +83,7 @@ class JoinedLinears:
         self._parts: dict[int, Tensor] = {}
 
     def part(self, index: int, rows: Tensor) -> Tensor:
-        """What layer `index` makes of rows [..., in]."""
+        """The output [..., out] of layer `index` for rows [..., in]."""
         if rows is not self._rows or index not in self._parts:
             self._parts = dict(enumerate(self._product(rows).split(self.sizes, -1)))
         # Each part is handed out once: a tensor that was changed in place needs a new product.
@@ -100,7 +102,7 @@ class JoinedLinears:
 def use_few_row_products(
     module: nn.Module, forward: Callable[[], object], changes: Changes
 ) -> list[JoinedLinears]:
-    """Make the larger plain linear layers of a model use the products above; returns these.
+    """Make the larger plain linear layers of a model use the products above. Return the joins.
 
     On a CPU only layers in float32 are changed. `forward` runs the module once, on any input.
     """
@@ -126,7 +128,7 @@ def _is_suitable(layer: nn.Module) -> bool:
 def _reading_the_same(
     layers: list[nn.Linear], forward: Callable[[], object]
 ) -> list[list[nn.Linear]]:
-    """The layers in groups that one after the other are given the same tensor.
+    """The layers in groups: those that are called in a row with the same tensor are one group.
 
     A layer that is never called is a group of its own.
     """

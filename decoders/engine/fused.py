@@ -1,7 +1,7 @@
 """The small operations between a model's large products, compiled so that each group is one kernel.
 
-A normalisation, or the turning of queries and keys by their positions, is some ten operations of a
-few microseconds each. On a GPU they are a third of a step of one token. Compiling them takes
+A normalisation, or the rotation of queries and keys by their positions, is about ten operations of
+a few microseconds each. On a GPU they are a third of a step of one token. Compiling them takes
 seconds; compiling the whole model would take minutes.
 """
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from decoders.engine.changes import Changes
 
-# The name that the families of transformers have for it, each in its own module.
+# The name of the rotation in transformers. Every model family has its own, in its own module.
 ROTATION = "apply_rotary_pos_emb"
 
 
@@ -32,7 +32,7 @@ def fuse(lm: nn.Module, changes: Changes) -> None:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """Whether it is a family's own normalisation. Those of torch are one kernel already."""
+    """Whether a module is a model family's normalisation. Those of torch are one kernel already."""
     is_leaf = next(module.children(), None) is None
     is_torchs = type(module).__module__.startswith("torch.")
     return is_leaf and "norm" in type(module).__name__.lower() and not is_torchs

@@ -1,10 +1,9 @@
 """Runs of tensor operations that always use the same addresses, captured as CUDA graphs.
 
-A graph spares the host the launching of its operations one by one; a forward pass has some
-thousand. The first time that a key is met, its operations run as they are, which also sets up what
-libraries set up on a first call. The second time they are captured, then replayed. So nothing runs
-for the capture alone, and what comes only once is never captured. Where nothing can be captured,
-all operations run as they are.
+With a graph the host need not launch operations one by one; a forward pass has about a thousand.
+The first run of a key is not captured, so that libraries can do what they do on a first call. The
+second run is captured and replayed. So nothing runs for the capture alone, and a key that is used
+only once is never captured. Where the device cannot capture, all operations run as they are.
 """
 
 import warnings
@@ -17,7 +16,7 @@ T = TypeVar("T")
 
 
 class Graphs:
-    """Captured runs by key. They share memory: what a run returns is good until the next one."""
+    """Captured runs by key. They share memory: a run's result is valid until the next run."""
 
     def __init__(self, device: torch.device, captures: bool = True) -> None:
         """`captures`: False where the model is spread over several devices."""
@@ -29,7 +28,7 @@ class Graphs:
         return len(self._captured)
 
     def clear(self) -> None:
-        """Forget all graphs, as the addresses in them are no longer good."""
+        """Forget all graphs. Needed when tensors that they read have moved."""
         self._met.clear()
         self._captured.clear()
 

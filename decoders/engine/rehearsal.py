@@ -1,6 +1,6 @@
-"""Every kind of step of a decoder, taken before the first answer, so that all are captured by then.
+"""Runs every kind of step of a decoder before the first answer, so that all graphs are captured.
 
-Otherwise each kind would be captured when it is met for the second time, while a clock runs.
+Otherwise each kind would be captured on its second occurrence, inside a timed answer.
 """
 
 from collections import deque
@@ -24,7 +24,7 @@ ROUNDS = 2  # The first runs as it is, the second is captured.
 
 @dataclass(frozen=True, eq=False)
 class _Case:
-    """One kind of step: what is verified, at which length, and what is proposed behind it."""
+    """One kind of step: the draft, the committed length, and the `kind` of the next proposal."""
 
     draft: Draft
     length: int
@@ -32,7 +32,7 @@ class _Case:
 
 
 class _Rehearsal(Wrapper):
-    """Has one case after the other verified, whatever was proposed."""
+    """A drafter that replaces each proposal by the next case."""
 
     def __init__(self, engine: Engine, drafter: Drafter, reach: int) -> None:
         super().__init__(drafter)
@@ -52,12 +52,12 @@ class _Rehearsal(Wrapper):
         return case.draft
 
     def after_step(self, kept: int) -> None:
-        """Nothing is learned from steps at made-up places."""
+        """Do nothing: rehearsed steps hold made-up tokens, so a budget must not learn from them."""
 
     def _all_cases(self, proposed: Draft) -> Iterator[_Case]:
         kinds = self.inner.kinds()
         drafts = [proposed.truncated(nodes) for nodes in self.inner.sizes(len(proposed.tree))]
-        if len(kinds) > 1:  # A drafter that may pause, and then proposes the root alone.
+        if len(kinds) > 1:  # This drafter may pause. It then proposes the root alone.
             drafts.append(Draft.of_root(proposed.token[:1]))
         for draft in drafts:
             nodes, depth = len(draft.tree), draft.tree.max_depth
@@ -89,10 +89,10 @@ class _WithRoot(Rule):
 
 @torch.inference_mode()
 def rehearse(engine: Engine, drafter: Drafter, rule: Rule, reach: int) -> None:
-    """Take every kind of step that turns of at most `reach` positions can come to.
+    """Run every kind of step that can occur in turns of at most `reach` positions.
 
-    Only for drafters that say `captures`: what others would make of made-up places is not known.
-    Ends early where nothing can be captured, which `Graphs` has said by then.
+    Only for drafters with `captures`: others may not cope with made-up tokens. Ends early where
+    nothing can be captured; `Graphs` has warned by then.
     """
     rehearsal = _Rehearsal(engine, drafter, reach)
     prompt = torch.zeros(2, dtype=torch.long)

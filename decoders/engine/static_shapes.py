@@ -1,7 +1,7 @@
-"""Steps of static shapes: every step over as many nodes is the same operations on the same memory.
+"""Static shapes: steps over equally many nodes run the same operations on the same memory.
 
-A static forward reads a whole bucket of the cache, whatever part of it is committed. Its draft lies
-where all drafts of its shape lie. So the step can be captured as a CUDA graph.
+A static forward reads a whole bucket of the cache, however little of it is committed. All drafts of
+one shape are copied to the same place. So the step can be captured as a CUDA graph.
 """
 
 from collections.abc import Iterator
@@ -35,14 +35,14 @@ def buckets(slots: int) -> Iterator[int]:
 
 
 class DraftPlaces:
-    """Fixed memory for drafts, one place by number of nodes and depth."""
+    """Fixed memory for drafts: one place for each number of nodes and depth."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._places: dict[tuple[int, int], tuple[Tensor, Draft]] = {}
 
     def place(self, draft: Draft) -> Draft:
-        """The same draft in its fixed memory, good until the next of its shape is placed."""
+        """The same draft in its fixed memory, valid until the next draft of its shape is placed."""
         tree = draft.tree
         shape = nodes, depth = len(tree), tree.max_depth
         if shape not in self._places:
@@ -56,5 +56,5 @@ class DraftPlaces:
         return Draft(placed.tree, placed.token, draft.log_prob)
 
     def addresses(self) -> dict[tuple[int, int], int]:
-        """By shape, the address of its place."""
+        """The address of the place of each shape."""
         return {shape: table.data_ptr() for shape, (table, _) in self._places.items()}

@@ -1,7 +1,7 @@
-"""Attention along a tree: the masks, and the check that a model really follows them.
+"""Attention along a tree: the masks.
 
-Masks are additive, in the model's dtype, as both `sdpa` and `eager` attention read them so. (A bool
-mask would be silently wrong under `eager`.)
+Masks are additive and in the model's dtype, because both `sdpa` and `eager` attention read such
+masks. (A bool mask would be silently wrong under `eager`.)
 """
 
 from functools import lru_cache
@@ -24,16 +24,15 @@ def tree_mask(
 ) -> Tensor:
     """Additive mask [nodes, width]: row n is 0 where node n may attend, and `hidden` elsewhere.
 
-    A node may attend to the committed positions and, among the nodes behind them, to the root, its
-    ancestors and itself.
+    A node may attend to the committed positions, to the root, to its ancestors and to itself.
 
-    committed: how many positions are, an int or [1]. width: None stands for committed + nodes; the
-    rest of a wider mask is hidden.
+    committed: number of committed positions, an int or [1]. width: None means committed + nodes.
+    The further columns of a wider mask are hidden.
     """
     nodes, device = len(tree), tree.depth.device
     width = committed + nodes if width is None else width
     if isinstance(committed, int):
-        slots = max(4096, 1 << width.bit_length())  # Few sizes, so that few edges are ever made.
+        slots = max(4096, 1 << width.bit_length())  # Few sizes, so that few edges are cached.
         row = _edge(slots, hidden, dtype, device)[slots - committed - 1 :][:width]
     else:
         column = torch.arange(width, device=device)
@@ -46,13 +45,14 @@ def tree_mask(
 def _edge(slots: int, hidden: float, dtype: torch.dtype, device: torch.device) -> Tensor:
     """[2 * slots]: `slots` times 0, then `slots` times `hidden`.
 
-    The row of a mask is a slice of it, wherever its edge lies, and takes no operation.
+    Every row of a mask is a slice of it, wherever the row turns from 0 to `hidden`. So it costs no
+    tensor operation.
     """
     return torch.tensor((0.0, hidden), dtype=dtype, device=device).repeat_interleave(slots)
 
 
 class AttentionMasks:
-    """Makes the masks that one model takes: full ones, and sliding ones where it has windows."""
+    """Makes the masks of one model: full ones, and sliding ones where it has sliding windows."""
 
     def __init__(self, config: PretrainedConfig, dtype: torch.dtype) -> None:
         """`config`: of the text model. ValueError where a kind of layer cannot attend a tree."""

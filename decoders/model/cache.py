@@ -57,13 +57,13 @@ class KVCache(Cache):
     def __init__(self, probe: DynamicCache) -> None:
         """`probe`: a stock cache that one forward pass has filled.
 
-        Shapes, dtypes and devices of the layers are learned from it. ValueError where the model
-        keeps any other state than keys and values, as such a model cannot verify a tree.
+        It gives the shapes, dtypes and devices of the layers. ValueError where the model keeps any
+        other state than keys and values: such a model cannot verify a tree.
         """
         self.length = 0
         self.capacity = 0
-        # While a forward has static shapes: the slots [nodes] that it writes, and the width, from
-        # slot 0 on, that it reads. None: it writes behind the committed slots.
+        # During a forward of static shapes: the slots [nodes] that it writes, and how many slots it
+        # reads, from slot 0 on. None: a forward writes after the committed slots.
         self.static: tuple[Tensor, int] | None = None
         self._shapes: list[tuple[Tensor, Tensor]] = []
         for number, layer in enumerate(probe.layers):
@@ -77,7 +77,7 @@ class KVCache(Cache):
         self._buffers: list[Tensor] = []
 
     def reserve(self, capacity: int) -> bool:
-        """Forget everything and make room for `capacity` slots. True where that took new memory."""
+        """Forget everything, and make room for `capacity` slots. True if this took new memory."""
         self.length = 0
         if capacity <= self.capacity:
             return False
@@ -113,7 +113,7 @@ class KVCache(Cache):
             buffer.zero_()
 
     def keep(self, nodes: Tensor, root_slot: int | Tensor) -> None:
-        """Copy the slots of `nodes` [kept], in their order, to those right behind the root's.
+        """Copy the slots of `nodes` [kept], in their order, to the slots right after the root's.
 
         Nodes are counted from the root's slot, an int or [1].
         """

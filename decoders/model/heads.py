@@ -46,7 +46,7 @@ class MedusaHeads(nn.Module):
         self.out_weight: nn.Parameter | None = None
         if projection is None:
             self.out_weight = nn.Parameter(torch.zeros(heads, vocab, hidden))
-        # In a tuple, as it stays the base model's and is no module of this one.
+        # In a tuple, so that torch does not register the base model's layer as part of the heads.
         self._base = (projection,)
         # [vocab], added to the logits: -inf for tokens that the heads have no projection onto.
         # None: nothing is added.
@@ -61,7 +61,7 @@ class MedusaHeads(nn.Module):
         return self.out_weight is None
 
     def forward(self, hidden_states: Tensor, num_heads: int | None = None) -> Tensor:
-        """`num_heads`: only the first so many heads. None: all."""
+        """`num_heads`: how many heads, from the first on. None: all."""
         weights, biases = self.block_weight[:, :num_heads], self.block_bias[:, :num_heads]
         x = hidden_states.expand(weights.shape[1], *hidden_states.shape)  # [heads, rows, hidden]
         for weight, bias in zip(weights, biases, strict=True):
@@ -77,7 +77,7 @@ class MedusaHeads(nn.Module):
             return F.linear(x, self.out_weight)
         out_weight = self.out_weight[: len(x)]
         if x.shape[1] == 1:
-            # One row as a column: the CPU's batched product takes a third of the time.
+            # With the one row as a column, the CPU's batched product takes a third of the time.
             return torch.bmm(out_weight, x.mT).mT
         return x @ out_weight.mT
 
@@ -105,18 +105,18 @@ class MedusaHeads(nn.Module):
             narrow.offset[columns] = self._offset_onto(tokens)
 
     def _projection_onto(self, tokens: Tensor) -> Tensor:
-        """[heads, n, hidden], or [n, hidden] where all heads share the projection."""
+        """Weights onto `tokens` [n]: [heads, n, hidden]; if shared by all heads, [n, hidden]."""
         weight = self._base[0].weight if self.out_weight is None else self.out_weight
         return weight.index_select(-2, tokens)
 
     def _offset_onto(self, tokens: Tensor) -> Tensor | None:
-        """[n]: what is added to the logits of `tokens` [n]. A shared projection may have a bias."""
+        """The offset [n] of the logits of `tokens` [n], such as a shared bias. None: no offset."""
         (base,) = self._base
         offset = base.bias if base is not None else self.offset
         return None if offset is None else offset.detach()[tokens]
 
     def restrict_to(self, tokens: Tensor) -> None:
-        """Guess these tokens [n] alone."""
+        """From now on, guess only these tokens [n]."""
         vocab = self.out_weight.shape[-2]
         outside = self.block_bias.detach().new_full((vocab,), float("-inf"))
         self.offset = outside.index_fill(0, tokens.to(outside.device), 0.0)
@@ -131,9 +131,9 @@ class MedusaHeads(nn.Module):
     ) -> "MedusaHeads":
         """Heads from tensors under their published names, without prefix, in the tensors' dtype.
 
-        The number of heads and blocks is what the tensors say. Where none of them is a projection,
-        all heads end in `projection`, the base model's. ValueError names the first tensor that is
-        missing, unknown, or of another shape than the base model's `hidden` and `vocab` ask for.
+        The names give the numbers of heads and blocks. Where no tensor is a projection, all heads
+        end in `projection`, the base model's. ValueError names the first tensor that is missing,
+        unknown, or does not fit the base model's `hidden` and `vocab`.
         """
         matches = {name: _NAME.fullmatch(name) for name in tensors}
         unknown = sorted(name for name, match in matches.items() if match is None)

@@ -1,14 +1,14 @@
-"""A base language model and its Medusa heads behind one small face.
+"""A base language model and its Medusa heads behind one small interface.
 
     prefill        read a prompt
-    draft_logits   what the heads guess at one hidden state
+    draft_logits   the heads' logits at one hidden state
     verify         one forward pass over all nodes of a tree
     keep, advance  commit the accepted path
 
 Any causal LM of transformers that takes a 4D attention mask and positions works unmodified. Whether
-a family really attends along the tree is tried, not assumed: `check_tree_attention`.
+a model family really attends along the tree is tested by `check_tree_attention`.
 
-`decoders.engine` has the same model made fast.
+`decoders.engine` holds a faster version of the same model.
 """
 
 import inspect
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What the base model says at some positions."""
+    """The base model's outputs at some positions."""
 
     hidden_states: Tensor  # [rows, hidden], as the output projection and the heads read them.
     logits: Tensor  # [rows, vocab]
@@ -39,7 +39,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Verified(Rows):
-    """What the base model says at every node of a draft."""
+    """The base model's outputs at every node of a draft."""
 
     draft: Draft  # As it was read. An engine may have moved it to other memory.
 
@@ -51,8 +51,8 @@ class UnsupportedModel(ValueError):
 class Model:
     """One loaded model with one sequence in its cache."""
 
-    # Whether all steps over as many nodes are the same operations on the same addresses, as a
-    # CUDA graph needs them. An engine can switch it on.
+    # Whether all steps over the same number of nodes run the same operations on the same
+    # addresses, which CUDA graphs need. An engine can switch it on.
     static_shapes: bool = False
 
     def __init__(self, lm: PreTrainedModel, heads: MedusaHeads | None = None) -> None:
@@ -73,7 +73,7 @@ class Model:
         config = lm.config.get_text_config()
         self.vocab: int = config.vocab_size
         self.context: int = getattr(config, "max_position_embeddings", None) or 1 << 20
-        # What the family calls its cache. Newer releases of transformers changed the name.
+        # The name of the cache argument. Newer releases of transformers changed it.
         parameters = inspect.signature(lm.forward).parameters
         self.cache_keyword = "cache" if "cache" in parameters else "past_key_values"
         try:
@@ -108,7 +108,7 @@ class Model:
         return self.cache.length
 
     def reserve(self, slots: int) -> None:
-        """Forget everything, and make room for `slots` positions. Doing it twice costs nothing."""
+        """Forget everything, and make room for `slots` positions. A second call costs nothing."""
         self.cache.reserve(slots)
 
     def release(self) -> None:
@@ -142,7 +142,7 @@ class Model:
     @torch.no_grad()
     def hidden_states_of(self, ids: Tensor) -> Tensor:
         """The hidden states [batch, length, hidden] of plain texts [batch, length], uncached."""
-        with self.as_loaded():  # Many rows at once, maybe under autocast.
+        with self.as_loaded():  # The changes are for few rows, and may not work under autocast.
             self.lm(input_ids=ids, use_cache=False, logits_to_keep=0)
         return self._hidden_states
 
@@ -152,8 +152,8 @@ class Model:
     ) -> Tensor:
         """The logits [heads, vocab] that the heads have at one hidden state [1, hidden].
 
-        num_heads: only of the first so many; None: of all. heads: others than the model's own, such
-        as its own narrowed to fewer tokens.
+        num_heads: how many heads, from the first on. None: all. heads: used in place of the model's
+        own, such as its own narrowed to fewer tokens. None: the model's own.
         """
         heads = self.heads if heads is None else heads
         assert heads is not None
@@ -168,7 +168,7 @@ class Model:
     def forward(self, draft: Draft, committed: int | Tensor, width: int) -> Rows:
         """The forward pass of `verify`.
 
-        committed: positions, an int or [1]. width: slots of the cache that are read, from 0 on.
+        committed: number of positions, an int or [1]. width: slots of the cache to read, from 0 on.
         """
         position = draft.tree.depth + committed
         if not isinstance(committed, int) or committed + draft.tree.max_depth >= self.context:
@@ -193,7 +193,7 @@ class Model:
         return operations(verified)
 
     def keep(self, path: Tensor) -> None:
-        """Move the keys and values of `path` [depth], nodes behind the root, together behind it."""
+        """Move the keys and values of the nodes `path` [depth] to the slots after the root's."""
         if len(path) > 0:
             self.cache.keep(path, self.length)
 
@@ -203,7 +203,7 @@ class Model:
 
     @torch.inference_mode()
     def check_tree_attention(self) -> None:
-        """Compare a small tree, verified in one pass, with its paths read as plain text.
+        """Compare the logits of a small tree, verified in one pass, with its paths as plain text.
 
         UnsupportedModel where they differ.
         """

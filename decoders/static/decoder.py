@@ -1,8 +1,8 @@
 """MEDUSA's decoder: the same tree of (depth, rank) pairs in every step.
 
-`tree` names the shape: one of the nine published ones, a JSON file, or "own", the one that
-`scripts/search_tree.py` found for this model. Of "own" the first `nodes - 1` paths are taken. By
-default it is the model's own where there is one, else MEDUSA's first, mc_sim_7b_63.
+`tree` names the shape: one of the nine published ones, a JSON file, or "own", the tree that
+`scripts/search_tree.py` found for this model. "own" can be cut to its first `nodes - 1` paths. The
+default is "own" where the model has such a tree, else MEDUSA's first, mc_sim_7b_63.
 """
 
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ class Static(Decoder):
 
     @property
     def identity(self) -> object | None:
-        """The rank paths of a tree that the options name: a file may change under its name."""
+        """The rank paths of a tree that the options name, as a file may change under its name."""
         return self.paths
 
     def setup(self, model: Model) -> None:
@@ -78,7 +78,7 @@ class Static(Decoder):
         if self.topk > model.vocab:
             raise ValueError(f"the tree takes guess {self.topk} of a vocabulary of {model.vocab}")
         self.shape = Tree.from_paths(paths).to(model.device)
-        # Where each node's token stands in (root, head 1's guesses, head 2's, ...).
+        # Index of each node's token in (root, head 1's guesses, head 2's, ...).
         cells = [0] + [1 + (len(path) - 1) * self.topk + path[-1] for path in paths]
         self.cells = torch.tensor(cells, device=model.device)
         super().setup(model)

@@ -1,6 +1,6 @@
-"""Static trees by the ranks of the guesses that their paths take.
+"""Static trees as rank paths: one rank for each guess on a path.
 
-A rank path (0, 2) takes the best guess of head 1 and, behind it, the third best of head 2.
+The rank path (0, 2) takes the best guess of head 1, then the third best of head 2.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ class RankTree:
     """A tree by its rank paths."""
 
     paths: list[RankPath]  # A parent before its children; the root is left out.
-    # How often all guesses of a path were right at once. None: not measured.
+    # [paths] share of positions where all guesses of a path were right. None: not measured.
     frequency: list[float] | None = None
 
     @classmethod
     def parse(cls, content: object) -> "RankTree":
         """A tree from JSON: a list of rank paths, a list of child counts, or an object.
 
-        An object has either list as "paths", and may have the paths' "frequency", which descends.
-        ValueError says what is wrong.
+        An object holds one of these lists as "paths". It may also hold "frequency", one number a
+        path, descending. ValueError says what is wrong.
         """
         try:
             return cls._parsed(content)
@@ -75,7 +75,7 @@ def paths_from_child_counts(counts: Sequence[int]) -> list[RankPath]:
 def checked_paths(paths: Sequence[Sequence[int]]) -> list[RankPath]:
     """Rank paths as tuples, parents first. ValueError names the first that does not fit a tree.
 
-    The given order is kept where parents stand first in it already.
+    The given order is kept where parents come first in it already.
     """
     seen: set[RankPath] = {()}
     for path in sorted((tuple(path) for path in paths), key=len):

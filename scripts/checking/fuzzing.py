@@ -25,7 +25,7 @@ from bench.common.errors import UserError
 from checking.mutation import mutate
 from checking.targets import TARGETS
 
-# The modules whose branches guide it. The rest of Python would drown them.
+# The modules whose branches guide the fuzzer. Those of other modules would only distract it.
 READERS: tuple[ModuleType, ...] = (
     bench.common.files,
     bench.common.validation,
@@ -42,7 +42,7 @@ READERS: tuple[ModuleType, ...] = (
     decoders.tree,
     llm_judge.judgments,
 )
-BY_ATHERIS = 0.1  # Part of the changes that are the fuzzer's own.
+BY_ATHERIS = 0.1  # Share of changes that atheris makes itself, without our mutator.
 
 
 def fuzz(target: str, seconds: int, seed: int, corpus: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs of bench.run that are killed at random instants, resumed, and compared with a quiet one.
+"""Kills runs of bench.run at random instants, resumes them, and compares the results.
 
 Every run is a process of its own. It is forked from this one after the imports, which take longer
 than a short run does.
@@ -30,8 +30,8 @@ MOST_KILLS = 3  # Of one run.
 POLL_S = 0.002
 STDOUT, STDERR = 1, 2  # File descriptors.
 KEY = ("question_id", "decoder", "choice", "turn")
-# By file: the fields that may differ between two runs. Each is a time or has one in it, or may
-# change meanwhile.
+# File -> the fields that may differ between two runs: times, values that contain a time, and values
+# that may change in the meantime.
 TIMES = {
     TURNS_FILE: {"prefill_s", "decode_s"},
     ANSWERS_FOLDER: {"wall_time", "tstamp", "answer_id"},
@@ -42,7 +42,7 @@ TIMES_OF_COLUMNS = ("per_second", "wall_clock", "speed_up")  # In names of summa
 
 @dataclass(frozen=True)
 class Kills:
-    """What runs went through. None of them lost or repeated a turn."""
+    """Counts of the kills. No run lost or repeated a turn."""
 
     turns: int  # Of a run.
     kills: int
@@ -53,8 +53,8 @@ class Kills:
 def kill_runs(flags: list[str], runs: int, seed: int) -> Kills:
     """Kill and resume so many runs, each 1 to MOST_KILLS times.
 
-    flags: of bench.run. seed: of the instants, drawn evenly from the time that an undisturbed run
-    takes. UserError where a run does not end as the undisturbed one.
+    flags: those of bench.run. seed: that of the instants, drawn evenly from the time that an
+    undisturbed run takes. UserError where a run does not end as the undisturbed one.
     """
     rng = random.Random(seed)
     with TemporaryDirectory() as work:
@@ -151,7 +151,7 @@ def whole_rows(out: Path) -> bytes:
 
 
 def without_times(out: Path) -> dict[str, str]:
-    """What a run's files hold, by name, as text that two runs can be compared by."""
+    """File name -> content without times, so that two runs can be compared."""
     table = list(csv.DictReader((out / SUMMARY_FILE).read_text().splitlines()))
     columns = {name for name in table[0] if any(part in name for part in TIMES_OF_COLUMNS)}
     run = json.loads((out / RUN_FILE).read_text())

@@ -4,16 +4,16 @@ import json
 import random
 from collections.abc import Iterator
 
-# What a stranger's file may hold. The last ones are not JSON that Python would write.
+# Values that a damaged or hostile file may hold. Python would not write the last ones as JSON.
 ODD = (
     "null", "true", "-1", "0", "1.5", "-0.0", "2147483648", "1e308", "1" + "0" * 400, '""', '"x"',
     '"\\ud800"', '"\\u0000"', '"<script>"', '"../../x"', '"1"', "[]", "{}", "[[]]", "[null]",
     '[""]', "[1,2]", "[[0],[0]]", '{"a":1}', "NaN", "Infinity", "-Infinity", "1e999", "9" * 5000,
     "[" * 3000 + "]" * 3000, '{"a":' * 3000, "\\", "'", "\u2028",
 )  # fmt: skip
-CHANGES = (1, 1, 2, 4)  # How many are made, drawn evenly.
-OF_BYTES = 0.2  # Part of the changes that know nothing of JSON.
-MARK = "\x07here"  # Stands for the odd value until the row is text.
+CHANGES = (1, 1, 2, 4)  # Numbers of changes, drawn evenly.
+OF_BYTES = 0.2  # Share of changes that are made to bytes, without regard to JSON.
+MARK = "\x07here"  # Placeholder of the odd value until the row is text.
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:

@@ -1,6 +1,6 @@
-"""The readers of files, each with files that are sound.
+"""The readers of files, each with a valid file.
 
-A target reads a file and checks what comes of it. What it raises must be a UserError.
+A target reads a file and checks the result. It may raise nothing but a UserError.
 """
 
 from collections.abc import Callable
@@ -177,7 +177,7 @@ class Target:
     def feed(self, data: bytes, folder: Path) -> None:
         """Read `data` from a file in `folder`.
 
-        Returns where it is read, or refused in one clear line. Raises what no reader should.
+        Returns if the file is read, or refused by a clear error of one line. Raises anything else.
         """
         file = folder / "file"
         file.write_bytes(data)

@@ -13,7 +13,7 @@ COPIES = 10
 
 
 def seconds_of(device: torch.device, work: Callable[[], object]) -> float:
-    """Seconds of some work, until the device has done it."""
+    """Seconds that some work takes, until the device has finished it."""
     began = now(device)
     work()
     return now(device) - began

@@ -1,7 +1,7 @@
 """How fast a step's products read their weights: several ways to multiply, timed.
 
-A step never finds a weight in the caches that it left it in. So every product here goes through as
-many copies of its weight as caches cannot hold.
+In a real step, a weight is no longer in the processor's caches when it is needed again. So every
+product here goes through several copies of its weight, more than the caches can hold.
 """
 
 import statistics
@@ -23,13 +23,13 @@ from measuring.bandwidth import copy_bandwidth, seconds_of
 from settings.measuring import ProductSettings
 
 SCHEMA_VERSION = 1
-BEYOND_CACHES = 1 << 27  # Bytes.
+BEYOND_CACHES = 1 << 27  # Bytes of weights, more than processors cache.
 TOLERANCE = 1e-2  # Relative and absolute, of half precision.
 Way = Callable[[Tensor], Tensor]
 
 
 def measure_products(settings: ProductSettings, command: list[str]) -> dict[str, object]:
-    """The report of all numbers, as its file has it. UserError says what does not fit.
+    """The report of all numbers, as JSON data. UserError says what does not fit.
 
     command: what the report records as the command line.
     """
@@ -65,7 +65,7 @@ def demo_sizes() -> list[tuple[int, int]]:
 
 
 def ways_of(weight: Tensor, with_reduced: bool) -> dict[str, Way]:
-    """What computes the product with `weight` [out, in], by name, from rows [rows, in]."""
+    """Name -> function that multiplies rows [rows, in] by `weight` [out, in]."""
     ways: dict[str, Way] = {
         "linear": lambda rows: F.linear(rows, weight),
         "columns": lambda rows: columns(rows, weight),
@@ -80,7 +80,7 @@ def ways_of(weight: Tensor, with_reduced: bool) -> dict[str, Way]:
 
 @torch.compile(dynamic=False)
 def reduced(row: Tensor, weight: Tensor) -> Tensor:
-    """The product of one row, as a sum that is one kernel."""
+    """The product of one row, as a sum that compiles to one kernel."""
     return (weight.float() * row.float()).sum(-1).to(row.dtype).unsqueeze(0)
 
 
@@ -98,7 +98,7 @@ def rows_of(
     The ways take turns, and every number is a median over rounds. AssertionError where a way
     computes something else than F.linear.
     """
-    # Of one function, torch compiles only so many shapes; the others would run as they are.
+    # torch compiles a function for a limited number of shapes. Further ones would run uncompiled.
     torch._dynamo.reset()
     out, into = size
     generator = torch.Generator().manual_seed(0)

@@ -48,7 +48,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def weight_bytes(model: Engine) -> int:
     """Bytes of weights that a greedy step reads.
 
-    All but the embedding table, of which a step reads one row.
+    The embedding table is left out: a step reads one row of it.
     """
     embedding = model.lm.get_input_embeddings().weight
     return sum(

@@ -40,7 +40,7 @@ Setting = tuple[str, bool]  # A decoder's spec, and whether shapes are static.
 
 
 def measure_shape(settings: ShapeSettings, command: list[str]) -> dict[str, object]:
-    """The report of all numbers, as its file has it. UserError says what does not fit.
+    """The report of all numbers, as JSON data. UserError says what does not fit.
 
     command: what the report records as the command line.
     """
@@ -83,7 +83,7 @@ def _bound(text: str, model: Engine) -> Decoder:
 
 
 def _decoding(decoder: Decoder, settings: ShapeSettings, steps: int) -> Iterator[Step]:
-    """Steps behind a random prompt, which end after so many tokens."""
+    """The steps of an answer of `steps` tokens to a random prompt."""
     prompt = random_prompt(settings.vocab, settings.length, seed=0)
     return decoder.decode(prompt, Exact(), Stop(frozenset(), steps))
 
@@ -129,8 +129,8 @@ def _phases(
     has_graphs = static_shapes and model.graphs.captures
     forward_s = statistics.median(each.forward for each in profiles)
     by_phase = medians_by_phase(profiles)
-    # A captured step has no phases but as a whole. One that is not captured is slower by fits and
-    # starts, so its phases are summed.
+    # A captured step can only be timed as a whole. The time of one that is not captured varies, so
+    # its phases are summed.
     whole_s = step_s if has_graphs else sum(by_phase[f"{phase}_s"] for phase in PHASES)
     return {
         "graphs": has_graphs,

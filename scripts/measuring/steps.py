@@ -23,7 +23,7 @@ COUNTED = 3  # Steps whose operations are counted.
 
 
 def measure_steps(settings: StepSettings, command: list[str]) -> dict[str, object]:
-    """The report of all numbers, as its file has it. UserError says what does not fit.
+    """The report of all numbers, as JSON data. UserError says what does not fit.
 
     command: what the report records as the command line.
     """

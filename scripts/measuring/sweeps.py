@@ -11,12 +11,12 @@ from bench.common.files import safe_name
 from decoders import registry
 from decoders.spec import Spec
 
-SOME_FAILED = 1  # What bench.run ends with where some turns failed.
-Values = Mapping[str, Sequence[str]]  # By name of an option or flag, as they were typed.
+SOME_FAILED = 1  # Exit status of bench.run where some turns failed.
+Values = Mapping[str, Sequence[str]]  # Name of an option or flag -> its values as they were typed.
 
 
 def specs(decoders: Sequence[str], values: Values) -> list[str]:
-    """greedy, and every decoder with every combination of the values that it has options for.
+    """Specs: greedy, and each decoder with each combination of values of its options.
 
     UserError where there is no such decoder.
 

@@ -1,4 +1,4 @@
-"""What the measuring scripts are told."""
+"""The settings of the measuring scripts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,12 +87,12 @@ class ShapeSettings:
 
     hidden: int = flag(
         4096,
-        f"a multiple of {ATTENTION_HEADS}",
+        f"size of a hidden state, a multiple of {ATTENTION_HEADS}",
         parse=whole(1),
         accepts=lambda value: value % ATTENTION_HEADS == 0,
         expected=f"a multiple of {ATTENTION_HEADS}, the number of attention heads",
     )
-    layers: int = flag(32, "of the model", parse=whole(1))
+    layers: int = flag(32, "layers of the model", parse=whole(1))
     vocab: int = flag(32000, "tokens of the vocabulary", parse=whole(1))
     context: int = flag(2048, "positions of the model", parse=whole(1))
     length: int = flag(512, "prompt tokens", parse=whole(1))

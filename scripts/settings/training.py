@@ -1,4 +1,4 @@
-"""What the training and fitting scripts are told."""
+"""The settings of the training and fitting scripts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ class HeadsSettings(ModelSettings):
     batch_tokens: int = flag(8192, "tokens of a batch, padding included", parse=whole(1))
     max_length: int = flag(1024, "longer examples are cut", parse=whole(1))
     lr: float = flag(1e-3, "learning rate", parse=positive)
-    decay: float = flag(0.8, "weight of head k's loss is this to the k", parse=positive)
+    decay: float = flag(0.8, "head k's loss has the weight decay^k", parse=positive)
     merge: bool = flag(False, "write one merged Medusa-2 checkpoint")
     format: str = flag("medusa", "names of the tensors in the result", choices=FORMATS)
     save_dtype: str = flag("float16", "of the tensors in the result", choices=SAVE_DTYPES)
@@ -82,7 +82,7 @@ class TreeSearchSettings(FittingSettings):
 
     batch: int = flag(64, "answers that are generated at once", parse=whole(1))
     topk: int = flag(32, "guesses of each head that paths may take", parse=whole(1))
-    nodes: int = flag(256, "of the largest tree", parse=whole(2))
+    nodes: int = flag(256, "nodes of the largest tree", parse=whole(2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,7 @@ class CalibrationSettings(FittingSettings):
     prompts: int = flag(256, "prompts of the corpus that the model answers", parse=whole(2))
     new_tokens: int = flag(256, "length of an answer at most", parse=whole(8))
     topk: int = flag(32, "guesses of each head that are candidates", parse=whole(1))
-    nodes: int = flag(64, "of the trees that judge the fit", parse=whole(2))
+    nodes: int = flag(64, "nodes of the trees that measure the fit", parse=whole(2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +124,14 @@ class DemoSettings:
         None, "end this sitting after so many minutes, fully decayed", parse=positive
     )
     vocab: int = flag(4096, "tokens of the vocabulary", parse=whole(LEAST_VOCAB))
-    layers: int = flag(6, "of the model", parse=whole(1))
+    layers: int = flag(6, "layers of the model", parse=whole(1))
     hidden: int = flag(256, "size of a hidden state", parse=whole(1))
     context: int = flag(2048, "max_position_embeddings of the model", parse=whole(1))
     seq: int = flag(1024, "tokens of a row; the last tenth trains on --context", parse=whole(1))
     batch_tokens: int = flag(8192, "tokens of a batch", parse=whole(1))
     lr: float = flag(3e-3, "learning rate", parse=positive)
     seed: int = flag(0, "of weights and batches", parse=int)
-    device: str | None = flag(None, "of torch (default: cuda where there is one, else cpu)")
+    device: str | None = flag(None, "torch device (default: cuda where there is one, else cpu)")
     no_compile: bool = flag(False, "skip torch.compile (about 0.6x the speed)")
 
 
@@ -147,8 +147,8 @@ class LoopsSettings:
     new_tokens: int = flag(192, "length of an answer at most", parse=whole(1))
     max_prompt: int = flag(192, "longer prompts are left out", parse=whole(1))
     max_length: int = flag(384, "longer conversations of the corpus are cut", parse=whole(1))
-    ngram: int = flag(4, "tokens of what counts as a repetition", parse=whole(1))
-    weight: float = flag(0.5, "of the unlikelihood beside the ordinary loss", parse=positive)
+    ngram: int = flag(4, "tokens that must repeat to count as a repetition", parse=whole(1))
+    weight: float = flag(0.5, "weight of the unlikelihood in the loss", parse=positive)
     lr: float = flag(3e-4, "learning rate", parse=positive)
     seed: int = flag(0, "has no effect, as nothing here is random", parse=int)
     device: str = flag("auto", "auto, cpu, cuda, cuda:N or mps")

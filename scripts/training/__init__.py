@@ -6,7 +6,7 @@ distillation.py     answers of the model itself
 heads.py            Medusa heads: batches, the loss, starting weights, files
 heads_training.py   the loop of train_heads.py
 tree_search.py      the best static tree
-calibration_notes.py, calibration_fit.py   what `conditional` met, and the weights fitted to it
+calibration_notes.py, calibration_fit.py   candidates of `conditional`, and weights fitted to them
 frequent_tokens.py  the draft vocabulary
 perplexity.py       loss on held-out conversations
 tokenizer.py, packed_corpus.py, demo_training.py   the demo's base model

@@ -1,4 +1,4 @@
-"""The weights that `conditional` mixes heads and successors by, of the largest likelihood."""
+"""Fits the weights by which `conditional` mixes heads and successors: maximum likelihood."""
 
 import json
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ from training.models import load_model_with_heads
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """What a calibration is worth on text that it was not fitted to."""
+    """How good a calibration is on text that it was not fitted to."""
 
-    nats: float  # Mean -log p of the token that came, where it is a candidate.
+    nats: float  # Mean -log p of the true next token, over rows where it is a candidate.
     tokens_per_inference: float
     predicted: Tensor  # [drafted nodes] the probability that each path was given.
     is_accepted: Tensor  # [drafted nodes]
@@ -35,7 +35,7 @@ class Judgement:
 
 @dataclass(frozen=True, eq=False)
 class CalibrationFit:
-    """A fitted calibration, and what it brought."""
+    """A fitted calibration, and how good it is compared with the one before."""
 
     fitted_steps: int
     judged_steps: int
@@ -111,7 +111,7 @@ def log_likelihood(
 
 @torch.enable_grad()
 def fit(notes: Notes, depths: int) -> Calibration:
-    """The calibration of the largest likelihood. What nothing is known of keeps its default."""
+    """The calibration of the largest likelihood. Numbers without data keep their defaults."""
     default = Calibration()
     right = notes.with_target()
     head_weight = torch.tensor(_by_depth(default, depths), requires_grad=True)
@@ -145,13 +145,13 @@ def _by_depth(calibration: Calibration, depths: int) -> list[tuple[float, ...]]:
 
 
 def _log_share(hits: Tensor) -> float:
-    """log of how often something was so, kept away from 0 and 1."""
+    """log of the share of hits, kept away from 0 and 1."""
     share = torch.log((hits.sum() + 1) / (len(hits) + 2)).item()
     return round(min(MOST_COVERED, share), 4)
 
 
 def nats(notes: Notes, calibration: Calibration, depths: int) -> float:
-    """Mean -log p of the tokens that came, where they are candidates."""
+    """Mean -log p of the true next tokens, over rows where they are candidates."""
     weights = (
         torch.tensor(_by_depth(calibration, depths)),
         torch.tensor(calibration.successor_weight),
@@ -168,9 +168,9 @@ def judge(
     nodes: int,
     tokens: int,
 ) -> Judgement:
-    """What a calibration is worth on prompts, and on what was noted of their answers.
+    """How good a calibration is, on prompts and on the notes of their answers.
 
-    nodes: of the trees. tokens: of an answer at most.
+    nodes: size of the trees. tokens: most tokens of an answer.
     """
     decoder = Conditional(nodes=nodes)
     decoder.take({FILE: calibration})

@@ -1,4 +1,4 @@
-"""What `conditional` met while it decoded: the candidates along what really came next."""
+"""Records the candidates of `conditional` along the text that really followed."""
 
 from dataclasses import dataclass, fields
 
@@ -19,16 +19,16 @@ NO_TARGET = -1
 
 @dataclass(frozen=True, eq=False)
 class Notes:
-    """The candidates for tokens that came. A row is one depth, with a head, of one step."""
+    """Candidates for tokens whose true value is known. A row is one depth of one step."""
 
     depth: Tensor  # [rows] from 0 on.
     evidence: Tensor  # [rows] what the known successors rest on.
     marginal: Tensor  # [rows, candidates] the head's log probability.
     successor_prob: Tensor  # [rows, candidates] the base model's earlier probability, or 0.
-    is_absent: Tensor  # [rows, candidates] whether the column is no candidate of this row.
-    target: Tensor  # [rows] the column of the token that came, or NO_TARGET.
-    # [deeper depths] whether a known successor was right at a depth that no head reaches. Only
-    # where something is known.
+    is_absent: Tensor  # [rows, candidates] True: this row has no such candidate.
+    target: Tensor  # [rows] the column of the true token, or NO_TARGET.
+    # [deeper rows] whether a known successor was right, at depths that no head reaches. Rows
+    # without a known successor are left out.
     beyond: Tensor
 
     @classmethod
@@ -38,11 +38,11 @@ class Notes:
 
     @property
     def has_target(self) -> Tensor:
-        """[rows] whether the token that came is among the candidates."""
+        """[rows] whether the true token is among the candidates."""
         return self.target > NO_TARGET
 
     def with_target(self) -> "Notes":
-        """The rows whose token is among the candidates."""
+        """The rows whose true token is among the candidates."""
         rows = self.has_target
         return Notes(
             self.depth[rows],
@@ -61,11 +61,11 @@ class Watched(Conditional):
     def watch(self, text: list[int], start: int) -> None:
         """text: a prompt and its answer. start: where the answer begins."""
         self.text = text
-        self.at = start  # Of the next root.
+        self.at = start  # Position of the next root.
         self.notes: list[Notes] = []
 
     def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
-        right = self.text[self.at + 1 :][: self.levels]  # By level, as far as the answer goes.
+        right = self.text[self.at + 1 :][: self.levels]  # The true token of each level.
         if right:
             line = torch.tensor(self.text[self.at - 1 : self.at + len(right)])
             self.notes.append(self._note(hidden_state, line[:-1], line[1:], torch.tensor(right)))
@@ -77,9 +77,9 @@ class Watched(Conditional):
         self.at += 1 + int(draft.tree.depth[node])
 
     def _note(self, hidden_state: Tensor, before: Tensor, token: Tensor, right: Tensor) -> Notes:
-        """The candidates behind each `token` [levels], which stands behind `before` [levels].
+        """The candidates after each `token` [levels], which follows `before` [levels].
 
-        right: [levels] the tokens that came.
+        right: [levels] the true next tokens.
         """
         device = hidden_state.device
         known = self.table.after(before.to(device), token.to(device))
@@ -89,7 +89,7 @@ class Watched(Conditional):
         successor, bonus = known.token[:levels], known.bonus[:levels]
         marginal = torch.cat((guess_log_prob, head_log_prob.gather(1, successor.clamp(min=0))), 1)
         is_same = guess.unsqueeze(2).eq(successor.unsqueeze(1))  # [levels, topk, successors]
-        # The table keeps bonuses; the probability that one was made of is wanted.
+        # The table keeps bonuses. Turn them back into probabilities.
         calibration: Calibration = self.files[FILE]
         weight = torch.tensor(calibration.successor_weight).to(device).take(known.evidence)
         prob = self.table.floor * torch.expm1((known.bonus / weight.unsqueeze(1)).clamp(min=0))
@@ -122,9 +122,9 @@ def steps_of(loaded: Loaded, decoder: Conditional, prompt: list[int], tokens: in
 def notes_of(
     loaded: Loaded, calibration: Calibration, prompt: list[int], topk: int, tokens: int
 ) -> list[Notes]:
-    """What is noted, step by step, of the greedy answer, which has `tokens` tokens at most.
+    """The notes of each step of the greedy answer, which has at most `tokens` tokens.
 
-    calibration: what the decoder works with meanwhile. topk: guesses of each head that count.
+    calibration: the one that the decoder uses meanwhile. topk: candidates from each head.
     """
     answerer, watched = Conditional(topk=topk), Watched(topk=topk)
     for decoder in (answerer, watched):

@@ -22,9 +22,9 @@ from training.tokenizer import train_tokenizer
 CHECKPOINT = "train_state.pt"
 SAVE_EVERY_S = 300.0
 WARMUP_BATCHES = 100
-SETTLED_BATCHES = 20  # Before which the speed says too little of when a sitting ends.
-LONG_ROWS_FROM = 0.9  # Of all tokens: from here on, a row is as long as the context.
-HELD_OUT_ROWS = 4  # That are read at once.
+SETTLED_BATCHES = 20  # Only after these is the speed used to predict a sitting's end.
+LONG_ROWS_FROM = 0.9  # Share of all tokens. After it, a row is as long as the context.
+HELD_OUT_ROWS = 4  # Rows that are read at once.
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, settings: DemoSettings) -> Lla
 def optimizers(model: LlamaForCausalLM, lr: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the blocks, AdamW for embeddings and norms.
 
-    Each is used where it is known to work.
+    Each is used for the parameters that it is known to suit.
     """
     in_blocks, others = [], []
     for name, parameter in model.named_parameters():

@@ -33,7 +33,7 @@ def generate(
     eos: Collection[int],
     pad: int,
 ) -> list[list[int]]:
-    """The answers to prompts, each up to its end, which it includes.
+    """The answers to prompts. Each ends with its end token, if it has one.
 
     temperature: 0 is greedy. eos: token ids that end an answer.
     """
@@ -64,8 +64,8 @@ def own_answers(
 ) -> list[Example]:
     """The model's own answers to the examples' prompts.
 
-    temperatures: one after the other, a batch each. A file in `out` keeps the answers for these
-    very settings; after an interruption the rest is generated.
+    temperatures: used in turn, one for each batch. A file in `out` keeps the answers for exactly
+    these settings. After an interruption only the rest is generated.
     """
     # Prompts of like length share a batch, so that little of it is padding.
     prompts = sorted((ids[:start] for ids, start in examples), key=len)

@@ -1,4 +1,4 @@
-"""Which tokens a model's answers are made of, so that heads need to guess only those."""
+"""Counts the tokens of a model's answers, so that heads need to guess only the frequent ones."""
 
 import json
 from collections import Counter
@@ -19,7 +19,7 @@ from training.models import load_model_with_heads
 
 @dataclass(frozen=True)
 class FrequentTokens:
-    """The tokens that were kept, and what they were chosen by."""
+    """The tokens that were kept, and the counts that they were chosen by."""
 
     tokens: list[int]  # Most frequent first.
     own: Counter[int]  # Of the model's own answers.

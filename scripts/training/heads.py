@@ -23,7 +23,7 @@ from training.corpus import Example
 
 CHUNK = 1024  # Examples within which rows of like length are put together.
 NO_TARGET = -100  # A label that the loss leaves out.
-METADATA = {"format": "pt"}  # What transformers asks of a safetensors file.
+METADATA = {"format": "pt"}  # transformers requires this in a safetensors file.
 
 
 def batches(examples: list[Example], batch_tokens: int, seed: int) -> Iterator[list[Example]]:
@@ -91,8 +91,8 @@ def starting_heads(
 ) -> MedusaHeads:
     """Heads to train: the model's own where they have this shape.
 
-    Else residual blocks of zeros, with the model's output projection behind them. share_projection:
-    whether that is the model's itself, or a copy for each head that is trained.
+    Otherwise, residual blocks of zeros, followed by the model's output projection.
+    share_projection: True: all heads share that projection. False: each head trains a copy of it.
     """
     projection = loaded.model.lm.get_output_embeddings()
     vocab, hidden = projection.weight.shape

@@ -22,7 +22,7 @@ from training.schedule import Sitting, learning_rate
 CHECKPOINT = "heads_state.pt"
 SAVE_EVERY_S = 120.0
 WARMUP_BATCHES = 20
-SETTLED_STEPS = 10  # Before which the speed says too little of when a sitting ends.
+SETTLED_STEPS = 10  # Only after these is the speed used to predict a sitting's end.
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def repeats(tokens: list[int], n: int) -> list[bool]:
 def greedy_answers(
     lm: PreTrainedModel, prompts: list[list[int]], new_tokens: int, eos: int
 ) -> list[list[int]]:
-    """The answers of a model in training, each up to its end, which it includes."""
+    """The answers of a model in training. Each ends with its end token, if it has one."""
     lm.eval()
     answers = generate(lm, prompts, new_tokens, temperature=0.0, eos=(eos,), pad=eos)
     lm.train()

@@ -8,7 +8,7 @@ from settings.training import ModelSettings
 def load_model(settings: ModelSettings) -> Loaded:
     """The model of the settings. UserError says what does not fit.
 
-    The text is looked for before the model is loaded, which may take long.
+    The text files are looked for first, because loading the model may take long.
     """
     check_model_name(settings.model)
     for name in ("corpus", "answers"):
@@ -24,9 +24,9 @@ def load_model(settings: ModelSettings) -> Loaded:
 
 
 def load_model_with_heads(settings: ModelSettings, purpose: str) -> Loaded:
-    """The same. UserError where the model has no Medusa heads.
+    """As `load_model`, but UserError where the model has no Medusa heads.
 
-    purpose: how the message goes on, such as " to measure".
+    purpose: how the error message goes on, such as " to measure".
     """
     loaded = load_model(settings)
     if loaded.model.heads is None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from bench.common.errors import UserError
 from training.corpus import read_chats
 
-# By prefix of a source: how often its conversations are seen in an epoch. 1 where none fits.
+# Prefix of a source -> how often its conversations are seen in an epoch. Other sources: 1.
 # Assistant-style answers are what MT-Bench asks for. The sources that are seen less are terse, or
 # chit-chat, or long runs of one register.
 MIXTURE = {
@@ -33,13 +33,13 @@ class PackedCorpus:
     def epoch(self, seed: int, epoch: int) -> np.ndarray:
         """The tokens of one epoch, in an order that `seed` and `epoch` fix."""
         rng = np.random.default_rng([seed, epoch])
-        # A weight of 1.5 is once or twice.
+        # A weight of 1.5 means once or twice, each by chance.
         times = np.floor(self.weight + rng.random(len(self.weight))).astype(int)
         order = rng.permutation(np.repeat(np.arange(len(times)), times))
         return np.concatenate([self.tokens[self.starts[i] : self.starts[i + 1]] for i in order])
 
     def batches(self, seed: int, batch_tokens: int, seen: int) -> Iterator[np.ndarray]:
-        """Endless batches [batch_tokens], from the one on that comes behind `seen` tokens.
+        """Endless batches [batch_tokens], starting after `seen` tokens.
 
         `seen` is a whole number of batches. An epoch's last tokens, too few for one, are left out.
         UserError where a whole epoch is too short.

@@ -17,7 +17,7 @@ from training.models import load_model
 class HeldOutLoss:
     """A loss over some text."""
 
-    nats: float  # In all.
+    nats: float  # Sum over all tokens.
     tokens: int
     text_bytes: int
 
@@ -31,7 +31,7 @@ class HeldOutLoss:
 
     @property
     def bits_per_byte(self) -> float:
-        """What models with different tokenizers can be compared by."""
+        """Loss in bits per byte of text. It can be compared between different tokenizers."""
         return self.nats / math.log(2) / self.text_bytes
 
 

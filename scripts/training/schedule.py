@@ -1,4 +1,4 @@
-"""The learning rate, and how far a sitting goes that has a time limit."""
+"""The learning rate, and the end of a sitting that has a time limit."""
 
 import time
 
@@ -12,15 +12,15 @@ def learning_rate(seen: float, total: float, warmup: float, decay: float = 0.25)
 
 
 class Sitting:
-    """One start of a training script, which may be given so many minutes.
+    """One sitting of a training script, with or without a limit in minutes.
 
-    Its end is a time, but the schedule counts tokens. The speed so far turns one into the other.
+    The limit is a time, but the schedule counts tokens. The speed so far converts between them.
     """
 
     def __init__(self, seen: float, total: float, minutes: float | None) -> None:
         """seen: tokens of earlier sittings. total: tokens of all sittings together.
 
-        minutes: None: as long as it takes.
+        minutes: the limit of this sitting. None: no limit.
         """
         self.start = seen
         self.total = total
@@ -28,7 +28,7 @@ class Sitting:
         self._began = time.monotonic()
 
     def last_token(self, seen: float) -> float:
-        """Where this sitting ends, in tokens of all sittings, as it looks after `seen` of them."""
+        """Where this sitting will end, in tokens of all sittings, estimated after `seen` tokens."""
         if not self.minutes:
             return self.total
         speed = (seen - self.start) / (time.monotonic() - self._began)

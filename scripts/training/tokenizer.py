@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerFast
 from settings.training import SPECIAL_TOKENS
 from training.corpus import read_chats
 
-# At most one leading space joins a word. So runs of indentation become tokens of their own, and
-# code stays short. Digits are single tokens, as in Llama.
+# A word takes at most one leading space. So indentation becomes tokens of its own, and code needs
+# few tokens. Digits are single tokens, as in Llama.
 WORDS = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 SAMPLE_EVERY = 3  # Conversations; the tokenizer learns from one of so many.
 CHAT_TEMPLATE = (

@@ -1,4 +1,4 @@
-"""The best static tree of a model: which of its heads' guesses turn out right, and how often.
+"""Finds the best static tree of a model, from how often its heads' guesses are right.
 
 A rank path (0, 2) takes the best guess of head 1 and, behind it, the third best of head 2. Its
 frequency is how often all of its guesses are right at once. A tree's expected accept length is 1
@@ -30,7 +30,7 @@ MOST_RANKS = 10  # Guesses of each head whose accuracy is written down.
 
 @dataclass(frozen=True)
 class TreeSearch:
-    """What was measured of a model's heads, and the tree that follows."""
+    """Measurements of a model's heads, and the tree that follows from them."""
 
     positions: int  # Steps at which the heads were measured.
     # [heads][MOST_RANKS] how often the guess of a rank was right.
@@ -84,7 +84,7 @@ def search_tree(settings: TreeSearchSettings) -> TreeSearch:
 
 @torch.inference_mode()
 def ranks_of(loaded: Loaded, ids: list[int], start: int) -> Tensor:
-    """Ranks [positions, heads] of the tokens that came, each among its head's guesses.
+    """Ranks [positions, heads] of the true tokens, each among its head's guesses.
 
     ids: a prompt and its answer. start: where the answer begins. A position counts where every head
     has a token of the answer to guess.

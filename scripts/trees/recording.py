@@ -19,15 +19,15 @@ from bench.store.turn import TURNS_FILE, Key, Turn, read_turns
 class Recorded:
     """What was recorded."""
 
-    answers: int  # That trees.jsonl now holds, with those of earlier times.
-    different: list[Turn]  # Left out, as they did not come out as in the run.
+    answers: int  # Answers that trees.jsonl now holds, earlier recordings included.
+    different: list[Turn]  # Left out: decoding them again gave other tokens or steps.
 
 
 def record_trees(folder: Path, question_ids: list[int], specs: list[str] | None) -> Recorded:
     """Decode the answers to some questions again, and write their trees beside the run.
 
-    specs: of the decoders. None: all of the run that draft trees. UserError says what the run does
-    not have, or what has changed since.
+    specs: those of decoders. None: all decoders of the run that draft trees. UserError says what
+    the run does not have, or what has changed since.
     """
     run = read_run(folder)
     turns = {turn.key: turn for turn in read_turns(folder / TURNS_FILE)[0] if not turn.failed}

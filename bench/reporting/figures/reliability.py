@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from bench.reporting.figures.style import Figure, canvas, line_style
 
-EDGES = np.concatenate(([0.0], np.geomspace(1e-3, 1.0, 16)))  # Of the bins of probabilities.
+EDGES = np.concatenate(([0.0], np.geomspace(1e-3, 1.0, 16)))  # Of the bins.
 
 
 def draw_reliability(folder: Path, predicted: np.ndarray, accepted: np.ndarray) -> Figure:
@@ -42,7 +42,7 @@ def _draw_shares(axes: Axes, mean: np.ndarray, share: np.ndarray, counts: np.nda
     """Accepted share against mean probability, both of each bin, on logarithmic axes."""
     error = 1.96 * np.sqrt(share * (1 - share) / counts)
     axes.plot([1e-4, 1], [1e-4, 1], color="0.6", linewidth=1, label="as predicted")
-    some = share > 0  # The others have no place on a logarithmic axis.
+    some = share > 0  # A logarithmic axis cannot show 0.
     style = line_style(0) | {"capsize": 2, "label": "drafted nodes"}
     axes.errorbar(mean[some], share[some], error[some], **style)
     axes.set_xscale("log")

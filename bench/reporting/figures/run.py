@@ -68,7 +68,7 @@ def _tokens_per_inference(folder: Path, table: pd.DataFrame, labels: list[str]) 
 def _wall_clock_ratio(
     folder: Path, table: pd.DataFrame, baselines: Mapping[str, str | None]
 ) -> Figure | None:
-    """None: no label has a ratio to another one.
+    """Draw the ratios to the baselines. None: no label has a ratio to another one.
 
     The ratio includes the prefill where no other is known, as in answer files.
     """
@@ -152,7 +152,7 @@ def _accept_lengths(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Fig
 
 
 def _by_depth(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Figure | None:
-    """None: no decoder kept a drafted token."""
+    """Draw acceptance by depth. None: no decoder kept a drafted token."""
     tables = {label: metrics.acceptance_by_depth(turns[turns.decoder == label]) for label in labels}
     tables = {label: table for label, table in tables.items() if len(table)}
     if not tables:
@@ -182,7 +182,7 @@ def _by_depth(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Figure | 
 
 
 def _along(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Figure | None:
-    """None: no decoder has enough steps."""
+    """Draw the accept length along the answer. None: no decoder has enough steps."""
     lines = {label: metrics.accept_length_along(turns[turns.decoder == label]) for label in labels}
     lines = {label: line for label, line in lines.items() if len(line) > 1}
     if not lines:

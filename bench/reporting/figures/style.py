@@ -126,7 +126,7 @@ def legend(figure: Canvas, axes: Axes) -> None:
 
 
 def dodged(series: int, at: int, width: float = 0.8) -> float:
-    """How far series `at` of `series` stands beside the middle of its group."""
+    """Offset of series `at` of `series` from the middle of its group."""
     return (at - (series - 1) / 2) * width / series
 
 
@@ -139,8 +139,8 @@ def points(
 ) -> None:
     """Draw a point with its interval for every group and series.
 
-    cell: (group, series) -> (value, low, high); NaN where there is none. styles: [series] numbers
-    for `line_style`.
+    cell: (group, series) -> (value, low, high). NaN: there is no such number.
+    styles: [series] numbers for `line_style`.
     """
     for at, name in enumerate(series):
         values = np.array([cell(group, name) for group in groups])  # [groups, 3]

