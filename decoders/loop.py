@@ -52,6 +52,7 @@ def _steps(
         # 2. Verify: one forward pass over all nodes of the tree.
         verified = model.verify(draft)
 
+        # The rest of the device's work is one function, which an engine may replay as a graph.
         def settle(verified: Verified) -> tuple[Tensor, Draft, Tensor]:
             # 3. Accept: the deepest path that the rule allows.
             kept = rule.accept(verified.draft, verified.logits, model.length)
