@@ -7,19 +7,16 @@ on a CPU small ones do, and sometimes none. `AutoBudget` weighs the two afresh i
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
 import torch
 from torch import Tensor
 
-from decoders.accept import Rule
 from decoders.decoder import Decoder
-from decoders.drafter import Drafter, Wrapper
-from decoders.loop import decode
+from decoders.drafter import Wrapper
 from decoders.model.model import Model, Rows
-from decoders.step import Step, Stop
 from decoders.tree import Draft
 
 # The sizes that `auto` chooses among. They are few, so that few shapes are ever captured.
@@ -243,12 +240,4 @@ class Budgeted(Wrapper):
     def become(self, kind: Hashable) -> None:
         self.is_drafting, self.inner.draft_depth = kind
 
-    def decode(
-        self,
-        prompt: Tensor,
-        rule: Rule,
-        stop: Stop,
-        watched_by: Callable[[Drafter], Drafter] | None = None,
-    ) -> Iterator[Step]:
-        """As `Decoder.decode`."""
-        return decode(self.model, watched_by(self) if watched_by else self, prompt, rule, stop)
+    decode = Decoder.decode  # Through this drafter, as the budget decides.

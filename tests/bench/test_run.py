@@ -15,7 +15,6 @@ import torch
 
 from bench.inputs.chat import Chat
 from bench.reporting.comparison import derive
-from bench.running import environment
 from bench.running.runner import Runner
 from bench.store.turn import Turn, read_turns
 from decoders.engine.engine import Engine
@@ -483,22 +482,3 @@ def test_the_tokenizers_own_template_is_one_configuration_by_name_and_by_default
     given = basics(model, questions, tmp_path / "run")
     assert bench(*given, "--limit", 1) == 0
     assert bench(*given, "--limit", 1, "--template", "chat") == 0
-
-
-def test_code_that_is_in_no_commit_is_a_change(tmp_path, monkeypatch):
-    def git(*command: str) -> None:
-        user = ["-c", "user.name=n", "-c", "user.email=e"]
-        subprocess.run(["git", *user, *command], cwd=tmp_path, check=True)
-
-    module = tmp_path / "bench" / "running" / "environment.py"
-    module.parent.mkdir(parents=True)
-    module.touch()
-    monkeypatch.setattr(environment, "__file__", str(module))
-    assert environment.git_state() == {"commit": None, "dirty": None}
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "one")
-    (tmp_path / "notes.txt").touch()
-    assert environment.git_state()["dirty"] is False
-    (tmp_path / "bench" / "own.py").touch()
-    assert environment.git_state()["dirty"] is True

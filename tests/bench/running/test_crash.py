@@ -5,7 +5,6 @@ import resource
 import signal
 import subprocess
 import sys
-import tracemalloc
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from bench.common.errors import UserError
 from bench.common.files import append_synced, mend_end, sole_writer, write_atomically
 from bench.running.runner import Runner
-from bench.store.run_folder import RunFolder
 from bench.store.turn import Turn, read_turns
 from decoders import registry
 from decoders.accept import Exact, Sample, Threshold
@@ -349,40 +347,3 @@ def test_a_model_of_nan_is_refused_as_what_it_is(questions, tmp_path, capsys):
     save_file(broken, file, metadata={"format": "pt"})
     assert bench(*basics(tmp_path / "nan", questions, tmp_path / "run")) == 2
     assert "its logits are NaN; the checkpoint is damaged" in capsys.readouterr().err
-
-
-def test_the_memory_of_a_run_does_not_grow_with_its_turns(tmp_path):
-    """A folder remembers where a turn's row begins. A row of 500 tokens has some 20 kB."""
-
-    def turn(number: int) -> Turn:
-        return Turn(
-            question_id=number,
-            category="math",
-            decoder="greedy",
-            choice=0,
-            turn=1,
-            temperature=0.0,
-            seed=number,
-            prompt_tokens=9,
-            token_ids=list(range(1000, 1500)),
-            accept_lengths=[1] * 500,
-            nodes=[1] * 500,
-            prefill_s=0.1,
-            decode_s=0.1,
-            finish_reason="eos",
-            error=None,
-            text="x" * 999,
-        )
-
-    with RunFolder.open(tmp_path / "run", {}) as folder:
-        (tmp_path / "run" / "turns.jsonl").touch()
-        for number in range(100):
-            folder.append(turn(number))
-        tracemalloc.start()
-        before = tracemalloc.get_traced_memory()[0]
-        for number in range(100, 500):
-            folder.append(turn(number))
-        grown = tracemalloc.get_traced_memory()[0] - before
-        tracemalloc.stop()
-        assert grown < 400 * 600
-        assert len(folder) == 500 and folder.turn((250, "greedy", 0, 1)) == turn(250)
