@@ -23,6 +23,7 @@ from bench.common.errors import UserError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
+HEADER_BYTES = 24  # Magic 4, version 4, number of tensors 8, number of metadata entries 8.
 SUFFIX = ".gguf"
 
 
@@ -76,12 +77,12 @@ def _check_header(path: Path) -> None:
     """UserError where a file does not begin like a GGUF file."""
     try:
         with path.open("rb") as file:
-            header = file.read(24)
+            header = file.read(HEADER_BYTES)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     if header[:4] != MAGIC:
         raise UserError(f"{path} is not a GGUF file: it begins with {header[:4]!r}, not {MAGIC!r}")
-    if len(header) < 24:
+    if len(header) < HEADER_BYTES:
         raise UserError(f"{path} is cut off: it has {path.stat().st_size} bytes")
     (version,) = struct.unpack("<I", header[4:8])
     if version not in VERSIONS:

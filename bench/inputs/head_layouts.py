@@ -5,7 +5,7 @@
                 lm_head.weight where all heads end in the base model's projection; token_map [n]
                 where projections are onto n tokens of the vocabulary
 
-Any of them may stand behind a prefix: medusa_head., medusa_heads., heads., module., _orig_mod.
+A name may begin with one or more of PREFIXES, such as `medusa_head.` or `module.`.
 """
 
 import re
@@ -24,7 +24,7 @@ _VLLM_PROJECTION = re.compile(r"lm_heads\.(\d+)\.weight")
 
 
 def without_prefix(name: str) -> str:
-    """The name of a tensor without the prefixes above.
+    """The name of a tensor without its prefixes (PREFIXES).
 
     >>> without_prefix("module.medusa_head.0.0.linear.weight")
     '0.0.linear.weight'
@@ -111,6 +111,7 @@ def _onto_all_tokens(name: str, weight: Tensor, token_map: Tensor, vocab: int) -
 def to_vllm(tensors: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
     """Published tensors of heads, each of `layers` blocks, under vLLM's names.
 
+    >>> import torch
     >>> list(to_vllm({"0.0.linear.bias": torch.zeros(1), "0.1.weight": torch.zeros(1)}, 1))
     ['blocks.0.layers.0.bias', 'lm_heads.0.weight']
     """

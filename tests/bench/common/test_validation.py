@@ -1,7 +1,5 @@
 """What is wrong with a record, in one line."""
 
-import doctest
-
 import pytest
 from pydantic import BaseModel, ValidationError, field_validator
 
@@ -49,7 +47,3 @@ def test_a_long_value_is_cut():
     with pytest.raises(ValidationError) as caught:
         Whole.model_validate({"name": [0] * 10_000, "part": {"sizes": []}})
     assert len(validation.first_error(caught.value)) < 200
-
-
-def test_examples_in_docstrings():
-    assert doctest.testmod(validation).failed == 0

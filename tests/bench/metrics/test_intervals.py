@@ -1,6 +1,5 @@
 """Confidence intervals."""
 
-import doctest
 import math
 
 import numpy as np
@@ -53,7 +52,6 @@ def test_questions_without_tokens_leave_no_interval_rather_than_an_infinite_one(
 
 
 def test_what_an_interval_says():
-    assert doctest.testmod(intervals).failed == 0
     frame = metrics.frame(random_turns(["greedy", "static", "dynamic"]))
     assert metrics.estimates(frame, "dynamic")["tpi_ratio"].words == "higher"
     same = metrics.estimates(frame.replace({"decoder": {"static": "twin"}}), "twin", "twin")[

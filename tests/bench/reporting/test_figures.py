@@ -1,7 +1,5 @@
 """Figures: drawn where there is something to draw, and the same whenever they are drawn."""
 
-import doctest
-
 import pytest
 
 from bench.reporting.comparison import Report
@@ -37,7 +35,6 @@ def test_the_same_numbers_draw_the_same_file(tmp_path):
 
 
 def test_sweeps_are_found():
-    assert doctest.testmod(sweep).failed == 0
     options = {
         f"{topk}-{nodes}": {"decoder": "d", "nodes": nodes, "topk": topk, "temperature": None}
         for nodes in (8, 64)

@@ -1,7 +1,6 @@
 """report.html: what is put into it, and what a real browser makes of it."""
 
 import base64
-import doctest
 import json
 import re
 import shutil
@@ -11,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.reporting import browser_data
 from bench.reporting.browser_data import embedded, first_difference
 from bench.reporting.figures import Figure
 from bench.reporting.page import Page, write_page
@@ -85,10 +83,6 @@ def page(tmp_path) -> Path:
     )
     write_page(tmp_path / "report.html", shown)
     return tmp_path / "report.html"
-
-
-def test_examples_in_docstrings():
-    assert doctest.testmod(browser_data).failed == 0
 
 
 def test_text_cannot_leave_its_place(page):

@@ -1,6 +1,5 @@
 """Pictures of candidate trees."""
 
-import doctest
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -70,11 +69,6 @@ def test_a_picture_of_a_small_tree_by_hand():
         [1, 1, 0, 1, 0],
         [1, 1, 1, 0, 1],
     ]
-
-
-def test_examples_in_docstrings():
-    result = doctest.testmod(tree_picture)
-    assert result.attempted > 0 and result.failed == 0
 
 
 def test_the_mask_is_that_of_the_decoder():
