@@ -1,0 +1,235 @@
+"""The judgment file of one judge, written so that no call is lost, and none is made twice.
+
+A row is on disk before the next one begins, and one command at a time writes a file. A pairwise row
+needs two calls. Until both replies are there, the first waits in `<file>.games`, so that it is not
+asked for again after a crash.
+
+Rows are FastChat's, and say besides what else decided the reply: `system_prompt` and `temperature`.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from bench.common.errors import UserError, warn
+from bench.common.files import (
+    append_synced,
+    mend_end,
+    read_lines,
+    shown,
+    sound_rows,
+    tell_left_out,
+    write_atomically,
+)
+from llm_judge.judging import Match
+from llm_judge.judgments import (
+    asked,
+    check_fields,
+    has_verdict,
+    is_empty,
+    judgment_rows,
+    key_of,
+)
+
+_GAME = {
+    "question_id": int,
+    "turn": int,
+    "models": list,
+    "judge": str,
+    "user_prompt": str,
+    "judgment": str,
+}
+Game = tuple[int, int, tuple[str, ...], str]  # (question_id, turn, models, prompt) of one call.
+
+
+class Ledger:
+    """The judgment file of one judge: finds the missing calls, and stores their replies.
+
+    The caller of `begin` and `add` must hold the file's `sole_writer` from before the ledger is
+    made. Several threads may call `add`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        judge: str,
+        matches: list[Match],
+        temperature: float | None = None,
+        again: bool = False,
+    ) -> None:
+        """matches: all judgments that are wanted.
+
+        temperature: the judge's. None: the endpoint's own.
+        again: judgments without a verdict are wanted anew.
+
+        A row whose reply is empty is no judgment, nor is one that FastChat recorded as failed.
+        UserError where the file holds judgments of other answers of these models, or by other
+        prompts.
+        """
+        self.path, self.judge, self.matches = path, judge, matches
+        self.temperature = temperature
+        self.games_path = path.with_name(path.name + ".games")
+        self._to_drop: set[int] = set()  # Numbers of lines.
+        rows: dict[tuple, list[dict]] = {match.key: [] for match in matches}
+        problems: list[str] = []
+        for number, row in judgment_rows(path, problems.append) if path.exists() else ():
+            if row["judge"][0] != judge or key_of(row) not in rows:
+                continue
+            if is_empty(row) or (again and not has_verdict(row)):
+                self._to_drop.add(number)
+            else:
+                rows[key_of(row)].append(row)
+        tell_left_out(path, problems, warn)
+        self._check_same_conditions(rows)
+        self._lock = Lock()
+        self._done = {key: found[-1] for key, found in rows.items() if found}  # By Match.key.
+        self._open = {match.key: match for match in matches if match.key not in self._done}
+        self._games = dict(self._read_games()) if self.games_path.exists() else {}
+
+    def _check_same_conditions(self, rows: dict[tuple, list[dict]]) -> None:
+        """UserError where judgments were made of other answers or by other prompts than today's.
+
+        rows: those of the file, by Match.key. Warns of rows that do not say their system prompt.
+        """
+        stale = [
+            (match, change)
+            for match in self.matches
+            for change in {self._change(match, row) for row in rows[match.key]} - {""}
+        ]
+        if stale:
+            first, change = stale[0]
+            raise UserError(
+                f"{self.path} has {len(stale)} judgments of other answers or with other prompts "
+                f"than today's, the first of question {first.question_id}, turn {first.turn}, "
+                f"{' and '.join(first.models)} ({change}); move the file away (or rename the "
+                "answer file) to judge anew"
+            )
+        silent = sum("system_prompt" not in row for found in rows.values() for row in found)
+        if silent:
+            warn(
+                f"{self.path}: {silent} judgments do not say their system prompt; it is taken to "
+                "be today's"
+            )
+
+    def _change(self, match: Match, row: dict) -> str:
+        """What a row says was other than it is today. Rows of other programs say less."""
+        if row["judge"][1] not in (match.prompt, ""):
+            return f"prompt {row['judge'][1]} there, {match.prompt} now"
+        if asked(row) != set(match.users):
+            return "another answer or user prompt"
+        if row.get("system_prompt", match.system) != match.system:
+            return "another system prompt"
+        if row.get("temperature", self.temperature) != self.temperature:
+            return f"temperature {shown(row['temperature'])} there, {self.temperature} now"
+        return ""
+
+    def _read_games(self) -> Iterator[tuple[Game, str]]:
+        """(call, reply) of this judge's rows in the file of waiting replies."""
+        conditions = {
+            self._game(match, user): self._conditions(match)
+            for match in self.matches
+            for user in match.users
+        }
+        problems: list[str] = []
+        for number, row in sound_rows(self.games_path, problems.append):
+            try:
+                check_fields(row, _GAME, f"{self.games_path}, line {number}")
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            models = tuple(map(str, row["models"]))
+            game = (row["question_id"], row["turn"], models, row["user_prompt"])
+            today = conditions.get(game, {})
+            is_same = all(row.get(name, value) == value for name, value in today.items())
+            if row["judge"] == self.judge and is_same and row["judgment"].strip():
+                yield game, row["judgment"]
+        tell_left_out(self.games_path, problems, warn)
+
+    def missing(self) -> list[tuple[Match, int]]:
+        """The calls to be made: a match, and the index of one of its prompts."""
+        return [
+            (match, index)
+            for match in self._open.values()
+            for index, user in enumerate(match.users)
+            # Two equal answers make two equal prompts, which are asked once.
+            if user not in match.users[:index] and self._game(match, user) not in self._games
+        ]
+
+    def begin(self) -> None:
+        """Make the files ready for `add`: without a torn end and without rows that are made anew.
+
+        All other lines stay as they are.
+        """
+        with self._writing():
+            for path in (self.path, self.games_path):
+                if path.exists() and (torn := mend_end(path)):
+                    warn(torn)
+            if self._to_drop:
+                kept = [line for n, _, line in read_lines(self.path) if n not in self._to_drop]
+                write_atomically(self.path, b"".join(kept))
+        # A command may have been killed between the second reply and the row.
+        for match in list(self._open.values()):
+            self._close_if_complete(match)
+
+    def add(self, match: Match, index: int, reply: str) -> dict | None:
+        """Store the reply to one prompt of a match. It is on disk before this returns.
+
+        Returns the match's row. None: the reply to its other prompt is missing.
+        """
+        with self._lock, self._writing():
+            game = self._game(match, match.users[index])
+            self._games[game] = reply
+            if len(match.users) > 1:
+                append_synced(self.games_path, self._game_row(match, game, reply))
+            return self._close_if_complete(match)
+
+    def _close_if_complete(self, match: Match) -> dict | None:
+        """Write the row of a match whose replies are all there. None: they are not."""
+        games = [self._game(match, user) for user in match.users]
+        if match.key not in self._open or not all(game in self._games for game in games):
+            return None
+        row = match.row(self.judge, [self._games[game] for game in games], time.time())
+        row |= self._conditions(match)
+        append_synced(self.path, row)
+        del self._open[match.key]
+        self._done[match.key] = row
+        if not self._open:
+            self.games_path.unlink(missing_ok=True)
+        return row
+
+    def rows(self) -> list[dict]:
+        """The judgments of the wanted matches, as far as they exist, one for each."""
+        return list(self._done.values())
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns an OSError into a UserError."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written: {error.strerror}; give another --data-dir, or "
+                "make room"
+            ) from error
+
+    def _conditions(self, match: Match) -> dict[str, object]:
+        """What decides a reply besides the fields of FastChat's rows."""
+        return {"system_prompt": match.system, "temperature": self.temperature}
+
+    @staticmethod
+    def _game(match: Match, user: str) -> Game:
+        return match.question_id, match.turn, match.models, user
+
+    def _game_row(self, match: Match, game: Game, reply: str) -> dict:
+        question_id, turn, models, user = game
+        return {
+            "question_id": question_id,
+            "turn": turn,
+            "models": list(models),
+            "judge": self.judge,
+            "user_prompt": user,
+            "judgment": reply,
+            **self._conditions(match),
+        }
