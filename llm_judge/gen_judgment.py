@@ -52,13 +52,14 @@ def parser() -> argparse.ArgumentParser:
         help="file of the judge prompts (default: the published ones for a published bench, else "
         "our own)",
     )
-    add(
+    references = made.add_mutually_exclusive_group()
+    references.add_argument(
         "--reference-file",
         type=Path,
         help="file of the reference answers (default: reference_answer/<judge>.jsonl, or the only "
         "file there)",
     )
-    add(
+    references.add_argument(
         "--no-references",
         action="store_true",
         help="judge every question without a reference answer, also in maths, reasoning and coding",
@@ -201,7 +202,7 @@ def _report(ledger: Ledger, failed: dict[str, list[Match]]) -> int:
     without = f", {unread} of them without a verdict (--ask-again asks anew)" if unread else ""
     print(f"{ledger.path}: {len(rows)} of {len(ledger.matches)} judgments{without}")
     for message, matches in sorted(failed.items(), key=lambda each: -len(each[1]))[:3]:
-        questions = sorted({match.question_id for match in matches})
+        questions = list(dict.fromkeys(match.question_id for match in matches))
         warn(f"failed {len(matches)}x: {message} (question {listed(questions)})")
     if failed:
         print(

@@ -6,8 +6,10 @@ the prompt for the second turn shows the whole conversation. Maths, reasoning an
 against a reference answer.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from string import Formatter
 
@@ -40,6 +42,11 @@ class Prompt:
     name: str
     system: str
     template: str
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the texts: prompts of one name may differ from one judge file to the next."""
+        return sha256(json.dumps([self.system, self.template]).encode()).hexdigest()
 
     def fill(self, **texts: str) -> str:
         """The template with these texts. UserError where it names one that is not among them."""
@@ -122,6 +129,7 @@ class Match:
     prompt: str  # Name of the prompt.
     system: str
     users: tuple[str, ...]  # The prompts: one, or two with the answers in either order.
+    prompt_sha256: str = ""  # Of the system prompt and the template.
 
     @property
     def key(self) -> tuple:
@@ -220,7 +228,8 @@ def _match(
     else:
         both = (answers, answers[::-1])
         users = tuple(filled(("answer_a", "answer_b"), order) for order in both)
-    return Match(question.question_id, turn, models, prompt.name, prompt.system, users)
+    about = (question.question_id, turn, models, prompt.name)
+    return Match(*about, prompt.system, users, prompt.sha256)
 
 
 def _reference(question: Question, turn: int, references: dict[int, Answer]) -> dict[str, str]:

@@ -54,17 +54,15 @@ def plan(
     Warns of what is not judged. UserError where there is nothing to judge, or a file that is
     needed is missing or wrong.
     """
-    questions = bench.questions().questions[:first]
+    all_questions = bench.questions().questions
+    questions = all_questions[:first]
     contests = _contests(bench, mode, models, baseline)
     answers = {model: bench.read_model(model) for contest in contests for model in contest}
     _warn_of_later_turns(questions)
     for model, given in answers.items():
+        _warn_of_strangers(model, given, all_questions)
         _warn_of_holes(model, given, questions)
-        asked = {question.question_id for question in questions}
-        shown = [given[each].choices[0] for each in given.keys() & asked]
-        _warn_of_thoughts(
-            model, [text for choice in shown for text in choice.turns], strip_thinking
-        )
+        _warn_of_thoughts(model, given, questions, strip_thinking)
     if strip_thinking:
         answers = {model: _without_thoughts(given) for model, given in answers.items()}
     kind = SINGLE if mode == "single" else PAIRWISE
@@ -100,6 +98,19 @@ def _contests(
     if not contests:
         raise UserError(f"--mode {mode} needs two models with answers, found {', '.join(models)}")
     return contests
+
+
+def _warn_of_strangers(
+    model: str, answers: dict[int, Answer], questions: tuple[Question, ...]
+) -> None:
+    """Warn of answers to questions that the bench does not have."""
+    known = {question.question_id for question in questions}
+    strange = [question_id for question_id in answers if question_id not in known]
+    if strange:
+        warn(
+            f"{model} answers {len(strange)} questions that the bench does not have "
+            f"({listed(strange)}); they are not judged"
+        )
 
 
 def _warn_of_holes(model: str, answers: dict[int, Answer], questions: tuple[Question, ...]) -> None:

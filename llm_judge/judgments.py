@@ -100,8 +100,12 @@ def _score(row: dict) -> int | float:
 
 def key_of(row: dict) -> tuple:
     """What a judgment is about; equal to `Match.key`."""
-    models = [row["model"]] if "model" in row else [row["model_1"], row["model_2"]]
-    return row["question_id"], row["turn"], frozenset(models)
+    return row["question_id"], row["turn"], frozenset(models_of(row))
+
+
+def models_of(row: dict) -> list[str]:
+    """The models that a judgment is about: one, or two."""
+    return [row[name] for name in ("model", "model_1", "model_2") if name in row]
 
 
 def texts(row: dict) -> list[str]:
@@ -133,17 +137,13 @@ def is_empty(row: dict) -> bool:
 
 def differences(rows: Sequence[dict]) -> list[str]:
     """Sentences about judgments of one judge that do not compare, or that are there repeatedly."""
-    by_turn: dict[tuple, list[dict]] = {}
     by_answer: dict[tuple, list[dict]] = {}
     for row in rows:
-        by_turn.setdefault((row["question_id"], row["turn"]), []).append(row)
         by_answer.setdefault(key_of(row), []).append(row)
     repeated = [found for found in by_answer.values() if len(found) > 1]
-    mixed = [found for found in by_turn.values() if _are_by_several_rubrics(found)]
     changed = [found for found in repeated if len({frozenset(asked(row)) for row in found}) > 1]
-    said = []
+    said = _mixed(rows)
     for found, what in (
-        (mixed, "judged by several prompts, system prompts or temperatures; the means mix them"),
         (changed, "judged by several user prompts, or of several answers; the means mix them"),
         (repeated, "judged more than once; all of these judgments count"),
     ):
@@ -151,6 +151,35 @@ def differences(rows: Sequence[dict]) -> list[str]:
             first = found[0][0]
             where = f"question {first['question_id']}, turn {first['turn']}"
             said.append(f"{len(found)} turns ({where}, ...) are {what}")
+    return said
+
+
+def _mixed(rows: Sequence[dict]) -> list[str]:
+    """Sentences about what rows were asked by, as far as they say it."""
+    prompts: dict[tuple, set[str]] = {}  # Names, by question and turn.
+    digests: dict[str, set[str]] = {}  # By name.
+    temperatures: set[str] = set()
+    for row in rows:
+        name = row["judge"][1]
+        prompts.setdefault((row["question_id"], row["turn"]), set()).add(name)
+        if "prompt_sha256" in row:
+            digests.setdefault(name, set()).add(repr(row["prompt_sha256"]))
+        if "temperature" in row:
+            temperatures.add(shown(row["temperature"]))
+    several = [turn for turn, names in prompts.items() if len(names) > 1]
+    versions = [name for name, found in digests.items() if len(found) > 1]
+    said = []
+    if several:
+        question, turn = several[0]
+        said.append(
+            f"{len(several)} turns (question {question}, turn {turn}, ...) are judged by several "
+            "prompts; the means mix them"
+        )
+    if versions:
+        said.append(f"the prompt {versions[0]} is there in several versions; the means mix them")
+    if len(temperatures) > 1:
+        listed = ", ".join(sorted(temperatures))
+        said.append(f"judgments were made at several temperatures ({listed}); the means mix them")
     return said
 
 
@@ -175,13 +204,3 @@ def _is_as_read(row: dict) -> bool:
         winner(row[f"{game}_judgment"], *sides) in (row[f"{game}_winner"], NO_WINNER)
         for game, sides in GAMES.items()
     )
-
-
-def _are_by_several_rubrics(rows: Sequence[dict]) -> bool:
-    """Whether judgments of one turn were asked for otherwise, as far as the file says how."""
-    prompts = {row["judge"][1] for row in rows}
-    said = [
-        {repr(row[name]) for row in rows if name in row}
-        for name in ("system_prompt", "temperature")
-    ]
-    return any(len(values) > 1 for values in (prompts, *said))

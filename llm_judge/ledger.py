@@ -4,7 +4,8 @@ A row is on disk before the next one begins, and one command at a time writes a 
 needs two calls. Until both replies are there, the first waits in `<file>.games`, so that it is not
 asked for again after a crash.
 
-Rows are FastChat's, and say besides what else decided the reply: `system_prompt` and `temperature`.
+Rows are FastChat's, and say besides what else decided the reply: `prompt_sha256` (of the system
+prompt and the template) and `temperature`.
 """
 
 import time
@@ -31,6 +32,7 @@ from llm_judge.judgments import (
     is_empty,
     judgment_rows,
     key_of,
+    models_of,
 )
 
 _GAME = {
@@ -72,55 +74,56 @@ class Ledger:
         self.temperature = temperature
         self.games_path = path.with_name(path.name + ".games")
         self._to_drop: set[int] = set()  # Numbers of lines.
-        rows: dict[tuple, list[dict]] = {match.key: [] for match in matches}
+        wanted = {match.key: match for match in matches}
+        rows: list[dict] = []  # All of this judge.
         problems: list[str] = []
         for number, row in judgment_rows(path, problems.append) if path.exists() else ():
-            if row["judge"][0] != judge or key_of(row) not in rows:
-                continue
-            if is_empty(row) or (again and not has_verdict(row)):
+            is_wanted = row["judge"][0] == judge and key_of(row) in wanted
+            if is_wanted and (is_empty(row) or (again and not has_verdict(row))):
                 self._to_drop.add(number)
-            else:
-                rows[key_of(row)].append(row)
+            elif row["judge"][0] == judge:
+                rows.append(row)
         tell_left_out(path, problems, warn)
-        self._check_same_conditions(rows)
+        self._check_same_conditions(rows, wanted)
         self._lock = Lock()
-        self._done = {key: found[-1] for key, found in rows.items() if found}  # By Match.key.
-        self._open = {match.key: match for match in matches if match.key not in self._done}
+        self._done = {key_of(row): row for row in rows if key_of(row) in wanted}
+        self._open = {key: match for key, match in wanted.items() if key not in self._done}
         self._games = dict(self._read_games()) if self.games_path.exists() else {}
 
-    def _check_same_conditions(self, rows: dict[tuple, list[dict]]) -> None:
-        """UserError where judgments were made of other answers or by other prompts than today's.
+    def _check_same_conditions(self, rows: list[dict], wanted: dict[tuple, Match]) -> None:
+        """UserError where rows were made of other answers or by other prompts than today's.
 
-        rows: those of the file, by Match.key. Warns of rows that do not say their system prompt.
+        Averages are over all rows, so rows of models that are not wanted are checked, too. Warns of
+        rows that do not say by which prompts they were made.
         """
-        stale = [
-            (match, change)
-            for match in self.matches
-            for change in {self._change(match, row) for row in rows[match.key]} - {""}
-        ]
+        digests = {match.prompt: match.prompt_sha256 for match in self.matches}
+        changes = [(row, self._change(row, wanted.get(key_of(row)), digests)) for row in rows]
+        stale = [(row, change) for row, change in changes if change]
         if stale:
-            first, change = stale[0]
+            row, change = stale[0]
+            models = " and ".join(models_of(row))
             raise UserError(
                 f"{self.path} has {len(stale)} judgments of other answers or with other prompts "
-                f"than today's, the first of question {first.question_id}, turn {first.turn}, "
-                f"{' and '.join(first.models)} ({change}); move the file away (or rename the "
-                "answer file) to judge anew"
+                f"than today's, the first of question {row['question_id']}, turn {row['turn']}, "
+                f"{models} ({change}); move the file away (or rename the answer file) to judge anew"
             )
-        silent = sum("system_prompt" not in row for found in rows.values() for row in found)
+        silent = sum("prompt_sha256" not in row for row in rows)
         if silent:
             warn(
                 f"{self.path}: {silent} judgments do not say their system prompt; it is taken to "
                 "be today's"
             )
 
-    def _change(self, match: Match, row: dict) -> str:
+    def _change(self, row: dict, match: Match | None, digests: dict[str, str]) -> str:
         """What a row says was other than it is today. Rows of other programs say less."""
-        if row["judge"][1] not in (match.prompt, ""):
-            return f"prompt {row['judge'][1]} there, {match.prompt} now"
-        if asked(row) != set(match.users):
+        prompt = row["judge"][1]
+        today = digests.get(prompt)
+        if match is not None and prompt not in (match.prompt, ""):
+            return f"prompt {prompt} there, {match.prompt} now"
+        if today is not None and row.get("prompt_sha256", today) != today:
+            return f"another version of the prompt {prompt}"
+        if match is not None and asked(row) != set(match.users):
             return "another answer or user prompt"
-        if row.get("system_prompt", match.system) != match.system:
-            return "another system prompt"
         if row.get("temperature", self.temperature) != self.temperature:
             return f"temperature {shown(row['temperature'])} there, {self.temperature} now"
         return ""
@@ -216,7 +219,7 @@ class Ledger:
 
     def _conditions(self, match: Match) -> dict[str, object]:
         """What decides a reply besides the fields of FastChat's rows."""
-        return {"system_prompt": match.system, "temperature": self.temperature}
+        return {"prompt_sha256": match.prompt_sha256, "temperature": self.temperature}
 
     @staticmethod
     def _game(match: Match, user: str) -> Game:

@@ -5,6 +5,7 @@ A frame of grades has a row a judgment, with the columns model, question_id, tur
 
 import pandas as pd
 
+from bench.common.errors import UserError, warn
 from bench.metrics import estimates, pooled_interval
 from bench.metrics.frames import answers_frame
 from llm_judge.judge_folder import Bench
@@ -100,7 +101,12 @@ def speed_and_quality(bench: Bench, grades: pd.DataFrame, baseline: str) -> pd.D
     read = [model for model in dict.fromkeys([*judged, baseline]) if model in bench.models()]
     frames = [answers_frame(())]
     for model in read:
-        frames.append(answers_frame(bench.read_model(model).values()).assign(decoder=model))
+        try:
+            answers = bench.read_model(model).values()
+        except UserError as error:
+            warn(f"{error}; the speed of {model} is not shown")
+        else:
+            frames.append(answers_frame(answers).assign(decoder=model))
     turns = pd.concat(frames)
     against = baseline if (turns.decoder == baseline).any() else None
     rows = {}

@@ -30,7 +30,8 @@ from bench.common.arguments import parser as make_parser
 from bench.common.errors import UserError, exit_cleanly, warn
 from llm_judge.flags import add_data_flags, add_judgment_flags
 from llm_judge.judge_folder import Bench
-from llm_judge.judgments import differences, has_verdict, misread, read_judgments
+from llm_judge.judgments import differences, has_verdict, misread, models_of, read_judgments
+from llm_judge.verdicts import HIGHEST_GRADE, LOWEST_GRADE
 
 
 def parser() -> argparse.ArgumentParser:
@@ -104,7 +105,7 @@ def _judgments(bench: Bench, args: argparse.Namespace) -> list[dict]:
         wanted = set(args.model_list)
         if args.mode == "pairwise-baseline":
             wanted.add(args.baseline_model)
-        rows = [row for row in rows if _models(row) <= wanted]
+        rows = [row for row in rows if wanted.issuperset(models_of(row))]
     for difference in (*differences(rows), *misread(rows)):
         warn(f"{path}: {difference}")
     read = [row for row in rows if has_verdict(row)]
@@ -112,7 +113,8 @@ def _judgments(bench: Bench, args: argparse.Namespace) -> list[dict]:
     print(f"{path}: {len(rows)} judgments{unread}")
     if not read:
         which = " of these models" if args.model_list else ""
-        raise UserError(f"{path} has no verdict that could be shown{which}")
+        scale = f" (a grade is from {LOWEST_GRADE} to {HIGHEST_GRADE})" if kind == "single" else ""
+        raise UserError(f"{path} has no verdict that could be shown{which}{scale}")
     return read
 
 
@@ -132,11 +134,6 @@ def _of_one_judge(rows: list[dict], judge: str, path: Path) -> list[dict]:
         "--judge-model chooses others"
     )
     return [row for row in rows if row["judge"][0] == judge]
-
-
-def _models(row: dict) -> set[str]:
-    """The models that a judgment is about."""
-    return {row[name] for name in ("model", "model_1", "model_2") if name in row}
 
 
 if __name__ == "__main__":

@@ -459,25 +459,25 @@ def test_judgments_of_other_answers_are_not_taken_for_todays(bench, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"system_prompt": "Be strict. End with [[4]]."}, "another system prompt"),
-        ({"prompt_template": "{question} {answer}"}, "another answer or user prompt"),
-    ],
+    "changed",
+    [{"system_prompt": "Be strict. End with [[4]]."}, {"prompt_template": "{question} {answer}"}],
 )
 def test_judgments_by_another_rubric_are_not_taken_for_todays(
-    bench, monkeypatch, tmp_path, changed, said
+    bench, monkeypatch, tmp_path, changed
 ):
+    """Nor are others put beside them, of other questions or of other models."""
     bench.questions(2)
-    bench.answers("m", {1: ["one"], 2: ["two"]})
+    for model in ("m", "n"):
+        bench.answers(model, {1: ["one"], 2: ["two"]})
     rubric = tmp_path / "rubric.jsonl"
-    bench.write(
-        rubric, [row | changed for _, row in read_rows(OWN_PROMPTS) if row["type"] == "single"]
-    )
+    rows = [row for _, row in read_rows(OWN_PROMPTS) if row["type"] == "single"]
+    bench.write(rubric, [row | changed for row in rows])
+    first = ["--first-n", "1", "--model-list", "m"]
     with server(Judge()) as url:
-        assert bench.judge(monkeypatch, url, "--first-n", "1") == 0
-        with pytest.raises(UserError, match=f"1 judgments of other .*{said}.*move the file away"):
-            bench.judge(monkeypatch, url, "--judge-file", str(rubric))
+        assert bench.judge(monkeypatch, url, *first) == 0
+        for models in (["m"], ["n"]):
+            with pytest.raises(UserError, match=r"1 judgments of other .*another version of the"):
+                bench.judge(monkeypatch, url, "--judge-file", str(rubric), "--model-list", *models)
         with pytest.raises(UserError, match=r"temperature 0\.0 there, None now"):
             bench.judge(monkeypatch, url, "--temperature", "none")
     assert lines(bench.single) == 1
@@ -506,7 +506,7 @@ def test_rows_of_other_programs_are_left_as_they_are(bench, monkeypatch, capsys)
     with server(judge) as url:
         assert bench.judge(monkeypatch, url, "--first-n", "1") == 0
         [row] = map(json.loads, bench.single.read_text().splitlines())
-        del row["system_prompt"], row["temperature"]
+        del row["prompt_sha256"], row["temperature"]
         before = [row, row | {"judge": ["k", "single-v1"]}, {"question_id": 2}, row]
         bench.write(bench.single, before)
         assert bench.judge(monkeypatch, url) == 0

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 
@@ -96,20 +97,26 @@ def test_a_stored_verdict_that_is_not_in_the_text_is_said(read):
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("one", "other", "said"),
     [
-        ({"judge": ["j", "single-v1"]}, {"judge": ["j", "single-math-v1"]}),
-        ({"system_prompt": "Be kind."}, {"system_prompt": "Be strict."}),
-        ({"temperature": 0}, {"temperature": None}),
+        ({"prompt_sha256": "a"}, {"prompt_sha256": "b"}, "prompt single-v1 is there in several"),
+        ({"temperature": 0}, {"temperature": None}, r"several temperatures \(0, None\)"),
     ],
 )
-def test_judgments_of_a_turn_by_several_rubrics_are_said(read, one, other):
-    rows, _ = read(single(**one), single(**other, model="n"), single(2, **one))
+def test_judgments_by_several_rubrics_are_said(read, one, other, said):
+    """Also where they are of other questions: a mean is over all of them."""
+    rows, _ = read(single(**one), single(2, **other))
+    assert [re.search(said, each) is not None for each in differences(rows)] == [True]
+    rows, _ = read(single(**one), single(2))  # What a row does not say may be the same.
+    assert differences(rows) == []
+
+
+def test_judgments_of_a_turn_by_several_prompts_are_said(read):
+    maths = {"judge": ["j", "single-math-v1"]}
+    rows, _ = read(single(), single(model="n", **maths), single(2, **maths))
     [said] = differences(rows)
     assert said.startswith("1 turns (question 1, turn 1, ...) are judged by several prompts")
-    # What a row does not say may be the same. Other turns may have other prompts.
-    rows, _ = read(single(**one), single(model="n", judge=one.get("judge", ["j", "single-v1"])))
-    assert differences([*rows, *read(single(2, **other))[0]]) == []
+    assert differences(rows[1:]) == []
 
 
 def test_judgments_of_several_versions_of_an_answer_are_said(read):

@@ -286,8 +286,8 @@ def test_two_judges_are_never_averaged(shown):
 
 
 def test_grades_by_several_rubrics_are_said(shown):
-    rows = [{"system_prompt": "kind", "score": 9}, {"model": "n", "system_prompt": "strict"}]
-    assert "judged by several prompts, system prompts or temperatures" in shown(*rows).err
+    rows = [{"prompt_sha256": "kind", "score": 9}, {"model": "n", "prompt_sha256": "strict"}]
+    assert "the prompt single-v1 is there in several versions" in shown(*rows).err
     assert "several" not in shown(*rows[:1]).err
 
 
