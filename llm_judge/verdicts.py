@@ -8,7 +8,8 @@ Thoughts are left out. What is left may hold several candidates. The verdict is 
 this order:
 
 1. It stands alone on the last line.
-2. It has a label ("Rating:") and is no quotation; then one of the two; then neither.
+2. It has a label ("Rating:") or a line of its own, and is no quotation; then one of the two; then
+   neither.
 3. It stands in double brackets.
 4. It is the last one.
 
@@ -36,7 +37,7 @@ _NEAR = 60  # Characters before a candidate that show what it is.
 _NUMBER = r"\d{1,3}(?:[.,]\d{1,20})?"
 _GRADE = (
     rf"(?P<number>{_NUMBER})"
-    r"(?:\s*(?:/|out of|of|von|sur|de)\s*(?P<scale>\d{1,4}))?"
+    r"(?:\s*(?:/|out of|of|von|sur|de)\s*(?P<scale>\d{1,4})(?:\.0)?)?"
     rf"(?P<range>\s*(?:-|–|—|~|to|or|and)\s*{_NUMBER}(?:\s*/\s*\d+)?)?"
     r"\s*(?:points?|pts|分|点|점)?"
 )
@@ -138,7 +139,7 @@ def _verdict(reply: str, kind: _Kind) -> float | int | str | None:
     last_line = _last_line(text)
     candidates = [each for each in _candidates(text, kind) if not each.is_example]
     if candidates:
-        return kind.read(max(candidates, key=lambda each: each.rank(last_line)).found)
+        return kind.read(max(candidates, key=lambda each: each.rank(last_line[0])).found)
     alone = re.fullmatch(r"\W*\[([^\[\]]{1,30})\]\W*", text[slice(*last_line)])
     found = alone and kind.in_brackets.fullmatch(alone[1])
     return kind.read(found) if found else None
@@ -222,20 +223,25 @@ class _Candidate:
     def is_example(self) -> bool:
         return bool(_EXAMPLE_BEFORE.search(self._before))
 
-    def rank(self, last_line: tuple[int, int]) -> tuple:
-        """Larger for a better candidate."""
-        has_label = not self.is_double or bool(_LABEL_BEFORE.search(self._before))
+    @property
+    def _is_alone(self) -> bool:
+        """Whether its line has but a few words before it, and none after it."""
+        start = self.text.rfind("\n", 0, self.start) + 1
+        end = self.text.find("\n", self.end)
+        after = self.text[self.end : end if end >= 0 else None]
+        is_short = self.start - start <= _NEAR and len(after) <= _NEAR
+        before = self.text[start : self.start]
+        return bool(is_short and _FEW_WORDS.fullmatch(before) and _NO_WORD.fullmatch(after))
+
+    def rank(self, last_line: int) -> tuple:
+        """Larger for a better candidate. last_line: where the last line begins."""
+        alone = self._is_alone
+        has_label = alone or not self.is_double or bool(_LABEL_BEFORE.search(self._before))
         is_quoted = bool(
             _QUOTE_OPENS.search(self._before) and _QUOTE_CLOSES.match(self.text, self.end)
         )
-        alone = self._is_alone_on(*last_line)
-        return alone, has_label + (not is_quoted), self.is_double, self.end
-
-    def _is_alone_on(self, start: int, end: int) -> bool:
-        """Whether the line has but a few words before the candidate, and none after it."""
-        before, after = self.text[start : self.start], self.text[self.end : end]
-        is_short = start <= self.start <= start + _NEAR and len(after) <= _NEAR
-        return bool(is_short and _FEW_WORDS.fullmatch(before) and _NO_WORD.fullmatch(after))
+        is_last = alone and self.start >= last_line
+        return is_last, has_label + (not is_quoted), self.is_double, self.end
 
 
 def _candidates(text: str, kind: _Kind) -> Iterator[_Candidate]:

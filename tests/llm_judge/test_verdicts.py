@@ -24,6 +24,7 @@ GRADES = [
     ("Rating: [[8/10]]", 8),
     ("Rating: [[8 out of 10]]", 8),
     ("Rating: [[8]]/10", 8),
+    ("[[8.0/10.0]]", 8.0),
     ("Rating: [[ 8 ]]", 8),
     ("Rating: [[**8**]]", 8),
     ("**Rating:** [[8]]", 8),
@@ -120,6 +121,7 @@ PREFERENCES = [
     ('{"explanation": "[[A]] is shorter", "winner": "B"}', "two"),
     ("The winner is a matter of taste.", "error"),
     ("Answer A cites [B].", "error"),
+    ("[[A]]\n\nThe other one lacks detail, so [[B]] was never near.", "one"),
 ]
 
 
