@@ -154,7 +154,8 @@ class JudgeClient:
         create = self.client.chat.completions.with_raw_response.create
         call = asyncio.wait_for(create(model=self.model, n=1, **fields), self.timeout_s)
         try:
-            return asyncio.run_coroutine_threadsafe(call, self.loop).result().content
+            done = asyncio.run_coroutine_threadsafe(call, self.loop).result()
+            return done.http_response.content
         except asyncio.TimeoutError as error:
             raise EndpointTrouble(f"no whole reply within {self.timeout_s:g} s") from error
         except openai.APIConnectionError as error:

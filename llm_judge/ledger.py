@@ -36,14 +36,15 @@ from llm_judge.judgments import (
 )
 
 _GAME = {
-    "question_id": int,
+    "question_id": (int, str),
     "turn": int,
     "models": list,
     "judge": str,
     "user_prompt": str,
     "judgment": str,
 }
-Game = tuple[int, int, tuple[str, ...], str]  # (question_id, turn, models, prompt) of one call.
+# (question_id, turn, models, prompt) of one call.
+Game = tuple[int | str, int, tuple[str, ...], str]
 
 
 class Ledger:

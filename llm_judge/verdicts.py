@@ -170,7 +170,11 @@ def _of_json(text: str, kind: _Kind) -> float | int | str | None:
         return None
     fields = {str(key).strip().lower().replace(" ", "_"): each for key, each in value.items()}
     for key in kind.keys:
-        found = kind.in_brackets.fullmatch(str(fields.get(key)).strip("[]"))
+        value = fields.get(key)
+        while isinstance(value, list) and len(value) == 1:  # [[8]] is JSON, too.
+            value = value[0]
+        is_plain = isinstance(value, (str, int, float))
+        found = kind.in_brackets.fullmatch(str(value).strip("[]")) if is_plain else None
         if found:
             return kind.read(found)
     return None
