@@ -40,7 +40,7 @@ def reopen(run: Run) -> tuple[Runner, dict[int, Question]]:
             "the run's questions or its tree files have changed since; its answers cannot be "
             "decoded again"
         )
-    runner = Runner.load(config, decoders, *_times(run))
+    runner = Runner.load(config, decoders, *_times(run), began=run.began)
     if runner.loaded.identity != run.model.identity:
         raise UserError(
             f"{config.model!r} is no longer the model of this run; its answers cannot be decoded "
@@ -89,7 +89,7 @@ def replay(
 
     answered: the texts of the turns before. ValueError as `steps_with_trees`.
     """
-    prompt = runner.chat.prompt(list(question.turns[: turn.turn]), answered)
+    prompt = runner.prompt(list(question.turns[: turn.turn]), answered)
     trees: list[StepTree] = []
     tokens: list[int] = []
     accept_lengths: list[int] = []

@@ -5,6 +5,7 @@ version does not know is kept, and written again where the run is resumed.
 """
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -98,7 +99,7 @@ class Session(Record):
     step_times: dict | None = None  # `StepTimes` of decoders with nodes=auto. None: not measured.
     draft_times: dict | None = None  # Decoder with nodes=auto -> seconds of drafting by depth.
     workers: list | None = None  # For each worker, its own facts. None: there were no workers.
-    warnings: list | None = None
+    warnings: list | None = None  # What the user was told about the model and the machine.
     start: str | None = None  # ISO 8601.
     peak_bytes: int | None = None  # The most memory that the sitting took. None: not known.
 
@@ -146,9 +147,20 @@ class Run(Record):
     draft_times: dict | None = None
     workers: list | None = None
     warnings: list | None = None
-    start: str  # ISO 8601.
+    start: str  # ISO 8601. Also the time that the run's chat template is told, in every sitting.
     sessions: Annotated[list[Session], Field(fail_fast=True)]
     end: str | None = None  # ISO 8601. None: in progress, or interrupted.
+
+    @property
+    def began(self) -> datetime:
+        """`start` as a time. UserError where it is none."""
+        try:
+            return datetime.fromisoformat(self.start)
+        except ValueError:
+            raise UserError(
+                f"{RUN_FILE} has start {shown(self.start)}; expected a time such as "
+                "2026-01-31T12:00:00+00:00"
+            ) from None
 
     @classmethod
     def of_json(cls, fields: object) -> "Run":

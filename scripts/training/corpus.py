@@ -42,13 +42,14 @@ def _is_turn(turn: object) -> bool:
 
 def corpus_examples(path: Path, chat: Chat) -> Iterator[Example]:
     """Every assistant turn of a corpus as the continuation of its prompt."""
+    end = chat.tokenizer.eos_token_id if chat.end_id is None else chat.end_id
     for _, turns in read_chats(path):
         asked = [turn["content"] for turn in turns if turn["role"] == "user"]
         answered = [turn["content"] for turn in turns if turn["role"] == "assistant"]
         for number, answer in enumerate(answered[: len(asked)]):
             prompt = chat.prompt(asked[: number + 1], answered[:number])
             ids = chat.tokenizer(answer, add_special_tokens=False).input_ids
-            yield prompt + ids + [chat.tokenizer.eos_token_id], len(prompt)
+            yield [*prompt, *ids, end], len(prompt)
 
 
 def read_examples(path: Path, vocab: int) -> Iterator[Example]:
