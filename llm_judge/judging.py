@@ -16,6 +16,7 @@ from bench.common.errors import UserError
 from bench.common.files import read_rows
 from bench.inputs.questions import Question
 from bench.store.answer_files import Answer
+from bench.store.question_id import QuestionId
 
 MODES = ("single", "pairwise-baseline", "pairwise-all")  # Values of --mode.
 NEED_REFERENCE = ("math", "reasoning", "coding", "arena-hard-200")  # Categories.
@@ -145,7 +146,7 @@ def _check_template(template: str, where: str) -> None:
 class Match:
     """One judgment to be made, which is one row of a judgment file."""
 
-    question_id: int
+    question_id: QuestionId
     turn: int  # 1 or 2.
     models: tuple[str, ...]  # One, or two.
     prompt: str  # Name of the prompt.
@@ -187,10 +188,10 @@ class Match:
 
 def make_matches(
     questions: Iterable[Question],
-    answers: dict[str, dict[int, Answer]],
+    answers: dict[str, dict[QuestionId, Answer]],
     contests: Iterable[tuple[str, ...]],
     prompts: dict[str, Prompt],
-    references: dict[int, Answer],
+    references: dict[QuestionId, Answer],
 ) -> list[Match]:
     """Every judgment that can be made, question by question.
 
@@ -224,7 +225,7 @@ def _match(
     models: tuple[str, ...],
     answers: list[tuple[str, ...]],
     prompts: dict[str, Prompt],
-    references: dict[int, Answer],
+    references: dict[QuestionId, Answer],
 ) -> Match:
     """The judgment of one turn. answers: the texts of each model's turns."""
     with_reference = question.category in NEED_REFERENCE
@@ -250,7 +251,9 @@ def _match(
     return Match(question.question_id, turn, models, prompt.name, prompt.system, users)
 
 
-def _reference(question: Question, turn: int, references: dict[int, Answer]) -> dict[str, str]:
+def _reference(
+    question: Question, turn: int, references: dict[QuestionId, Answer]
+) -> dict[str, str]:
     """The reference answers to the turns up to `turn`, by their names in templates."""
     answer = references.get(question.question_id)
     if answer is None or len(answer.choices[0].turns) < turn:

@@ -21,26 +21,29 @@ from bench.common.files import (
     shown,
     write_atomically,
 )
+from bench.store.question_id import QuestionId
 from llm_judge.judging import Match
 
 FAILED = "$ERROR$"  # The text that FastChat records for a call that failed. It is no judgment.
 
 # The fields of rows, and their types.
-_ALL = {"question_id": int, "judge": list, "turn": int}
+_ALL = {"question_id": (int, str), "judge": list, "turn": int}
 _SINGLE = {"model": str, "score": (int, float), "judgment": str}
 _PAIR = {
     name: str
     for name in ("model_1", "model_2", "g1_winner", "g2_winner", "g1_judgment", "g2_judgment")
 }
 _GAME = {
-    "question_id": int,
+    "question_id": (int, str),
     "turn": int,
     "models": list,
     "judge": str,
     "user_prompt": str,
     "judgment": str,
 }
-Game = tuple[int, int, tuple[str, ...], str]  # (question_id, turn, models, prompt) of one call.
+Game = tuple[
+    QuestionId, int, tuple[str, ...], str
+]  # (question_id, turn, models, prompt) of one call.
 
 
 def read_judgments(path: Path) -> list[dict]:

@@ -14,6 +14,7 @@ from bench.running.config import RunConfig
 from bench.running.decoders import make_decoders, tree_digests
 from bench.running.recorded_trees import step_tree, token_texts
 from bench.running.runner import Runner
+from bench.store.question_id import QuestionId
 from bench.store.run_record import Run
 from bench.store.trees import AnswerTrees, StepTree
 from bench.store.turn import Turn
@@ -21,7 +22,7 @@ from decoders.budget import StepTimes
 from decoders.step import Step
 
 
-def reopen(run: Run) -> tuple[Runner, dict[int, Question]]:
+def reopen(run: Run) -> tuple[Runner, dict[QuestionId, Question]]:
     """The runner of a finished run, and its questions by id.
 
     Decoders with nodes=auto get the times that the run measured; nothing is measured again.

@@ -20,6 +20,7 @@ import shortuuid
 
 from bench.common.errors import UserError
 from bench.common.files import json_line, read_rows, safe_name, shown, write_atomically
+from bench.store.question_id import QuestionId, check_question_id
 from bench.store.run_record import Run
 from bench.store.turn import Turn
 
@@ -48,7 +49,7 @@ class Choice:
 class Answer:
     """One line of an answer file."""
 
-    question_id: int
+    question_id: QuestionId
     model_id: str
     choices: tuple[Choice, ...]
     category: str | None = None  # Only Spec-Bench's rows have one.
@@ -57,13 +58,13 @@ class Answer:
 # --- Reading --------------------------------------------------------------------------------------
 
 
-def read_answers(path: Path) -> dict[int, Answer]:
+def read_answers(path: Path) -> dict[QuestionId, Answer]:
     """The answers of a file by question_id.
 
     UserError names a line that is no answer, or that answers a question again.
     """
-    answers: dict[int, Answer] = {}
-    lines: dict[int, int] = {}
+    answers: dict[QuestionId, Answer] = {}
+    lines: dict[QuestionId, int] = {}
     for number, row in read_rows(path):
         where = f"{path}, line {number}"
         try:
@@ -85,8 +86,7 @@ def read_answers(path: Path) -> dict[int, Answer]:
 
 def _answer(row: dict) -> Answer:
     """KeyError, TypeError, ValueError, IndexError or OverflowError where a row is no answer."""
-    if type(row["question_id"]) is not int or abs(row["question_id"]) >= 1 << 63:
-        raise ValueError(f"question_id is {shown(row['question_id'])}")
+    question_id = check_question_id(row["question_id"])
     rows = row["choices"]
     if not isinstance(rows, list) or not all(isinstance(choice, dict) for choice in rows):
         raise ValueError("choices is not a list of objects")
@@ -95,7 +95,7 @@ def _answer(row: dict) -> Answer:
         raise ValueError("choices is empty")
     category = row.get("category")
     return Answer(
-        row["question_id"],
+        question_id,
         str(row.get("model_id", "")),
         choices,
         category if isinstance(category, str) else None,
@@ -173,7 +173,7 @@ def answer_rows(run: Run, turns: Iterable[Turn], decoder: str, name: str) -> lis
     """
     finished = [turn for turn in turns if turn.decoder == decoder and not turn.failed]
     by_question: dict[int, dict[int, list[Turn]]] = {}
-    for turn in sorted(finished, key=lambda turn: turn.key):
+    for turn in sorted(finished, key=lambda turn: turn.place):
         by_question.setdefault(turn.question_id, {}).setdefault(turn.choice, []).append(turn)
     rows = []
     for question_id, choices in by_question.items():
