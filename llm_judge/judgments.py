@@ -41,9 +41,8 @@ _GAME = {
     "user_prompt": str,
     "judgment": str,
 }
-Game = tuple[
-    QuestionId, int, tuple[str, ...], str
-]  # (question_id, turn, models, prompt) of one call.
+# (question_id, turn, models, prompt) of one call.
+Game = tuple[QuestionId, int, tuple[str, ...], str]
 
 
 def read_judgments(path: Path) -> list[dict]:
