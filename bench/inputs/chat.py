@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from bench.common.errors import UserError
 from bench.inputs.template_clock import with_clock
 from bench.inputs.template_trial import (
+    QUESTIONS,
     check_template_holds_all,
     check_tokenizer_keeps_text,
     end_of_answer,
@@ -94,6 +95,11 @@ class Chat:
         """
         yield from check_template_holds_all(self.prompt_text, self.template)
         yield from check_tokenizer_keeps_text(self.tokenizer)
+        if self.prompt(QUESTIONS[:1], [])[:2] == [self.tokenizer.bos_token_id] * 2:
+            yield (
+                f"the prompts of template {self.template!r} begin with {self.tokenizer.bos_token} "
+                "twice"
+            )
 
     def prompt(self, asked: list[str], answered: list[str]) -> list[int]:
         """Token ids of the prompt for the last of the user's turns `asked`.

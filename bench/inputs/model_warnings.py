@@ -27,7 +27,7 @@ def warnings_about(model: Model, asked: GenerationConfig) -> Iterator[str]:
     requests = {
         name: value
         for name, value in asked.to_diff_dict().items()
-        if name not in CHOOSE_NOTHING and not name.startswith("_") and value not in (None, False)
+        if name not in CHOOSE_NOTHING and not name.startswith("_") and not _is_neutral(value)
     }
     if requests:
         listed = ", ".join(f"{name}={shown(value)}" for name, value in sorted(requests.items()))
@@ -35,3 +35,8 @@ def warnings_about(model: Model, asked: GenerationConfig) -> Iterator[str]:
             f"the model's generation_config.json asks for {listed}; no decoder obeys it, not even "
             "hf-greedy: the flags of the run decide"
         )
+
+
+def _is_neutral(value: object) -> bool:
+    """Whether a request changes nothing: switched off, or a factor or a probability of 1."""
+    return value is not True and value in (None, 0, 1)

@@ -70,6 +70,12 @@ def test_turns_that_are_dropped_or_repeated_are_told(template, says):
     assert all(text in warning for text, warning in zip(says, warnings, strict=True))
 
 
+def test_a_text_that_begins_twice_is_told():
+    template = "{{ bos_token + bos_token }}{% for m in messages %}{{ m['content'] }};{% endfor %}"
+    (warning,) = Chat.of(with_template(template)).check()
+    assert "begin with <s> twice" in warning
+
+
 def test_a_template_of_one_turn_alone_can_be_used():
     template = (
         "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}"
