@@ -28,7 +28,7 @@ from bench.running.decoders import (
     remarks,
     tree_digests,
 )
-from bench.running.environment import git_state
+from bench.running.environment import auto_dtype, git_state
 from bench.running.jobs import Job, jobs
 from bench.running.runner import Runner
 from bench.store.run_folder import RunFolder
@@ -75,6 +75,8 @@ def run(
             session = {"command": command, "git": git_state(), **crew.facts(), "start": start}
             for text in session["warnings"]:
                 warn(text)
+            if config.dtype == "auto":
+                print(f"note: {auto_dtype(session['environment'])}", file=sys.stderr)
             folder.begin(
                 {job.key(turn) for job in wanted for turn in job.turns},
                 model=session.pop("model"),
