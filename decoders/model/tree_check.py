@@ -105,7 +105,9 @@ def steady_context(model: Readable) -> int:
     limit = max(10 * noise, 1e-5 if model.dtype == torch.float32 else 0.02)
 
     def is_steady(context: int) -> bool:
-        return _distance(_rows_before(model, rows, context - 1), near) <= limit
+        found = _rows_before(model, rows, context - 1)
+        _rows_before(model, rows, rows + 1)  # Dynamic NTK remembers a far position until now.
+        return _distance(found, near) <= limit
 
     low, high = rows + 3, model.context
     if is_steady(high):
@@ -113,7 +115,6 @@ def steady_context(model: Readable) -> int:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if is_steady(middle) else (low, middle)
-    _rows_before(model, rows, rows + 1)  # Dynamic NTK remembers the farthest position until now.
     return low
 
 

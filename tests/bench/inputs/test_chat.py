@@ -122,7 +122,7 @@ def with_specials(around: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-@pytest.mark.parametrize("template", ["vicuna_v1.1", "llama-2", "chatml", None])
+@pytest.mark.parametrize("template", ["vicuna_v1.1", "llama-2", "qwen-7b-chat", None])
 @pytest.mark.parametrize("around", ["<s> $A </s>", "$A </s>", "<s> $A"])
 def test_a_prompt_is_not_ended_by_the_tokenizer(around, template):
     """Fine-tunes keep `add_eos_token` from their training: the prompt then ended in </s>."""

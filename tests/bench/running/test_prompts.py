@@ -58,6 +58,7 @@ def test_a_start_that_is_no_time_is_told(tmp_path, questions, model, capsys):
 
 def test_a_template_that_fails_is_not_blamed_on_the_decoder(tmp_path, questions, capsys):
     base = base_with(tmp_path / "base", FAILS)
+    capsys.readouterr()  # transformers' progress bar.
     assert bench(*basics(base, questions, tmp_path / "run"), "--decoder", "greedy") == 2
     error = capsys.readouterr().err
     assert "chat template cannot be filled in: TypeError" in error
@@ -92,8 +93,8 @@ def test_an_answer_ends_where_the_template_ends_it(tmp_path, questions):
     tokens = ["<|im_start|>", "<|im_end|>"]
     base, out = base_with(tmp_path / "base", CHATML, tokens, vocab_size=103), tmp_path / "run"
     given = ["--decoder", "greedy,hf-greedy,conditional", "--max-new-tokens", 400]
-    changed = ["--temperature", 3, "--seed", 5]
-    assert bench(*basics(base, questions, out), *given, *changed) == 0
+    sampled = ["--temperature", 20]  # Almost any token may follow.
+    assert bench(*basics(base, questions, out), *given, *sampled) == 0
     turns = read_turns(out / "turns.jsonl")[0]
     ends = [turn for turn in turns if turn.finish_reason == "eos"]
     end = 101
