@@ -16,7 +16,9 @@ from bench.metrics.rates import (
     tokens_per_inference,
     tokens_per_second,
     tokens_per_second_with_prefill,
+    wall_clock_ratio_by_question,
 )
+from bench.metrics.repetition import REPEATING
 from bench.metrics.spec_bench import (
     mean_accepted_tokens,
     mean_tokens_per_second,
@@ -70,6 +72,7 @@ def decoder_row(
     ours = turns[turns.decoder == decoder]
     same, compared = equal_to_baseline(turns, decoder, asked, baseline) if baseline else (0, 0)
     histogram = [round(share, 4) for share in accept_length_histogram(ours)]
+    repeating = ours[ours.answer_class == REPEATING]
     return {
         "decoder": decoder,
         "baseline": baseline,
@@ -81,7 +84,17 @@ def decoder_row(
         "equal_answers": same,
         "compared_answers": compared,
         "accept_length_histogram": histogram,
+        "median_question_ratio_with_prefill": _median_question(turns, decoder, baseline),
+        "repeating_turns": len(repeating),
+        "repeating_tokens": int(repeating.tokens.sum()),
     }
+
+
+def _median_question(turns: pd.DataFrame, decoder: str, baseline: str | None) -> float:
+    """The median over questions of the wall-clock ratio with prefill. NaN without a baseline."""
+    if baseline is None:
+        return float("nan")
+    return float(wall_clock_ratio_by_question(turns, decoder, baseline, "wall_s").median())
 
 
 def by(turns: pd.DataFrame, column: str, baselines: Mapping[str, str | None]) -> pd.DataFrame:

@@ -1,21 +1,31 @@
 """Tables of text, made from numbers, for a terminal, a paper or a pull request."""
 
 import html
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
+import numpy as np
 import pandas as pd
 from rich import box
 from rich.table import Table as RichTable
 
-from bench import metrics
-from bench.common.terminal import console, print_table
-from bench.metrics import Estimate
+from bench.common.terminal import console, print_table, width_of
+from bench.metrics import REPEATS_ABOVE, Estimate
+from bench.metrics.acceptance import FEWEST
+from bench.store.run_record import TIE, Difference
 
 NONE = "-"  # The text of a number that is unknown.
 SLOWER = 0.97  # Wall-clock ratio. Below it, a question counts as slower than the baseline.
-NARROW = 125  # Columns. On a narrower terminal, intervals go below their numbers.
-TEXT_COLUMNS = ("decoder", "category", "in words", "accept length, %")  # The others are numbers.
+LENGTHS = 12  # Accept lengths from here on are one number in a table.
+DEPTHS = (*range(1, 9), 12, 16, 24, 32, 48, 64)  # That a table has columns for.
+WORDS_STACKED, WHOLE_NAME_STACKED = 14, 12  # Columns of words and of names in a narrow table.
+TEXT_COLUMNS = ("decoder", "category", "answer", "accept length, %")  # The others are numbers.
+NOT_ALIKE = "not alike"  # In place of "faster" or "slower".
+SPEED_WORDS = {"higher": "faster", "lower": "slower"}
+Shape = Callable[[str, bool], str]  # (text, is it a name or word?) -> its lines.
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,20 +41,34 @@ class Table:
         return self.cells.loc[:, (self.cells != NONE).any()]
 
     def print(self) -> None:
-        """Print it on the terminal."""
+        """Print it on the terminal. Where it is too wide, parts of a cell go below each other."""
+        table = self._rich(_as_it_is, _as_it_is)
+        if width_of(table) <= console().width:
+            print_table(table)
+        else:
+            print_table(self._rich(_stacked, _heading), WHOLE_NAME_STACKED)
+        print()
+
+    def _rich(self, cell: Shape, heading: Shape) -> RichTable:
+        """The table for a terminal."""
         out = RichTable(
-            title=self.title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD
+            title=self.title,
+            title_justify="left",
+            caption=self.caption or None,
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            collapse_padding=True,
         )
-        out.caption = self.caption or None
         cells = self.used_cells()
-        for name in cells.columns:
-            is_text = name in TEXT_COLUMNS
-            justify = "left" if is_text else "right"
-            out.add_column(name, justify=justify, overflow="fold", no_wrap=not is_text)
-        is_narrow = console().width < NARROW
+        is_text = [name in TEXT_COLUMNS for name in cells.columns]
+        for name, text in zip(cells.columns, is_text, strict=True):
+            justify = "left" if text else "right"
+            out.add_column(heading(name, text), justify=justify, overflow="fold", no_wrap=not text)
         for row in cells.itertuples(index=False):
-            out.add_row(*(cell.replace(" (", "\n(") if is_narrow else cell for cell in row))
-        print_table(out)
+            out.add_row(*map(cell, row, is_text))
+        return out
 
     def markdown(self) -> str:
         cells = self.used_cells()
@@ -83,6 +107,33 @@ class Table:
         return "\n".join(lines)
 
 
+def _as_it_is(text: str, _is_name: bool) -> str:
+    return text
+
+
+def _stacked(text: str, is_name: bool) -> str:
+    """A cell in short lines. Names break behind ":" and "/", numbers before their interval.
+
+    >>> _stacked("1.20x (1.10, 1.30) faster", False).split("\\n")
+    ['1.20x', '(1.10, 1.30)', 'faster']
+    >>> _stacked("dynamic:nodes=16", True).split("\\n")
+    ['dynamic:', 'nodes=16']
+    """
+    if is_name:
+        return re.sub(r"(?<=[:/])(?=.)", "\n", text)
+    parts = re.split(r" (?=\()|(?<=\)) ", text)
+    return "\n".join(part if "(" in part else fill(part, WORDS_STACKED) for part in parts)
+
+
+def _heading(text: str, is_name: bool) -> str:
+    """A heading with a line for each of its words, as long as these are not short.
+
+    >>> _heading("tokens/inference", False).split("\\n"), _heading("tokens/s", False)
+    (['tokens/', 'inference'], 'tokens/s')
+    """
+    return text if is_name else re.sub(r" |(?<=/)(?=\w{2})", "\n", text)
+
+
 def escaped(text: str) -> str:
     """Text with Markdown's special characters escaped. Names may come from any file."""
     marked = "".join(f"\\{c}" if c in "\\|`*_[]" else c for c in " ".join(text.split()))
@@ -100,8 +151,11 @@ def _latex(text: str) -> str:
     return " ".join(text.split()).translate(str.maketrans(_LATEX))
 
 
-def headline(summary: pd.DataFrame) -> Table:
-    """The comparison: one row for each decoder. `summary` has `metrics.decoder_row`s."""
+def headline(summary: pd.DataFrame, unranked: Collection[str] = ()) -> Table:
+    """The comparison: one row for each decoder. `summary` has `metrics.decoder_row`s.
+
+    unranked: decoders that are not said to be faster or slower.
+    """
     rows = []
     for row in summary.to_dict("records"):
         equal, compared = row["equal_answers"], row["compared_answers"]
@@ -109,49 +163,118 @@ def headline(summary: pd.DataFrame) -> Table:
             {
                 "decoder": row["decoder"],
                 "turns": str(row["turns"]),
+                "wall-clock ratio": _speed(row, unranked),
+                "median question": _number(row["median_question_ratio_with_prefill"], "{:.2f}x"),
+                "decoding only": _number(row["wall_clock_ratio"], "{:.2f}x"),
+                "tokens/s": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
                 "tokens/inference": _interval(_estimate(row, "tokens_per_inference"), "{:.3f}"),
                 "TPI ratio": _number(row["tpi_ratio"], "{:.2f}x"),
-                "tokens/s": _number(row["tokens_per_second"], "{:.1f}"),
-                "tokens/s with prefill": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
-                "wall-clock ratio": _wall_clock(row),
-                "in words": _speed_in_words(row),
-                "equal": f"{equal} of {compared}" if compared else NONE,
+                "equal": f"{equal}/{compared}" if compared else NONE,
             }
         )
     cells = pd.DataFrame(rows)
     if cells.turns.nunique() == 1:
         cells = cells.drop(columns="turns")
+    if not _has_own_tpi_ratio(summary):
+        cells = cells.drop(columns="TPI ratio")
+    return Table("Comparison", cells, _caption(summary, unranked))
+
+
+def _has_own_tpi_ratio(summary: pd.DataFrame) -> bool:
+    """Does the TPI ratio say more than tokens per inference? It does not where greedy's are 1."""
+    known = summary[summary.tpi_ratio.notna()]
+    return not np.isclose(known.tpi_ratio, known.tokens_per_inference, rtol=1e-3).all()
+
+
+def _caption(summary: pd.DataFrame, unranked: Collection[str]) -> str:
+    parts = ["whole turns, prefill included; in parentheses: 95 % intervals over questions"]
     baselines = summary.baseline.dropna().unique()
-    caption = "in parentheses: 95 % intervals, bootstrap over questions"
     if len(baselines) == 1:
-        caption += f"; ratios and equal answers: to {baselines[0]}"
-    return Table("Comparison", cells, caption + _starred(cells))
+        parts.append(f"ratios and equal answers: to {baselines[0]}")
+    if (summary.compared_answers > 0).any():
+        parts.append("equal: token for token, up to float32 ties, each of which is listed")
+    if unranked:
+        parts.append(f"{NOT_ALIKE}: of another setting, machine or code than the baseline")
+    if repeating := _repeating(summary):
+        parts.append(repeating)
+    return "; ".join(parts)
+
+
+def _repeating(summary: pd.DataFrame) -> str:
+    """How much of the tokens is in answers that repeat themselves. Empty: nothing is."""
+    turns, tokens = summary.repeating_turns.sum(), summary.repeating_tokens.sum()
+    if not turns:
+        return ""
+    limit, share = 100 * REPEATS_ABOVE, 100 * tokens / summary.tokens.sum()
+    return (
+        f"{turns} of {summary.turns.sum()} turns repeat over {limit:.0f} % of their 4-grams, and "
+        f"hold {share:.0f} % of the tokens: see By answer"
+    )
+
+
+def differences(found: Sequence[Difference], dtypes: Mapping[str, str | None]) -> Table:
+    """Every turn of a lossless decoder that differs from greedy's, and how close the scores were.
+
+    dtypes: decoder -> the dtype that its model computes in.
+    """
+    rows = [
+        {
+            "decoder": each.decoder,
+            "question": str(each.question_id),
+            "choice": str(each.choice + 1),
+            "turn": str(each.turn),
+            "token": NONE if each.token is None else str(each.token),
+            "gap": _number(each.gap, "{:.2g}"),
+            "float32 tie": _tie(each, dtypes.get(each.decoder)),
+        }
+        for each in found
+    ]
+    caption = (
+        "token: the first that differs, from 0 on; gap: between the two highest scores there; up "
+        f"to {TIE:g} in float32, the order of additions decides"
+    )
+    return Table("Differences from greedy", pd.DataFrame(rows), caption)
+
+
+def _tie(difference: Difference, dtype: str | None) -> str:
+    if dtype != "float32" or difference.gap is None:
+        return NONE
+    return "yes" if difference.is_tie else "no: the decoder is wrong there"
+
+
+GROUPS = {"answer_class": "answer"}  # Columns of `metrics.by` that are called otherwise in tables.
 
 
 def by_group(table: pd.DataFrame, column: str) -> Table:
-    """The decoders of each category (or turn), one below the other. `table` is of `metrics.by`."""
+    """The decoders of each category (or turn, ...), one below the other. `table`: `metrics.by`."""
+    heading = GROUPS.get(column, column)
     rows = []
     for row in table.to_dict("records"):
+        ratio = _estimate(row, "wall_clock_ratio_with_prefill")
         rows.append(
             {
-                column: str(row[column]),
+                heading: str(row[column]),
                 "decoder": row["decoder"],
                 "turns": str(row["turns"]),
+                "wall-clock ratio": _interval(ratio, "{:.2f}x"),
+                "decoding only": _number(row["wall_clock_ratio"], "{:.2f}x"),
+                "tokens/s": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
                 "tokens/inference": _interval(_estimate(row, "tokens_per_inference"), "{:.3f}"),
-                "tokens/s": _number(row["tokens_per_second"], "{:.1f}"),
-                "tokens/s with prefill": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
-                "wall-clock ratio": _wall_clock(row),
             }
         )
-    cells = pd.DataFrame(rows)
-    return Table(f"By {column}", cells, _starred(cells).removeprefix("; "))
+    caption = ""
+    if column == "answer_class":
+        share = f"{100 * REPEATS_ABOVE:.0f} %"
+        caption = f"repeating: over {share} of an answer's 4-grams occurred in it before"
+    return Table(f"By {heading}", pd.DataFrame(rows), caption)
 
 
 def by_question(ratios: Mapping[str, pd.Series], repeatability: Mapping[str, pd.Series]) -> Table:
     """How the wall-clock ratios are spread over the questions, and the slowest question.
 
-    ratios: decoder -> `metrics.wall_clock_ratio_by_question`, none of them empty. repeatability:
-    baseline -> `metrics.repeatability_by_question`. Its rows come last and show the noise.
+    ratios: decoder -> `metrics.wall_clock_ratio_by_question` of whole turns, none of them empty.
+    repeatability: baseline -> `metrics.repeatability_by_question`. Its rows come last and show the
+    noise.
     """
     against_itself = {f"{name} against itself": ratio for name, ratio in repeatability.items()}
     quantiles = {"least": 0, "quarter": 0.25, "median": 0.5, "three quarters": 0.75, "most": 1}
@@ -170,7 +293,10 @@ def by_question(ratios: Mapping[str, pd.Series], repeatability: Mapping[str, pd.
                 "slowest question": str(known.idxmin()),
             }
         )
-    caption = "wall-clock ratio by question; of one that was answered several times, of the medians"
+    caption = (
+        "wall-clock ratio of whole turns by question; of one that was answered several times, of "
+        "the medians"
+    )
     if against_itself:
         caption += (
             "; against itself: every other answer to those between, which shows how much is chance"
@@ -185,18 +311,30 @@ def acceptance(table: pd.DataFrame, summary: pd.DataFrame) -> Table:
     """
     rows = []
     for row in summary.to_dict("records"):
-        depths = table[table.decoder == row["decoder"]] if len(table) else table
-        shares = " ".join(f"{100 * share:.0f}" for share in row["accept_length_histogram"])
-        cells = {"decoder": row["decoder"], "accept length, %": shares or NONE}
-        for depth in depths.to_dict("records"):
+        depths = table[(table.decoder == row["decoder"]) & (table.tried >= FEWEST)]
+        cells = {
+            "decoder": row["decoder"],
+            "accept length, %": _shares(row["accept_length_histogram"]) or NONE,
+        }
+        for depth in depths[depths.depth.isin(DEPTHS)].to_dict("records"):
             cells[f"depth {depth['depth']}"] = _number(100 * depth["rate"], "{:.1f}")
         rows.append(cells)
+    made = pd.DataFrame(rows).fillna(NONE)
+    of_depths = sorted(made.columns[2:], key=lambda name: int(name.split()[1]))
+    made = made[[*made.columns[:2], *of_depths]]
     caption = (
-        "accept length: share of the steps that committed 1, 2, 3, ... tokens; depth d: % of the "
-        "steps kept at depth d - 1 that are kept at d too, which is the accuracy of head d as the "
-        "run met it, within the tree"
+        f"accept length: share of the steps that committed 1, 2, 3, ... tokens, number {LENGTHS} "
+        f"being of {LENGTHS} or more; depth d: % of the steps kept at depth d - 1 that are kept at "
+        f"d too, where at least {FEWEST} steps were; static and dynamic draft with heads alone, "
+        "and there it is the accuracy of head d as the run met it, within the tree"
     )
-    return Table("Acceptance", pd.DataFrame(rows).fillna(NONE), caption)
+    return Table("Acceptance", made, caption)
+
+
+def _shares(histogram: Sequence[float]) -> str:
+    """Shares of accept lengths in %: "50 30 20". Those of LENGTHS or more are one number."""
+    shares = [*histogram[: LENGTHS - 1], sum(histogram[LENGTHS - 1 :])]
+    return " ".join(f"{100 * share:.0f}" for share in shares[: len(histogram)])
 
 
 def spec_bench(rows: list[dict]) -> Table:
@@ -214,57 +352,15 @@ def spec_bench(rows: list[dict]) -> Table:
     return Table("As Spec-Bench computes it", pd.DataFrame(cells), caption)
 
 
-def verdicts(turns: pd.DataFrame, summary: pd.DataFrame, one_machine: bool) -> list[str]:
-    """Which decoder leads, by how much over the next, and whether that is more than chance.
-
-    Empty for a single decoder. one_machine: do all times come from one machine? If not, speeds are
-    not ranked.
-    """
-    columns = [("tokens per inference", "tokens_per_inference", "tpi_ratio", "{:.3f}")]
-    if one_machine:
-        columns.append(("tokens per second", "tokens_per_second", "wall_clock_ratio", "{:.1f}"))
-    sentences = []
-    for what, column, ratio, form in columns:
-        order = summary[summary[column].notna()].sort_values(column, ascending=False)
-        if len(order) < 2:
-            continue
-        first, second = order.decoder.iloc[0], order.decoder.iloc[1]
-        estimate = metrics.estimates(turns, first, second)[ratio]
-        if pd.isna(estimate.value):
-            continue
-        words = f", {estimate.words}" if estimate.words == "no significant difference" else ""
-        if pd.notna(estimate.low):
-            words = f" (95 %: {estimate.low:.2f} to {estimate.high:.2f}){words}"
-        value = form.format(order[column].iloc[0])
-        sentences.append(
-            f"most {what}: {first} with {value}, {estimate.value:.2f}x {second}'s{words}"
-        )
-    return sentences
-
-
-def _wall_clock_column(row: dict) -> str:
-    """The column of the ratio without prefill if known. Answer files only have one with prefill."""
-    is_known = pd.notna(row["wall_clock_ratio"])
-    return "wall_clock_ratio" if is_known else "wall_clock_ratio_with_prefill"
-
-
-def _wall_clock(row: dict) -> str:
-    """The wall-clock ratio, with a star where it includes the prefill."""
-    column = _wall_clock_column(row)
-    text = _interval(_estimate(row, column), "{:.2f}x")
-    return text if column == "wall_clock_ratio" or text == NONE else f"{text}*"
-
-
-def _starred(cells: pd.DataFrame) -> str:
-    """The meaning of the star. Empty: there is no star."""
-    if not cells["wall-clock ratio"].str.endswith("*").any():
-        return ""
-    return "; * prefill included: the files have no other time"
-
-
-def _speed_in_words(row: dict) -> str:
-    words = _estimate(row, _wall_clock_column(row)).words
-    return {"higher": "faster", "lower": "slower", "unknown": NONE}.get(words, words)
+def _speed(row: dict, unranked: Collection[str]) -> str:
+    """The wall-clock ratio of whole turns with its interval and what that says in words."""
+    estimate = _estimate(row, "wall_clock_ratio_with_prefill")
+    text = _interval(estimate, "{:.2f}x")
+    if text == NONE or estimate.words == "unknown":
+        return text
+    if row["decoder"] in unranked:
+        return f"{text} {NOT_ALIKE}"
+    return f"{text} {SPEED_WORDS.get(estimate.words, estimate.words)}"
 
 
 def _estimate(row: dict, name: str) -> Estimate:
@@ -276,11 +372,10 @@ def _number(value: float, form: str) -> str:
 
 
 def _interval(estimate: Estimate, form: str) -> str:
-    """A number and its interval: "1.20x (1.10, 1.30)"."""
+    """A number and its interval, with two decimals: "1.20x (1.10, 1.30)"."""
     if pd.isna(estimate.value):
         return NONE
     value = form.format(estimate.value)
-    if pd.isna(estimate.low) or estimate.low == estimate.high:
+    if pd.isna(estimate.low) or math.isclose(estimate.low, estimate.high):
         return value
-    form = form.removesuffix("x")
-    return f"{value} ({form.format(estimate.low)}, {form.format(estimate.high)})"
+    return f"{value} ({estimate.low:.2f}, {estimate.high:.2f})"
