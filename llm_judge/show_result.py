@@ -7,8 +7,7 @@
     python -m llm_judge.show_result --figure figures --baseline-model vicuna-7b-greedy
 
 Averages are over judgments. Replies without a readable grade are counted, and are in no average. A
-confidence interval is a percentile bootstrap over questions with a fixed seed: both turns of a
-question are drawn together.
+confidence interval is over questions: both turns of a question count as one.
 
 Tokens per inference come from the models' answer files, where these have steps and tokens, as
 MEDUSA's, Spec-Bench's and ours do. Wall-clock ratios compare with the answers of --baseline-model.

@@ -296,17 +296,23 @@ class Report:
         if form == "json":
             print(self.json())
             return
-        for table in self.tables():
-            if form == "terminal":
+        if form == "terminal":  # Its warnings are on stderr.
+            for table in self.tables():
                 table.print()
-            else:
-                print(table.markdown() if form == "markdown" else table.latex())
-        lines = self.verdicts()
-        if form == "latex":
-            lines = [f"% {line}" for line in lines]
-        elif form == "markdown":
-            lines = [f"- {tables.escaped(line)}" for line in lines]
-        print("\n".join(lines))
+            print("\n".join(self.verdicts()))
+            return
+        if notes := alike.incomparable(self.sources):
+            print(_as_lines(notes, form))
+        for table in self.tables():
+            print(table.markdown() if form == "markdown" else table.latex())
+        print(_as_lines(self.verdicts(), form))
+
+
+def _as_lines(sentences: Iterable[str], form: str) -> str:
+    """Sentences as a list of Markdown, or as comments of LaTeX."""
+    if form == "latex":
+        return "".join(f"% {' '.join(sentence.split())}\n" for sentence in sentences)
+    return "".join(f"- {tables.escaped(sentence)}\n" for sentence in sentences)
 
 
 def print_summary(report: Report, title: str) -> None:

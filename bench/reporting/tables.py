@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from rich import box
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from bench.common.terminal import console, print_table, width_of
 from bench.metrics import REPEATS_ABOVE, Estimate
@@ -20,7 +21,7 @@ from bench.store.run_record import TIE, Difference
 NONE = "-"  # The text of a number that is unknown.
 SLOWER = 0.97  # Wall-clock ratio. Below it, a question counts as slower than the baseline.
 LENGTHS = 12  # Accept lengths from here on are one number in a table.
-DEPTHS = (*range(1, 9), 12, 16, 24, 32, 48, 64)  # That a table has columns for.
+MOST_DEPTHS = 10  # Columns of a table. Where there are more depths, powers of two have columns.
 WORDS_STACKED, WHOLE_NAME_STACKED = 14, 12  # Columns of words and of names in a narrow table.
 TEXT_COLUMNS = ("decoder", "category", "answer", "accept length, %")  # The others are numbers.
 NOT_ALIKE = "not alike"  # In place of "faster" or "slower".
@@ -47,6 +48,8 @@ class Table:
             print_table(table)
         else:
             print_table(self._rich(_stacked, _heading), WHOLE_NAME_STACKED)
+        if self.caption:
+            console().print(Text(self.caption, style="dim"))
         print()
 
     def _rich(self, cell: Shape, heading: Shape) -> RichTable:
@@ -54,8 +57,6 @@ class Table:
         out = RichTable(
             title=self.title,
             title_justify="left",
-            caption=self.caption or None,
-            caption_justify="left",
             box=box.SIMPLE_HEAD,
             show_edge=False,
             pad_edge=False,
@@ -192,7 +193,7 @@ def _caption(summary: pd.DataFrame, unranked: Collection[str]) -> str:
     if len(baselines) == 1:
         parts.append(f"ratios and equal answers: to {baselines[0]}")
     if (summary.compared_answers > 0).any():
-        parts.append("equal: token for token, up to float32 ties, each of which is listed")
+        parts.append("equal: token for token, up to float32 ties, each of which is printed")
     if unranked:
         parts.append(f"{NOT_ALIKE}: of another setting, machine or code than the baseline")
     if repeating := _repeating(summary):
@@ -309,6 +310,8 @@ def acceptance(table: pd.DataFrame, summary: pd.DataFrame) -> Table:
 
     table: of `metrics.acceptance_table`. summary: of `metrics.decoder_row`s.
     """
+    deepest = max(table.depth[table.tried >= FEWEST], default=0)
+    columns = [d for d in range(1, deepest + 1) if deepest <= MOST_DEPTHS or not d & (d - 1)]
     rows = []
     for row in summary.to_dict("records"):
         depths = table[(table.decoder == row["decoder"]) & (table.tried >= FEWEST)]
@@ -316,7 +319,7 @@ def acceptance(table: pd.DataFrame, summary: pd.DataFrame) -> Table:
             "decoder": row["decoder"],
             "accept length, %": _shares(row["accept_length_histogram"]) or NONE,
         }
-        for depth in depths[depths.depth.isin(DEPTHS)].to_dict("records"):
+        for depth in depths[depths.depth.isin(columns)].to_dict("records"):
             cells[f"depth {depth['depth']}"] = _number(100 * depth["rate"], "{:.1f}")
         rows.append(cells)
     made = pd.DataFrame(rows).fillna(NONE)
