@@ -2,35 +2,31 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
-from bench import metrics
 from bench.common.errors import UserError, warn
 from bench.common.files import write_atomically
-from bench.reporting import alike, tables, verdicts
+from bench.reporting import alike, report_tables, verdicts
 from bench.reporting.figures import Figure, draw_all
+from bench.reporting.numbers import Numbers
 from bench.reporting.page import Page, conditions_of, write_page
 from bench.reporting.run_source import open_run
 from bench.reporting.source import Source
+from bench.reporting.tables import Table, escaped
 from bench.store.answer_files import write_answers
-from bench.store.run_record import Difference
 
 SCHEMA_VERSION = 1  # Of --format json.
 LONGEST_TITLE = 120  # Characters of a page's title.
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
-    """Sources side by side, and the baseline of each label."""
-
-    sources: Sequence[Source]
-    baselines: dict[str, str | None]  # Label -> label. None: it has no baseline.
+class Report(Numbers):
+    """Sources side by side, the baseline of each label, and all that is said of them."""
 
     @classmethod
     def of(cls, sources: Iterable[Source], baseline: str | None = None) -> "Report":
@@ -60,113 +56,6 @@ class Report:
             raise UserError(f"--baseline is {baseline!r}; expected one of {', '.join(labels)}")
         return cls(sources, baselines)
 
-    # --- Numbers ----------------------------------------------------------------------------------
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """The turns of all sources. Its columns are `metrics.COLUMNS`."""
-        return pd.concat([source.frame for source in self.sources], ignore_index=True)
-
-    @cached_property
-    def summary(self) -> pd.DataFrame:
-        """A `metrics.decoder_row` for each label.
-
-        Answers of sources that do not compare are not compared, even where they are equal.
-        """
-        rows = []
-        for label, source, home in self._with_homes():
-            row = metrics.decoder_row(self.frame, label, source.asked, self.baselines[label])
-            if home is not None and alike.unlike(source, home):
-                row |= {"equal_answers": 0, "compared_answers": 0}
-            rows.append(row)
-        return pd.DataFrame(rows)
-
-    @cached_property
-    def unranked(self) -> set[str]:
-        """Labels that are not said to be faster or slower than their baseline."""
-        return {
-            label
-            for label, source, home in self._with_homes()
-            if home is not None and not alike.may_rank(source, home)
-        }
-
-    def _with_homes(self) -> Iterator[tuple[str, Source, Source | None]]:
-        """Each label, its source, and the source of its baseline, if it has one."""
-        homes = {label: source for source in self.sources for label in source.labels}
-        for label, baseline in self.baselines.items():
-            yield label, homes[label], homes.get(baseline)
-
-    @cached_property
-    def by_category(self) -> pd.DataFrame:
-        return metrics.by(self.frame, "category", self.baselines)
-
-    @cached_property
-    def by_turn(self) -> pd.DataFrame:
-        return metrics.by(self.frame, "turn", self.baselines)
-
-    @cached_property
-    def by_answer_class(self) -> pd.DataFrame:
-        """Of answers that repeat themselves, and of the others."""
-        return metrics.by(self.frame, "answer_class", self.baselines)
-
-    @cached_property
-    def acceptance(self) -> pd.DataFrame:
-        return metrics.acceptance_table(self.frame, self.baselines)
-
-    @cached_property
-    def spec_bench(self) -> list[dict]:
-        return [
-            metrics.spec_bench_row(self.frame, label, baseline)
-            for label, baseline in self.baselines.items()
-        ]
-
-    @cached_property
-    def by_question(self) -> dict[str, pd.Series]:
-        """Label -> ratios of decoding speed by question; of labels with a baseline and times."""
-        return self._by_question("decode_s")
-
-    @cached_property
-    def by_question_with_prefill(self) -> dict[str, pd.Series]:
-        """The same of whole turns."""
-        return self._by_question("wall_s")
-
-    def _by_question(self, seconds: str) -> dict[str, pd.Series]:
-        ratios = {
-            label: metrics.wall_clock_ratio_by_question(self.frame, label, baseline, seconds)
-            for label, baseline in self.baselines.items()
-            if baseline not in (None, label)
-        }
-        return {label: ratio for label, ratio in ratios.items() if ratio.notna().any()}
-
-    @cached_property
-    def repeatability(self) -> dict[str, pd.Series]:
-        """Label -> ratios to itself by question, for the baselines that `by_question` uses.
-
-        A baseline with one choice a question has none.
-        """
-        return self._repeatability(self.by_question, "decode_s")
-
-    @cached_property
-    def repeatability_with_prefill(self) -> dict[str, pd.Series]:
-        """The same of whole turns."""
-        return self._repeatability(self.by_question_with_prefill, "wall_s")
-
-    def _repeatability(
-        self, by_question: Mapping[str, pd.Series], seconds: str
-    ) -> dict[str, pd.Series]:
-        names = dict.fromkeys(
-            baseline for label, baseline in self.baselines.items() if label in by_question
-        )
-        ratios = {
-            name: metrics.repeatability_by_question(self.frame, name, seconds) for name in names
-        }
-        return {name: ratio for name, ratio in ratios.items() if len(ratio)}
-
-    @property
-    def differences(self) -> list[Difference]:
-        """Where lossless decoders differ from greedy of the same source, as far as recorded."""
-        return [each for source in self.sources for each in source.differences or ()]
-
     # --- Words, tables and figures ----------------------------------------------------------------
 
     @property
@@ -184,14 +73,14 @@ class Report:
         one_machine = all(alike.timed_alike(first, source) for source in self.sources)
         return verdicts.sentences(self.frame, list(self.baselines), one_machine)
 
-    def headline(self) -> tables.Table:
-        return tables.headline(self.summary, self.unranked)
+    def headline(self) -> Table:
+        return report_tables.headline(self.summary, self.unranked)
 
-    def tables(self) -> list[tables.Table]:
+    def tables(self) -> list[Table]:
         """All tables that have a number, the headline first."""
         made = [self.headline()]
         if self.differences:
-            made.append(tables.differences(self.differences, self._dtypes()))
+            made.append(report_tables.differences(self.differences, self._dtypes()))
         groups = {
             "category": self.by_category,
             "turn": self.by_turn,
@@ -199,13 +88,13 @@ class Report:
         }
         for column, table in groups.items():
             if len(table) and table[column].nunique() > 1:
-                made.append(tables.by_group(table, column))
+                made.append(report_tables.by_group(table, column))
         ratios = self.by_question_with_prefill
         if ratios and self.frame.question_id.nunique() > 1:
-            made.append(tables.by_question(ratios, self.repeatability_with_prefill))
+            made.append(report_tables.by_question(ratios, self.repeatability_with_prefill))
         made += [
-            tables.acceptance(self.acceptance, self.summary),
-            tables.spec_bench(self.spec_bench),
+            report_tables.acceptance(self.acceptance, self.summary),
+            report_tables.spec_bench(self.spec_bench),
         ]
         return [table for table in made if table.used_cells().shape[1] > 1]
 
@@ -312,7 +201,7 @@ def _as_lines(sentences: Iterable[str], form: str) -> str:
     """Sentences as a list of Markdown, or as comments of LaTeX."""
     if form == "latex":
         return "".join(f"% {' '.join(sentence.split())}\n" for sentence in sentences)
-    return "".join(f"- {tables.escaped(sentence)}\n" for sentence in sentences)
+    return "".join(f"- {escaped(sentence)}\n" for sentence in sentences)
 
 
 def print_summary(report: Report, title: str) -> None:

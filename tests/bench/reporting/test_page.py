@@ -11,13 +11,15 @@ import pandas as pd
 import pytest
 
 from bench.reporting.browser_data import embedded, first_difference
+from bench.reporting.comparison import Report
 from bench.reporting.figures import Figure
 from bench.reporting.page import Page, write_page
+from bench.reporting.sources import open_run
 from bench.reporting.tables import Table
 from bench.store.trees import AnswerTrees, StepTree
 from bench.store.turn import Turn
 from tests.helpers.pages import HOSTILE, page_data
-from tests.helpers.runs import make_turn
+from tests.helpers.runs import make_turn, random_turns, write_run
 
 DOT = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
@@ -319,10 +321,6 @@ def test_the_address_names_question_and_turn(opened, page):
 
 def test_on_a_phone_the_ratio_is_on_the_screen(chromium, tmp_path):
     """It was beyond the right edge."""
-    from bench.reporting.comparison import Report
-    from bench.reporting.sources import open_run
-    from tests.helpers.runs import random_turns, write_run
-
     names = ["greedy", "conditional:nodes=16:heads=false"]
     run = write_run(tmp_path / "run", random_turns(names))
     write_page(tmp_path / "report.html", Report.of([open_run(run)]).page([]))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.reporting import tables
+from bench.reporting import report_tables
 from bench.reporting.comparison import Report
 from bench.reporting.sources import open_run
 from bench.store.run_record import Difference
@@ -113,6 +113,6 @@ def test_every_difference_from_greedy_is_printed_with_its_gap(tmp_path):
     )
     both = Report.of([open_run(run), open_run(half)])
     assert [each.decoder for each in both.differences][-1] == "half/dynamic"
-    assert tables.differences(both.differences[-1:], {"half/dynamic": "float16"}).cells[
+    assert report_tables.differences(both.differences[-1:], {"half/dynamic": "float16"}).cells[
         "float32 tie"
     ].tolist() == ["-"]
