@@ -28,17 +28,16 @@ def width_of(table: Table) -> int:
     return Measurement.get(out, out.options.update(width=UNBOUNDED), table).maximum
 
 
-def print_table(table: Table, whole_name: int = WHOLE_NAME) -> None:
+def print_table(table: Table) -> None:
     """Print a table without cutting names or numbers.
 
     A table that is wider than the terminal keeps its width, and the terminal wraps the lines.
-    whole_name: columns of a name that stay on one line.
     """
     out = console()
     for column in table.columns:
         texts = [str(column.header), *map(str, column.cells)]
         longest = max(cell_len(line) for text in texts for line in text.split("\n"))
-        column.min_width = longest if column.no_wrap else min(longest, whole_name)
+        column.min_width = longest if column.no_wrap else min(longest, WHOLE_NAME)
     needed = Measurement.get(out, out.options.update(width=UNBOUNDED), table).minimum
     out.width = max(out.width, needed)
     out.print(table)

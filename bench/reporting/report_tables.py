@@ -29,7 +29,6 @@ def headline(summary: pd.DataFrame, unranked: Collection[str] = ()) -> Table:
         rows.append(
             {
                 "decoder": row["decoder"],
-                "turns": str(row["turns"]),
                 "wall-clock ratio": _speed(row, unranked),
                 "median question": _number(row["median_question_ratio_with_prefill"], "{:.2f}x"),
                 "decoding only": _number(row["wall_clock_ratio"], "{:.2f}x"),
@@ -40,8 +39,6 @@ def headline(summary: pd.DataFrame, unranked: Collection[str] = ()) -> Table:
             }
         )
     cells = pd.DataFrame(rows)
-    if cells.turns.nunique() == 1:
-        cells = cells.drop(columns="turns")
     if not _has_own_tpi_ratio(summary):
         cells = cells.drop(columns="TPI ratio")
     return Table("Comparison", cells, _caption(summary, unranked))
@@ -62,6 +59,9 @@ def _caption(summary: pd.DataFrame, unranked: Collection[str]) -> str:
         parts.append("equal: token for token, up to float32 ties, each of which is printed")
     if unranked:
         parts.append(f"{NOT_ALIKE}: of another setting, machine or code than the baseline")
+    if summary.turns.nunique() > 1:
+        counts = (f"{row['turns']} of {row['decoder']}" for row in summary.to_dict("records"))
+        parts.append(f"turns: {', '.join(counts)}")
     if repeating := _repeating(summary):
         parts.append(repeating)
     return "; ".join(parts)

@@ -4,7 +4,7 @@ import html
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from textwrap import fill
+from textwrap import fill, wrap
 
 import pandas as pd
 from rich import box
@@ -14,7 +14,7 @@ from rich.text import Text
 from bench.common.terminal import console, print_table, width_of
 
 NONE = "-"  # The text of a number that is unknown.
-WORDS_STACKED, WHOLE_NAME_STACKED = 14, 12  # Columns of words and of names in a narrow table.
+WORDS_STACKED, NAME_STACKED = 14, 13  # Columns of words and of names in a narrow table.
 TEXT_COLUMNS = ("decoder", "category", "answer", "accept length, %")  # The others are numbers.
 Shape = Callable[[str, bool], str]  # (text, is it a name or word?) -> its lines.
 
@@ -37,7 +37,7 @@ class Table:
         if width_of(table) <= console().width:
             print_table(table)
         else:
-            print_table(self._rich(_stacked, _heading), WHOLE_NAME_STACKED)
+            print_table(self._rich(_stacked, _heading))
         if self.caption:
             console().print(Text(self.caption, style="dim"))
         print()
@@ -111,7 +111,8 @@ def _stacked(text: str, is_name: bool) -> str:
     ['dynamic:', 'nodes=16']
     """
     if is_name:
-        return re.sub(r"(?<=[:/])(?=.)", "\n", text)
+        pieces = re.split(r"(?<=[:/])(?=.)", text)
+        return "\n".join(line for piece in pieces for line in wrap(piece, NAME_STACKED) or [piece])
     parts = re.split(r" (?=\()|(?<=\)) ", text)
     return "\n".join(part if "(" in part else fill(part, WORDS_STACKED) for part in parts)
 

@@ -71,19 +71,9 @@ def test_a_setting_of_a_later_version_must_be_alike_too(tmp_path):
     assert made.verdicts() == [] and "new 1, 2" in made.warnings[0]
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"question_texts": TEXTS | {"3": ["Another?", "And?"]}},
-        {"question_texts": {}, "questions": {"name": "sample", "sha256": "2"}},
-    ],
-)
-def test_other_questions_under_the_same_numbers_are_not_compared(changes, tmp_path):
+def test_other_questions_under_the_same_numbers_are_not_compared(tmp_path):
     """Greedy on one set was "1.81x faster" than greedy on another one."""
-    made = report(tmp_path, **changes)
-    if not changes["question_texts"]:
-        write_run(tmp_path / "a", TURNS, questions={"name": "sample", "sha256": "1"})
-        made = Report.of([open_run(tmp_path / "a"), open_run(tmp_path / "b")], "a/greedy")
+    made = report(tmp_path, question_texts=TEXTS | {"3": ["Another?", "And?"]})
     assert "ask other questions under the same numbers" in made.warnings[0]
     assert made.baselines["b/dynamic"] is None and made.baselines["a/dynamic"] == "a/greedy"
     assert row_of(made, "b/dynamic")["wall-clock ratio"] == "-" and made.verdicts() == []
@@ -92,6 +82,14 @@ def test_other_questions_under_the_same_numbers_are_not_compared(changes, tmp_pa
 def test_the_same_questions_from_another_file_are_compared(tmp_path):
     made = report(tmp_path, questions={"name": "other order", "sha256": "2"})
     assert not made.warnings and made.verdicts()
+
+
+def test_older_runs_without_texts_are_told_by_their_files(tmp_path):
+    for name, digest in (("a", "1"), ("b", "2"), ("c", "2")):
+        write_run(tmp_path / name, TURNS, questions={"name": "sample", "sha256": digest})
+    a, b, c = (open_run(tmp_path / name) for name in "abc")
+    assert "ask other questions" in Report.of([a, b]).warnings[0]
+    assert not Report.of([b, c]).warnings
 
 
 def test_other_code_is_said_and_other_machines_are_not_ranked_by_speed(tmp_path):
