@@ -23,6 +23,14 @@ def headline(summary: pd.DataFrame, unranked: Collection[str] = ()) -> Table:
 
     unranked: decoders that are not said to be faster or slower.
     """
+    cells = headline_cells(summary, unranked).drop(columns="decoding tokens/s")
+    if not _has_own_tpi_ratio(summary):
+        cells = cells.drop(columns="TPI ratio")
+    return Table("Comparison", cells, _caption(summary, unranked))
+
+
+def headline_cells(summary: pd.DataFrame, unranked: Collection[str] = ()) -> pd.DataFrame:
+    """The headline's cells, with all columns that a page may show. Arguments as in `headline`."""
     rows = []
     for row in summary.to_dict("records"):
         equal, compared = row["equal_answers"], row["compared_answers"]
@@ -33,15 +41,13 @@ def headline(summary: pd.DataFrame, unranked: Collection[str] = ()) -> Table:
                 "median question": _number(row["median_question_ratio_with_prefill"], "{:.2f}x"),
                 "decoding only": _number(row["wall_clock_ratio"], "{:.2f}x"),
                 "tokens/s": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
+                "decoding tokens/s": _number(row["tokens_per_second"], "{:.1f}"),
                 "tokens/inference": _interval(_estimate(row, "tokens_per_inference"), "{:.3f}"),
                 "TPI ratio": _number(row["tpi_ratio"], "{:.2f}x"),
                 "equal": f"{equal}/{compared}" if compared else NONE,
             }
         )
-    cells = pd.DataFrame(rows)
-    if not _has_own_tpi_ratio(summary):
-        cells = cells.drop(columns="TPI ratio")
-    return Table("Comparison", cells, _caption(summary, unranked))
+    return pd.DataFrame(rows)
 
 
 def _has_own_tpi_ratio(summary: pd.DataFrame) -> bool:
