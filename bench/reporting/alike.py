@@ -6,6 +6,7 @@ compare where also the machine is the same. What an answer file does not record 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import combinations
 
 from bench.reporting.source import Source
 
@@ -121,13 +122,14 @@ def incomparable(sources: Sequence[Source]) -> list[str]:
         warnings.append(
             f"these runs were set differently, and none is said to lead: {'; '.join(differing)}"
         )
-    for other in others:
-        if asks_other_texts(first, other):
+    for one, other in combinations(sources, 2):
+        if asks_other_texts(one, other):
             warnings.append(
-                f"{other.name} and {first.name} ask other questions under the same numbers: they "
-                "are not compared with each other, and none is said to lead"
+                f"{other.name} and {one.name} ask other questions under the same numbers: they are "
+                "not compared with each other, and none is said to lead"
             )
-        elif other.asked != first.asked:
+    for other in others:
+        if other.asked != first.asked:
             warnings.append(
                 f"{other.name} and {first.name} answer different questions"
                 f"{_example(first, other)}; only ratios of paired turns compare"
@@ -181,6 +183,6 @@ def _not_recorded(sources: Sequence[Source]) -> list[str]:
         return []
     names = ", ".join(unknown) if len(unknown) <= NAMED else f"{len(unknown)} of these"
     return [
-        f"what {names} were made with is not recorded: compare them only where you know that "
-        "model, questions and settings were the same, and times only where the machine was, too"
+        f"model, questions, settings and machine of {names} are not recorded: compare tokens only "
+        "where you know that the first three were the same, and times only where all were"
     ]

@@ -83,13 +83,16 @@ def with_fitting_lengths(answers: Iterable[Answer], name: str) -> tuple[list[Ans
 def _misfit(choice: Choice) -> str:
     """How the accept lengths of a choice contradict its tokens. Empty: they do not.
 
-    A last step may hold more than was kept of it, where the answer was cut at its end.
+    Only turns that are answered count. A last step may hold more than was kept of it, where the
+    answer was cut at its end.
     """
     if choice.accept_lengths is None or choice.tokens is None:
         return ""
     for turn, (lengths, tokens) in enumerate(
         zip(choice.accept_lengths, choice.tokens, strict=True), start=1
     ):
+        if not choice.answered(turn):
+            break
         if any(length < 1 for length in lengths):
             return f"turn {turn}: a step that committed {min(lengths)} tokens"
         beyond = sum(lengths) - tokens
