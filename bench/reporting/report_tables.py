@@ -200,10 +200,19 @@ def acceptance(table: pd.DataFrame, summary: pd.DataFrame) -> Table:
     caption = (
         f"accept length: share of the steps that committed 1, 2, 3, ... tokens, number {LENGTHS} "
         f"being of {LENGTHS} or more; depth d: % of the steps kept at depth d - 1 that are kept at "
-        f"d too, where at least {FEWEST} steps were; static and dynamic draft with heads alone, "
-        "and there it is the accuracy of head d as the run met it, within the tree"
+        f"d too, where at least {FEWEST} steps were"
     )
+    if any(_drafts_with_heads_alone(name) for name in summary.decoder):
+        caption += (
+            "; static and dynamic draft with heads alone, and there it is the accuracy of head d "
+            "as the run met it, within the tree"
+        )
     return Table("Acceptance", made, caption)
+
+
+def _drafts_with_heads_alone(label: str) -> bool:
+    """Is this "static" or "dynamic", with or without options and the name of a run?"""
+    return label.rpartition("/")[2].partition(":")[0] in ("static", "dynamic")
 
 
 def _shares(histogram: Sequence[float]) -> str:
