@@ -39,7 +39,10 @@ _STYLE = {
     "svg.hashsalt": "medusa-bench",  # The same numbers make the same file.
     "text.parse_math": False,  # A category may hold a dollar sign.
 }
-INTERVAL = "bars: 95 % intervals over questions"
+INTERVAL = "bars: 95 % intervals over questions, cut at the figure's edge"
+FARTHEST = (
+    2.5  # Times the largest value. An axis ends there, as intervals of few questions reach far.
+)
 
 
 @dataclass(frozen=True)
@@ -187,8 +190,9 @@ def points(
     cell: (group, series) -> (value, low, high). NaN: there is no such number.
     styles: [series] numbers for `line_style`.
     """
+    drawn = np.array([[cell(group, name) for group in groups] for name in series])
     for at, name in enumerate(series):
-        values = np.array([cell(group, name) for group in groups])  # [groups, 3]
+        values = drawn[at]  # [groups, 3]
         places = np.arange(len(groups)) + dodged(len(series), at)
         style = line_style(styles[at]) | {"linestyle": "none", "capsize": 2, "elinewidth": 1.1}
         axes.errorbar(places, values[:, 0], yerr=spread(values), label=name, **style)
@@ -201,8 +205,16 @@ def points(
         rotation=25 if is_crowded else 0,
         ha="right" if is_crowded else "center",
     )
+    end_axis(axes, drawn[:, :, 0])
     axes.set_xlim(-0.5, len(groups) - 0.5)
     axes.grid(axis="y", color="0.85")
+
+
+def end_axis(axes: Axes, values: np.ndarray) -> None:
+    """End the vertical axis at FARTHEST times the largest of the values. NaN: there is none."""
+    known = values[np.isfinite(values)]
+    if len(known) and axes.get_ylim()[1] > FARTHEST * known.max():
+        axes.set_ylim(top=FARTHEST * known.max())
 
 
 def shortened(text: str, length: int) -> str:

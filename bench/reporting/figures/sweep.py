@@ -12,6 +12,7 @@ from bench.reporting.figures.style import (
     Figure,
     canvas,
     dodged,
+    end_axis,
     legend,
     line_style,
     spread,
@@ -121,6 +122,8 @@ def _draw_lines(axes: Axes, table: pd.DataFrame, column: str, option: str, serie
         ]
         style = line_style(at) | {"label": name, "capsize": 2, "elinewidth": 1}
         axes.errorbar(places, values[:, 0], yerr=spread(values), **style)
+    shown = [label for line in series.values() for _, label in line]
+    end_axis(axes, table.loc[shown, column].to_numpy(float))
     if is_logarithmic:
         axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [f"{value:g}" for value in ticks], minor=False)

@@ -88,6 +88,28 @@ def test_sixty_depths_have_labels_that_do_not_touch(tmp_path, monkeypatch):
         assert all(left.x1 < right.x0 for left, right in pairwise(boxes)), name
 
 
+def test_an_interval_of_two_questions_does_not_flatten_the_others(tmp_path, monkeypatch):
+    turns = random_turns(["greedy", "dynamic"], ("math",), 6)
+    slow = {"question_id": 8, "category": "stem"}
+    turns += [make_turn("greedy", [1] * 9, 1.0, **slow | {"question_id": at}) for at in (8, 9)]
+    turns += [
+        make_turn("dynamic", [9], t, **slow | {"question_id": at}) for at, t in ((8, 9), (9, 1))
+    ]
+    tops = {}
+    original = style.plt.close
+
+    def noted(figure):
+        tops.update({axes.get_ylabel(): axes.get_ylim()[1] for axes in figure.axes})
+        original(figure)
+
+    monkeypatch.setattr(style.plt, "close", noted)
+    made = Report.of([open_run(write_run(tmp_path / "run", turns))])
+    made.draw(tmp_path / "figures")
+    highs = made.by_category.wall_clock_ratio_with_prefill_high
+    [top] = [top for label, top in tops.items() if label.startswith("wall-clock ratio")]
+    assert highs.max() > 10 and top < 5
+
+
 def test_short_answers_have_a_course(tmp_path):
     turns = [
         make_turn(accepts=[1] * 6 + [4] * 6, question_id=question, nodes=[8] * 12)
