@@ -84,7 +84,7 @@ def merge_answers(path: Path, rows: list[dict], name: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with sole_writer(path, wait_s=LOCK_WAIT_S):
         merged: dict[int, dict] = {}
-        for number, row in read_rows(path) if path.exists() else ():
+        for number, row in read_rows(path, nan=True) if path.exists() else ():
             where = f"{path}, line {number}"
             if row.get("model_id") != name:
                 raise UserError(

@@ -199,6 +199,8 @@ def _load_lm(base: str, options: _LoadOptions) -> tuple[PreTrainedModel, set[str
         trust_remote_code=options.trust_remote_code,
         **more,
     )
+    if options.device == "cpu":
+        _let_go_of_files(lm)
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(
@@ -213,6 +215,16 @@ def _load_lm(base: str, options: _LoadOptions) -> tuple[PreTrainedModel, set[str
             "heads have"
         )
     return lm, unexpected
+
+
+def _let_go_of_files(lm: PreTrainedModel) -> None:
+    """Copy the weights of a model on the CPU into memory of its own.
+
+    transformers maps safetensors into memory. As long as one weight is mapped, the whole file is,
+    also where faster products read copies of the weights.
+    """
+    for parameter in lm.parameters():
+        parameter.data = parameter.data.clone()
 
 
 def _engine(

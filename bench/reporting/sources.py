@@ -87,7 +87,8 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
     The categories are those of its rows where they have some, else those of its question set
     (`questions` as in `open_sources`).
     """
-    answers = list(read_answers(path).values())
+    told: list[str] = []
+    answers = list(read_answers(path, told.append).values())
     ids = {answer.model_id for answer in answers}
     label = (ids.pop() if len(ids) == 1 else "") or path.stem
     answers, misfits = counts.with_fitting_lengths(answers, label)
@@ -114,7 +115,7 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
         raise NoNumbers(f"{path} has no numbers to report: {wrong[0]}")
     failures = _failures(path, answers)
     missing = counts.missing_turns(answers, asked, label)
-    warnings = [*failures, *missing, *wrong, *misfits, *untimed(frame, "wall_s")]
+    warnings = [*told, *failures, *missing, *wrong, *misfits, *untimed(frame, "wall_s")]
     if frame.category.isna().any():
         warnings.append(
             f"{label}: the categories of its questions are not known here; name their set with "
