@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-12  # Logarithms that differ by less are equal.
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,12 @@ def pooled_interval(*sums: np.ndarray) -> tuple[float, float]:
     rest = totals - parts  # The sums without each question.
     if questions < 2 or (rest <= 0).any():
         return float("nan"), float("nan")
-    signs = np.array([1, -1, -1, 1])[: len(parts)]
-    estimate = (signs @ np.log(totals)).item()
-    without = signs @ np.log(rest)  # [questions]
-    error = np.sqrt((questions - 1) / questions * np.sum((without - estimate) ** 2))
+    signs = np.array([1.0, -1.0, -1.0, 1.0])[: len(parts)]
+    changes = signs @ np.log(rest) - signs @ np.log(totals)  # [questions]
+    changes[np.abs(changes) < ROUNDING] = 0
+    error = np.sqrt((questions - 1) / questions * np.sum(changes**2))
     weights = (parts / totals).mean(0)  # [questions]; they add up to 1.
     freedom = max(1.0, 1 / np.sum(weights**2) - 1)
     reach = stdtrit(freedom, (1 + CONFIDENCE) / 2) * error
-    return float(np.exp(estimate - reach)), float(np.exp(estimate + reach))
+    value = np.prod(totals[:, 0] ** signs)
+    return float(value * np.exp(-reach)), float(value * np.exp(reach))
