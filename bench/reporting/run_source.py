@@ -53,8 +53,8 @@ def open_run(folder: Path) -> Source:
     frame = metrics.frame(turns)
     if strange := set(frame.question_id) - run.question_turns.keys():
         raise UserError(
-            f"{folder / TURNS_FILE} has turns of question {min(strange, key=in_order)}, which this run does not "
-            "ask"
+            f"{folder / TURNS_FILE} has turns of question {min(strange, key=in_order)}, which this "
+            "run does not ask"
         )
     frame, impossible = counts.possible(frame, turns, str(folder))
     warnings += impossible
