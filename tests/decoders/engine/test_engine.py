@@ -28,8 +28,6 @@ SPECS = (
     "conditional",
     "conditional:nodes=auto",
     "recycling",
-    "suffix",
-    "suffix:width=1",
     "draft:model=tiny",
     "draft:model=tiny:nodes=auto",
     "hf-greedy",
