@@ -46,6 +46,7 @@ from bench.inputs.fetched_models import fetched_model
 from bench.inputs.gguf_files import GGUF, find_gguf, load_gguf
 from bench.inputs.head_layouts import SHARED, to_published
 from bench.inputs.published_models import MODELS, heads_folder, published_name
+from decoders import registry
 from decoders.engine.engine import Engine
 from decoders.model.heads import MERGED_PREFIX, MedusaHeads
 from decoders.model.model import UnsupportedModel
@@ -152,7 +153,7 @@ def load(
             )
         tensors = None
         if places.has_separate_heads:
-            tensors = read_separate_heads(places.where)
+            tensors = read_separate_heads(places.where, registry.weight_files())
         elif merged_names:
             tensors = read_merged_heads(places.where, merged_names)
     model = _engine(name, lm, tensors, places.shares_projection, compile)

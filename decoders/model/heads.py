@@ -23,6 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from decoders.model.named_tensors import fill
+from decoders.model.projection import projected
+
 MERGED_PREFIX = "medusa_head."
 _NAME = re.compile(r"(\d+)\.(\d+)\.(linear\.weight|linear\.bias|weight)")
 
@@ -72,7 +75,7 @@ class MedusaHeads(nn.Module):
     def _projected(self, x: Tensor) -> Tensor:
         """The logits [heads, rows, vocab] of x [heads, rows, hidden], of the first heads."""
         if self.out_weight is None:
-            return self._base_logits(x)
+            return projected(self._base[0], x)
         if self.out_weight.ndim == 2:
             return F.linear(x, self.out_weight)
         out_weight = self.out_weight[: len(x)]
@@ -80,14 +83,6 @@ class MedusaHeads(nn.Module):
             # With the one row as a column, the CPU's batched product takes a third of the time.
             return torch.bmm(out_weight, x.mT).mT
         return x @ out_weight.mT
-
-    def _base_logits(self, x: Tensor) -> Tensor:
-        """The base model's projection of x [heads, rows, hidden]."""
-        (projection,) = self._base
-        if torch.is_grad_enabled() and x.requires_grad:
-            # An engine's product for few rows has no gradient.
-            return F.linear(x, projection.weight, projection.bias)
-        return projection.forward(x)  # Past the hook by which the model notes hidden states.
 
     def narrowed(self, tokens: Tensor) -> "MedusaHeads":
         """The same heads with a projection onto `tokens` [n] alone. Logits come in that order."""
@@ -152,29 +147,11 @@ class MedusaHeads(nn.Module):
         layers = last if has_projections else last + 1
         if max(heads, layers) > len(tensors):
             raise ValueError(f"{len(tensors)} tensors cannot make {heads} heads of {layers} blocks")
-        not_floating = sorted(
-            name for name, tensor in tensors.items() if not tensor.is_floating_point()
-        )
-        if not_floating:
-            name = not_floating[0]
-            raise ValueError(f"tensor {name!r} is {tensors[name].dtype}; expected floating point")
         stacked = cls(heads, hidden, vocab, layers, None if has_projections else projection)
-        expected = stacked.published()
-        for name in sorted(expected.keys() | tensors.keys()):
-            if name not in tensors:
-                raise ValueError(
-                    f"tensor {name!r} is missing ({heads} heads of {layers} blocks were found)"
-                )
-            if name not in expected:
-                raise ValueError(
-                    f"tensor {name!r} does not belong to {heads} heads of {layers} blocks"
-                )
-            if tensors[name].shape != expected[name].shape:
-                given, wanted = list(tensors[name].shape), list(expected[name].shape)
-                raise ValueError(f"tensor {name!r} is {given}; this base model needs {wanted}")
-        stacked.to(next(iter(tensors.values())).dtype)
-        for name, view in stacked.published().items():
-            view.copy_(tensors[name])
+        dtype = next(iter(tensors.values())).dtype
+        if dtype.is_floating_point:  # Any other is refused below.
+            stacked.to(dtype)
+        fill(stacked.published(), tensors, f"{heads} heads of {layers} blocks")
         return stacked
 
     @torch.no_grad()

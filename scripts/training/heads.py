@@ -1,7 +1,5 @@
-"""Medusa heads in training: batches, the loss, starting weights, and files."""
+"""Medusa heads in training: the loss, starting weights, and files."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -9,50 +7,37 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.inputs.checkpoints import BASE, HEAD_FILES
-from bench.inputs.head_layouts import (
-    SHARED,
-    VLLM_FILE,
-    VLLM_SHARED,
-    to_vllm,
-    vllm_config,
-)
+from bench.inputs.checkpoints import HEAD_FILES
+from bench.inputs.head_layouts import SHARED, VLLM_FILE, VLLM_SHARED, to_vllm, vllm_config
 from bench.inputs.loader import Loaded
 from decoders.model.heads import MERGED_PREFIX, MedusaHeads
+from settings.training import HeadsSettings
+from training.batches import NO_TARGET, Lesson
 from training.corpus import Example
-
-CHUNK = 1024  # Examples within which rows of like length are put together.
-NO_TARGET = -100  # A label that the loss leaves out.
-METADATA = {"format": "pt"}  # transformers requires this in a safetensors file.
+from training.head_files import METADATA, plain, write_folder
+from training.kind import Kind
 
 
-def batches(examples: list[Example], batch_tokens: int, seed: int) -> Iterator[list[Example]]:
-    """Endless batches of about `batch_tokens` tokens with padding. `seed` fixes their order."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        # Sorting within large shuffled chunks keeps a batch's rows alike in length, and the batches
-        # random.
-        order = torch.randperm(len(examples), generator=generator).tolist()
-        groups = []
-        for start in range(0, len(order), CHUNK):
-            chunk = sorted((examples[at] for at in order[start : start + CHUNK]), key=_length)
-            groups += _cut(chunk, batch_tokens)
-        for at in torch.randperm(len(groups), generator=generator).tolist():
-            yield groups[at]
+class MedusaKind(Kind):
+    def __init__(self, loaded: Loaded, settings: HeadsSettings) -> None:
+        self.loaded = loaded
+        self.settings = settings
+        self.heads = starting_heads(
+            loaded, settings.heads, settings.layers, settings.share_projection
+        )
+        self.weight = [settings.decay**head for head in range(settings.heads)]
+        self.title = f"{settings.heads} heads"
 
+    def losses(self, group: list[Example]) -> Tensor:
+        return heads_loss(self.loaded, self.heads, group, autocast=True)
 
-def _length(example: Example) -> int:
-    return len(example[0])
-
-
-def _cut(ascending: list[Example], batch_tokens: int) -> list[list[Example]]:
-    """Examples of ascending length, cut into groups of at most `batch_tokens` with padding."""
-    groups: list[list[Example]] = [[]]
-    for example in ascending:
-        if groups[-1] and (len(groups[-1]) + 1) * _length(example) > batch_tokens:
-            groups.append([])
-        groups[-1].append(example)
-    return groups
+    def write(self, out: Path, dtype: torch.dtype) -> Path:
+        folder = out / ("merged" if self.settings.merge else "medusa")
+        if self.settings.merge:
+            write_merged(self.loaded, self.heads, folder, dtype)
+        else:
+            write_heads(self.heads, self.loaded, folder, dtype, self.settings.format)
+        return folder
 
 
 def heads_loss(
@@ -62,27 +47,13 @@ def heads_loss(
 
     NaN where a head has no target at all. autocast: whether products are made in bfloat16.
     """
-    device = loaded.model.device
-    # So long that every head has a target at every row, which may be absent.
-    longest = max(map(_length, group)) + len(heads)
-    ids = torch.zeros(len(group), longest, dtype=torch.long)
-    is_answer = torch.zeros(len(group), longest, dtype=torch.bool)
-    for row, (tokens, start) in enumerate(group):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        is_answer[row, start : len(tokens)] = True
-    ids, is_answer = ids.to(device), is_answer.to(device)
-    width = longest - len(heads) - 1
-    # A row is used where the root that follows it is in the answer.
-    is_used = is_answer[:, 1 : 1 + width]
-    with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-        # [batch, length, hidden]. Nothing attends to the padding, which stands on the right.
-        hidden_states = loaded.model.hidden_states_of(ids)
-        logits = heads(hidden_states[:, :width][is_used].float())  # [heads, rows, vocab]
-    losses = []
-    for head, head_logits in enumerate(logits):
-        ahead = slice(head + 2, head + 2 + width)
-        target = ids[:, ahead].masked_fill(~is_answer[:, ahead], NO_TARGET)[is_used]
-        losses.append(F.cross_entropy(head_logits.float(), target, ignore_index=NO_TARGET))
+    with torch.autocast(loaded.model.device.type, torch.bfloat16, enabled=autocast):
+        lesson = Lesson.of(loaded, group, ahead=len(heads))
+        logits = heads(lesson.shifted(lesson.hidden_states, 0).float())  # [heads, rows, vocab]
+    losses = [
+        F.cross_entropy(head_logits.float(), lesson.targets(head + 2), ignore_index=NO_TARGET)
+        for head, head_logits in enumerate(logits)
+    ]
     return torch.stack(losses)
 
 
@@ -111,27 +82,22 @@ def starting_heads(
 def write_heads(
     heads: MedusaHeads,
     loaded: Loaded,
-    base: str,
     out: Path,
     dtype: torch.dtype,
     format: str = "medusa",
 ) -> None:
     """Write the heads, and a configuration that names the base model.
 
-    base: its name. format: "medusa", a Medusa-1 folder, or "vllm", which has names of its own.
+    format: "medusa", a Medusa-1 folder, or "vllm", which has names of its own.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    if Path(base).is_dir():
-        base = str(Path(base).resolve())
-    tensors, file, config = _tensors(heads, dtype), HEAD_FILES[0], {BASE: base, **_config(heads)}
+    tensors, file, config = plain(heads.published(), dtype), HEAD_FILES[0], _config(heads)
     if format == "vllm":
         tensors, file = to_vllm(tensors, len(heads.block_weight)), VLLM_FILE
         config |= vllm_config(heads, loaded.model.vocab)
         if heads.shares_projection:  # vLLM reads it from this file.
             projection = loaded.model.lm.get_output_embeddings().weight
-            tensors[VLLM_SHARED] = projection.detach().to(dtype).cpu().contiguous()
-    save_file(tensors, out / file, metadata=METADATA)
-    (out / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+            tensors |= plain({VLLM_SHARED: projection}, dtype)
+    write_folder(loaded, out, file, tensors, config)
 
 
 def write_merged(loaded: Loaded, heads: MedusaHeads, out: Path, dtype: torch.dtype) -> None:
@@ -145,13 +111,9 @@ def write_merged(loaded: Loaded, heads: MedusaHeads, out: Path, dtype: torch.dty
     state = lm.state_dict()
     # Tied tensors are written once, under the name that comes first.
     names = {tensor.data_ptr(): name for name, tensor in reversed(state.items())}.values()
-    merged = {name: state[name].to(dtype).cpu().contiguous() for name in names}
-    merged |= {MERGED_PREFIX + name: each for name, each in _tensors(heads, dtype).items()}
-    save_file(merged, out / "model.safetensors", metadata=METADATA)
-
-
-def _tensors(heads: MedusaHeads, dtype: torch.dtype) -> dict[str, Tensor]:
-    return {name: each.to(dtype).cpu().contiguous() for name, each in heads.published().items()}
+    state = {name: state[name] for name in names}
+    state |= {MERGED_PREFIX + name: tensor for name, tensor in heads.published().items()}
+    save_file(plain(state, dtype), out / "model.safetensors", metadata=METADATA)
 
 
 def _config(heads: MedusaHeads) -> dict[str, object]:
