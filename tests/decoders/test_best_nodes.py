@@ -1,5 +1,7 @@
 """The tree of the best candidates."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ def candidates(widths: list[int], seed: int, rounded: bool) -> tuple[torch.Tenso
     """Random token, score and parent of each candidate. Rounded scores have many ties."""
     generator = torch.Generator().manual_seed(seed)
     score, parent, start = [0.0], [0], 0
-    for above, width in zip(widths, widths[1:], strict=False):
+    for above, width in pairwise(widths):
         for _ in range(width):
             parent.append(start + int(torch.randint(above, (1,), generator=generator)))
             step = float(torch.rand(1, generator=generator))

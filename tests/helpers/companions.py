@@ -3,10 +3,16 @@
 from collections.abc import Mapping
 
 from decoders.decoder import Decoder
+from decoders.draft_model import DRAFTING
+from decoders.eagle.head import FILE as EAGLE
+from decoders.engine.engine import Engine
+from decoders.hydra.heads import FILE as HYDRA
 from decoders.model.model import Model
+from tests.helpers.drafters import tiny_eagle, tiny_hydra
+from tests.helpers.models import tiny_llama
 
 # Options that a decoder needs, by name.
-NEEDED_OPTIONS: dict[str, str] = {}
+NEEDED_OPTIONS = {"draft": "model=tiny"}
 
 
 def spec_of(name: str) -> str:
@@ -16,5 +22,14 @@ def spec_of(name: str) -> str:
 
 
 def files_for(decoder: Decoder, model: Model) -> Mapping[str, object]:
-    """The files that a decoder cannot do without, as `Decoder.take` receives them."""
-    return {}
+    """The files and models that a decoder cannot do without, as `Decoder.take` receives them."""
+    makers = {DRAFTING: drafting_model, HYDRA: tiny_hydra, EAGLE: tiny_eagle}
+    needed = [*decoder.models, *decoder.weights]
+    return {name: make(model) for name, make in makers.items() if name in needed}
+
+
+def drafting_model(model: Model, seed: int = 7, **changes) -> Engine:
+    """A smaller model with the tokens of `model`."""
+    size = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
+    tokens = dict(vocab_size=model.vocab, max_position_embeddings=model.context)
+    return Engine(tiny_llama(seed, **size | tokens | changes))

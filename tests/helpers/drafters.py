@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from decoders.draft_layer import place
+from decoders.draft_layer import llama_layer, place
 from decoders.eagle.head import EagleHead
 from decoders.hydra.heads import PREFIX, HydraHeads
 from decoders.model.model import Model
@@ -22,8 +22,9 @@ HIDDEN, VOCAB, MLP, HEAD_DIM = 32, 101, 48, 8  # Of the tiny Llama.
 SHAPES = {"q_proj": (32, 32), "k_proj": (16, 32), "v_proj": (16, 32), "o_proj": (32, 32)}
 
 
-def tiny_hydra(model: Model, heads: int = 4, seed: int = 1) -> HydraHeads:
-    made = randomise(HydraHeads(model, heads, layers=2), seed)
+def tiny_hydra(model: Model, heads: int = 5, seed: int = 1, plus_plus: bool = False) -> HydraHeads:
+    prefix = llama_layer(model, has_norms=True) if plus_plus else None
+    made = randomise(HydraHeads(model, heads, layers=2, prefix=prefix), seed)
     place(made, model)
     return made
 
