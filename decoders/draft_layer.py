@@ -16,6 +16,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaModel
 
 from decoders.model.cache import KVCache
 from decoders.model.model import Model
+from decoders.model.named_tensors import check_tensors
 
 ATTENTION = "layers.0.self_attn"
 
@@ -34,6 +35,9 @@ def llama_layer(
     has_bias = f"{ATTENTION}.q_proj.bias" in published
     base = model.lm.config.get_text_config()
     hidden, heads = model.hidden, base.num_attention_heads
+    intermediate = getattr(base, "intermediate_size", None) or 4 * hidden
+    if gate is not None and gate.ndim == 2:
+        intermediate = len(gate)
     rope = getattr(base, "rope_parameters", None) or {}
     if "rope_theta" in rope:
         rope = {key: value for key, value in rope.items() if key != "partial_rotary_factor"}
@@ -43,9 +47,7 @@ def llama_layer(
         LlamaConfig(
             vocab_size=1,
             hidden_size=hidden,
-            intermediate_size=getattr(base, "intermediate_size", None) or 4 * hidden
-            if gate is None
-            else len(gate),
+            intermediate_size=intermediate,
             num_hidden_layers=1,
             num_attention_heads=heads,
             num_key_value_heads=getattr(base, "num_key_value_heads", None) or heads,
@@ -74,6 +76,30 @@ def place(module: nn.Module, model: Model) -> None:
     module.eval().requires_grad_(False).to(device)
     for parameter in module.parameters():
         parameter.data = parameter.data.to(model.dtype)
+
+
+class Published(nn.Module):
+    """A drafter's module whose tensors have published names."""
+
+    def published(self) -> dict[str, Tensor]:
+        """The tensors under their published names."""
+        raise NotImplementedError
+
+    def take(self, tensors: Mapping[str, Tensor], what: str, model: Model) -> None:
+        """Become the module of these tensors, ready to draft for `model`.
+
+        The module was made on the meta device, so that shapes are checked before any memory is
+        taken. what: see `check_tensors`. ValueError as there.
+        """
+        check_tensors(self.published(), tensors, what)
+        self.to_empty(device="cpu")
+        for layer in self.modules():
+            if isinstance(layer, LlamaModel):  # Rotary frequencies are in no file.
+                layer.rotary_emb = type(layer.rotary_emb)(layer.config)
+        with torch.no_grad():
+            for name, own in self.published().items():
+                own.copy_(tensors[name])
+        place(self, model)
 
 
 class DraftLayer:

@@ -17,16 +17,16 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from decoders.draft_layer import llama_layer, place
+from decoders.draft_layer import Published, llama_layer
 from decoders.model.model import Model
-from decoders.model.named_tensors import fill, without_copies
+from decoders.model.named_tensors import without_copies
 
 FILE = "eagle.safetensors"
 EMBEDDING = "embed_tokens.weight"
 EAGLE_3 = ("midlayer.", "d2t", "t2d", "layers.0.hidden_norm.")  # What names of EAGLE-3 begin with.
 
 
-class EagleHead(nn.Module):
+class EagleHead(Published):
     """The head of one base model."""
 
     def __init__(
@@ -45,7 +45,6 @@ class EagleHead(nn.Module):
         return self.fc(torch.cat((embeddings.to(features), features), -1))
 
     def published(self) -> dict[str, Tensor]:
-        """The tensors under their published names."""
         named = self.state_dict()
         return {name.removeprefix("layer."): tensor for name, tensor in named.items()}
 
@@ -62,7 +61,7 @@ class EagleHead(nn.Module):
                 "expected the layout of EAGLE-1 and EAGLE-2 (fc and layers.0)"
             )
         named = without_copies(tensors, {EMBEDDING: (model.vocab, model.hidden)})
-        made = cls(model, named, has_bias="fc.bias" in named)
-        fill(made.published(), named, "heads of EAGLE")
-        place(made, model)
+        with torch.device("meta"):
+            made = cls(model, named, has_bias="fc.bias" in named)
+        made.take(named, "heads of EAGLE", model)
         return made

@@ -21,13 +21,14 @@ hydra_lm_head.{i}.1. In ours, projections may be absent: all heads then end in t
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaModel
 
-from decoders.draft_layer import llama_layer, place
+from decoders.draft_layer import Published, llama_layer
 from decoders.model.model import Model
-from decoders.model.named_tensors import fill, without_copies
+from decoders.model.named_tensors import without_copies
 
 FILE = "hydra_lm_head.safetensors"
 PREFIX = "prefix_embeding_layer."  # Spelt so in published files.
@@ -47,7 +48,7 @@ class _Block(nn.Module):
         return self.res_connection(x) + F.silu(self.linear(x))
 
 
-class HydraHeads(nn.Module):
+class HydraHeads(Published):
     """`heads` Hydra heads for one base model."""
 
     def __init__(
@@ -87,7 +88,6 @@ class HydraHeads(nn.Module):
         return self.hydra_lm_head[head](hidden_states).float()
 
     def published(self) -> dict[str, Tensor]:
-        """The tensors under their published names."""
         named = self.state_dict()
         if self.prefix is None:
             return named
@@ -121,11 +121,11 @@ class HydraHeads(nn.Module):
             for name, tensor in named.items()
             if name.startswith(PREFIX)
         }
-        prefix = llama_layer(model, has_norms=True, published=of_prefix) if of_prefix else None
         shares_projection = not any(name.startswith("hydra_lm_head.") for name in named)
-        made = cls(model, heads, layers, shares_projection, prefix)
-        fill(made.published(), named, f"{heads} Hydra heads of {layers} blocks")
-        place(made, model)
+        with torch.device("meta"):
+            prefix = llama_layer(model, has_norms=True, published=of_prefix) if of_prefix else None
+            made = cls(model, heads, layers, shares_projection, prefix)
+        made.take(named, f"{heads} Hydra heads of {layers} blocks", model)
         return made
 
 

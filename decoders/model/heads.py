@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from decoders.model.named_tensors import fill
 from decoders.model.projection import projected
 
 MERGED_PREFIX = "medusa_head."
@@ -75,7 +74,7 @@ class MedusaHeads(nn.Module):
     def _projected(self, x: Tensor) -> Tensor:
         """The logits [heads, rows, vocab] of x [heads, rows, hidden], of the first heads."""
         if self.out_weight is None:
-            return projected(self._base[0], x)
+            return self._base_logits(x)
         if self.out_weight.ndim == 2:
             return F.linear(x, self.out_weight)
         out_weight = self.out_weight[: len(x)]
@@ -83,6 +82,10 @@ class MedusaHeads(nn.Module):
             # With the one row as a column, the CPU's batched product takes a third of the time.
             return torch.bmm(out_weight, x.mT).mT
         return x @ out_weight.mT
+
+    def _base_logits(self, x: Tensor) -> Tensor:
+        """The base model's projection of x [heads, rows, hidden]."""
+        return projected(self._base[0], x)
 
     def narrowed(self, tokens: Tensor) -> "MedusaHeads":
         """The same heads with a projection onto `tokens` [n] alone. Logits come in that order."""
@@ -147,11 +150,29 @@ class MedusaHeads(nn.Module):
         layers = last if has_projections else last + 1
         if max(heads, layers) > len(tensors):
             raise ValueError(f"{len(tensors)} tensors cannot make {heads} heads of {layers} blocks")
+        not_floating = sorted(
+            name for name, tensor in tensors.items() if not tensor.is_floating_point()
+        )
+        if not_floating:
+            name = not_floating[0]
+            raise ValueError(f"tensor {name!r} is {tensors[name].dtype}; expected floating point")
         stacked = cls(heads, hidden, vocab, layers, None if has_projections else projection)
-        dtype = next(iter(tensors.values())).dtype
-        if dtype.is_floating_point:  # Any other is refused below.
-            stacked.to(dtype)
-        fill(stacked.published(), tensors, f"{heads} heads of {layers} blocks")
+        expected = stacked.published()
+        for name in sorted(expected.keys() | tensors.keys()):
+            if name not in tensors:
+                raise ValueError(
+                    f"tensor {name!r} is missing ({heads} heads of {layers} blocks were found)"
+                )
+            if name not in expected:
+                raise ValueError(
+                    f"tensor {name!r} does not belong to {heads} heads of {layers} blocks"
+                )
+            if tensors[name].shape != expected[name].shape:
+                given, wanted = list(tensors[name].shape), list(expected[name].shape)
+                raise ValueError(f"tensor {name!r} is {given}; this base model needs {wanted}")
+        stacked.to(next(iter(tensors.values())).dtype)
+        for name, view in stacked.published().items():
+            view.copy_(tensors[name])
         return stacked
 
     @torch.no_grad()

@@ -1,33 +1,23 @@
-"""Tensors of a file, checked by name and shape and copied to where they belong."""
+"""Tensors of a file under published names: checked, and handed to a module."""
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 
-@torch.no_grad()
-def fill(places: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
-    """Copy every tensor to the place of its name. Dtypes may differ.
+def check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
+    """ValueError names the first tensor that is missing, unknown, misshapen, or of whole numbers.
 
-    what: the plural for messages, such as "4 heads of 1 blocks". ValueError names the first tensor
-    that is missing, has no place, or is misshapen or no floating point; then nothing is copied.
+    expected: tensors of the right names and shapes. what: a plural for messages, such as "3 heads".
     """
-    for name in sorted(places.keys() | tensors.keys()):
+    for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors:
             raise ValueError(f"tensor {name!r} is missing; {what} have it")
-        if name not in places:
+        if name not in expected:
             raise ValueError(f"tensor {name!r} does not belong to {what}")
-        tensor, place = tensors[name], places[name]
-        if not tensor.is_floating_point():
-            raise ValueError(f"tensor {name!r} is {tensor.dtype}; expected floating point")
-        if tensor.shape != place.shape:
-            raise ValueError(
-                f"tensor {name!r} is {list(tensor.shape)}; this base model needs "
-                f"{list(place.shape)}"
-            )
-    for name, place in places.items():
-        place.copy_(tensors[name])
+        if not tensors[name].is_floating_point():
+            raise ValueError(f"tensor {name!r} is {tensors[name].dtype}; expected floating point")
+        _check_shape(name, tensors[name], expected[name].shape)
 
 
 def without_copies(
@@ -38,14 +28,17 @@ def without_copies(
     These are `copies`, shapes by name, and rotary frequencies. ValueError where a copy is
     misshapen: the file is for another base model.
     """
-    for name, shape in copies.items():
-        if name in tensors and tuple(tensors[name].shape) != tuple(shape):
-            raise ValueError(
-                f"tensor {name!r} is {list(tensors[name].shape)}; this base model needs "
-                f"{list(shape)}"
-            )
+    for name in sorted(copies.keys() & tensors.keys()):
+        _check_shape(name, tensors[name], copies[name])
     return {
         name: tensor
         for name, tensor in tensors.items()
         if name not in copies and not name.endswith("rotary_emb.inv_freq")
     }
+
+
+def _check_shape(name: str, tensor: Tensor, wanted: Sequence[int]) -> None:
+    if tuple(tensor.shape) != tuple(wanted):
+        raise ValueError(
+            f"tensor {name!r} is {list(tensor.shape)}; this base model needs {list(wanted)}"
+        )

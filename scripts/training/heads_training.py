@@ -17,9 +17,9 @@ from training.checkpoints import Checkpoint
 from training.corpus import Example, corpus_examples, read_examples
 from training.distillation import own_answers
 from training.eagle import EagleKind
-from training.heads import MedusaKind
 from training.hydra import HydraKind
 from training.kind import Kind, check_settings
+from training.medusa import MedusaKind
 from training.models import load_model
 from training.schedule import Sitting, learning_rate
 

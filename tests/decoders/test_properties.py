@@ -17,8 +17,8 @@ from decoders.accept import Exact, Sample
 from decoders.budget import LADDER, Budgeted
 from decoders.decoder import Decoder
 from decoders.engine.engine import Engine
-from decoders.model.attention import tree_mask
 from decoders.hydra.heads import FILE as HYDRA
+from decoders.model.attention import tree_mask
 from decoders.static.decoder import FILE as TREE
 from decoders.static.rank_tree import RankTree
 from decoders.step import Stop

@@ -51,6 +51,7 @@ def test_hydras_folder_is_a_model(hydra, questions, tmp_path, plus_plus):
 
 def test_eagles_file_is_named_by_the_option(hydra, questions, tmp_path):
     """Its published folder has the names of an ordinary model's files."""
+    write_base(tmp_path / "base")
     torch.save(eagle_tensors(), tmp_path / "pytorch_model.bin")
     spec = f"eagle:nodes=9:path={tmp_path / 'pytorch_model.bin'}"
     arguments = ["--decoder", f"greedy,{spec}", "--temperature", 0.7]

@@ -11,7 +11,7 @@ from bench.inputs.loader import load
 from decoders.model.heads import MedusaHeads
 from tests.helpers.checkpoints import write_base
 from tests.helpers.commands import basics, bench, script
-from training.heads import heads_loss
+from training.medusa import heads_loss
 
 
 @pytest.mark.parametrize("layout", ["medusa", "merged"])

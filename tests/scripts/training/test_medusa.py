@@ -5,7 +5,7 @@ import torch
 from bench.inputs.loader import load
 from decoders.model.heads import MedusaHeads
 from tests.helpers.checkpoints import write_base
-from training.heads import heads_loss
+from training.medusa import heads_loss
 
 
 def test_heads_learn_the_token_two_places_on(tmp_path):
