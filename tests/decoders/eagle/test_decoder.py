@@ -5,6 +5,7 @@ import pytest
 from decoders.accept import Exact, Sample
 from decoders.eagle.head import FILE, EagleHead
 from decoders.engine.engine import Engine
+from decoders.model.model import Model
 from tests.helpers.drafters import eagle_tensors, naive_beam, naive_eagle, paths_of, tiny_eagle
 from tests.helpers.models import FAMILIES, PROMPT, randomise, tiny_heads, tiny_llama
 from tests.helpers.steps import COSTLY, FREE, GROWING, bound, steps_of, tokens_of, turn
@@ -29,10 +30,10 @@ def test_every_tree_is_that_of_the_paper(static_shapes, spec):
     tensors = agreeing_tensors(model)
     decoder = bound(model, spec, files={FILE: EagleHead.from_published(tensors, model)})
     expected_tree = decoder.nodes, decoder.topk, decoder.beam, decoder.max_depth
-    text = PROMPT.tolist()
+    plain, text = Model(tiny_llama()), PROMPT.tolist()
     for step in decoder.decode(*turn(16, Exact())):
         root = int(step.draft.token[0])
-        logits_of = naive_eagle(Engine(tiny_llama()), tensors, text, root)
+        logits_of = naive_eagle(plain, tensors, text, root)
         expected, found = naive_beam(logits_of, *expected_tree), paths_of(step.draft)
         assert list(found) == list(expected)
         assert list(found.values()) == pytest.approx(list(expected.values()), abs=1e-3)

@@ -6,6 +6,7 @@ import torch
 from decoders.accept import Exact, Sample
 from decoders.engine.engine import Engine
 from decoders.hydra.heads import FILE, HydraHeads
+from decoders.model.model import Model
 from tests.helpers.drafters import hydra_tensors, naive_beam, naive_hydra, paths_of, tiny_hydra
 from tests.helpers.models import PROMPT, tiny_llama
 from tests.helpers.steps import FREE, bound, steps_of, tokens_of, turn
@@ -20,10 +21,10 @@ def test_every_tree_is_that_of_the_paper(static_shapes, plus_plus, spec):
     tensors = hydra_tensors(plus_plus=plus_plus)
     decoder = bound(model, spec, files={FILE: HydraHeads.from_published(tensors, model)})
     expected_tree = decoder.nodes, decoder.topk, decoder.beam, decoder.max_depth
-    text, accepted = PROMPT.tolist(), set()
+    plain, text, accepted = Model(tiny_llama()), PROMPT.tolist(), set()
     for step in decoder.decode(*turn(24, Exact())):
         root = int(step.draft.token[0])
-        logits_of = naive_hydra(Engine(tiny_llama()), tensors, text, root)
+        logits_of = naive_hydra(plain, tensors, text, root)
         expected, found = naive_beam(logits_of, *expected_tree), paths_of(step.draft)
         assert list(found) == list(expected)
         assert list(found.values()) == pytest.approx(list(expected.values()), abs=1e-3)
