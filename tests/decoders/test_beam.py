@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from decoders.beam import LEAST, Beam, check_beam
+from decoders.beam import Beam, check_beam
 from decoders.draft_check import check_draft
 from decoders.engine.engine import Engine
 from tests.helpers.drafters import naive_beam, paths_of
@@ -68,7 +68,7 @@ def test_certain_guesses_and_no_numbers_still_make_a_tree(model):
         behind = partial(lambda logits, _, token: logits.repeat(len(token), 1), logits)
         draft = decoder.search.grow(ROOT, behind, 3)
         check_draft(draft, ROOT, decoder)
-        assert draft.log_prob.min() >= 3 * LEAST
+        assert draft.log_prob.isfinite().all()
 
 
 def test_a_lone_root_asks_for_no_guess(model):

@@ -3,13 +3,17 @@
 import pytest
 import torch
 
-from decoders.accept import Exact, Sample
+from decoders.accept import Exact, Sample, Threshold
+from decoders.acceptance import Typical
 from decoders.engine.engine import Engine
 from decoders.hydra.heads import FILE, HydraHeads
 from decoders.model.model import Model
 from tests.helpers.drafters import hydra_tensors, naive_beam, naive_hydra, paths_of, tiny_hydra
 from tests.helpers.models import PROMPT, tiny_llama
 from tests.helpers.steps import FREE, bound, steps_of, tokens_of, turn
+
+# Random heads are hardly ever right. This rule keeps some of their guesses all the same.
+EASY = Threshold(1.0, Typical(0.003, 0.003))
 
 
 @pytest.mark.parametrize("static_shapes", [False, True])
@@ -22,7 +26,7 @@ def test_every_tree_is_that_of_the_paper(static_shapes, plus_plus, spec):
     decoder = bound(model, spec, files={FILE: HydraHeads.from_published(tensors, model)})
     expected_tree = decoder.nodes, decoder.topk, decoder.beam, decoder.max_depth
     plain, text, accepted = Model(tiny_llama()), PROMPT.tolist(), set()
-    for step in decoder.decode(*turn(24, Exact())):
+    for step in decoder.decode(*turn(40, EASY)):
         root = int(step.draft.token[0])
         logits_of = naive_hydra(plain, tensors, text, root)
         expected, found = naive_beam(logits_of, *expected_tree), paths_of(step.draft)
