@@ -23,14 +23,18 @@ SHAPES = {"q_proj": (32, 32), "k_proj": (16, 32), "v_proj": (16, 32), "o_proj": 
 
 
 def tiny_hydra(model: Model, heads: int = 5, seed: int = 1, plus_plus: bool = False) -> HydraHeads:
-    prefix = llama_layer(model, has_norms=True) if plus_plus else None
-    made = randomise(HydraHeads(model, heads, layers=2, prefix=prefix), seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # Of the biases.
+        prefix = llama_layer(model, has_norms=True) if plus_plus else None
+        made = randomise(HydraHeads(model, heads, layers=2, prefix=prefix), seed)
     place(made, model)
     return made
 
 
 def tiny_eagle(model: Model, seed: int = 1) -> EagleHead:
-    made = randomise(EagleHead(model), seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # Of the bias.
+        made = randomise(EagleHead(model), seed)
     place(made, model)
     return made
 
