@@ -52,14 +52,11 @@ class DraftModel(Decoder):
                 f"{self.folder!r} has a vocabulary of {self.drafting.vocab} tokens, and the base "
                 f"model one of {model.vocab}; a drafting model must have the same vocabulary"
             )
-        if self.topk > model.vocab:
-            raise ValueError(f"topk is {self.topk}, but the vocabulary has {model.vocab} tokens")
         nodes = super().max_nodes
         levels = min(self.depth, nodes - 1)
-        self.beam = Beam(nodes, self.topk, self.topk, levels, model.device)
+        self.beam = Beam(nodes, self.topk, self.topk, levels, model)
         # A step keeps at most a whole path and the next root.
         self.chain = Tree.from_parent([0, *range(levels + 1)]).to(model.device)
-        self.kept = KeptTokens()
 
     @property
     def max_nodes(self) -> int:
@@ -70,13 +67,13 @@ class DraftModel(Decoder):
         return self.beam.depth
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
-        self.kept.start()
+        self.kept = KeptTokens()
         drafting = self.drafting
         drafting.static_shapes = self.model.static_shapes
         # Whether the text still fits into the drafting model's context.
         self.fits = self.max_depth > 0 and len(prompt) <= drafting.context
         if self.fits:
-            beyond = len(self.chain) + self.max_depth * self.topk
+            beyond = len(self.chain) + self.beam.most_extended
             room = self.model.cache.capacity - len(prompt) + beyond
             drafting.prefill(prompt, room)
 
