@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import torch
 
+from decoders.engine.few_rows import multiplies_bfloat16
+
 try:
     import resource
 except ImportError:  # Windows has no such module.
@@ -30,6 +32,20 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict[str, object]:
         "dtype": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
     }
+
+
+def auto_dtype(environment: dict[str, object]) -> str:
+    """Why `--dtype auto` gave the dtype that it gave, in one line.
+
+    environment: the result of `environment`, on whatever machine the model is.
+    """
+    dtype = environment["dtype"]
+    if environment["device_type"] != "cpu":
+        return f"--dtype auto: {dtype}, the checkpoint's own"
+    line = f"--dtype auto: {dtype}, in which answers can be compared token by token"
+    if multiplies_bfloat16():
+        line += "; --dtype bfloat16 is faster on this processor"
+    return line
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -161,6 +161,9 @@ def _tensors(values: object) -> Iterator[Tensor]:
 
 
 def _address(tensor: Tensor) -> int:
+    """A number that tensors share if, and only if, they share memory."""
+    if tensor.is_mkldnn:  # A packed weight, which has no storage that Python could see.
+        return id(tensor)
     return tensor.untyped_storage()._cdata
 
 

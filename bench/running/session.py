@@ -30,7 +30,7 @@ from bench.running.decoders import (
     remarks,
     tree_digests,
 )
-from bench.running.environment import git_state
+from bench.running.environment import auto_dtype, git_state
 from bench.running.jobs import Job, jobs
 from bench.running.runner import Runner
 from bench.running.step_times import given_times
@@ -78,6 +78,8 @@ def run(
             now = datetime.now(timezone.utc)
             start = now.isoformat(timespec="seconds")
             session = {"command": command, "git": git_state(), **crew.facts(), "start": start}
+            if config.dtype == "auto":
+                print(f"note: {auto_dtype(session['environment'])}", file=sys.stderr)
             folder.begin(
                 {job.key(turn) for job in wanted for turn in job.turns},
                 model=session.pop("model"),

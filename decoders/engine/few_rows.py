@@ -8,12 +8,12 @@ On a CPU the product itself is replaced, too. A step multiplies each weight [out
 rows. The usual product, rows @ weight.T with MKL, is made for many rows: on an AMD EPYC it uses one
 core for one row, and takes longer for 4 rows than for 8. Two other products are faster:
 
-    columns   weight @ rows.T: the fastest for 1 to 4 rows
-    packed    oneDNN's, from a copy of the weight in reading order: the fastest for more
+    packed    oneDNN's, from a copy of the weight in reading order
+    columns   weight @ rows.T: as fast for 1 to 4 rows of up to some 400 entries, and without a copy
 
-The number of rows alone decides which product is used. A clock must not: the products round
+The numbers of rows and entries decide which product is used. A clock must not: the products round
 differently, and the same command must give the same text. `packed` costs memory for a second copy
-of the linear layers.
+of the linear layers. In bfloat16 only `packed` is faster than the usual product.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,9 @@ from decoders.engine.changes import Changes
 
 SMALLEST = 1 << 15  # Entries of a weight. A smaller layer gains nothing.
 MOST_PACKED = 1 << 28  # Entries of all weights together. A larger model gets no packed copy.
-MOST_COLUMNS = 4  # Rows, up to which `columns` is used.
+# Sizes up to which `columns` is used.
+MOST_COLUMNS = 4  # Rows.
+NARROW = 384  # Entries of a row, where there is a packed copy as well.
 
 
 def columns(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -53,9 +55,17 @@ def packed(rows: Tensor, copy: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(rows, copy, bias, "none", [], "")
 
 
-def can_pack() -> bool:
-    """Whether this build of torch has oneDNN's product."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def multiplies_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware, and oneDNN uses it."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether oneDNN's product can be used here for weights of this dtype."""
+    has_product = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if dtype == torch.bfloat16:
+        return has_product and multiplies_bfloat16()
+    return has_product and dtype == torch.float32 and torch.backends.mkldnn.is_available()
 
 
 class JoinedLinears:
@@ -92,7 +102,9 @@ class JoinedLinears:
         return part
 
     def _product(self, rows: Tensor) -> Tensor:
-        if rows.device.type == "cpu" and rows.numel() <= MOST_COLUMNS * rows.shape[-1]:
+        is_few = rows.numel() <= MOST_COLUMNS * rows.shape[-1]
+        has_columns = rows.device.type == "cpu" and rows.dtype == torch.float32 and is_few
+        if has_columns and (self.copy is None or rows.shape[-1] <= NARROW):
             return columns(rows, self.weight, self.bias)
         if self.copy is None:
             return F.linear(rows, self.weight, self.bias)
@@ -104,14 +116,16 @@ def use_few_row_products(
 ) -> list[JoinedLinears]:
     """Make the larger plain linear layers of a model use the products above. Return the joins.
 
-    On a CPU only layers in float32 are changed. `forward` runs the module once, on any input.
+    On a CPU these are layers in float32, and in bfloat16 where the processor multiplies it.
+    `forward` runs the module once, on any input.
     """
     layers = [layer for layer in module.modules() if _is_suitable(layer)]
     is_small = sum(layer.weight.numel() for layer in layers) <= MOST_PACKED
     is_on_cpu = all(layer.weight.device.type == "cpu" for layer in layers)
     joined = []
     for group in _reading_the_same(layers, forward):
-        product = JoinedLinears(group, with_copy=is_small and is_on_cpu and can_pack())
+        with_copy = is_small and is_on_cpu and can_pack(group[0].weight.dtype)
+        product = JoinedLinears(group, with_copy)
         joined.append(product)
         for index, layer in enumerate(group):
             part = partial(product.part, index)
@@ -122,7 +136,9 @@ def use_few_row_products(
 def _is_suitable(layer: nn.Module) -> bool:
     if type(layer) is not nn.Linear or layer.weight.numel() < SMALLEST:
         return False
-    return layer.weight.dtype == torch.float32 or layer.weight.device.type != "cpu"
+    if layer.weight.device.type != "cpu" or layer.weight.dtype == torch.float32:
+        return True
+    return layer.weight.dtype == torch.bfloat16 and can_pack(torch.bfloat16)
 
 
 def _reading_the_same(

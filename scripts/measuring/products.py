@@ -70,7 +70,7 @@ def ways_of(weight: Tensor, with_reduced: bool) -> dict[str, Way]:
         "linear": lambda rows: F.linear(rows, weight),
         "columns": lambda rows: columns(rows, weight),
     }
-    if weight.device.type == "cpu" and weight.dtype == torch.float32 and can_pack():
+    if weight.device.type == "cpu" and can_pack(weight.dtype):
         copy = pack(weight)
         ways["packed"] = lambda rows: packed(rows, copy)
     if with_reduced:

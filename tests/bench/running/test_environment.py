@@ -38,3 +38,12 @@ def test_peak_memory_is_at_least_what_is_in_use():
     in_use = psutil.Process().memory_info().rss
     peak = environment.peak_bytes(torch.device("cpu"))
     assert in_use * 0.9 < peak < in_use * 100
+
+
+def test_the_choice_of_dtype_is_said_with_its_reason(monkeypatch):
+    for in_hardware in (False, True):
+        monkeypatch.setattr(environment, "multiplies_bfloat16", lambda: in_hardware)  # noqa: B023
+        line = environment.auto_dtype({"device_type": "cpu", "dtype": "float32"})
+        assert "float32" in line and ("--dtype bfloat16" in line) is in_hardware
+        line = environment.auto_dtype({"device_type": "cuda", "dtype": "float16"})
+        assert line == "--dtype auto: float16, the checkpoint's own"

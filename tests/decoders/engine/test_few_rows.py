@@ -9,16 +9,22 @@ from decoders.engine.few_rows import use_few_row_products
 
 @pytest.mark.parametrize("shape", [(1, 1, 40), (1, 3, 40), (5, 40), (40,)])
 @pytest.mark.parametrize("bias", [False, True])
-def test_other_products_are_the_linear_layer(shape, bias):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_products_are_the_linear_layer(shape, bias, dtype):
     generator = torch.Generator().manual_seed(0)
-    rows, weight = torch.randn(shape, generator=generator), torch.randn(24, 40, generator=generator)
-    added = torch.randn(24, generator=generator) if bias else None
-    for found in (
-        few_rows.columns(rows, weight, added),
-        few_rows.packed(rows, few_rows.pack(weight), added),
-    ):
-        assert found.shape == (*shape[:-1], 24) and found.is_contiguous()
-        torch.testing.assert_close(found, F.linear(rows, weight, added), rtol=1e-5, atol=1e-5)
+    rows = torch.randn(shape, generator=generator).to(dtype)
+    weight = torch.randn(24, 40, generator=generator).to(dtype)
+    added = torch.randn(24, generator=generator).to(dtype) if bias else None
+    found = [few_rows.columns(rows, weight, added)]
+    if few_rows.can_pack(dtype):
+        found.append(few_rows.packed(rows, few_rows.pack(weight), added))
+    # Products in bfloat16 are rounded to 8 bits, at most once in their sum and once with the bias.
+    tolerance = 1e-5 if dtype == torch.float32 else 4 * torch.finfo(dtype).eps
+    for product in found:
+        assert product.shape == (*shape[:-1], 24) and product.is_contiguous()
+        torch.testing.assert_close(
+            product, F.linear(rows, weight, added), rtol=tolerance, atol=8 * tolerance
+        )
 
 
 def watched(monkeypatch, module: torch.nn.Module, width: int) -> tuple[Changes, list[tuple]]:
@@ -58,6 +64,15 @@ def test_the_product_follows_from_the_number_of_rows_and_can_be_switched_off(mon
         ("packed", 64, 6),
         ("packed", 5, 6),
     ]
+
+
+def test_long_rows_are_multiplied_by_the_packed_copy_even_if_they_are_few(monkeypatch):
+    monkeypatch.setattr(few_rows, "NARROW", 7)
+    layer = torch.nn.Linear(8, 6)
+    _, used = watched(monkeypatch, torch.nn.Sequential(layer), 8)
+    for rows in (1, 5):
+        layer(torch.zeros(rows, 8))
+    assert used == [("packed", 1, 6), ("packed", 5, 6)]
 
 
 class Gated(torch.nn.Module):
@@ -150,7 +165,7 @@ def test_a_layer_that_is_used_twice_and_one_that_is_never_called_stand_alone(mon
     torch.testing.assert_close(module(given), expected)
 
 
-def test_only_large_plain_layers_in_float32_are_changed(monkeypatch):
+def test_only_large_plain_layers_are_changed():
     class Own(torch.nn.Linear):
         pass
 
@@ -160,7 +175,23 @@ def test_only_large_plain_layers_in_float32_are_changed(monkeypatch):
     changes = Changes()
     use_few_row_products(layers, lambda: None, changes)
     assert changes.listed() == {"linear layer for few rows": 1} and "forward" in vars(layers[0])
-    half = torch.nn.ModuleList([torch.nn.Linear(256, 128, dtype=torch.bfloat16)])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "in_hardware", "changed"),
+    [
+        (torch.float32, False, True),
+        (torch.bfloat16, True, True),
+        (torch.bfloat16, False, False),
+        (torch.float16, True, False),
+    ],
+)
+def test_a_cpu_changes_the_layers_that_it_multiplies_in_hardware(
+    monkeypatch, dtype, in_hardware, changed
+):
+    monkeypatch.setattr(few_rows, "multiplies_bfloat16", lambda: in_hardware)
+    monkeypatch.setattr(few_rows, "pack", torch.clone)  # The packed copy is not multiplied here.
+    layers = torch.nn.ModuleList([torch.nn.Linear(256, 128, dtype=dtype)])
     changes = Changes()
-    use_few_row_products(half, lambda: None, changes)
-    assert changes.listed() == {}
+    use_few_row_products(layers, lambda: None, changes)
+    assert bool(changes.listed()) is changed
