@@ -177,6 +177,13 @@ CASES = [
     Case("an unknown option of a decoder", f"{RUN} --decoder dynamic:node=8"),
     Case("a draft vocabulary that is not there", f"{RUN} --decoder dynamic:vocab=frequent"),
     Case("an option that is no number", f"{RUN} --decoder dynamic:topk=many"),
+    Case("no model for a decoder that drafts with one", f"{RUN} --decoder draft"),
+    Case(
+        "a drafting model of another vocabulary",
+        f"{RUN} --decoder draft:model={{}}",
+        lambda path: write_base(path, vocab_size=104),
+        "bad",
+    ),
     Case("a tree without nodes", f"{RUN} --nodes 0"),
     Case("more nodes than can be verified", f"{RUN} --nodes 99999999999999999999"),
     Case("a temperature that is no number", f"{RUN} --temperature nan"),

@@ -162,6 +162,12 @@ def load(
     return Loaded(model, tokenizer, short, places.where, places.identity(), frozenset(ends))
 
 
+def model_identity(name: str) -> str:
+    """The identity that a model of this name is loaded with. UserError where there is none."""
+    with _readable_errors(name):
+        return _places(name).identity()
+
+
 def _load_gguf(
     gguf: GGUF, options: _LoadOptions
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

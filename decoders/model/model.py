@@ -160,24 +160,34 @@ class Model:
         return heads(hidden_state, num_heads).squeeze(1)
 
     @torch.inference_mode()
-    def verify(self, draft: Draft) -> Verified:
-        """One forward pass over all nodes. Each attends to the cache, its ancestors and itself."""
-        rows = self.forward(draft, self.length, self.length + len(draft.tree))
+    def verify(self, draft: Draft, first: int = 0) -> Verified:
+        """One forward pass over all nodes. Each attends to the cache, its ancestors and itself.
+
+        first: the nodes before this one are not read again, and have no rows in the result. The
+        last call, with nothing committed since, has read them.
+        """
+        committed = self.length
+        self.cache.length += first
+        try:
+            rows = self.forward(draft, committed, committed + len(draft.tree), first)
+        finally:
+            self.cache.length = committed
         return Verified(rows.hidden_states, rows.logits, draft)
 
-    def forward(self, draft: Draft, committed: int | Tensor, width: int) -> Rows:
+    def forward(self, draft: Draft, committed: int | Tensor, width: int, first: int = 0) -> Rows:
         """The forward pass of `verify`.
 
         committed: number of positions, an int or [1]. width: slots of the cache to read, from 0 on.
+        first: as in `verify`.
         """
         position = draft.tree.depth + committed
         if not isinstance(committed, int) or committed + draft.tree.max_depth >= self.context:
             # Nodes beyond the context are never committed, but their positions must be legal.
             position = position.clamp(max=self.context - 1)
         output = self.lm(
-            input_ids=draft.legal_token.unsqueeze(0),
-            attention_mask=self.masks.of(draft.tree, committed, width),
-            position_ids=position.unsqueeze(0),
+            input_ids=draft.legal_token[first:].unsqueeze(0),
+            attention_mask=self.masks.of(draft.tree, committed, width, first),
+            position_ids=position[first:].unsqueeze(0),
             use_cache=True,
             **{self.cache_keyword: self.cache},
         )

@@ -24,6 +24,7 @@ from decoders.model.cache import KVCache
 from decoders.step import NotANumber
 from tests.helpers.checkpoints import write_merged
 from tests.helpers.commands import basics, bench, without_times
+from tests.helpers.companions import spec_of
 from tests.helpers.models import PROMPT, tiny_heads, tiny_llama
 from tests.helpers.paths import ROOT
 from tests.helpers.steps import steps_of, tokens_of
@@ -270,7 +271,7 @@ NO_NUMBERS = pytest.mark.parametrize("value", [float("nan"), float("inf"), float
 BY_TRANSFORMERS = ("hf-greedy", "prompt-lookup")
 
 
-OURS = [name for name in registry.BUILT_IN if name not in BY_TRANSFORMERS]
+OURS = [spec_of(name) for name in registry.BUILT_IN if name not in BY_TRANSFORMERS]
 
 
 @NO_NUMBERS

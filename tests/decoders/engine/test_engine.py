@@ -27,6 +27,11 @@ SPECS = (
     "dynamic:nodes=auto",
     "conditional",
     "conditional:nodes=auto",
+    "recycling",
+    "suffix",
+    "suffix:width=1",
+    "draft:model=tiny",
+    "draft:model=tiny:nodes=auto",
     "hf-greedy",
     "prompt-lookup",
 )
