@@ -34,7 +34,9 @@ BUILT_IN = {
     "suffix": "decoders.suffix.decoder:Suffix",
     "draft": "decoders.draft_model:DraftModel",
     "hf-greedy": "decoders.hf_generate:HFGreedy",
+    "hf-static": "decoders.hf_generate:HFStatic",
     "prompt-lookup": "decoders.hf_generate:PromptLookup",
+    "assisted": "decoders.hf_generate:Assisted",
 }
 
 

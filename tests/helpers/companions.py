@@ -9,7 +9,7 @@ from decoders.model.model import Model
 from tests.helpers.models import tiny_llama
 
 # Options that a decoder needs, by name.
-NEEDED_OPTIONS = {"draft": "model=tiny"}
+NEEDED_OPTIONS = {"draft": "model=tiny", "assisted": "model=tiny"}
 
 
 def spec_of(name: str) -> str:
