@@ -75,7 +75,7 @@ def test_times_that_are_none_are_told_in_one_line(times, says, tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"schema_version": 9}'])
 def test_a_file_that_is_no_run_is_told(content, tmp_path):
     (tmp_path / "run.json").write_text(content)
-    with pytest.raises(UserError, match="expected the folder or the run.json of a run with nodes="):
+    with pytest.raises(UserError, match="expected the folder or the"):
         read_budget_times(tmp_path)
-    with pytest.raises(UserError, match="nowhere cannot be read: .*; expected the folder"):
+    with pytest.raises(UserError, match=r"nowhere cannot be read: .*; expected the folder"):
         read_budget_times(tmp_path / "nowhere")
