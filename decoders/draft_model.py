@@ -64,7 +64,6 @@ class DraftModel(Decoder):
         self.beam = Beam(nodes, self.topk, self.topk, levels, model.device)
         # A step keeps at most a whole path and the next root.
         self.chain = Tree.from_parent([0, *range(levels + 1)]).to(model.device)
-        self.kept = KeptTokens()
 
     @property
     def max_nodes(self) -> int:
@@ -75,7 +74,7 @@ class DraftModel(Decoder):
         return self.beam.depth
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
-        self.kept.start()
+        self.kept = KeptTokens()
         drafting = self.drafting
         drafting.static_shapes = self.model.static_shapes
         # Whether the text still fits into the drafting model's context.

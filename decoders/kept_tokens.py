@@ -7,11 +7,10 @@ from decoders.tree import Draft
 
 
 class KeptTokens:
-    """Collects the tokens that steps keep. One transfer brings them to the host."""
+    """Collects the tokens that the steps of a turn keep. One transfer brings them to the host."""
 
-    def start(self) -> None:
-        """A turn begins."""
-        self._waiting: list[Tensor] = []  # By step: depth of the kept node, root, its path.
+    def __init__(self) -> None:
+        self._waiting: list[Tensor] = []  # By step: depth of the kept node, root, path.
         self._is_root_known = False  # Whether the first waiting root was returned already.
 
     def observe(self, draft: Draft, node: Tensor) -> None:

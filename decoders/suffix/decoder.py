@@ -19,7 +19,7 @@ from torch import Tensor
 
 from decoders.decoder import Decoder
 from decoders.kept_tokens import KeptTokens
-from decoders.model.model import Model, Rows, Verified
+from decoders.model.model import Rows, Verified
 from decoders.suffix.automaton import SuffixAutomaton
 from decoders.tree import NO_GUESS, Draft, Tree
 
@@ -38,12 +38,8 @@ class Suffix(Decoder):
         if self.width < 1:
             raise ValueError(f"width is {self.width}; it must be at least 1")
 
-    def setup(self, model: Model) -> None:
-        super().setup(model)
-        self.kept = KeptTokens()
-
     def start(self, prompt: Tensor, rows: Rows) -> None:
-        self.kept.start()
+        self.kept = KeptTokens()
         self.automaton = SuffixAutomaton(self.width)
         for token in prompt.tolist():
             self.automaton.append(token)
@@ -71,9 +67,9 @@ class Suffix(Decoder):
         for length, end in islice(self.automaton.earlier(), self.width):
             depth = self.nodes if self.width == 1 else AT_LEAST + PER_TOKEN * length
             node = 0
-            for place in range(end, end + depth):
+            for step in range(depth):
                 # Behind the end of the text, what is drafted repeats.
-                guess = text[end + (place - end) % (len(text) - end)]
+                guess = text[end + step % (len(text) - end)]
                 if (node, guess) not in child:
                     if len(parent) == self.nodes:
                         break

@@ -13,7 +13,6 @@ def ids(*tokens: int) -> torch.Tensor:
 def test_every_kept_token_is_given_once():
     """Also where steps drafted nothing, and were not asked about."""
     kept = KeptTokens()
-    kept.start()
     assert kept.new(ids(3)) == [3]
     draft = Draft(Tree.from_parent([0, 0, 1, 1]), ids(3, 5, 6, 7))
     kept.observe(draft, ids(3))
@@ -22,6 +21,6 @@ def test_every_kept_token_is_given_once():
     kept.observe(Draft.of_root(ids(9)), ids(0))
     kept.observe(Draft(Tree.from_parent([0, 0, 1, 1]), ids(10, 11, 12, 13)), ids(1))
     assert kept.new(ids(14)) == [9, 10, 11, 14]
-    kept.start()
+    kept = KeptTokens()
     kept.observe(Draft.of_root(ids(20)), ids(0))
     assert kept.new(ids(21)) == [20, 21]
