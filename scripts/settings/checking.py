@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.common.arguments import positive, texts, whole
 from bench.common.errors import UserError
-from bench.common.flags import flag
+from bench.common.flags import REQUIRED, flag
 from settings.measuring import report_file
 
 LOADS = ("never", "first", "sometimes", "always")  # When this machine is busy.
@@ -46,3 +46,23 @@ class StressSettings:
         expected="a number from 0 on",
     )
     out: Path | None = flag(None, "a JSON file of all numbers", parse=report_file)
+
+
+PARTS = ("graphs", "shape", "products", "auto")  # Of a check of a GPU.
+
+
+def parts(text: str) -> list[str]:
+    """An argument type: some of PARTS, with commas between them."""
+    chosen = texts(text)
+    if not chosen or not set(chosen) <= set(PARTS):
+        raise UserError(f"--part is {text!r}; expected some of {','.join(PARTS)}")
+    return chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuSettings:
+    """What is promised of a GPU."""
+
+    part: Sequence[str] = flag(PARTS, "comma-separated", parse=parts)
+    model: Sequence[str] = flag(("demo",), "for auto, comma-separated", parse=texts)
+    out: Path = flag(REQUIRED, "a folder for outputs and files, made if need be", parse=Path)
