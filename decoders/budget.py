@@ -101,7 +101,7 @@ class AutoBudget:
         """Whether the credit pays for a draft, and for verifying the fewest nodes of it."""
         if self.max_nodes == 1:
             return False
-        fewest = self.costs.of_sizes(self._measured)[1]
+        _, fewest = self.costs.of_sizes(self._measured[:2])
         return fewest + self.costs.of_draft(draft_s, self._measured[0]) <= self.credit
 
     def sizes(self, nodes: int) -> Sequence[int]:
@@ -197,9 +197,11 @@ class Budgeted(Wrapper):
         return draft.truncated(nodes)
 
     def after_step(self, kept: int) -> None:
+        super().after_step(kept)
         self.budget.learn(kept)
 
     def took(self, seconds: float) -> None:
+        super().took(seconds)
         self.budget.took(seconds)
 
     @property

@@ -60,12 +60,12 @@ class StepCosts:
     def of_sizes(self, measured: Sequence[float]) -> list[float]:
         """By size, what a verify forward costs beyond a greedy step, in greedy steps.
 
-        measured: seconds by size.
+        measured: seconds by size, of all sizes or the first ones.
         """
         greedy_s = measured[0]
         return [
             max(0.0, factor * seconds / greedy_s - 1)
-            for factor, seconds in zip(self.by_size, measured, strict=True)
+            for factor, seconds in zip(self.by_size, measured, strict=False)
         ]
 
     def of_draft(self, draft_s: float, greedy_s: float) -> float:

@@ -174,6 +174,16 @@ def test_tokens_never_depend_on_the_clock_and_nodes_may(tiny_model, spec, static
     assert any(each != nodes[0] for each in nodes)
 
 
+def test_a_budget_passes_on_what_its_decoder_is_told(tiny_model):
+    decoder, told = bound(tiny_model, "dynamic:nodes=auto", FREE), []
+    decoder.inner.after_step = lambda kept: told.append(("kept", kept))
+    decoder.inner.took = lambda seconds: told.append(("took", seconds))
+    for step in decoder.decode(*turn(20, Exact())):
+        decoder.took(0.5)
+        assert told[-2][0] == "kept" and told[-1] == ("took", 0.5)
+        assert step.finish or told[-2][1] == len(step.tokens) - 1
+
+
 def test_a_budget_passes_on_what_its_decoder_is(tiny_model):
     decoder = bound(tiny_model, "conditional:nodes=auto", FREE)
     inner = decoder.inner

@@ -85,12 +85,13 @@ def test_a_static_cache_is_made_once_and_again_where_it_is_too_short(tiny_model)
     expected = {
         length: tokens_of(steps_of(tiny_model, "greedy", length)) for length in (10, 20, 90)
     }
-    caches = []
+    caches, slots = [], []
     for length in (20, 10, 90, 20):
         assert tokens_of(list(decoder.decode(*turn(length, Exact())))) == expected[length]
         caches.append(decoder.cache)
+        slots.append(decoder.cache.layers[0].keys.shape[2])
     assert caches[0] is caches[1] and caches[2] is caches[3] and caches[1] is not caches[2]
-    assert [cache.get_max_cache_shape() for cache in caches[1:3]] == [50, len(PROMPT) + 90]
+    assert slots == [50, 50, len(PROMPT) + 90, len(PROMPT) + 90]
 
 
 def test_a_forward_that_may_be_compiled_has_no_hooks_of_a_turn(tiny_model):
@@ -109,7 +110,8 @@ def test_an_assistant_of_the_same_weights_is_always_right(tiny_model):
     decoder.setup(tiny_model)
     steps = list(decoder.decode(*turn(60, Exact())))
     assert tokens_of(steps) == tokens_of(steps_of(tiny_model, "greedy", 60))
-    assert len(steps) < 12 and all(len(step.tokens) == step.nodes for step in steps[:-1])
+    # How many tokens it drafts depends on how sure it is.
+    assert len(steps) <= 30 and all(len(step.tokens) == step.nodes for step in steps[:-1])
 
 
 def test_an_assistant_must_be_named_and_have_the_same_vocabulary(tiny_model):
