@@ -57,11 +57,9 @@ class DraftModel(Decoder):
         super().setup(model)
         self.drafting: Model = self.files[DRAFTING]
         check_vocabulary(self.drafting, model, self.folder)
-        if self.topk > model.vocab:
-            raise ValueError(f"topk is {self.topk}, but the vocabulary has {model.vocab} tokens")
         nodes = super().max_nodes
         levels = min(self.depth, nodes - 1)
-        self.beam = Beam(nodes, self.topk, self.topk, levels, model.device)
+        self.beam = Beam(nodes, self.topk, self.topk, levels, model)
         # A step keeps at most a whole path and the next root.
         self.chain = Tree.from_parent([0, *range(levels + 1)]).to(model.device)
 
@@ -80,7 +78,7 @@ class DraftModel(Decoder):
         # Whether the text still fits into the drafting model's context.
         self.fits = self.max_depth > 0 and len(prompt) <= drafting.context
         if self.fits:
-            beyond = len(self.chain) + self.max_depth * self.topk
+            beyond = len(self.chain) + self.beam.most_extended
             room = self.model.cache.capacity - len(prompt) + beyond
             drafting.prefill(prompt, room)
 

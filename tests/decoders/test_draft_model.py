@@ -4,15 +4,16 @@ import pytest
 import torch
 
 from decoders.accept import Exact, Sample
-from decoders.budget import LADDER, Budgeted
 from decoders.draft_model import DRAFTING, DraftModel
+from decoders.drafter import Wrapper
 from decoders.engine.engine import Engine
 from decoders.model.model import Model
 from decoders.step import Stop
+from decoders.tree import Draft
 from tests.helpers.companions import drafting_model
 from tests.helpers.models import FAMILIES, PROMPT, randomise, tiny_llama
-from tests.helpers.steps import budget_of, steps_of, tokens_of
-from tests.helpers.watching import paths_of, watched_turn
+from tests.helpers.steps import GROWING, steps_of, tokens_of
+from tests.helpers.watching import paths_of
 
 FOREVER = Stop(frozenset(), 40)
 PROMPT_IDS = PROMPT.tolist()
@@ -57,17 +58,13 @@ def test_the_tree_is_that_of_the_drafting_models_probabilities(
     model.static_shapes = static_shapes
     drafting = Engine(randomise(FAMILIES[family](), seed=3, std=0.2))
     decoder = bound(model, drafting, nodes=nodes, topk=topk, depth=depth)
-    diary = watched_turn(decoder, PROMPT_IDS, Sample(0.8, seed=1), FOREVER)
-    text = list(PROMPT_IDS)
-    for draft, step in zip(diary.proposed, diary.steps, strict=False):
-        root = step.tokens[0]
-        assert int(draft.token[0]) == root
+    rule, text = Sample(0.8, seed=1), list(PROMPT_IDS)
+    for step in decoder.decode(PROMPT, rule, FOREVER):
+        root = int(step.draft.token[0])
         expected = expected_paths(drafting, [*text, root], nodes, topk, depth)
-        found = paths_of(draft)
-        assert found.keys() == expected.keys()
-        assert found == pytest.approx(expected, abs=1e-3)
+        assert paths_of(step.draft) == pytest.approx(expected, abs=1e-3)
         text += step.tokens
-    assert text[len(PROMPT_IDS) :] == tokens_of(steps_of(model, "greedy", 40, Sample(0.8, seed=1)))
+    assert text[len(PROMPT_IDS) :] == tokens_of(steps_of(model, "greedy", 40, rule))
 
 
 @pytest.mark.parametrize("static_shapes", [False, True])
@@ -80,26 +77,35 @@ def test_a_model_that_drafts_for_itself_is_always_right(static_shapes):
     assert [len(step.tokens) for step in steps] == [5] * 8
 
 
-def test_steps_that_draft_nothing_are_read_later():
-    """Where steps of one node are cheap, a budget pauses. The next draft knows the whole text."""
-    model, drafting = Engine(tiny_llama()), drafting_model(Engine(tiny_llama()))
-    decoder = DraftModel(model="tiny", nodes="auto", topk=2, depth=3)
-    decoder.take({DRAFTING: drafting})
-    budgeted = Budgeted(decoder, budget_of([1 + 0.3 * (size - 1) for size in LADDER]))
-    budgeted.setup(model)
-    proposed = []
-    propose = decoder.propose
-    decoder.propose = lambda *given: proposed.append(propose(*given)) or proposed[-1]
-    steps = list(budgeted.decode(PROMPT, Exact(), FOREVER))
-    assert tokens_of(steps) == tokens_of(steps_of(model, "greedy", 40))
-    assert 0 < len(proposed) < len(steps)
-    answer = [*PROMPT_IDS, *tokens_of(steps)]
-    last = proposed[-1]
-    places = [at for at, token in enumerate(answer) if token == int(last.token[0])]
-    first_level = [path[:1] for path in paths_of(last) if path]
-    assert any(
-        first_level[0] in expected_paths(drafting, answer[: at + 1], 8, 2, 1) for at in places
-    )
+class _Pausing(Wrapper):
+    """Asks for a draft in every fourth step, as a budget may."""
+
+    asked = 0
+
+    def propose(self, root: torch.Tensor, hidden_state: torch.Tensor) -> Draft:
+        self.asked += 1
+        return Draft.of_root(root) if self.asked % 4 else super().propose(root, hidden_state)
+
+
+def test_after_steps_that_drafted_nothing_the_whole_text_is_known():
+    model = Engine(tiny_llama())
+    drafting, text = drafting_model(model), list(PROMPT_IDS)
+    decoder, drafts = bound(model, drafting, nodes=8, topk=2, depth=2), 0
+    for step in decoder.decode(PROMPT, Exact(), FOREVER, _Pausing):
+        if step.nodes > 1:
+            expected = expected_paths(drafting, [*text, int(step.draft.token[0])], 8, 2, 2)
+            assert paths_of(step.draft) == pytest.approx(expected, abs=1e-3)
+            drafts += 1
+        text += step.tokens
+    assert drafts > 5
+
+
+def test_a_budget_takes_the_best_nodes_of_it():
+    model = Engine(tiny_llama())
+    spec = "draft:model=tiny:nodes=auto:topk=3"
+    steps = steps_of(model, spec, 60, seconds=GROWING)
+    assert tokens_of(steps) == tokens_of(steps_of(model, "greedy", 60))
+    assert len({step.nodes for step in steps}) > 1
 
 
 @pytest.mark.parametrize("context", [8, 40])
