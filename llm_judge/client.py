@@ -10,14 +10,12 @@ server that sends a byte now and then would never time out.
 
 import asyncio
 import os
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from time import time
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import openai
-from openai.types.chat import ChatCompletion
 from tenacity import (
     RetryCallState,
     Retrying,
@@ -25,36 +23,18 @@ from tenacity import (
     stop_after_attempt,
     wait_random_exponential,
 )
-from tenacity.stop import stop_when_event_set
 
-from bench.common.errors import UserError
+from bench.common.errors import UserError, warn
+from llm_judge.bounded_http import ACCEPTED, BoundedClient
+from llm_judge.failures import KEY, CallFailed, EndpointTrouble, NoCompletion, failure
+from llm_judge.replies import ErrorBody, Reply, read_reply
+from llm_judge.request_form import Form
 
-KEY = "OPENAI_API_KEY"  # The environment variable of the key.
 URL = "OPENAI_BASE_URL"  # The environment variable of the endpoint, where no flag names one.
 LOCAL = ("localhost", "127.0.0.1", "::1")  # Hosts whose endpoints need no key.
-LONGEST_WAIT_S = 600.0  # If a server asks for a longer wait, the call fails.
 LONGEST_BACKOFF_S = 60.0
-
-
-class CallFailed(Exception):
-    """One call got no reply. Other calls may still succeed."""
-
-
-class EndpointTrouble(CallFailed):
-    """The endpoint is busy, broken or unreachable, maybe for a while. The call is tried again."""
-
-    def __init__(self, what: str, after_s: float | None = None) -> None:
-        super().__init__(what)
-        self.after_s = after_s  # The wait that the server asks for. None: it asks for none.
-
-
-@dataclass(frozen=True)
-class Reply:
-    """The judge's reply. Token counts are 0 where the endpoint does not report them."""
-
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
+NO_COMPLETION_TRIES = 3  # A wrong URL stays wrong.
+OF_THE_KEY = (401, 403, 404, 429)  # Statuses that say nothing about the form of a request.
 
 
 class JudgeClient:
@@ -82,23 +62,13 @@ class JudgeClient:
         self.stop = Event()
         self.backoff = wait_random_exponential(multiplier=backoff_s, max=LONGEST_BACKOFF_S)
         self.tries = tries
-        api_base = api_base or os.environ.get(URL) or None
-        if api_base and urlsplit(api_base).scheme not in ("http", "https"):
-            raise UserError(
-                f"--api-base is {api_base!r}; expected a URL such as http://localhost:8000/v1"
-            )
-        key = os.environ.get(KEY)
-        is_local = bool(api_base) and urlsplit(api_base).hostname in LOCAL
-        if not key and not is_local:
-            where = api_base or "OpenAI's endpoint"
-            raise UserError(
-                f"no key for {where}: set {KEY} (any text where the endpoint asks for none)"
-            )
         self.timeout_s = timeout_s
-        self.client = openai.AsyncOpenAI(
-            api_key=key or "none", base_url=api_base, timeout=None, max_retries=0
-        )
+        self.client = _connect(api_base or os.environ.get(URL) or None)
         self.where = str(self.client.base_url)
+        self._form = Form()
+        self._lock = Lock()
+        self._has_answered = False
+        self._refused = 0  # Calls.
         # An event loop can cut off a call at any moment.
         self.loop = asyncio.new_event_loop()
         Thread(target=self.loop.run_forever, daemon=True).start()
@@ -111,11 +81,30 @@ class JudgeClient:
         retrying = Retrying(
             retry=retry_if_exception_type(EndpointTrouble),
             wait=self._wait,
-            stop=stop_after_attempt(self.tries) | stop_when_event_set(self.stop),
+            stop=self._is_last_try,
             sleep=self.stop.wait,
             reraise=True,
         )
-        return retrying(self._ask_once, system, user)
+        try:
+            reply = retrying(self._ask_once, system, user)
+        except CallFailed as error:
+            if not error.advice or not self._is_of_every_call(error):
+                raise
+            self.stop.set()  # No further call is begun.
+            raise UserError(f"{self.where} {error.advice}") from error
+        self._has_answered = True
+        return reply
+
+    def _is_of_every_call(self, error: CallFailed) -> bool:
+        with self._lock:
+            self._refused += 1
+            is_first = not self._has_answered
+            return error.calls is None or (is_first and self._refused >= error.calls)
+
+    def _is_last_try(self, state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        most = NO_COMPLETION_TRIES if isinstance(error, NoCompletion) else self.tries
+        return self.stop.is_set() or stop_after_attempt(min(most, self.tries))(state)
 
     def _wait(self, state: RetryCallState) -> float:
         """Seconds until the next try: what the server asks for, else a growing random time."""
@@ -124,54 +113,98 @@ class JudgeClient:
         return self.backoff(state) if asked is None else asked
 
     def _ask_once(self, system: str, user: str) -> Reply:
-        if self.stop.is_set():
-            raise CallFailed("interrupted")
+        form, said = self._form, ""
+        while not self.stop.is_set():
+            try:
+                body = self._send(form, system, user)
+            except openai.APIStatusError as error:
+                said = _reason(error)
+                other = None if error.status_code in OF_THE_KEY else form.instead(said)
+                if other is None:
+                    raise self._failure(error, said) from error
+                form = other
+            else:
+                if said:  # An earlier form was refused.
+                    self._take_form(form, said)
+                return self._read(body)
+        raise CallFailed("interrupted")
+
+    def _read(self, body: bytes) -> Reply:
         try:
-            call = self.client.chat.completions.create(
-                model=self.model,
-                messages=[{"role": "system", "content": system}, {"role": "user", "content": user}],
-                n=1,
-                **self.options,
-            )
-            completion = asyncio.run_coroutine_threadsafe(
-                asyncio.wait_for(call, self.timeout_s), self.loop
-            ).result()
-        except openai.APIStatusError as error:
-            raise self._of_status(error) from error
+            return read_reply(body)
+        except ErrorBody as error:
+            raise failure(error.status, str(error), self.model) from error
+
+    def _failure(self, error: openai.APIStatusError, said: str) -> CallFailed:
+        return failure(
+            error.status_code,
+            said,
+            self.model,
+            code=error.code,
+            body=error.response.text,
+            after_s=_retry_after(error),
+        )
+
+    def _take_form(self, form: Form, said: str) -> None:
+        """Write requests in another form from now on, and say so once."""
+        with self._lock:
+            if self._form != form:
+                self._form = form
+                warn(f"{self.where} refuses the usual request ({said}); it now gets {form}")
+
+    def _send(self, form: Form, system: str, user: str) -> bytes:
+        """The body of the response to one request."""
+        fields = form.fields(system, user) | self.options
+        create = self.client.chat.completions.with_raw_response.create
+        call = asyncio.wait_for(create(model=self.model, n=1, **fields), self.timeout_s)
+        try:
+            done = asyncio.run_coroutine_threadsafe(call, self.loop).result()
+            return done.http_response.content
         except asyncio.TimeoutError as error:
             raise EndpointTrouble(f"no whole reply within {self.timeout_s:g} s") from error
         except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, CallFailed):  # `BoundedClient` refused the response.
+                raise error.__cause__ from error
             raise EndpointTrouble(
                 f"{self.where} cannot be reached ({error.__cause__ or error})"
             ) from error
-        except (openai.APIResponseValidationError, ValueError) as error:
-            raise EndpointTrouble(f"the reply is not JSON ({error})") from error
-        return _reply(completion)
 
-    def _of_status(self, error: openai.APIStatusError) -> Exception:
-        """The error for an HTTP status: UserError, EndpointTrouble, or another CallFailed."""
-        status, said = error.status_code, " ".join(str(error.message).split())[:300]
-        if said == f"Error code: {status}":  # The endpoint gives no reason in OpenAI's format.
-            said = f"{said}, {' '.join(error.response.text.split())[:200]}"
-        if status in (401, 403):
-            return UserError(
-                f"{self.where} refuses the key ({said}); set {KEY} to one that it takes"
-            )
-        if status == 404:
-            return UserError(
-                f"{self.where} does not know the judge {self.model!r} ({said}); "
-                "--judge-model takes a model of the endpoint, --api-base its URL up to and with /v1"
-            )
-        if error.code == "insufficient_quota":
-            return UserError(
-                f"the account of {KEY} has no quota left ({said}); every judgment so far is kept"
-            )
-        if status in (408, 409, 429) or status >= 500:
-            after_s = _retry_after(error)
-            if after_s is not None and after_s > LONGEST_WAIT_S:
-                return CallFailed(f"{said}; the server asks to come back after {after_s:.0f} s")
-            return EndpointTrouble(said, after_s)
-        return CallFailed(said)
+
+def _connect(api_base: str | None) -> openai.AsyncOpenAI:
+    """The client of an endpoint. None: OpenAI's. UserError where there is no key for it.
+
+    The query of the URL goes with every request, as Azure's ?api-version= must.
+    """
+    parts = urlsplit(api_base or "")
+    if api_base and parts.scheme not in ("http", "https"):
+        raise UserError(
+            f"--api-base is {api_base!r}; expected a URL such as http://localhost:8000/v1"
+        )
+    key = os.environ.get(KEY)
+    if not key and parts.hostname not in LOCAL:
+        where = api_base or "OpenAI's endpoint"
+        raise UserError(
+            f"no key for {where}: set {KEY} (any text where the endpoint asks for none)"
+        )
+    query = dict(parse_qsl(parts.query))
+    is_azure = "api-version" in query
+    return openai.AsyncOpenAI(
+        api_key=key or "none",
+        base_url=parts._replace(query="", fragment="").geturl() or None,
+        timeout=None,
+        max_retries=0,
+        default_query=query,
+        default_headers=ACCEPTED | ({"api-key": key or "none"} if is_azure else {}),
+        http_client=BoundedClient(timeout=None),
+    )
+
+
+def _reason(error: openai.APIStatusError) -> str:
+    """What the endpoint says of a failed request, on one line."""
+    said = " ".join(str(error.message).split())[:300]
+    if said == f"Error code: {error.status_code}":  # It gives no reason in OpenAI's format.
+        said = f"{said}, {' '.join(error.response.text.split())[:200]}"
+    return said
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
@@ -185,22 +218,5 @@ def _retry_after(error: openai.APIStatusError) -> float | None:
         pass
     try:
         return max(0.0, parsedate_to_datetime(given).timestamp() - time())
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None
-
-
-def _reply(completion: ChatCompletion) -> Reply:
-    """The reply in a completion. A refusal is a reply, too. EndpointTrouble where there is none."""
-    try:
-        message = completion.choices[0].message
-        text = message.content if message.content is not None else getattr(message, "refusal", None)
-    except (AttributeError, IndexError, TypeError) as error:
-        raise EndpointTrouble(
-            f"the reply has no message in it ({str(completion)[:200]})"
-        ) from error
-    if not isinstance(text, str):
-        raise EndpointTrouble(f"the reply's message has no text ({str(message)[:200]})")
-    usage = completion.usage
-    return Reply(
-        text, getattr(usage, "prompt_tokens", 0) or 0, getattr(usage, "completion_tokens", 0) or 0
-    )

@@ -12,14 +12,14 @@ endpoint will do. Its key is read from $OPENAI_API_KEY.
 
 Every judgment is on disk when it arrives, and the same command asks only for what is missing. A
 call that fails is tried again with growing pauses, or after the time that the server asks for. A
-call that fails for good leaves no score, and the command ends with status 1. A reply without a
-readable grade is recorded with score -1, or with the winner "error". Averages leave it out.
+call that fails for good leaves no score, and the command ends with status 1. A reply that is empty
+or cut off is such a failure. A reply without a readable grade is recorded with score -1, or with
+the winner "error". Averages leave it out, and --ask-again asks for it anew.
 """
 
 import argparse
 import math
 import sys
-from collections import Counter
 from pathlib import Path
 
 if not __package__:  # Run as a script, from wherever: the packages lie one folder up.
@@ -27,14 +27,15 @@ if not __package__:  # Run as a script, from wherever: the packages lie one fold
 
 from bench.common.arguments import parser as make_parser
 from bench.common.arguments import positive, whole
-from bench.common.errors import UserError, exit_cleanly
+from bench.common.errors import UserError, exit_cleanly, warn
 from bench.common.files import sole_writer
 from bench.common.signals import Stopped
 from llm_judge.flags import add_data_flags, add_judgment_flags
 from llm_judge.judge_folder import Bench
-from llm_judge.judging import Match, has_verdict
-from llm_judge.judging_plan import plan
-from llm_judge.judgments import Ledger
+from llm_judge.judging import Match
+from llm_judge.judging_plan import listed, plan
+from llm_judge.judgments import has_verdict
+from llm_judge.ledger import Ledger
 
 CHARACTERS_A_TOKEN = 4  # Roughly, of English.
 
@@ -51,15 +52,32 @@ def parser() -> argparse.ArgumentParser:
         help="file of the judge prompts (default: the published ones for a published bench, else "
         "our own)",
     )
-    add(
+    references = made.add_mutually_exclusive_group()
+    references.add_argument(
         "--reference-file",
         type=Path,
         help="file of the reference answers (default: reference_answer/<judge>.jsonl, or the only "
         "file there)",
     )
+    references.add_argument(
+        "--no-references",
+        action="store_true",
+        help="judge every question without a reference answer, also in maths, reasoning and coding",
+    )
+    add(
+        "--strip-thinking",
+        action="store_true",
+        help="do not show the judge the thoughts that an answer begins with (<think>...</think>)",
+    )
+    add(
+        "--ask-again",
+        action="store_true",
+        help="ask again for judgments without a readable verdict",
+    )
     add(
         "--api-base",
-        help="URL of the endpoint, up to and with /v1 (default: $OPENAI_BASE_URL, or OpenAI's)",
+        help="URL of the endpoint, up to and with /v1 (default: $OPENAI_BASE_URL, or OpenAI's); a "
+        "query such as ?api-version=... goes with every request",
     )
     add(
         "--temperature",
@@ -134,7 +152,7 @@ def main() -> int:
                 backoff_s=args.backoff,
             )
         ledger.begin()
-        failed = make_calls(client, ledger, calls, args.parallel) if calls else Counter()
+        failed = make_calls(client, ledger, calls, args.parallel) if calls else {}
         return _report(ledger, failed)
 
 
@@ -148,8 +166,10 @@ def _ledger(bench: Bench, path: Path, args: argparse.Namespace) -> Ledger:
         first=args.first_n,
         prompt_file=args.judge_file,
         reference_file=args.reference_file,
+        no_references=args.no_references,
+        strip_thinking=args.strip_thinking,
     )
-    return Ledger(path, args.judge_model, matches)
+    return Ledger(path, args.judge_model, matches, args.temperature, again=args.ask_again)
 
 
 def _missing(ledger: Ledger, bench: Bench, args: argparse.Namespace) -> list[tuple[Match, int]]:
@@ -175,18 +195,19 @@ def _options(args: argparse.Namespace) -> dict[str, object]:
     return options
 
 
-def _report(ledger: Ledger, failed: Counter[str]) -> int:
+def _report(ledger: Ledger, failed: dict[str, list[Match]]) -> int:
     """Print how many judgments there are now. Returns the exit status: 1 where calls failed."""
     rows = ledger.rows()
     unread = sum(not has_verdict(row) for row in rows)
-    without = f", {unread} of them without a verdict" if unread else ""
+    without = f", {unread} of them without a verdict (--ask-again asks anew)" if unread else ""
     print(f"{ledger.path}: {len(rows)} of {len(ledger.matches)} judgments{without}")
-    for message, count in failed.most_common(3):
-        print(f"failed {count}x: {message}", file=sys.stderr)
+    for message, matches in sorted(failed.items(), key=lambda each: -len(each[1]))[:3]:
+        questions = list(dict.fromkeys(match.question_id for match in matches))
+        warn(f"failed {len(matches)}x: {message} (question {listed(questions)})")
     if failed:
         print(
-            f"error: {failed.total()} calls failed and are no scores; the same command asks for "
-            "them again",
+            f"error: {sum(map(len, failed.values()))} calls failed and are no scores; the same "
+            "command asks for them again",
             file=sys.stderr,
         )
         return 1

@@ -1,4 +1,4 @@
-"""Prompts for the judge, matches between models, and verdicts in replies, as in FastChat.
+"""Prompts for the judge and matches between models, as in FastChat.
 
 Nothing here calls a judge. Single grading asks for a grade of one answer. A pairwise match asks
 twice, once with the two answers in each order. Each turn of a question is judged on its own, and
@@ -6,9 +6,10 @@ the prompt for the second turn shows the whole conversation. Maths, reasoning an
 against a reference answer.
 """
 
-import re
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from string import Formatter
 
@@ -16,9 +17,11 @@ from bench.common.errors import UserError
 from bench.common.files import read_rows
 from bench.inputs.questions import Question
 from bench.store.answer_files import Answer
+from bench.store.question_id import QuestionId
+from llm_judge.verdicts import grade, winner
 
 MODES = ("single", "pairwise-baseline", "pairwise-all")  # Values of --mode.
-NEED_REFERENCE = ("math", "reasoning", "coding", "arena-hard-200")  # Categories.
+NEED_REFERENCE = ("math", "reasoning", "coding", "arena-hard-200")  # Categories, in any case.
 SINGLE, PAIRWISE = "single", "pairwise"  # Kinds of judging.
 # (kind, with a reference?) -> name of the first turn's prompt. The second turn's adds MULTI_TURN.
 NAMES = {
@@ -29,45 +32,6 @@ NAMES = {
 }
 MULTI_TURN = "-multi-turn"
 FORMATS = {SINGLE: "[[rating]]", PAIRWISE: "[[A]]"}  # Kind -> output format of its prompts.
-NO_GRADE = -1  # Score of a reply without a grade, as in FastChat. Averages leave it out.
-NO_WINNER = "error"  # The winner where a reply names none, as in FastChat.
-LOWEST_GRADE, HIGHEST_GRADE = 1, 10
-
-_GRADES = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
-
-
-# --- Replies --------------------------------------------------------------------------------------
-
-
-def grade(reply: str) -> int | float:
-    """The grade in a reply: the first number in double square brackets, else in single ones.
-
-    NO_GRADE where there is none, or where it is not from 1 to 10.
-
-    >>> [grade(text) for text in ("Rating: [[7]]", "[7]", "[[8.5]]", "seven", "[[11]]")]
-    [7, 7, 8.5, -1, -1]
-    """
-    for pattern in _GRADES:
-        if found := pattern.search(reply):
-            value = float(found[1]) if "." in found[1] else int(found[1])
-            return value if LOWEST_GRADE <= value <= HIGHEST_GRADE else NO_GRADE
-    return NO_GRADE
-
-
-def winner(reply: str, first: str, second: str) -> str:
-    """The model that a reply prefers: `first` (shown as A), `second` (as B), "tie" or NO_WINNER."""
-    for mark, means in (("[[A]]", first), ("[[B]]", second), ("[[C]]", "tie")):
-        if mark in reply:
-            return means
-    return NO_WINNER
-
-
-def has_verdict(row: dict) -> bool:
-    """Whether the replies of a judgment could be read."""
-    if "score" in row:
-        return row["score"] != NO_GRADE
-    return NO_WINNER not in (row["g1_winner"], row["g2_winner"])
-
 
 # --- Prompts --------------------------------------------------------------------------------------
 
@@ -79,6 +43,11 @@ class Prompt:
     name: str
     system: str
     template: str
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the texts: prompts of one name may differ from one judge file to the next."""
+        return sha256(json.dumps([self.system, self.template]).encode()).hexdigest()
 
     def fill(self, **texts: str) -> str:
         """The template with these texts. UserError where it names one that is not among them."""
@@ -141,21 +110,32 @@ def _check_template(template: str, where: str) -> None:
 # --- Matches --------------------------------------------------------------------------------------
 
 
+def needs_reference(question: Question) -> bool:
+    """Whether a question is judged against a reference answer."""
+    return question.category.strip().casefold() in NEED_REFERENCE
+
+
+def turns_judged(question: Question) -> int:
+    """How many turns of a question are judged: both of two, else the first, as in FastChat."""
+    return 2 if len(question.turns) == 2 else 1
+
+
 @dataclass(frozen=True)
 class Match:
     """One judgment to be made, which is one row of a judgment file."""
 
-    question_id: int
+    question_id: QuestionId
     turn: int  # 1 or 2.
     models: tuple[str, ...]  # One, or two.
     prompt: str  # Name of the prompt.
     system: str
     users: tuple[str, ...]  # The prompts: one, or two with the answers in either order.
+    prompt_sha256: str = ""  # Of the system prompt and the template.
 
     @property
     def key(self) -> tuple:
-        """Key of the judgment. The order of two models does not matter: both orders are asked."""
-        return self.question_id, self.turn, frozenset(self.models), self.prompt
+        """What is judged. The order of two models does not matter: both orders are asked."""
+        return self.question_id, self.turn, frozenset(self.models)
 
     def row(self, judge: str, replies: Sequence[str], tstamp: float) -> dict:
         """The judgment in FastChat's format. replies: one for each of `users`."""
@@ -187,30 +167,29 @@ class Match:
 
 def make_matches(
     questions: Iterable[Question],
-    answers: dict[str, dict[int, Answer]],
+    answers: dict[str, dict[QuestionId, Answer]],
     contests: Iterable[tuple[str, ...]],
     prompts: dict[str, Prompt],
-    references: dict[int, Answer],
+    references: dict[QuestionId, Answer] | None,
 ) -> list[Match]:
     """Every judgment that can be made, question by question.
 
     answers: model -> question_id -> answer. The first of several choices is judged, as in FastChat.
         Turns that a model did not answer are left out.
     contests: the models to be judged, singly or in pairs.
-    references: reference answers by question_id.
+    references: reference answers by question_id. None: every question is judged without one.
 
     UserError where a question needs a reference that is not there.
     """
     contests = list(contests)
     made = []
     for question in questions:
-        asked = 2 if len(question.turns) == 2 else 1
         for models in contests:
             given = [answers[model].get(question.question_id) for model in models]
             if any(answer is None for answer in given):
                 continue
             choices = [answer.choices[0] for answer in given]
-            for turn in range(1, asked + 1):
+            for turn in range(1, turns_judged(question) + 1):
                 if not all(choice.answered(turn) for choice in choices):
                     break
                 texts = [choice.turns for choice in choices]
@@ -224,15 +203,18 @@ def _match(
     models: tuple[str, ...],
     answers: list[tuple[str, ...]],
     prompts: dict[str, Prompt],
-    references: dict[int, Answer],
+    references: dict[QuestionId, Answer] | None,
 ) -> Match:
-    """The judgment of one turn. answers: the texts of each model's turns."""
-    with_reference = question.category in NEED_REFERENCE
+    """The judgment of one turn. answers: the texts of each model's turns.
+
+    No prompt is given a text of a later turn.
+    """
+    with_reference = references is not None and needs_reference(question)
     kind = SINGLE if len(models) == 1 else PAIRWISE
     prompt = prompts[NAMES[kind, with_reference] + ("" if turn == 1 else MULTI_TURN)]
     # The templates of a first turn name question, answer, answer_a, ...; those of a second one
     # question_1, question_2, answer_1, answer_a_2, ...
-    texts = {"question": question.turns[0]} | _numbered("question", question.turns)
+    texts = {"question": question.turns[0]} | _numbered("question", question.turns[:turn])
     if with_reference:
         texts |= _reference(question, turn, references)
 
@@ -247,16 +229,20 @@ def _match(
     else:
         both = (answers, answers[::-1])
         users = tuple(filled(("answer_a", "answer_b"), order) for order in both)
-    return Match(question.question_id, turn, models, prompt.name, prompt.system, users)
+    about = (question.question_id, turn, models, prompt.name)
+    return Match(*about, prompt.system, users, prompt.sha256)
 
 
-def _reference(question: Question, turn: int, references: dict[int, Answer]) -> dict[str, str]:
+def _reference(
+    question: Question, turn: int, references: dict[QuestionId, Answer]
+) -> dict[str, str]:
     """The reference answers to the turns up to `turn`, by their names in templates."""
     answer = references.get(question.question_id)
     if answer is None or len(answer.choices[0].turns) < turn:
         raise UserError(
             f"question {question.question_id} ({question.category}) is judged against a reference "
-            f"answer, but the reference file has none to its turn {turn}"
+            f"answer, but the reference file has none to its turn {turn}; add it, or judge without "
+            "references by --no-references"
         )
     return _numbered("ref_answer", answer.choices[0].turns[:turn])
 

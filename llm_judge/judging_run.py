@@ -4,15 +4,15 @@ This module needs the extra `judge`.
 """
 
 import sys
-from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 
 from tqdm import tqdm
 
 from bench.common.errors import UserError
-from llm_judge.client import CallFailed, EndpointTrouble, JudgeClient
+from llm_judge.client import JudgeClient
+from llm_judge.failures import CallFailed, EndpointTrouble
 from llm_judge.judging import Match
-from llm_judge.judgments import Ledger
+from llm_judge.ledger import Ledger
 
 GIVE_UP_AFTER = 8  # Calls in a row that the endpoint left unanswered in all their tries.
 
@@ -22,16 +22,16 @@ class _Progress:
 
     def __init__(self, calls: int) -> None:
         self.bar = tqdm(total=calls, unit="call", desc="judging", dynamic_ncols=True)
-        self.failed: Counter[str] = Counter()  # By message.
+        self.failed: dict[str, list[Match]] = {}  # By message.
         self.tokens_in = self.tokens_out = 0
         self._troubles_in_a_row = 0
 
-    def note(self, call: Future[tuple[int, int]]) -> None:
+    def note(self, match: Match, call: Future[tuple[int, int]]) -> None:
         """Count a call that has ended. UserError where the endpoint is to be given up."""
         try:
             tokens_in, tokens_out = call.result()
         except CallFailed as error:
-            self.failed[str(error)] += 1
+            self.failed.setdefault(str(error), []).append(match)
             # A call that is refused for its content, such as its length, says nothing about others.
             self._troubles_in_a_row += isinstance(error, EndpointTrouble)
             if self._troubles_in_a_row >= GIVE_UP_AFTER:
@@ -43,19 +43,20 @@ class _Progress:
             self.tokens_in += tokens_in
             self.tokens_out += tokens_out
             self._troubles_in_a_row = 0
+        failed = sum(map(len, self.failed.values()))
         self.bar.set_postfix_str(
-            f"tokens {self.tokens_in:,} in, {self.tokens_out:,} out; {self.failed.total()} failed"
+            f"tokens {self.tokens_in:,} in, {self.tokens_out:,} out; {failed} failed"
         )
         self.bar.update()
 
 
 def make_calls(
     client: JudgeClient, ledger: Ledger, calls: list[tuple[Match, int]], parallel: int
-) -> Counter[str]:
+) -> dict[str, list[Match]]:
     """Make the calls, `parallel` at once, and put the replies into the ledger.
 
-    calls: as `Ledger.missing` returns them. Returns how many calls failed, by message. UserError
-    where no call can succeed.
+    calls: as `Ledger.missing` returns them. Returns the match of each call that failed, by message.
+    UserError where no call can succeed.
     """
 
     def call(match: Match, index: int) -> tuple[int, int]:
@@ -67,8 +68,9 @@ def make_calls(
     pool = ThreadPoolExecutor(parallel)
     try:
         with progress.bar:
-            for future in as_completed([pool.submit(call, *each) for each in calls]):
-                progress.note(future)
+            futures = {pool.submit(call, *each): each[0] for each in calls}
+            for future in as_completed(futures):
+                progress.note(futures[future], future)
     except KeyboardInterrupt:
         print(
             "\ninterrupted; taking in what is under way (Ctrl-C again: leave it)", file=sys.stderr

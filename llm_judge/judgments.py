@@ -1,68 +1,66 @@
-"""Judgment files: read as leniently as in FastChat, and written so that no call is lost.
+"""Judgment files: read as leniently as in FastChat.
 
-A row is on disk before the next one begins, and one command at a time writes a file. A pairwise row
-needs two calls. Until both replies are there, the first waits in `<file>.games`, so that it is not
-asked for again after a crash.
+A file may hold several judgments of one answer, by several judges or by several prompts. They are
+all read. What they differ in is found by `differences`.
 """
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from threading import Lock
 
 from bench.common.errors import UserError, warn
-from bench.common.files import (
-    append_synced,
-    json_line,
-    mend_end,
-    read_lines,
-    read_rows,
-    shown,
-    write_atomically,
-)
-from llm_judge.judging import Match
+from bench.common.files import shown, sound_rows, tell_left_out
+from bench.store.question_id import parse_question_id
+from llm_judge.verdicts import HIGHEST_GRADE, LOWEST_GRADE, NO_GRADE, NO_WINNER, grade, winner
 
 FAILED = "$ERROR$"  # The text that FastChat records for a call that failed. It is no judgment.
+TEXTS = ("judgment", "g1_judgment", "g2_judgment")  # Fields of the judge's replies.
+# The two calls of a pair, and which model is shown as A and as B.
+GAMES = {"g1": ("model_1", "model_2"), "g2": ("model_2", "model_1")}
 
 # The fields of rows, and their types.
-_ALL = {"question_id": int, "judge": list, "turn": int}
-_SINGLE = {"model": str, "score": (int, float), "judgment": str}
+_ALL = {"question_id": (int, str), "judge": (list, str), "turn": int}
+_SINGLE = {"model": str, "score": (int, float, type(None)), "judgment": str}
 _PAIR = {
     name: str
     for name in ("model_1", "model_2", "g1_winner", "g2_winner", "g1_judgment", "g2_judgment")
 }
-_GAME = {
-    "question_id": int,
-    "turn": int,
-    "models": list,
-    "judge": str,
-    "user_prompt": str,
-    "judgment": str,
-}
-Game = tuple[int, int, tuple[str, ...], str]  # (question_id, turn, models, prompt) of one call.
 
 
-def read_judgments(path: Path) -> list[dict]:
-    """The judgments of a file. Of several rows with one key, the last one counts.
+def read_judgments(path: Path, tell: Callable[[str], None] = warn) -> list[dict]:
+    """The judgments of a file, in its order; see `judgment_rows`.
 
-    A call that FastChat recorded as failed is left out, and so is a torn last line, with a warning.
-    UserError names a line that lacks a field of its kind.
+    A call that FastChat recorded as failed is no judgment. UserError where lines are there and none
+    is a judgment.
     """
-    rows: dict[tuple, dict] = {}
-    for number, row in read_rows(path, torn=warn):
+    problems: list[str] = []
+    rows = [row for _, row in judgment_rows(path, problems.append)]
+    if problems and not rows:
+        raise UserError(problems[0])
+    tell_left_out(path, problems, tell)
+    return [row for row in rows if FAILED not in texts(row)]
+
+
+def judgment_rows(path: Path, bad: Callable[[str], None]) -> Iterator[tuple[int, dict]]:
+    """(line number, judgment) for every line of a file that is one, in one form:
+
+    - `question_id` is an integer where the text of the file is one;
+    - `judge` is [name, prompt name], the latter empty where the file has the name alone;
+    - a score that is no grade is NO_GRADE. The reply's text is then read again, as a version that
+      could not read it may have written the file. The same goes for the winner NO_WINNER.
+
+    bad: called with what is wrong about any other line.
+    """
+    for number, row in sound_rows(path, bad):
         where = f"{path}, line {number}"
-        _check(row, _ALL | (_SINGLE if "model" in row else _PAIR), where)
-        if len(row["judge"]) != 2 or not all(isinstance(each, str) for each in row["judge"]):
-            raise UserError(
-                f"{where}: judge must be [model, prompt name], found {shown(row['judge'])}"
-            )
-        if FAILED not in (row.get("judgment"), row.get("g1_judgment"), row.get("g2_judgment")):
-            rows[(tuple(row["judge"]), *_key(row))] = row
-    return list(rows.values())
+        try:
+            check_fields(row, _ALL | (_SINGLE if "model" in row else _PAIR), where)
+            yield number, _in_one_form(row, where)
+        except UserError as error:
+            bad(str(error))
 
 
-def _check(row: dict, kinds: dict[str, type | tuple], where: str) -> None:
+def check_fields(row: dict, kinds: dict[str, type | tuple], where: str) -> None:
     """UserError names the first field that is missing or of another type."""
     for name, kind in kinds.items():
         if name not in row:
@@ -73,145 +71,136 @@ def _check(row: dict, kinds: dict[str, type | tuple], where: str) -> None:
             raise UserError(f"{where} is not a judgment: {name} is out of its range")
 
 
-def _key(row: dict) -> tuple:
-    """Equal to `Match.key` of the match that the row judges."""
-    models = [row["model"]] if "model" in row else [row["model_1"], row["model_2"]]
-    return row["question_id"], row["turn"], frozenset(models), row["judge"][1]
+def _in_one_form(row: dict, where: str) -> dict:
+    judge = [row["judge"], ""] if isinstance(row["judge"], str) else row["judge"]
+    if len(judge) != 2 or not all(isinstance(each, str) for each in judge):
+        raise UserError(f"{where}: judge must be [model, prompt name], found {shown(judge)}")
+    question_id = row["question_id"]
+    if isinstance(question_id, str):
+        try:
+            question_id = parse_question_id(question_id)
+        except ValueError as error:
+            raise UserError(f"{where} is not a judgment: {error}") from None
+    row = row | {"question_id": question_id, "judge": judge}
+    if "model" in row:
+        return row | {"score": _score(row)}
+    return row | {
+        f"{game}_winner": winner(row[f"{game}_judgment"], *sides)
+        for game, sides in GAMES.items()
+        if row[f"{game}_winner"] == NO_WINNER
+    }
 
 
-def _asked(row: dict) -> set[str]:
+def _score(row: dict) -> int | float:
+    score = row["score"]
+    if score in (None, NO_GRADE) or math.isnan(score):
+        return grade(row["judgment"])
+    return score if LOWEST_GRADE <= score <= HIGHEST_GRADE else NO_GRADE
+
+
+def key_of(row: dict) -> tuple:
+    """What a judgment is about; equal to `Match.key`."""
+    return row["question_id"], row["turn"], frozenset(models_of(row))
+
+
+def models_of(row: dict) -> list[str]:
+    """The models that a judgment is about: one, or two."""
+    return [row[name] for name in ("model", "model_1", "model_2") if name in row]
+
+
+def texts(row: dict) -> list[str]:
+    """The judge's replies."""
+    return [row[name] for name in TEXTS if name in row]
+
+
+def asked(row: dict) -> set[str]:
     """The prompts that a row says were asked."""
     names = ("user_prompt", "g1_user_prompt", "g2_user_prompt")
-    return {row[name] for name in names if name in row}
+    return {row[name] for name in names if isinstance(row.get(name), str)}
 
 
-class Ledger:
-    """The judgment file of one judge: finds the missing calls, and stores their replies.
+def has_verdict(row: dict) -> bool:
+    """Whether the replies of a judgment could be read."""
+    if "score" in row:
+        return row["score"] != NO_GRADE
+    return NO_WINNER not in (row["g1_winner"], row["g2_winner"])
 
-    The caller of `begin` and `add` must hold the file's `sole_writer` from before the ledger is
-    made. Several threads may call `add`.
-    """
 
-    def __init__(self, path: Path, judge: str, matches: list[Match]) -> None:
-        """matches: all judgments that are wanted.
+def is_empty(row: dict) -> bool:
+    """Whether a row holds no judgment: the call failed, or a reply is empty."""
+    is_blank = not all(text.strip() for text in texts(row))
+    return FAILED in texts(row) or (is_blank and not has_verdict(row))
 
-        UserError where the file holds judgments of other answers of these models, or by other
-        prompts.
-        """
-        self.path, self.judge, self.matches = path, judge, matches
-        self.games_path = path.with_name(path.name + ".games")
-        rows = read_judgments(path) if path.exists() else []
-        done = {_key(row): row for row in rows if row["judge"][0] == judge}
-        self._check_same_prompts(done)
-        self._rows = rows
-        self._lock = Lock()
-        self._open = {match.key: match for match in matches if match.key not in done}
-        self._games = dict(self._read_games()) if self.games_path.exists() else {}
 
-    def _check_same_prompts(self, done: dict[tuple, dict]) -> None:
-        stale = [
-            match
-            for match in self.matches
-            if match.key in done and _asked(done[match.key]) != set(match.users)
-        ]
-        if stale:
-            first = stale[0]
-            raise UserError(
-                f"{self.path} has {len(stale)} judgments of other answers or with other prompts "
-                f"than today's, the first of question {first.question_id}, turn {first.turn}, "
-                f"{' and '.join(first.models)}; move the file away (or rename the answer file) to "
-                "judge anew"
-            )
+# --- Differences ----------------------------------------------------------------------------------
 
-    def _read_games(self) -> Iterator[tuple[Game, str]]:
-        """(call, reply) of this judge's rows in the file of waiting replies."""
-        for number, row in read_rows(self.games_path, torn=warn):
-            _check(row, _GAME, f"{self.games_path}, line {number}")
-            if row["judge"] == self.judge:
-                models = tuple(map(str, row["models"]))
-                yield (row["question_id"], row["turn"], models, row["user_prompt"]), row["judgment"]
 
-    def missing(self) -> list[tuple[Match, int]]:
-        """The calls to be made: a match, and the index of one of its prompts."""
-        return [
-            (match, index)
-            for match in self._open.values()
-            for index, user in enumerate(match.users)
-            # Two equal answers make two equal prompts, which are asked once.
-            if user not in match.users[:index] and self._game(match, user) not in self._games
-        ]
+def differences(rows: Sequence[dict]) -> list[str]:
+    """Sentences about judgments of one judge that do not compare, or that are there repeatedly."""
+    by_answer: dict[tuple, list[dict]] = {}
+    for row in rows:
+        by_answer.setdefault(key_of(row), []).append(row)
+    repeated = [found for found in by_answer.values() if len(found) > 1]
+    changed = [found for found in repeated if len({frozenset(asked(row)) for row in found}) > 1]
+    said = _mixed(rows)
+    for found, what in (
+        (changed, "judged by several user prompts, or of several answers; the means mix them"),
+        (repeated, "judged more than once; all of these judgments count"),
+    ):
+        if found:
+            first = found[0][0]
+            where = f"question {first['question_id']}, turn {first['turn']}"
+            said.append(f"{len(found)} turns ({where}, ...) are {what}")
+    return said
 
-    def begin(self) -> None:
-        """Make the files ready for `add`: drop failed rows, duplicates and a torn end."""
-        with self._writing():
-            for path in (self.path, self.games_path):
-                if path.exists() and (torn := mend_end(path)):
-                    warn(torn)
-            self._tidy(self.path, self._rows)
-            games = [self._game_row(game, text) for game, text in self._games.items()]
-            self._tidy(self.games_path, games)
-        # A command may have been killed between the second reply and the row.
-        for match in list(self._open.values()):
-            self._close_if_complete(match)
 
-    def add(self, match: Match, index: int, reply: str) -> dict | None:
-        """Store the reply to one prompt of a match. It is on disk before this returns.
+def _mixed(rows: Sequence[dict]) -> list[str]:
+    """Sentences about what rows were asked by, as far as they say it."""
+    prompts: dict[tuple, set[str]] = {}  # Names, by question and turn.
+    digests: dict[str, set[str]] = {}  # By name.
+    temperatures: set[str] = set()
+    for row in rows:
+        name = row["judge"][1]
+        prompts.setdefault((row["question_id"], row["turn"]), set()).add(name)
+        if "prompt_sha256" in row:
+            digests.setdefault(name, set()).add(repr(row["prompt_sha256"]))
+        if "temperature" in row:
+            temperatures.add(shown(row["temperature"]))
+    several = [turn for turn, names in prompts.items() if len(names) > 1]
+    versions = [name for name, found in digests.items() if len(found) > 1]
+    said = []
+    if several:
+        question, turn = several[0]
+        said.append(
+            f"{len(several)} turns (question {question}, turn {turn}, ...) are judged by several "
+            "prompts; the means mix them"
+        )
+    if versions:
+        said.append(f"the prompt {versions[0]} is there in several versions; the means mix them")
+    if len(temperatures) > 1:
+        listed = ", ".join(sorted(temperatures))
+        said.append(f"judgments were made at several temperatures ({listed}); the means mix them")
+    return said
 
-        Returns the match's row. None: the reply to its other prompt is missing.
-        """
-        with self._lock, self._writing():
-            game = self._game(match, match.users[index])
-            self._games[game] = reply
-            if len(match.users) > 1:
-                append_synced(self.games_path, self._game_row(game, reply))
-            return self._close_if_complete(match)
 
-    def _close_if_complete(self, match: Match) -> dict | None:
-        """Write the row of a match whose replies are all there. None: they are not."""
-        games = [self._game(match, user) for user in match.users]
-        if match.key not in self._open or not all(game in self._games for game in games):
-            return None
-        row = match.row(self.judge, [self._games[game] for game in games], time.time())
-        append_synced(self.path, row)
-        del self._open[match.key]
-        self._rows.append(row)
-        if not self._open:
-            self.games_path.unlink(missing_ok=True)
-        return row
+def misread(rows: Sequence[dict]) -> list[str]:
+    """A sentence where stored verdicts are others than the texts of the replies have."""
+    other = [row for row in rows if has_verdict(row) and not _is_as_read(row)]
+    if not other:
+        return []
+    first = other[0]
+    where = f"question {first['question_id']}, turn {first['turn']}"
+    return [
+        f"{len(other)} judgments ({where}, ...) store another verdict than the text of the reply "
+        "has; the stored one counts"
+    ]
 
-    def rows(self) -> list[dict]:
-        """The judgments of the wanted matches, as far as they exist."""
-        keys = {match.key for match in self.matches}
-        return [row for row in self._rows if row["judge"][0] == self.judge and _key(row) in keys]
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Turns an OSError into a UserError."""
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written: {error.strerror}; give another --data-dir, or "
-                "make room"
-            ) from error
-
-    @staticmethod
-    def _game(match: Match, user: str) -> Game:
-        return match.question_id, match.turn, match.models, user
-
-    def _game_row(self, game: Game, reply: str) -> dict:
-        question_id, turn, models, user = game
-        return {
-            "question_id": question_id,
-            "turn": turn,
-            "models": list(models),
-            "judge": self.judge,
-            "user_prompt": user,
-            "judgment": reply,
-        }
-
-    @staticmethod
-    def _tidy(path: Path, rows: list[dict]) -> None:
-        """Rewrite a file, unless it holds exactly these rows."""
-        if path.exists() and sum(1 for _ in read_lines(path)) != len(rows):
-            write_atomically(path, "".join(map(json_line, rows)))
+def _is_as_read(row: dict) -> bool:
+    """Whether the verdicts of a judgment are those of its texts, as far as these can be read."""
+    if "score" in row:
+        return grade(row["judgment"]) in (row["score"], NO_GRADE)
+    return all(
+        winner(row[f"{game}_judgment"], *sides) in (row[f"{game}_winner"], NO_WINNER)
+        for game, sides in GAMES.items()
+    )

@@ -6,7 +6,7 @@ from rich.table import Table
 from bench.common.errors import UserError, warn
 from bench.common.terminal import print_table
 from llm_judge.judge_folder import Bench
-from llm_judge.result_tables import by_category, by_turn, unequal, win_rates
+from llm_judge.result_tables import by_category, by_turn, unequal, unknown, win_rates
 
 
 def print_grades(grades: pd.DataFrame, bench: Bench) -> None:
@@ -25,7 +25,12 @@ def print_grades(grades: pd.DataFrame, bench: Bench) -> None:
             f"(python -m bench.fetch {bench.name})"
         )
         return
-    cells = by_category(grades, {each.question_id: each.category for each in questions.questions})
+    categories = {each.question_id: each.category for each in questions.questions}
+    if strange := unknown(grades, categories):
+        warn(f"{strange}; --bench-name {bench.name} names the bench")
+    cells = by_category(grades, categories)
+    if cells.empty:
+        return
     # One row a category and model: models have long names, and there may be many.
     table = _table("By category, with 95 % confidence", "category", "model", "score", "from", "to")
     for category, row in cells.iterrows():

@@ -5,10 +5,13 @@ A frame of grades has a row a judgment, with the columns model, question_id, tur
 
 import pandas as pd
 
+from bench.common.errors import UserError, warn
 from bench.metrics import estimates, pooled_interval
 from bench.metrics.frames import answers_frame
+from bench.store.question_id import QuestionId
 from llm_judge.judge_folder import Bench
 
+LISTED = 5  # Most questions that a warning names.
 WINS = ["win", "loss", "tie"]  # Columns of `win_rates` that count matches.
 
 
@@ -21,13 +24,13 @@ def grades_of(rows: list[dict]) -> pd.DataFrame:
 def by_turn(grades: pd.DataFrame) -> dict[str, pd.Series]:
     """FastChat's three tables: by title, the mean grade by model, the best first.
 
-    They are of the first turn, the second, and both. One without grades is left out.
+    They are of the first turn, the second, and all. One without grades is left out. Files of others
+    may have further turns, each with a table of its own.
     """
-    parts = {
-        "First turn": grades[grades.turn == 1],
-        "Second turn": grades[grades.turn == 2],
-        "Average": grades,
-    }
+    further = sorted(set(grades.turn) - {1, 2})
+    titles = {1: "First turn", 2: "Second turn"} | {turn: f"Turn {turn}" for turn in further}
+    parts = {title: grades[grades.turn == turn] for turn, title in titles.items()}
+    parts["Average"] = grades
     return {
         title: part.groupby("model").score.mean().sort_values(ascending=False)
         for title, part in parts.items()
@@ -45,7 +48,7 @@ def with_interval(grades: pd.DataFrame) -> tuple[float, float, float]:
     return grades.score.mean(), *bounds
 
 
-def by_category(grades: pd.DataFrame, categories: dict[int, str]) -> pd.DataFrame:
+def by_category(grades: pd.DataFrame, categories: dict[QuestionId, str]) -> pd.DataFrame:
     """A row for each category, "all" last, and a column for each model. Cells: `with_interval`.
 
     categories: by question_id. Questions that are not among them are left out.
@@ -99,7 +102,12 @@ def speed_and_quality(bench: Bench, grades: pd.DataFrame, baseline: str) -> pd.D
     read = [model for model in dict.fromkeys([*judged, baseline]) if model in bench.models()]
     frames = [answers_frame(())]
     for model in read:
-        frames.append(answers_frame(bench.read_model(model).values()).assign(decoder=model))
+        try:
+            answers = bench.read_model(model).values()
+        except UserError as error:
+            warn(f"{error}; the speed of {model} is not shown")
+        else:
+            frames.append(answers_frame(answers).assign(decoder=model))
     turns = pd.concat(frames)
     against = baseline if (turns.decoder == baseline).any() else None
     rows = {}
@@ -117,6 +125,19 @@ def speed_and_quality(bench: Bench, grades: pd.DataFrame, baseline: str) -> pd.D
             for end, value in zip(("", "_low", "_high"), cell, strict=True)
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def unknown(grades: pd.DataFrame, categories: dict[QuestionId, str]) -> str:
+    """A warning of grades of questions that have no category. Empty: there are none."""
+    strange = grades[~grades.question_id.isin(list(categories))]
+    if strange.empty:
+        return ""
+    ids = strange.question_id.unique()
+    listed = ", ".join(map(str, ids[:LISTED])) + (", ..." if len(ids) > LISTED else "")
+    return (
+        f"{len(strange)} of {len(grades)} judgments are of questions that the bench does not have "
+        f"({listed}); they are in the averages, and not in the table by category"
+    )
 
 
 def unequal(grades: pd.DataFrame) -> list[str]:

@@ -6,9 +6,12 @@
     python -m llm_judge.show_result --mode pairwise-baseline --baseline-model vicuna-7b-greedy
     python -m llm_judge.show_result --figure figures --baseline-model vicuna-7b-greedy
 
-Averages are over judgments. Replies without a readable grade are counted, and are in no average. A
-confidence interval is a percentile bootstrap over questions with a fixed seed: both turns of a
-question are drawn together.
+Averages are over judgments, also where an answer was judged several times. Replies without a
+readable grade are counted, and are in no average. A confidence interval is over questions: both
+turns of a question belong together.
+
+Judgments of one judge are shown. Where a file has several, that is --judge-model. What was judged
+by different prompts is said.
 
 Tokens per inference come from the models' answer files, where these have steps and tokens, as
 MEDUSA's, Spec-Bench's and ours do. Wall-clock ratios compare with the answers of --baseline-model.
@@ -17,17 +20,18 @@ They mean something only where one machine timed both.
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 if not __package__:  # Run as a script, from wherever: the packages lie one folder up.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from bench.common.arguments import parser as make_parser
-from bench.common.errors import UserError, exit_cleanly
+from bench.common.errors import UserError, exit_cleanly, warn
 from llm_judge.flags import add_data_flags, add_judgment_flags
 from llm_judge.judge_folder import Bench
-from llm_judge.judging import has_verdict
-from llm_judge.judgments import read_judgments
+from llm_judge.judgments import differences, has_verdict, misread, models_of, read_judgments
+from llm_judge.verdicts import HIGHEST_GRADE, LOWEST_GRADE
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,7 +96,7 @@ def _judgments(bench: Bench, args: argparse.Namespace) -> list[dict]:
             f"no judgments at {path} (files there: {there}); run python -m llm_judge.gen_judgment "
             "first"
         )
-    rows = read_judgments(path)
+    rows = _of_one_judge(read_judgments(path), args.judge_model, path)
     if any(("score" in row) != (kind == "single") for row in rows):
         raise UserError(f"{path} holds judgments of another kind than --mode {args.mode} shows")
     if args.figure is not None and kind == "pair":
@@ -101,19 +105,35 @@ def _judgments(bench: Bench, args: argparse.Namespace) -> list[dict]:
         wanted = set(args.model_list)
         if args.mode == "pairwise-baseline":
             wanted.add(args.baseline_model)
-        rows = [row for row in rows if _models(row) <= wanted]
+        rows = [row for row in rows if wanted.issuperset(models_of(row))]
+    for difference in (*differences(rows), *misread(rows)):
+        warn(f"{path}: {difference}")
     read = [row for row in rows if has_verdict(row)]
     unread = f", {len(rows) - len(read)} without a verdict" if len(read) < len(rows) else ""
     print(f"{path}: {len(rows)} judgments{unread}")
     if not read:
         which = " of these models" if args.model_list else ""
-        raise UserError(f"{path} has no verdict that could be shown{which}")
+        scale = f" (a grade is from {LOWEST_GRADE} to {HIGHEST_GRADE})" if kind == "single" else ""
+        raise UserError(f"{path} has no verdict that could be shown{which}{scale}")
     return read
 
 
-def _models(row: dict) -> set[str]:
-    """The models that a judgment is about."""
-    return {row[name] for name in ("model", "model_1", "model_2") if name in row}
+def _of_one_judge(rows: list[dict], judge: str, path: Path) -> list[dict]:
+    """The judgments of the judge. UserError where several others, and not this one, made them."""
+    counts = Counter(row["judge"][0] for row in rows)
+    if len(counts) < 2:
+        return rows
+    listed = ", ".join(f"{name}: {count}" for name, count in counts.items())
+    if judge not in counts:
+        raise UserError(
+            f"{path} holds judgments by several judges ({listed}), none of them {judge!r}; choose "
+            "one with --judge-model"
+        )
+    warn(
+        f"{path} holds judgments by several judges ({listed}); those of {judge} are shown, and "
+        "--judge-model chooses others"
+    )
+    return [row for row in rows if row["judge"][0] == judge]
 
 
 if __name__ == "__main__":

@@ -58,6 +58,14 @@ PROMPT = {
     "prompt_template": "{answer}",
     "output_format": "[[rating]]",
 }
+GRADE = {
+    "question_id": 1,
+    "model": "m",
+    "judge": ["j", "p"],
+    "judgment": "",
+    "score": 7,
+    "turn": 1,
+}
 TINY = "--bench-name tiny --data-dir data"
 Content = str | bytes | Callable[[Path], object]
 
@@ -298,7 +306,6 @@ CASES = [
     Case("a bench that is not there", "gen_judgment --bench-name none --data-dir data"),
     Case("no model of that name", f"{JUDGE} --model-list ../../m"),
     Case("answers that are no texts", JUDGE, rows(ANSWER | {"choices": [{"turns": [1]}]}), ANSWERS),
-    Case("a question answered twice", JUDGE, rows(ANSWER, ANSWER), ANSWERS),
     Case("no calls at once", f"{JUDGE} --parallel 0"),
     Case("an endpoint that is no URL", f"gen_judgment {TINY} --api-base localhost"),
     Case("no key for an endpoint", f"gen_judgment {TINY}", env={"OPENAI_API_KEY": ""}),
@@ -311,16 +318,12 @@ CASES = [
     Case(
         "a grade that is no number",
         f"show_result {TINY} --input-file {{}}",
-        rows(
-            {
-                "question_id": 1,
-                "model": "m",
-                "judge": ["j", "p"],
-                "judgment": "",
-                "score": "7",
-                "turn": 1,
-            }
-        ),
+        rows(GRADE | {"score": "7"}),
+    ),
+    Case(
+        "judgments by several judges",
+        f"show_result {TINY} --input-file {{}}",
+        rows(GRADE, GRADE | {"judge": ["k", "p"]}),
     ),
     Case(
         "a corpus that is not there", "train_heads.py --model plain --corpus none.jsonl --out out"

@@ -16,7 +16,7 @@ import socket
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from glob import escape
@@ -30,6 +30,7 @@ from bench.common.errors import UserError
 
 LONGEST = 16 << 20  # Bytes of a line of JSON, or of a JSON document.
 LONGEST_NAME = 200  # Bytes of a file's name. File systems take 255.
+NAMED = 3  # Lines of a file that warnings name. Further ones are counted.
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -172,7 +173,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
     A file whose name ends in .gz is unzipped. UserError where the file cannot be read or a line
     is longer than LONGEST.
     """
-    _check_regular(path)
+    check_regular(path)
     number = offset = 0
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
@@ -188,26 +189,48 @@ def read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
         ) from error
 
 
-def read_rows(path: Path, torn: Callable[[str], None] | None = None) -> Iterator[tuple[int, dict]]:
+def read_rows(path: Path, nan: bool = False) -> Iterator[tuple[int, dict]]:
     """(line number, object) for every line of a JSON-lines file. Empty lines are left out.
 
-    UserError names a line that is no object. torn: called with a message if a crash has cut off the
-    last line, which is then left out. None: such a line is an error like any other.
+    nan: as in `parse_json`. UserError names a line that is no object.
     """
     for number, _, line in read_lines(path):
+        if line.strip():
+            yield number, parse_row(line, f"{path}, line {number}", nan)
+
+
+def sound_rows(path: Path, bad: Callable[[str], None]) -> Iterator[tuple[int, dict]]:
+    """`read_rows` for files of others: one bad line does not hide the rest. NaN is allowed.
+
+    bad: called with what is wrong about a line that is no object. The line is left out.
+    """
+    for number, _, line in read_lines(path):
+        where = f"{path}, line {number}"
         if not line.strip():
             continue
-        where = f"{path}, line {number}"
-        if torn is not None and not line.endswith(b"\n") and not _is_object(line):
-            torn(f"{where} is torn and left out")
-            return
-        yield number, parse_row(line, where)
+        try:
+            row = parse_row(line, where, nan=True)
+        except UserError as error:
+            bad(str(error) if line.endswith(b"\n") else f"{where} is torn")
+        else:
+            yield number, row
 
 
-def parse_row(line: bytes, where: str) -> dict:
-    """The object of a line. UserError says what the line holds instead, and names `where`."""
+def tell_left_out(path: Path, problems: Sequence[str], tell: Callable[[str], None]) -> None:
+    """Tell of the lines of a file that were left out: the first ones with what is wrong."""
+    for problem in problems[:NAMED]:
+        tell(f"{problem}; it is left out")
+    if len(problems) > NAMED:
+        tell(f"{path}: {len(problems) - NAMED} more lines are left out")
+
+
+def parse_row(line: bytes, where: str, nan: bool = False) -> dict:
+    """The object of a line. UserError says what the line holds instead, and names `where`.
+
+    nan: as in `parse_json`.
+    """
     try:
-        row = parse_json(line)
+        row = parse_json(line, nan)
     except ValueError as error:
         raise UserError(f"{where} is not JSON: {error}") from error
     if not isinstance(row, dict):
@@ -217,7 +240,7 @@ def parse_row(line: bytes, where: str) -> dict:
 
 def read_document(path: Path) -> bytes:
     """The content of a JSON document. UserError where it is unreadable or longer than LONGEST."""
-    _check_regular(path)
+    check_regular(path)
     try:
         with path.open("rb") as file:
             content = file.read(LONGEST + 1)
@@ -228,7 +251,7 @@ def read_document(path: Path) -> bytes:
     return content
 
 
-def _check_regular(path: Path) -> None:
+def check_regular(path: Path) -> None:
     """UserError where a path is no regular file. Reading a pipe or a device might never end."""
     try:
         kind = path.stat().st_mode

@@ -20,6 +20,7 @@ from bench.common.files import shown
 from bench.inputs.published_sets import QUESTIONS, SETS, fetched
 from bench.inputs.questions import Question, load_questions
 from bench.store.answer_files import ANSWERS_FOLDER, Answer, read_answers
+from bench.store.question_id import QuestionId
 from bench.store.run_record import RUN_FILE, Config, Run, read_run
 from bench.store.trees import AnswerTrees, read_trees
 from bench.store.turn import TURNS_FILE, Key, Turn, read_turns
@@ -47,7 +48,7 @@ class Source:
     name: str
     frame: pd.DataFrame  # Columns: `metrics.COLUMNS`. `frame.decoder` holds labels.
     labels: tuple[str, ...]  # In the order in which they are shown.
-    asked: dict[int, int]  # question_id -> how many turns it has.
+    asked: dict[QuestionId, int]  # question_id -> how many turns it has.
     options: dict[str, dict]  # Label -> its decoder's name and options; see `_options`.
     environment: dict | None = None  # Machine and versions. None: not recorded.
     conditions: dict | None = None  # CONDITIONS -> what the run was set to. None: not recorded.
@@ -196,7 +197,7 @@ def _turns_of_run(folder: Path, run: Run) -> tuple[list[Turn], list[str]]:
     turns, warnings = read_turns(folder / TURNS_FILE)
     # Workers finish in any order.
     place = {question_id: at for at, question_id in enumerate(run.question_turns)}
-    turns.sort(key=lambda turn: (place.get(turn.question_id, 0), turn.key))
+    turns.sort(key=lambda turn: (place.get(turn.question_id, 0), turn.place))
     reason = ""
     if others := sorted({turn.decoder for turn in turns} - set(run.config.decoders)):
         more = f" and {len(others) - 1} more decoders" if len(others) > 1 else ""
@@ -360,7 +361,7 @@ def _failures(path: Path, answers: Iterable[Answer]) -> list[str]:
     return warnings
 
 
-def _questions(asked: set[int], questions: str | None) -> dict[int, Question]:
+def _questions(asked: set[QuestionId], questions: str | None) -> dict[QuestionId, Question]:
     """Questions by id: of the set named `questions`, else of a published set that has all `asked`.
 
     A published set counts only where it is in the cache. Empty: there is none.

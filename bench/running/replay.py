@@ -17,6 +17,7 @@ from bench.running.recorded_trees import step_tree, token_texts
 from bench.running.runner import Runner
 from bench.running.step_times import AutoTimes, auto_times
 from bench.store.budget_times import budget_times
+from bench.store.question_id import QuestionId
 from bench.store.run_record import Run
 from bench.store.trees import AnswerTrees, StepTree
 from bench.store.turn import Turn
@@ -45,7 +46,7 @@ class _AsRecorded(Budgeted):
         return draft.truncated(next(self.nodes, 1))
 
 
-def reopen(run: Run) -> tuple[Runner, dict[int, Question]]:
+def reopen(run: Run) -> tuple[Runner, dict[QuestionId, Question]]:
     """The runner of a finished run, and its questions by id.
 
     UserError where the model, the questions or the tree files have changed since.
@@ -63,7 +64,7 @@ def reopen(run: Run) -> tuple[Runner, dict[int, Question]]:
             "the run's questions or its tree files have changed since; its answers cannot be "
             "decoded again"
         )
-    runner = Runner.load(config, decoders, _times(run))
+    runner = Runner.load(config, decoders, _times(run), began=run.began)
     if runner.loaded.identity != run.model.identity:
         raise UserError(
             f"{config.model!r} is no longer the model of this run; its answers cannot be decoded "
@@ -110,7 +111,7 @@ def replay(
 
     answered: the texts of the turns before. ValueError as `steps_with_trees`.
     """
-    prompt = runner.chat.prompt(list(question.turns[: turn.turn]), answered)
+    prompt = runner.prompt(list(question.turns[: turn.turn]), answered)
     decoder = runner.decoders[turn.decoder]
     if isinstance(decoder, Budgeted):
         decoder = _AsRecorded(decoder.inner, decoder.budget, turn.nodes)

@@ -7,6 +7,7 @@ device synchronised.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 
 import torch
 
@@ -44,10 +45,14 @@ class Runner:
         decoders: Mapping[str, Decoder],
         times: AutoTimes | None = None,
     ) -> None:
-        """times: for decoders with `nodes=auto`. None: they are measured now, if need be."""
+        """UserError where the chat's prompts are not what was asked.
+
+        times: for decoders with `nodes=auto`. None: they are measured now, if need be.
+        """
         self.config = config
         self.loaded = loaded
         self.chat = chat
+        self.warnings = [*loaded.warnings, *chat.check()]
         self.questions: Sequence[Question] = ()  # Steps are rehearsed for these.
         model, wanted = loaded.model, config.static_shapes
         model.static_shapes = model.device.type == "cuda" if wanted is None else wanted
@@ -66,11 +71,13 @@ class Runner:
         config: RunConfig,
         decoders: Mapping[str, Decoder] | None = None,
         times: AutoTimes | None = None,
+        began: datetime | None = None,
     ) -> "Runner":
         """Load what `config` asks for, and bind its decoders to it.
 
         decoders: the result of `make_decoders`. None: they are made now. times: as above. None:
-        those of --step-times, else they are measured.
+        those of --step-times, else they are measured. began: when the run began, which is the time
+        that a chat template is told. None: now.
         """
         decoders = make_decoders(config) if decoders is None else decoders
         times = given_times(config, decoders) if times is None else times
@@ -87,7 +94,7 @@ class Runner:
             trust_remote_code=config.trust_remote_code,
             compile=config.compile,
         )
-        chat = Chat.of(loaded.tokenizer, config.template)
+        chat = Chat.of(loaded.tokenizer, config.template, began)
         return cls(config, loaded, chat, decoders, times)
 
     def facts(self) -> dict[str, object]:
@@ -110,15 +117,16 @@ class Runner:
             "step_times": asdict(self.times.steps) if self.times else None,
             "step_times_spread": self.times.spread if self.times else None,
             "draft_times": {spec: each.budget.draft_s for spec, each in budgeted.items()},
+            "warnings": self.warnings,
         }
 
     def warm_up(self, questions: Sequence[Question]) -> None:
         longest = self.loaded.model.context - WARM_UP_TOKENS - 1
         stop = Stop(frozenset(), WARM_UP_TOKENS)
+        prompt = self.prompt([questions[0].turns[0]], [])[:longest]
         for spec, decoder in self.decoders.items():
             own = plain(decoder)
             try:
-                prompt = self.chat.prompt([questions[0].turns[0]], [])[:longest]
                 # Without the budget, so that everything is drafted once. Every draft is checked.
                 steps = [own.decode(torch.tensor(prompt), Exact(), stop, watched_by=Checked)]
                 if decoder is not own:
@@ -161,10 +169,24 @@ class Runner:
         0 where its prompts cannot be made. Its turns will report that.
         """
         try:
-            prompts = [len(self.chat.prompt([asked], [])) for asked in question.turns]
+            prompts = [len(self.prompt([asked], [])) for asked in question.turns]
         except UserError:
             return 0
         return sum(prompts) + len(prompts) * (self.config.max_new_tokens + SEPARATORS)
+
+    def prompt(self, asked: list[str], answered: list[str]) -> list[int]:
+        """As `Chat.prompt`. UserError also where the model does not have one of its tokens."""
+        ids = self.chat.prompt(asked, answered)
+        vocab = self.loaded.model.vocab
+        beyond = next((token for token in ids if token >= vocab), None)
+        if beyond is not None:
+            text = self.loaded.tokenizer.convert_ids_to_tokens(beyond)
+            raise UserError(
+                f"the prompt has token {beyond} ({text!r}), but the model's vocabulary has {vocab} "
+                "tokens: the tokenizer was extended, and the model was not; use the tokenizer that "
+                "belongs to the model"
+            )
+        return ids
 
     def answers(self, jobs: Iterable[Job], stopping: Callable[[], bool]) -> Iterator[Turn]:
         for job in jobs:
@@ -195,7 +217,7 @@ class Runner:
         prompt: list[int] = []
         decoder = self.decoders[job.spec]
         try:
-            prompt = self.chat.prompt(list(job.question.turns[:turn]), answered)
+            prompt = self.prompt(list(job.question.turns[:turn]), answered)
             generated = self._generate(decoder, prompt, known["temperature"], known["seed"])
             return Turn(**known, prompt_tokens=len(prompt), **generated)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a failed turn is a result
@@ -276,7 +298,7 @@ class Runner:
         pairs = zip(turn.token_ids, base.token_ids, strict=False)
         shorter = min(len(turn.token_ids), len(base.token_ids))
         first = next((at for at, (a, b) in enumerate(pairs) if a != b), shorter)
-        text = self.chat.prompt(asked, answered) + turn.token_ids[:first]
+        text = self.prompt(asked, answered) + turn.token_ids[:first]
         tokens, gap = self.gap(text, turn.temperature, turn.seed)
         what = "likeliest" if turn.temperature == 0 else "highest with the sample's noise"
         ours, theirs = (each.token_ids[first : first + 1] for each in (turn, base))

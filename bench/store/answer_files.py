@@ -11,15 +11,25 @@ The dialects differ in the fields that a choice has besides `turns`:
 `idxs` is the index of a turn's last step: steps - 1. `wall_time` includes the prefill.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
 import shortuuid
 
-from bench.common.errors import UserError
-from bench.common.files import json_line, read_rows, safe_name, shown, write_atomically
+from bench.common.errors import UserError, warn
+from bench.common.files import (
+    NAMED,
+    json_line,
+    safe_name,
+    shown,
+    sound_rows,
+    tell_left_out,
+    write_atomically,
+)
+from bench.store.question_id import QuestionId, check_question_id
 from bench.store.run_record import Run
 from bench.store.turn import Turn
 
@@ -35,7 +45,7 @@ class Choice:
     turns: tuple[str, ...]
     steps: tuple[int, ...] | None = None  # [turns] verify forwards.
     tokens: tuple[int, ...] | None = None  # [turns] committed tokens.
-    wall_s: tuple[float, ...] | None = None  # [turns] prefill included.
+    wall_s: tuple[float, ...] | None = None  # [turns] prefill included. NaN: not known.
     # [turns][steps] tokens that each step committed.
     accept_lengths: tuple[tuple[int, ...], ...] | None = None
 
@@ -48,7 +58,7 @@ class Choice:
 class Answer:
     """One line of an answer file."""
 
-    question_id: int
+    question_id: QuestionId
     model_id: str
     choices: tuple[Choice, ...]
     category: str | None = None  # Only Spec-Bench's rows have one.
@@ -57,36 +67,42 @@ class Answer:
 # --- Reading --------------------------------------------------------------------------------------
 
 
-def read_answers(path: Path) -> dict[int, Answer]:
-    """The answers of a file by question_id.
+def read_answers(path: Path, tell: Callable[[str], None] = warn) -> dict[QuestionId, Answer]:
+    """The answers of a file by question_id. Of several answers to a question, the last one counts.
 
-    UserError names a line that is no answer, or that answers a question again.
+    tell: called with a message about lines that are no answers, which are left out, and about
+        questions that are answered again.
+
+    UserError where no line is an answer.
     """
-    answers: dict[int, Answer] = {}
-    lines: dict[int, int] = {}
-    for number, row in read_rows(path):
-        where = f"{path}, line {number}"
+    answers: dict[QuestionId, Answer] = {}
+    problems: list[str] = []
+    again: dict[QuestionId, None] = {}  # An ordered set.
+    for number, row in sound_rows(path, problems.append):
         try:
             answer = _answer(row)
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise UserError(f"{where} is not an answer: {what}") from error
-        first = lines.setdefault(answer.question_id, number)
-        if first != number:
-            raise UserError(
-                f"{where} answers question {answer.question_id}, as line {first} does already; "
-                "keep one of the two"
-            )
+            problems.append(f"{path}, line {number} is not an answer: {what}")
+            continue
+        if answer.question_id in answers:
+            again[answer.question_id] = None
         answers[answer.question_id] = answer
     if not answers:
-        raise UserError(f"{path} has no answer in it")
+        raise UserError(problems[0] if problems else f"{path} has no answer in it")
+    tell_left_out(path, problems, tell)
+    if again:
+        listed = ", ".join(map(str, list(again)[:NAMED])) + (", ..." if len(again) > NAMED else "")
+        tell(
+            f"{path} answers {len(again)} questions more than once ({listed}); the last answer to "
+            "each counts"
+        )
     return answers
 
 
 def _answer(row: dict) -> Answer:
     """KeyError, TypeError, ValueError, IndexError or OverflowError where a row is no answer."""
-    if type(row["question_id"]) is not int or abs(row["question_id"]) >= 1 << 63:
-        raise ValueError(f"question_id is {shown(row['question_id'])}")
+    question_id = check_question_id(row["question_id"])
     rows = row["choices"]
     if not isinstance(rows, list) or not all(isinstance(choice, dict) for choice in rows):
         raise ValueError("choices is not a list of objects")
@@ -95,7 +111,7 @@ def _answer(row: dict) -> Answer:
         raise ValueError("choices is empty")
     category = row.get("category")
     return Answer(
-        row["question_id"],
+        question_id,
         str(row.get("model_id", "")),
         choices,
         category if isinstance(category, str) else None,
@@ -106,32 +122,42 @@ def _choice(row: dict) -> Choice:
     turns = row["turns"]
     if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
         raise ValueError("turns is not a list of texts")
-    steps = _numbers(row, "decoding_steps", len(turns), int)
+    steps = _numbers(row, "decoding_steps", int)
     if steps is None:
-        last = _numbers(row, "idxs", len(turns), int)
+        last = _numbers(row, "idxs", int)
         steps = tuple(index + 1 for index in last) if last is not None else None
     return Choice(
         tuple(turns),
         steps,
-        _numbers(row, "new_tokens", len(turns), int),
-        _numbers(row, "wall_time", len(turns), float),
+        _numbers(row, "new_tokens", int),
+        _numbers(row, "wall_time", float),
         _by_turn(row.get("accept_lengths"), steps),
     )
 
 
-def _numbers(row: dict, name: str, turns: int, kind: type) -> tuple | None:
-    """The field `name` of a choice: a number for each turn. None: the choice has no such field."""
-    values = row.get(name)
+def _numbers(row: dict, name: str, kind: type) -> tuple | None:
+    """The field `name` of a choice: a number for each turn. None: the choice has no such field.
+
+    Writers put null or NaN where they have no number. As a time it is NaN. As a count it is 0, and
+    allowed only in a turn that failed.
+    """
+    values, turns = row.get(name), row["turns"]
     if values is None or (values == [] and turns):
         return None
-    is_list = isinstance(values, list)
-    if not is_list or not all(type(each) in (int, float) and each >= 0 for each in values):
+    if not isinstance(values, list):
         raise ValueError(f"{name} is {shown(values)}, not a list of numbers >= 0")
-    if len(values) != turns:
-        raise ValueError(f"{name} has {len(values)} numbers for {turns} turns")
-    if any(abs(float(value)) > LARGEST for value in values):
-        raise ValueError(f"{name} is {shown(values)}; no number there is that large")
-    return tuple(map(kind, values))
+    if len(values) != len(turns):
+        raise ValueError(f"{name} has {len(values)} numbers for {len(turns)} turns")
+    numbers = []
+    for value, text in zip(values, turns, strict=True):
+        if value is None or value != value:  # NaN differs from itself.
+            value = math.nan if kind is float else 0 if text in FAILED else value
+        elif type(value) in (int, float) and value > LARGEST:
+            raise ValueError(f"{name} is {shown(values)}; no number there is that large")
+        if type(value) not in (int, float) or value < 0 or (kind is int and value != value):
+            raise ValueError(f"{name} is {shown(values)}, not a list of numbers >= 0")
+        numbers.append(kind(value))
+    return tuple(numbers)
 
 
 def _by_turn(flat: object, steps: tuple[int, ...] | None) -> tuple[tuple[int, ...], ...] | None:
@@ -173,7 +199,7 @@ def answer_rows(run: Run, turns: Iterable[Turn], decoder: str, name: str) -> lis
     """
     finished = [turn for turn in turns if turn.decoder == decoder and not turn.failed]
     by_question: dict[int, dict[int, list[Turn]]] = {}
-    for turn in sorted(finished, key=lambda turn: turn.key):
+    for turn in sorted(finished, key=lambda turn: turn.place):
         by_question.setdefault(turn.question_id, {}).setdefault(turn.choice, []).append(turn)
     rows = []
     for question_id, choices in by_question.items():

@@ -133,3 +133,28 @@ def test_all_decoders_of_transformers_are_tested_here():
     assert ours == {
         name for name, where in registry.BUILT_IN.items() if where.startswith(HFGreedy.__module__)
     }
+
+
+REQUESTS = (
+    {"repetition_penalty": 1.3},
+    {"no_repeat_ngram_size": 2},
+    {"suppress_tokens": [40, 41, 42]},
+    {"min_new_tokens": 20},
+    {"forced_eos_token_id": 2},
+    {"num_beams": 2},
+    {"max_length": 20},
+    {"max_time": 1e-9},
+    {"stop_strings": ["e"]},
+    {"eos_token_id": list(range(3, 60))},
+    {"do_sample": True, "temperature": 0.7, "top_k": 20, "encoder_repetition_penalty": 1.2},
+)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("asked", REQUESTS, ids=lambda asked: next(iter(asked)))
+def test_what_a_checkpoint_asks_of_generate_changes_no_token(spec, asked):
+    """No other decoder knows of it; with `max_time`, hf-greedy was the fastest."""
+    lm = tiny_llama()
+    expected = tokens_of(steps_of(Model(lm, tiny_heads()), "greedy", 40))
+    lm.generation_config.update(**asked)
+    assert tokens_of(steps_of(Model(lm, tiny_heads()), spec, 40)) == expected

@@ -56,7 +56,7 @@ def test_options_of_a_spec_win_over_shared_ones():
     [
         (
             "dinamic",
-            "unknown decoder 'dinamic'. Did you mean 'dynamic'.*Available: conditional, draft, "
+            "unknown decoder 'dinamic'. Did you mean 'dynamic'.*Available: assisted, conditional, draft, "
             r"dynamic, .*greedy, .*recycling, static, suffix\.$",
         ),
         ("", "unknown decoder ''"),

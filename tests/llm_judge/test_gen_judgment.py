@@ -7,150 +7,26 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event
 from urllib.request import urlopen
 
 import pytest
 
 from bench.common.errors import UserError
+from bench.common.files import read_rows
 from bench.inputs import published_sets
 from bench.inputs.questions import SAMPLE_FOLDER
-from llm_judge import gen_judgment
+from llm_judge.judge_folder import OWN_PROMPTS
 from llm_judge.judgments import read_judgments
 from tests.helpers.checkpoints import write_base
+from tests.helpers.judges import Judge, fails, say
 from tests.helpers.loopback import server
 from tests.helpers.paths import ROOT
 
 pytest.importorskip("openai", reason="the judge needs the extra `judge`")
 OFFICIAL = ROOT.parent / "shared" / "data" / "mt_bench"
-
-
-class Judge:
-    """A scripted endpoint.
-
-    script: by the text of an answer, the steps that happen when it is to be judged, one at a call.
-        The last one is repeated. A step is a reply's text, or a function of the request.
-    default: the reply to all other answers.
-    """
-
-    def __init__(self, script=None, default="Fine. [[5]]"):
-        self.script = {name: list(steps) for name, steps in (script or {}).items()}
-        self.default = default
-        self.asked = []  # (user prompt, body of the request, time)
-        self.lock = Lock()
-
-    def __call__(self, request):
-        body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
-        user = body["messages"][-1]["content"]
-        with self.lock:
-            self.asked.append((user, body, time.monotonic()))
-            steps = next(
-                (steps for name, steps in self.script.items() if name in user), [self.default]
-            )
-            step = steps.pop(0) if len(steps) > 1 else steps[0]
-        if isinstance(step, str):
-            say(request, step)
-        else:
-            step(request)
-
-    @property
-    def prompts(self):
-        return Counter(user for user, _, _ in self.asked)
-
-
-def say(request, content, **message):
-    choice = {
-        "index": 0,
-        "finish_reason": "stop",
-        "message": {"role": "assistant", "content": content, **message},
-    }
-    usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
-    completion = {
-        "id": "x",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "j",
-        "choices": [choice],
-        "usage": usage,
-    }
-    request.send(200, json.dumps(completion).encode(), Content_Type="application/json")
-
-
-def fails(status, message="no", **headers):
-    body = json.dumps({"error": {"message": message, "type": "x", "code": None}}).encode()
-    return lambda request: request.send(status, body, Content_Type="application/json", **headers)
-
-
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
-    """An empty bench "tiny", with a key for its judge."""
-    monkeypatch.setenv("OPENAI_API_KEY", "key")
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    return Tiny(tmp_path / "data")
-
-
-class Tiny:
-    """A bench in FastChat's layout: functions that fill it, and that run the command on it."""
-
-    def __init__(self, data):
-        self.data = data
-        self.folder = data / "tiny"
-
-    def questions(self, count, turns=1, category="writing"):
-        rows = [
-            {
-                "question_id": n,
-                "category": category,
-                "turns": [f"question {n}.{turn}" for turn in range(1, turns + 1)],
-            }
-            for n in range(1, count + 1)
-        ]
-        self.write(self.folder / "question.jsonl", rows)
-
-    def answers(self, model, answers):
-        """Write a model's answer file. answers: by question_id, the texts of the turns."""
-        rows = [
-            {
-                "question_id": n,
-                "answer_id": "x",
-                "model_id": model,
-                "choices": [{"index": 0, "turns": turns}],
-                "tstamp": 0,
-            }
-            for n, turns in answers.items()
-        ]
-        self.write(self.folder / "model_answer" / f"{model}.jsonl", rows)
-
-    @staticmethod
-    def write(path, rows):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    def command(self, url, *flags):
-        where = ["--bench-name", "tiny", "--data-dir", str(self.data)]
-        judge = ["--judge-model", "j", "--api-base", f"{url}/v1", "--backoff", "0.001"]
-        return [*where, *judge, *flags]
-
-    def judge(self, monkeypatch, url, *flags):
-        monkeypatch.setattr(sys, "argv", ["gen_judgment", *self.command(url, *flags)])
-        return gen_judgment.main()
-
-    def start(self, url, *flags):
-        command = [sys.executable, "-m", "llm_judge.gen_judgment", *self.command(url, *flags)]
-        return subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-    @property
-    def single(self):
-        return self.folder / "model_judgment" / "j_single.jsonl"
-
-    @property
-    def pair(self):
-        return self.folder / "model_judgment" / "j_pair.jsonl"
 
 
 def wait_until(condition):
@@ -191,7 +67,7 @@ CASES = {
     "bracket": (["Rating: [7]"], 7),
     "halves": (["[[8.5]]"], 8.5),
     "eleven": (["[[11]]"], -1),
-    "twofold": (["[[3]] at first, but [[9]]"], 3),
+    "twofold": (["[[3]] at first, but [[9]]"], 9),
     "wordy": (["It is rather nice."], -1),
     "refused": ([lambda request: say(request, None, refusal="I will not judge this.")], -1),
     "limited": ([fails(429, Retry_After="0.4"), "[[6]]"], 6),
@@ -534,6 +410,44 @@ def test_a_call_that_fastchat_recorded_as_failed_is_asked_again(bench, monkeypat
     assert row["score"] == 5
 
 
+def test_an_absence_is_no_judgment_and_is_asked_again(bench, monkeypatch, capsys):
+    """A reply that is empty, cut off or withheld, or has thoughts alone."""
+    absences = {
+        "cut": [lambda request: say(request, "It is good because [[3", "length"), "[[5]]"],
+        "cut later": [lambda request: say(request, "Not [[3]], as it", "max_tokens"), "[[5]]"],
+        "empty": [lambda request: say(request, ""), "[[5]]"],
+        "none": [lambda request: say(request, None, "length", reasoning_content="Hm"), "[[5]]"],
+        "withheld": [lambda request: say(request, None, "content_filter"), "[[5]]"],
+        "thoughts": ["<think>Should it be [[3]]?", "[[5]]"],
+    }
+    bench.questions(len(absences))
+    bench.answers("m", {n: [f"<{name}>"] for n, name in enumerate(absences, start=1)})
+    judge = Judge({f"<{name}>": steps for name, steps in absences.items()})
+    with server(judge) as url:
+        assert bench.judge(monkeypatch, url) == 1
+        assert len(judge.asked) == 6 and lines(bench.single) == 0
+        said = capsys.readouterr().err
+        assert "cut off (finish_reason max_tokens); a larger --max-tokens" in said
+        assert "failed 2x" in said and "(question 1, 4)" in said  # The most frequent ones first.
+        assert bench.judge(monkeypatch, url, "--max-tokens", "8192") == 0
+    assert [row["score"] for row in read_judgments(bench.single)] == [5] * 6
+
+
+def test_an_empty_judgment_of_an_earlier_version_is_asked_again(bench, monkeypatch):
+    bench.questions(2)
+    bench.answers("m", {1: ["one"], 2: ["two"]})
+    with server(Judge({"two": [lambda request: say(request, "No grade."), "[[6]]"]})) as url:
+        assert bench.judge(monkeypatch, url) == 0
+        rows = [json.loads(line) for line in bench.single.read_text().splitlines()]
+        assert [row["score"] for row in rows] == [5, -1]
+        bench.write(bench.single, [rows[0] | {"judgment": "", "score": -1}, rows[1]])
+        assert bench.judge(monkeypatch, url) == 0
+        assert [row["score"] for row in read_judgments(bench.single)] == [-1, 5]
+        # A reply without a verdict is a reply. It is asked for again where that is wanted.
+        assert bench.judge(monkeypatch, url, "--ask-again") == 0
+    assert [row["score"] for row in read_judgments(bench.single)] == [5, 6]
+
+
 def test_judgments_of_other_answers_are_not_taken_for_todays(bench, monkeypatch):
     bench.questions(1)
     bench.answers("m", {1: ["before"]})
@@ -542,6 +456,105 @@ def test_judgments_of_other_answers_are_not_taken_for_todays(bench, monkeypatch)
         bench.answers("m", {1: ["after"]})
         with pytest.raises(UserError, match=r"1 judgments of other answers.*question 1, turn 1, m"):
             bench.judge(monkeypatch, url)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"system_prompt": "Be strict. End with [[4]]."}, {"prompt_template": "{question} {answer}"}],
+)
+def test_judgments_by_another_rubric_are_not_taken_for_todays(
+    bench, monkeypatch, tmp_path, changed
+):
+    """Nor are others put beside them, of other questions or of other models."""
+    bench.questions(2)
+    for model in ("m", "n"):
+        bench.answers(model, {1: ["one"], 2: ["two"]})
+    rubric = tmp_path / "rubric.jsonl"
+    rows = [row for _, row in read_rows(OWN_PROMPTS) if row["type"] == "single"]
+    bench.write(rubric, [row | changed for row in rows])
+    first = ["--first-n", "1", "--model-list", "m"]
+    with server(Judge()) as url:
+        assert bench.judge(monkeypatch, url, *first) == 0
+        for models in (["m"], ["n"]):
+            with pytest.raises(UserError, match=r"1 judgments of other .*another version of the"):
+                bench.judge(monkeypatch, url, "--judge-file", str(rubric), "--model-list", *models)
+        with pytest.raises(UserError, match=r"temperature 0\.0 there, None now"):
+            bench.judge(monkeypatch, url, "--temperature", "none")
+    assert lines(bench.single) == 1
+
+
+def test_half_a_pair_by_another_system_prompt_is_asked_again(bench, monkeypatch, tmp_path):
+    bench.questions(1)
+    for model in ("one", "two"):
+        bench.answers(model, {1: [f"<{model}>"]})
+    judge = Judge({"<one>\n=== End of reply B": [fails(400), "[[B]]"]}, default="[[A]]")
+    rows = [row for _, row in read_rows(OWN_PROMPTS) if row["type"] == "pairwise"]
+    bench.write(tmp_path / "rubric.jsonl", [row | {"system_prompt": "Be strict."} for row in rows])
+    other = ["--judge-file", str(tmp_path / "rubric.jsonl")]
+    with server(judge) as url:
+        assert bench.judge(monkeypatch, url, "--mode", "pairwise-all") == 1
+        assert bench.judge(monkeypatch, url, "--mode", "pairwise-all", *other) == 0
+    systems = [body["messages"][0]["content"] for _, body, _ in judge.asked]
+    assert systems[2:] == ["Be strict."] * 2
+
+
+def test_rows_of_other_programs_are_left_as_they_are(bench, monkeypatch, capsys):
+    """Lines that are no judgments, repeated ones, and those of another judge in the same file."""
+    bench.questions(2)
+    bench.answers("m", {1: ["one"], 2: ["two"]})
+    judge = Judge()
+    with server(judge) as url:
+        assert bench.judge(monkeypatch, url, "--first-n", "1") == 0
+        [row] = map(json.loads, bench.single.read_text().splitlines())
+        del row["prompt_sha256"], row["temperature"]
+        before = [row, row | {"judge": ["k", "single-v1"]}, {"question_id": 2}, row]
+        bench.write(bench.single, before)
+        assert bench.judge(monkeypatch, url) == 0
+    said = capsys.readouterr().err
+    assert "line 3 is not a judgment: it has no 'judge'; it is left out" in said
+    assert "2 judgments do not say their system prompt" in said
+    after = [json.loads(line) for line in bench.single.read_text().splitlines()]
+    assert after[:4] == before and after[4]["question_id"] == 2 and len(after) == 5
+    assert len(judge.asked) == 2
+
+
+def test_a_category_has_its_reference_in_any_case(bench, monkeypatch):
+    bench.questions(1, category="Math ")
+    bench.answers("m", {1: ["5"]})
+    reference = [{"question_id": 1, "choices": [{"turns": ["the right answer"]}]}]
+    bench.write(bench.folder / "reference_answer" / "r.jsonl", reference)
+    judge = Judge()
+    with server(judge) as url:
+        assert bench.judge(monkeypatch, url) == 0
+    [row] = read_judgments(bench.single)
+    assert row["judge"] == ["j", "single-math-v1"] and "the right answer" in row["user_prompt"]
+
+
+def test_without_references_the_general_prompt_is_used(bench, monkeypatch):
+    bench.questions(1, category="math")
+    bench.answers("m", {1: ["5"]})
+    with server(Judge()) as url:
+        assert bench.judge(monkeypatch, url, "--no-references") == 0
+    assert [row["judge"][1] for row in read_judgments(bench.single)] == ["single-v1"]
+
+
+def test_what_is_not_judged_is_said(bench, monkeypatch, capsys):
+    """Turns after the second, thoughts, and answers that are empty or thoughts alone."""
+    bench.questions(2, turns=3)
+    bench.answers("m", {1: ["<think>Hm.</think>\nYes.", "b", "c"], 2: ["<think>Hm.", "", "c"]})
+    judge = Judge()
+    with server(judge) as url:
+        assert bench.judge(monkeypatch, url, "--dry-run") == 0
+        said = capsys.readouterr().err
+        assert (
+            "2 questions have more than two turns (1, 2); only their first turn is judged" in said
+        )
+        assert "2 of 6 answers of m begin with thoughts" in said and "--strip-thinking" in said
+        assert "2 of 6 answers of m are empty, or thoughts without an answer" in said
+        assert bench.judge(monkeypatch, url, "--strip-thinking") == 0
+    shown = [user for user, _, _ in judge.asked]
+    assert not any("Hm." in user for user in shown) and "\nYes.\n" in shown[0]
+    assert "--strip-thinking" not in capsys.readouterr().err
 
 
 def test_an_endpoint_that_is_down_is_given_up_on(bench, monkeypatch):
@@ -602,10 +615,9 @@ def test_what_the_user_can_put_right_is_said(bench, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     refused("cannot be written", "--bench-name", "sample", "--data-dir", str(tmp_path / "file"))
     bench.questions(1, category="math")
-    refused("reference answers.*found no file.*--reference-file")
-    answer = {"question_id": 1, "choices": [{"turns": ["x"]}]}
-    bench.write(bench.folder / "model_answer" / "m.jsonl", [answer, answer])
-    refused("line 2 answers question 1")
+    refused("reference answers.*found no file.*--reference-file.*--no-references")
+    bench.write(bench.folder / "model_answer" / "m.jsonl", [{"question_id": 1}])
+    refused("line 1 is not an answer: no 'choices'")
 
 
 @pytest.mark.parametrize(

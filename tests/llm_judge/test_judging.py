@@ -1,23 +1,22 @@
-"""What a judge is asked, and what its replies mean, beside the published prompts and judgments."""
+"""What a judge is asked, beside the published prompts and judgments."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from bench.common.errors import UserError
 from bench.common.files import read_rows
-from bench.inputs.questions import SAMPLE_FOLDER, load_questions
-from bench.store.answer_files import read_answers
+from bench.inputs.questions import SAMPLE_FOLDER, Question, load_questions
+from bench.store.answer_files import Answer, Choice, read_answers
 from llm_judge.judge_folder import OWN_PROMPTS
 from llm_judge.judging import (
     NAMES,
     PAIRWISE,
     SINGLE,
     Match,
-    grade,
     make_matches,
     read_prompts,
-    winner,
 )
 from llm_judge.judgments import read_judgments
 from tests.helpers.paths import SHARED
@@ -27,40 +26,6 @@ JUDGMENTS = DATA / "medusa" / "model_judgment" / "gpt-4_single.jsonl"
 MEDUSA = "medusa-vicuna-7b-v1.3-1-temperature-0.0-posterior_threshold-0.09-posterior_alpha-0.3"
 
 official = pytest.mark.skipif(not DATA.is_dir(), reason=f"the official files are not at {DATA}")
-
-
-@pytest.mark.parametrize(
-    ("reply", "means"),
-    [
-        ("Rating: [[7]]", 7),
-        ("Rating: [7]", 7),
-        ("[[8.5]]", 8.5),
-        ("[[10]]", 10),
-        ("[[3]], no, rather [[9]]", 3),  # The first one, as in FastChat.
-        ("[2] is cited, but: [[9]]", 9),  # Double brackets go before single ones.
-        ("[[11]]", -1),  # Not on the scale, so not a grade.
-        ("[[0]]", -1),
-        ("[[seven]]", -1),
-        ("I cannot grade this.", -1),
-        ("", -1),
-    ],
-)
-def test_a_grade(reply, means):
-    found = grade(reply)
-    assert found == means and type(found) is type(means)
-
-
-def test_a_preference():
-    replies = ["A is better: [[A]]", "[[B]]", "[[C]]", "neither"]
-    winners = [winner(reply, "model_2", "model_1") for reply in replies]
-    assert winners == ["model_2", "model_1", "tie", "error"]
-
-
-@official
-def test_the_score_of_every_published_judgment_is_read_from_its_text():
-    rows = read_judgments(JUDGMENTS)
-    assert len(rows) == 480
-    assert [grade(row["judgment"]) for row in rows] == [row["score"] for row in rows]
 
 
 @official
@@ -102,6 +67,35 @@ def test_our_own_prompts_have_all_names_and_say_nothing_of_the_published_ones():
 def _word_runs(row: dict, length: int) -> set[tuple[str, ...]]:
     words = f"{row['system_prompt']} {row['prompt_template']}".lower().split()
     return {tuple(words[at : at + length]) for at in range(len(words) - length + 1)}
+
+
+LATER = ("question_2", "ref_answer_2", "answer_2")
+
+
+@pytest.mark.parametrize("kind", [SINGLE, PAIRWISE])
+def test_a_judge_of_the_first_turn_is_shown_nothing_of_the_second(kind):
+    """Neither by our prompts, nor by a prompt that asks for it."""
+    questions = [Question(1, "math", ("ask one", "ask two"))]
+
+    def answer(name):
+        return Answer(1, name, (Choice((f"{name} one", f"{name} two")),))
+
+    def matches(prompts):
+        answers = {name: {1: answer(name)} for name in ("a", "b")}
+        contest = ("a",) if kind == SINGLE else ("a", "b")
+        return make_matches(questions, answers, [contest], prompts, {1: answer("right")})
+
+    prompts = read_prompts(OWN_PROMPTS, kind)
+    first, second = matches(prompts)
+    shown = ["ask", "right", "a"] if kind == SINGLE else ["ask", "right", "a", "b"]
+    for user in first.users:
+        assert all(f"{name} one" in user for name in shown) and " two" not in user
+    for user in second.users:
+        assert all(f"{name} {turn}" in user for name in shown for turn in ("one", "two"))
+    for name in LATER:
+        template = {key: replace(each, template=f"{{{name}}}") for key, each in prompts.items()}
+        with pytest.raises(UserError, match=f"cannot be filled in: KeyError '{name}'"):
+            matches(template)
 
 
 def test_a_missing_reference_is_said(tmp_path):

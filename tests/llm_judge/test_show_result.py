@@ -15,8 +15,8 @@ import pytest
 from bench.common.errors import UserError
 from llm_judge import show_result
 from llm_judge.judge_folder import Bench
-from llm_judge.judging import Match, has_verdict
-from llm_judge.judgments import read_judgments
+from llm_judge.judging import Match
+from llm_judge.judgments import has_verdict, read_judgments
 from llm_judge.result_tables import by_turn, unequal, win_rates, with_interval
 from tests.helpers.paths import SHARED
 
@@ -245,6 +245,64 @@ def test_unread_replies_are_counted_and_in_no_average(tmp_path, monkeypatch, cap
     path.write_text(json.dumps({"question_id": 1, "model": "m", "score": 3}) + "\n")
     with pytest.raises(UserError, match="line 1 is not a judgment: it has no 'judge'"):
         show(monkeypatch, capsys, "--input-file", str(path))
+
+
+def write_grades(path, *rows):
+    """A judgment file. rows: fields that differ from one grade of question 1."""
+    base = {"question_id": 1, "model": "m", "judge": ["j", "single-v1"], "turn": 1, "tstamp": 0}
+    base |= {"user_prompt": "", "judgment": "", "score": 5}
+    path.write_text("".join(json.dumps(base | row) + "\n" for row in rows))
+
+
+@pytest.fixture
+def shown(tmp_path, monkeypatch, capsys):
+    """A function that shows these grades (as `write_grades`): what is printed, and warned of."""
+
+    def shown(*rows, flags=()):
+        path = tmp_path / "j_single.jsonl"
+        write_grades(path, *rows)
+        where = ["--data-dir", str(tmp_path), "--bench-name", "sample", "--input-file", str(path)]
+        monkeypatch.setattr(sys, "argv", ["show_result", *where, *flags])
+        show_result.main()
+        return capsys.readouterr()
+
+    return shown
+
+
+def test_all_grades_of_an_answer_count(shown):
+    said = shown(*({"score": score} for score in (9, 9, 3)))
+    assert "3 judgments" in said.out and cells(said.out, "m") == [7.0]
+    assert "judged more than once; all of these judgments count" in said.err
+
+
+def test_two_judges_are_never_averaged(shown):
+    rows = [
+        {"judge": [judge, "single-v1"], "score": score} for judge, score in (("j", 9), ("k", 3))
+    ]
+    with pytest.raises(UserError, match=r"several judges \(j: 1, k: 1\), none of them 'gpt-4'"):
+        shown(*rows)
+    said = shown(*rows, flags=["--judge-model", "k"])
+    assert cells(said.out, "m") == [3.0] and "those of k are shown" in said.err
+
+
+def test_grades_by_several_rubrics_are_said(shown):
+    rows = [{"prompt_sha256": "kind", "score": 9}, {"model": "n", "prompt_sha256": "strict"}]
+    assert "the prompt single-v1 is there in several versions" in shown(*rows).err
+    assert "several" not in shown(*rows[:1]).err
+
+
+def test_grades_of_questions_that_the_bench_does_not_have_are_said(shown):
+    said = shown({"score": 4}, {"question_id": 999, "score": 10})
+    assert "1 of 2 judgments are of questions that the bench does not have (999)" in said.err
+    assert cells(said.out, "all", "m")[0] == 4.0
+    said = shown({"question_id": 999})
+    assert "By category" not in said.out and cells(said.out, "m") == [5.0]
+
+
+def test_a_third_turn_has_a_table_of_its_own(shown):
+    said = shown(*({"turn": turn, "score": 2 * turn} for turn in (1, 2, 3)))
+    assert cells(said.out[said.out.index("Turn 3") :], "m") == [6.0]
+    assert cells(said.out[said.out.index("Average") :], "m") == [4.0]
 
 
 @published

@@ -54,6 +54,19 @@ def test_identity_is_of_the_heads_and_of_the_base(tmp_path):
     assert len({first, second, load(folder, device="cpu").identity}) == 3
 
 
+def test_a_loaded_model_does_not_depend_on_its_files(tmp_path):
+    """Mapped weights would change with the file, and keep it in memory."""
+    folder = write_base(tmp_path)
+    lm = load(str(folder), device="cpu").model.lm
+    before = {name: weight.clone() for name, weight in lm.state_dict().items()}
+    file = folder / "model.safetensors"
+    with file.open("r+b") as weights:
+        weights.seek(-1000, 2)
+        weights.write(b"\x77" * 1000)
+    assert all(before[name].equal(weight) for name, weight in lm.state_dict().items())
+    assert lm.get_input_embeddings().weight.requires_grad is False
+
+
 def test_a_plain_model_has_no_heads(tmp_path):
     loaded = load(str(write_base(tmp_path)), device="cpu")
     assert loaded.model.num_heads == 0 and loaded.model.heads is None

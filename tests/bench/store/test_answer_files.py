@@ -61,13 +61,10 @@ def test_an_answer_called_error_is_none(write):
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (
-            [answer(1, turns=["a"]), answer(1, turns=["b"])],
-            "line 2 answers question 1, as line 1 does",
-        ),
+        ([answer(1, turns=["a"], idxs=[None], new_tokens=[3])], "idxs is [None], not a list of"),
         ([answer(1, turns=["a"], idxs=[1, 2], new_tokens=[3])], "idxs has 2 numbers for 1 turns"),
         ([{"question_id": 1}], "no 'choices'"),
-        ([answer("1", turns=["a"])], "question_id is '1'"),
+        ([answer("1", turns=["a"])], "question_id must be an integer, found '1'"),
         ([answer(1, turns="a")], "not a list of texts"),
         ([], "has no answer in it"),
     ],
@@ -76,6 +73,50 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(write, rows, said):
     with pytest.raises(UserError) as caught:
         read_answers(write(*rows))
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def told(path):
+    """The answers of a file by question_id, and what was told about it."""
+    said = []
+    return read_answers(path, said.append), said
+
+
+@pytest.mark.parametrize("nothing", [float("nan"), None])
+def test_a_turn_that_failed_may_have_no_numbers(write, nothing):
+    """Neither hides the other answers, nor its own record as an error."""
+    failed = answer(1, turns=["ERROR"], idxs=[nothing], new_tokens=[nothing], wall_time=[nothing])
+    untimed = answer(2, turns=["a"], idxs=[1], new_tokens=[4], wall_time=[nothing])
+    answers, said = told(write(failed, untimed))
+    assert said == [] and list(answers) == [1, 2]
+    assert not answers[1].choices[0].answered(1)
+    turns = answers_frame(answers.values())
+    assert turns.question_id.tolist() == [2] and turns.tokens.tolist() == [4]
+    assert turns.wall_s.isna().all()
+
+
+def test_a_bad_line_does_not_hide_the_others(write):
+    good = [answer(n, turns=["a"]) for n in (1, 2)]
+    path = write(good[0], {"question_id": 5}, answer(6, turns=["a"], idxs=[-1]), good[1])
+    with path.open("a") as file:
+        file.write("[1]\n")
+        file.write(json.dumps(answer(7, turns=["b"]))[:40])
+    answers, said = told(path)
+    assert list(answers) == [1, 2]
+    assert said[0].endswith("line 2 is not an answer: no 'choices'; it is left out")
+    assert "line 3" in said[1] and "line 5: expected an object" in said[2]
+    assert said[3:] == [f"{path}: 1 more lines are left out"]
+    path.write_text(json.dumps(good[0]) + '\n{"question_id": 2, "cho')
+    answers, said = told(path)
+    assert list(answers) == [1] and said == [f"{path}, line 2 is torn; it is left out"]
+
+
+def test_of_several_answers_to_a_question_the_last_counts(write):
+    path = write(*(answer(n, turns=[text]) for n, text in ((1, "a"), (2, "b"), (1, "c"))))
+    answers, said = told(path)
+    assert {n: each.choices[0].turns for n, each in answers.items()} == {1: ("c",), 2: ("b",)}
+    assert said == [
+        f"{path} answers 1 questions more than once (1); the last answer to each counts"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,239 @@
+"""The judgment file of one judge, written so that no call is lost, and none is made twice.
+
+A row is on disk before the next one begins, and one command at a time writes a file. A pairwise row
+needs two calls. Until both replies are there, the first waits in `<file>.games`, so that it is not
+asked for again after a crash.
+
+Rows are FastChat's, and say besides what else decided the reply: `prompt_sha256` (of the system
+prompt and the template) and `temperature`.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from bench.common.errors import UserError, warn
+from bench.common.files import (
+    append_synced,
+    mend_end,
+    read_lines,
+    shown,
+    sound_rows,
+    tell_left_out,
+    write_atomically,
+)
+from llm_judge.judging import Match
+from llm_judge.judgments import (
+    asked,
+    check_fields,
+    has_verdict,
+    is_empty,
+    judgment_rows,
+    key_of,
+    models_of,
+)
+
+_GAME = {
+    "question_id": (int, str),
+    "turn": int,
+    "models": list,
+    "judge": str,
+    "user_prompt": str,
+    "judgment": str,
+}
+# (question_id, turn, models, prompt) of one call.
+Game = tuple[int | str, int, tuple[str, ...], str]
+
+
+class Ledger:
+    """The judgment file of one judge: finds the missing calls, and stores their replies.
+
+    The caller of `begin` and `add` must hold the file's `sole_writer` from before the ledger is
+    made. Several threads may call `add`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        judge: str,
+        matches: list[Match],
+        temperature: float | None = None,
+        again: bool = False,
+    ) -> None:
+        """matches: all judgments that are wanted.
+
+        temperature: the judge's. None: the endpoint's own.
+        again: judgments without a verdict are wanted anew.
+
+        A row whose reply is empty is no judgment, nor is one that FastChat recorded as failed.
+        UserError where the file holds judgments of other answers of these models, or by other
+        prompts.
+        """
+        self.path, self.judge, self.matches = path, judge, matches
+        self.temperature = temperature
+        self.games_path = path.with_name(path.name + ".games")
+        self._to_drop: set[int] = set()  # Numbers of lines.
+        wanted = {match.key: match for match in matches}
+        rows: list[dict] = []  # All of this judge.
+        problems: list[str] = []
+        for number, row in judgment_rows(path, problems.append) if path.exists() else ():
+            is_wanted = row["judge"][0] == judge and key_of(row) in wanted
+            if is_wanted and (is_empty(row) or (again and not has_verdict(row))):
+                self._to_drop.add(number)
+            elif row["judge"][0] == judge:
+                rows.append(row)
+        tell_left_out(path, problems, warn)
+        self._check_same_conditions(rows, wanted)
+        self._lock = Lock()
+        self._done = {key_of(row): row for row in rows if key_of(row) in wanted}
+        self._open = {key: match for key, match in wanted.items() if key not in self._done}
+        self._games = dict(self._read_games()) if self.games_path.exists() else {}
+
+    def _check_same_conditions(self, rows: list[dict], wanted: dict[tuple, Match]) -> None:
+        """UserError where rows were made of other answers or by other prompts than today's.
+
+        Averages are over all rows, so rows of models that are not wanted are checked, too. Warns of
+        rows that do not say by which prompts they were made.
+        """
+        digests = {match.prompt: match.prompt_sha256 for match in self.matches}
+        changes = [(row, self._change(row, wanted.get(key_of(row)), digests)) for row in rows]
+        stale = [(row, change) for row, change in changes if change]
+        if stale:
+            row, change = stale[0]
+            models = " and ".join(models_of(row))
+            raise UserError(
+                f"{self.path} has {len(stale)} judgments of other answers or with other prompts "
+                f"than today's, the first of question {row['question_id']}, turn {row['turn']}, "
+                f"{models} ({change}); move the file away (or rename the answer file) to judge anew"
+            )
+        silent = sum("prompt_sha256" not in row for row in rows)
+        if silent:
+            warn(
+                f"{self.path}: {silent} judgments do not say their system prompt; it is taken to "
+                "be today's"
+            )
+
+    def _change(self, row: dict, match: Match | None, digests: dict[str, str]) -> str:
+        """What a row says was other than it is today. Rows of other programs say less."""
+        prompt = row["judge"][1]
+        today = digests.get(prompt)
+        if match is not None and prompt not in (match.prompt, ""):
+            return f"prompt {prompt} there, {match.prompt} now"
+        if today is not None and row.get("prompt_sha256", today) != today:
+            return f"another version of the prompt {prompt}"
+        if match is not None and asked(row) != set(match.users):
+            return "another answer or user prompt"
+        if row.get("temperature", self.temperature) != self.temperature:
+            return f"temperature {shown(row['temperature'])} there, {self.temperature} now"
+        return ""
+
+    def _read_games(self) -> Iterator[tuple[Game, str]]:
+        """(call, reply) of this judge's rows in the file of waiting replies."""
+        conditions = {
+            self._game(match, user): self._conditions(match)
+            for match in self.matches
+            for user in match.users
+        }
+        problems: list[str] = []
+        for number, row in sound_rows(self.games_path, problems.append):
+            try:
+                check_fields(row, _GAME, f"{self.games_path}, line {number}")
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            models = tuple(map(str, row["models"]))
+            game = (row["question_id"], row["turn"], models, row["user_prompt"])
+            today = conditions.get(game, {})
+            is_same = all(row.get(name, value) == value for name, value in today.items())
+            if row["judge"] == self.judge and is_same and row["judgment"].strip():
+                yield game, row["judgment"]
+        tell_left_out(self.games_path, problems, warn)
+
+    def missing(self) -> list[tuple[Match, int]]:
+        """The calls to be made: a match, and the index of one of its prompts."""
+        return [
+            (match, index)
+            for match in self._open.values()
+            for index, user in enumerate(match.users)
+            # Two equal answers make two equal prompts, which are asked once.
+            if user not in match.users[:index] and self._game(match, user) not in self._games
+        ]
+
+    def begin(self) -> None:
+        """Make the files ready for `add`: without a torn end and without rows that are made anew.
+
+        All other lines stay as they are.
+        """
+        with self._writing():
+            for path in (self.path, self.games_path):
+                if path.exists() and (torn := mend_end(path)):
+                    warn(torn)
+            if self._to_drop:
+                kept = [line for n, _, line in read_lines(self.path) if n not in self._to_drop]
+                write_atomically(self.path, b"".join(kept))
+        # A command may have been killed between the second reply and the row.
+        for match in list(self._open.values()):
+            self._close_if_complete(match)
+
+    def add(self, match: Match, index: int, reply: str) -> dict | None:
+        """Store the reply to one prompt of a match. It is on disk before this returns.
+
+        Returns the match's row. None: the reply to its other prompt is missing.
+        """
+        with self._lock, self._writing():
+            game = self._game(match, match.users[index])
+            self._games[game] = reply
+            if len(match.users) > 1:
+                append_synced(self.games_path, self._game_row(match, game, reply))
+            return self._close_if_complete(match)
+
+    def _close_if_complete(self, match: Match) -> dict | None:
+        """Write the row of a match whose replies are all there. None: they are not."""
+        games = [self._game(match, user) for user in match.users]
+        if match.key not in self._open or not all(game in self._games for game in games):
+            return None
+        row = match.row(self.judge, [self._games[game] for game in games], time.time())
+        row |= self._conditions(match)
+        append_synced(self.path, row)
+        del self._open[match.key]
+        self._done[match.key] = row
+        if not self._open:
+            self.games_path.unlink(missing_ok=True)
+        return row
+
+    def rows(self) -> list[dict]:
+        """The judgments of the wanted matches, as far as they exist, one for each."""
+        return list(self._done.values())
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns an OSError into a UserError."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written: {error.strerror}; give another --data-dir, or "
+                "make room"
+            ) from error
+
+    def _conditions(self, match: Match) -> dict[str, object]:
+        """What decides a reply besides the fields of FastChat's rows."""
+        return {"prompt_sha256": match.prompt_sha256, "temperature": self.temperature}
+
+    @staticmethod
+    def _game(match: Match, user: str) -> Game:
+        return match.question_id, match.turn, match.models, user
+
+    def _game_row(self, match: Match, game: Game, reply: str) -> dict:
+        question_id, turn, models, user = game
+        return {
+            "question_id": question_id,
+            "turn": turn,
+            "models": list(models),
+            "judge": self.judge,
+            "user_prompt": user,
+            "judgment": reply,
+            **self._conditions(match),
+        }

@@ -1,0 +1,142 @@
+"""What an endpoint sends: from the bytes of a chat completion to the judge's reply.
+
+The bytes are parsed here and not by the client library, which trusts them. They may be a web page,
+a stream of events that was not asked for, or nested 100,000 deep.
+
+An absence is no reply: text that is empty, was cut off at a limit or was withheld by a filter makes
+the call fail.
+"""
+
+from dataclasses import dataclass
+
+from bench.common.files import parse_json, shown
+from llm_judge.failures import CallFailed, EndpointTrouble, NoCompletion
+from llm_judge.thinking import without_thinking
+
+# Values of finish_reason, in lower case, of OpenAI's API and of its imitations.
+CUT_OFF = ("length", "max_tokens", "max_output_tokens", "model_length")
+WITHHELD = ("content_filter", "safety", "recitation", "sensitive", "prohibited_content")
+BROKEN_OFF = ("error", "abort", "cancelled", "network_error", "insufficient_system_resource")
+_EXCERPT = 200  # Characters of what came that a message quotes.
+_MOST_TOKENS = 1 << 53
+
+
+class ErrorBody(Exception):
+    """An error in OpenAI's format that came with a status of success."""
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(said)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The judge's reply. Token counts are 0 where the endpoint does not report them."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def read_reply(body: bytes) -> Reply:
+    """The reply in the body of a response. CallFailed where there is none; ErrorBody."""
+    if body.lstrip().startswith((b"data:", b"event:", b":")):
+        text, finish, usage = _of_events(body)
+    else:
+        completion = _object(body)
+        choice = _first_choice(completion)
+        text, finish = _text(choice.get("message")), choice.get("finish_reason")
+        usage = completion.get("usage")
+    reason = finish.lower() if isinstance(finish, str) else ""
+    if reason in CUT_OFF:
+        raise CallFailed(
+            f"the reply was cut off (finish_reason {reason}); a larger --max-tokens makes room"
+        )
+    if reason in WITHHELD:
+        raise CallFailed(f"the endpoint withheld the reply (finish_reason {reason})")
+    if reason in BROKEN_OFF:
+        raise EndpointTrouble(f"the reply broke off (finish_reason {reason})")
+    if not without_thinking(text).strip():
+        raise CallFailed(f"the reply is empty (finish_reason {reason or 'not given'})")
+    return Reply(text, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+
+
+def _object(body: bytes) -> dict:
+    """The JSON object of a body, or of an event. NoCompletion, EndpointTrouble or ErrorBody."""
+    try:
+        value = parse_json(body, nan=True)
+    except ValueError as error:
+        text = " ".join(body[:_EXCERPT].decode(errors="replace").split())
+        if body.lstrip().startswith(b"{"):
+            raise EndpointTrouble(f"the reply is damaged JSON: {error}") from error
+        raise NoCompletion(f"the reply is not JSON: {text}") from error
+    if not isinstance(value, dict):
+        raise NoCompletion(f"the reply is no object of JSON but {_excerpt(value)}")
+    if error := value.get("error"):
+        code = error.get("code") if isinstance(error, dict) else None
+        said = error.get("message") if isinstance(error, dict) else error
+        if type(code) is int:
+            raise ErrorBody(code, _excerpt(said))
+        raise NoCompletion(f"the endpoint answers with an error: {_excerpt(said)}")
+    return value
+
+
+def _first_choice(completion: dict) -> dict:
+    choices = completion.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise NoCompletion(f"the reply has no message in it ({_excerpt(completion)})")
+    return choices[0]
+
+
+def _text(message: object) -> str:
+    """The text of a message, or of a part of one in a stream. A refusal is a text, too.
+
+    The content may be a list of parts, of which those of type text count.
+    """
+    if not isinstance(message, dict):
+        raise NoCompletion(f"the reply has no message in it ({_excerpt(message)})")
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if _is_text(part)]
+        content = "".join(part for part in parts if isinstance(part, str))
+    if content is None:
+        content = message.get("refusal")
+    return content if isinstance(content, str) else ""
+
+
+def _is_text(part: object) -> bool:
+    return isinstance(part, dict) and part.get("type") in ("text", "output_text")
+
+
+def _of_events(body: bytes) -> tuple[str, object, object]:
+    """(text, finish_reason, usage) of a stream of server-sent events.
+
+    EndpointTrouble where the stream has no end.
+    """
+    texts, finish, usage, has_ended = [], None, None, False
+    for line in body.splitlines():
+        if not line.startswith(b"data:"):
+            continue
+        data = line.removeprefix(b"data:").strip()
+        if data == b"[DONE]":
+            has_ended = True
+            break
+        chunk = _object(data)
+        usage = chunk.get("usage") or usage
+        if chunk.get("choices"):
+            choice = _first_choice(chunk)
+            texts.append(_text(choice.get("delta") or choice.get("message") or {}))
+            finish = choice.get("finish_reason") or finish
+    if not has_ended and finish is None:
+        raise EndpointTrouble("the stream of the reply broke off")
+    return "".join(texts), finish, usage
+
+
+def _count(usage: object, name: str) -> int:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if type(value) is int and 0 <= value < _MOST_TOKENS else 0
+
+
+def _excerpt(value: object) -> str:
+    text = value if isinstance(value, str) else shown(value, _EXCERPT)
+    return " ".join(text.split())[:_EXCERPT]

@@ -1,0 +1,51 @@
+"""What is published of a run."""
+
+import gzip
+import json
+from pathlib import Path
+
+from bench.common.errors import UserError
+from bench.common.files import write_atomically
+from bench.store.run_record import RUN_FILE, Run, read_run
+from bench.store.turn import TURNS_FILE
+from checking.results import ROWS_FILE
+
+OWN_QUESTIONS = ("sample",)  # Question sets of this project, whose texts may be published.
+
+
+def publish(run_folder: Path, folder: Path) -> None:
+    """Write the rows and the run.json of a run into a folder.
+
+    UserError where the run is not finished, or its code is in no commit.
+    """
+    run = read_run(run_folder)
+    if run.end is None:
+        raise UserError(f"{run_folder} is not finished; the command that began it goes on with it")
+    for session in run.sessions:
+        if session.git is None or session.git.commit is None or session.git.dirty:
+            raise UserError(
+                f"{run_folder} was made with code that is in no commit; commit, and run it again"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / RUN_FILE, json.dumps(_public(run), indent=1) + "\n")
+    rows = (run_folder / TURNS_FILE).read_bytes()
+    (folder / ROWS_FILE).write_bytes(gzip.compress(rows, mtime=0))
+
+
+def _public(run: Run) -> dict[str, object]:
+    """The content of run.json without texts of others and without names of folders."""
+    fields = _without_folders(run.as_json())
+    if run.questions.name not in OWN_QUESTIONS:
+        del fields["question_texts"]
+    return fields
+
+
+def _without_folders(value: object) -> object:
+    """The same with absolute paths cut to their last part."""
+    if isinstance(value, dict):
+        return {key: _without_folders(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(member) for member in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return Path(value).name
+    return value

@@ -1,0 +1,188 @@
+"""Endpoints that are no OpenAI: what they refuse, and whether one call or every call fails."""
+
+import gzip
+import json
+
+import pytest
+
+from bench.common.errors import UserError
+from llm_judge.judgments import read_judgments
+from tests.helpers.judges import Judge, fails, say
+from tests.helpers.loopback import server
+
+pytest.importorskip("openai", reason="the judge needs the extra `judge`")
+
+
+def sends(body, status=200, **headers):
+    """A step of `Judge` that sends these bytes."""
+    return lambda request: request.send(status, body, **headers)
+
+
+def refuses(status, message, **error):
+    body = json.dumps({"error": {"message": message, **error}}).encode()
+    return sends(body, status, Content_Type="application/json")
+
+
+@pytest.fixture
+def judged(bench, monkeypatch):
+    """A function that has these answers judged: the command's status."""
+
+    def judged(endpoint, answers, *flags, path=""):
+        bench.questions(len(answers))
+        bench.answers("m", {n: [text] for n, text in enumerate(answers, start=1)})
+        with server(endpoint) as url:
+            base = ["--api-base", f"{url}{path}"] if path else []
+            return bench.judge(monkeypatch, url, "--tries", "8", *base, *flags)
+
+    return judged
+
+
+def scores(bench):
+    return {row["question_id"]: row["score"] for row in read_judgments(bench.single)}
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        refuses(403, "Your input was flagged by moderation"),
+        refuses(403, "Forbidden", metadata={"reasons": ["violence"], "flagged_input": "x"}),
+        refuses(400, "The response was filtered by the content policy", code="content_filter"),
+        lambda request: say(request, None, "content_filter"),
+    ],
+)
+def test_a_prompt_that_a_filter_refuses_fails_alone(bench, judged, capsys, refusal):
+    """Also where it is the first of the command."""
+    judge = Judge({"<bad>": [refusal]})
+    answers = ["<bad>", "<bad>", "<bad>", "fine", "fine too"]
+    assert judged(judge, answers) == 1
+    assert scores(bench) == {4: 5, 5: 5} and len(judge.asked) == 5
+    assert "failed 3x" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_once_a_call_was_answered_a_refusal_is_of_one_call(bench, judged, status):
+    judge = Judge({"<bad>": [refuses(status, "no")]})
+    assert judged(judge, ["fine", "<bad>", "<bad>", "<bad>", "fine"]) == 1
+    assert set(scores(bench)) == {1, 5}
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        (refuses(402, "Insufficient credits"), "has no quota left.*Insufficient credits"),
+        (refuses(403, "no access"), "refuses the key"),
+        (
+            refuses(400, "Unsupported parameter: 'max_tokens'", code="unsupported_parameter"),
+            "refuses max_tokens.*give --max-completion-tokens N",
+        ),
+        (
+            refuses(400, "Unsupported value: 'temperature' is 0", code="unsupported_value"),
+            "refuses temperature.*give --temperature none",
+        ),
+    ],
+)
+def test_what_every_call_would_meet_stops_at_once(judged, refusal, said):
+    judge = Judge({"answer": [refusal]})
+    with pytest.raises(UserError, match=said):
+        judged(judge, ["answer"] * 20)
+    assert len(judge.asked) <= 2
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        sends(b"<!doctype html><title>Open WebUI</title>", Content_Type="text/html"),
+        sends(b'{"error": "Unexpected endpoint or method."}', Content_Type="application/json"),
+        sends(b'{"object": "list", "data": []}', Content_Type="application/json"),
+    ],
+)
+def test_an_url_that_is_no_endpoint_is_said_soon(bench, judged, page):
+    judge = Judge({"answer": [page]})
+    with pytest.raises(UserError, match=r"does not answer as an OpenAI-compatible .*--api-base"):
+        judged(judge, ["answer"] * 20)
+    assert len(judge.asked) <= 3
+    # Later it may be a proxy that is busy for a moment.
+    judge = Judge({"<slow>": [page, page, "[[6]]"], "<broken>": [page]})
+    assert judged(judge, ["fine", "<slow>", "<broken>"]) == 1
+    assert scores(bench) == {1: 5, 2: 6} and len(judge.asked) == 7
+
+
+def without_system(request):
+    """A step of an endpoint that takes no system role."""
+    roles = [message["role"] for message in request.asked["messages"]]
+    no = refuses(400, "System role not supported")
+    return no(request) if "system" in roles else say(request, "[[6]]")
+
+
+def stream_alone(request):
+    """A step of an endpoint that only streams."""
+    if not request.asked.get("stream"):
+        return refuses(400, "This model only support stream mode, please enable it")(request)
+    chunks = [{"choices": [{"delta": {"content": text}}]} for text in ("Good. ", "[[6]]")]
+    lines = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks] + ["data: [DONE]\n\n"]
+    return request.send(200, "".join(lines).encode(), Content_Type="text/event-stream")
+
+
+@pytest.mark.parametrize(("step", "said"), [(without_system, "system"), (stream_alone, "stream")])
+def test_an_endpoint_gets_the_request_that_it_takes(bench, judged, capsys, step, said):
+    judge = Judge({"answer": [step]})
+    assert judged(judge, [f"answer {n}" for n in range(4)], "--parallel", "2") == 0
+    assert set(scores(bench).values()) == {6} and len(scores(bench)) == 4
+    warnings = capsys.readouterr().err
+    assert warnings.count("refuses the usual request") == 1 and said in warnings
+    # No word of the prompt is lost, and what was found out is kept.
+    body = judge.asked[-1][1]
+    assert "You grade what" in str(body["messages"]) and len(judge.asked) <= 6
+
+
+def test_a_stream_that_was_not_asked_for_is_read(bench, judged):
+    chunk = json.dumps({"choices": [{"delta": {"content": "[[6]]"}, "finish_reason": "stop"}]})
+    sent = sends(f"data: {chunk}\n\ndata: [DONE]\n\n".encode(), Content_Type="text/event-stream")
+    assert judged(Judge({"answer": [sent]}), ["answer"]) == 0
+    assert scores(bench) == {1: 6}
+
+
+def test_the_query_of_the_url_goes_with_every_request(bench, judged):
+    """With the key in the header that Azure's older endpoints want."""
+    paths = []
+
+    def note(request):
+        paths.append((request.path, request.headers.get("api-key")))
+        say(request, "[[6]]")
+
+    where = "/openai/deployments/gpt-4?api-version=2024-06-01"
+    assert judged(Judge({"answer": [note]}), ["answer"], path=where) == 0
+    path = "/openai/deployments/gpt-4/chat/completions?api-version=2024-06-01"
+    assert paths == [(path, "key")]
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "said"),
+    [
+        (gzip.compress(b" " * (17 << 20), 1), "gzip", "longer than 16 MiB when it is unzipped"),
+        (b" " * (17 << 20), "", "longer than 16 MiB"),
+        (b"no gzip", "gzip", "cannot be unzipped"),
+        (b"anything", "zstd", "compressed as 'zstd', which was not asked for"),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_response_takes_a_bounded_memory(bench, judged, capsys, body, encoding, said, status):
+    headers = {"Content_Encoding": encoding} if encoding else {}
+    step = sends(body, status, Content_Type="application/json", **headers)
+    assert judged(Judge({"<big>": [step]}), ["<big>", "fine"]) == 1
+    assert said in capsys.readouterr().err and scores(bench) == {2: 5}
+
+
+def test_a_response_may_be_zipped(bench, judged):
+    reply = {"choices": [{"message": {"content": "[[6]]"}, "finish_reason": "stop"}]}
+    body = gzip.compress(json.dumps(reply).encode())
+    step = sends(body, Content_Type="application/json", Content_Encoding="gzip")
+    refused = sends(gzip.compress(b"<br>wait"), 503, Content_Encoding="gzip")
+    assert judged(Judge({"answer": [refused, step]}), ["answer"]) == 0
+    assert scores(bench) == {1: 6}
+
+
+@pytest.mark.parametrize("wait", ["nan", "Thu, 99 Foo 99999 99:99:99 GMT", "-5"])
+def test_a_wait_that_is_none_does_not_stop_the_judge(bench, judged, wait):
+    assert judged(Judge({"answer": [fails(503, Retry_After=wait), "[[6]]"]}), ["answer"]) == 0
+    assert scores(bench) == {1: 6}

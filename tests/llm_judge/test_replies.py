@@ -1,0 +1,118 @@
+"""The bytes that endpoints send, sound and unsound."""
+
+import json
+
+import pytest
+
+from llm_judge.failures import CallFailed, EndpointTrouble, NoCompletion
+from llm_judge.replies import ErrorBody, Reply, read_reply
+
+
+def body(content="[[7]]", finish="stop", **more):
+    message = {"role": "assistant", "content": content}
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    return json.dumps({"choices": [choice], **more}).encode()
+
+
+def events(*chunks, end=b"data: [DONE]\n\n"):
+    return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + end
+
+
+def delta(text, finish=None):
+    return {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]}
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+PARTS = [
+    {"type": "thinking", "thinking": [{"type": "text", "text": "Rating: [[3]]"}]},
+    {"type": "text", "text": "Good. "},
+    {"type": "text", "text": "[[7]]"},
+]
+
+
+@pytest.mark.parametrize(
+    ("sent", "text"),
+    [
+        (body(), "[[7]]"),
+        (body(PARTS), "Good. [[7]]"),
+        (body(finish=None), "[[7]]"),
+        (body(usage=[1, 2]), "[[7]]"),
+        (body(usage={"prompt_tokens": "many", "completion_tokens": [1]}), "[[7]]"),
+        (body(usage={"prompt_tokens": float("nan"), "completion_tokens": 10**400}), "[[7]]"),
+        (events(delta("[["), delta("7]]"), delta("", "stop")), "[[7]]"),
+        (events(delta("[[7]]", "stop"), end=b""), "[[7]]"),
+        (b": hello\n\n" + events({"choices": []}, delta("[[7]]")), "[[7]]"),
+    ],
+)
+def test_a_reply(sent, text):
+    assert read_reply(sent) == Reply(text, 0, 0)
+
+
+def test_its_cost():
+    usage = {"prompt_tokens": 12, "completion_tokens": 3}
+    assert read_reply(body(usage=usage)) == Reply("[[7]]", 12, 3)
+    assert read_reply(events(delta("[[7]]"), {"choices": [], "usage": usage})).prompt_tokens == 12
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (body(finish="length"), "cut off"),
+        (body(finish="MAX_TOKENS"), "cut off"),
+        (body(None, finish="content_filter"), "withheld"),
+        (body(""), "empty"),
+        (body([]), "empty"),
+        (body(["[[7]]", 7, None]), "empty"),
+        (body("<think>[[7]]"), "empty"),
+        (events(delta("It is", "length")), "cut off"),
+        (events({}), "empty"),
+    ],
+)
+def test_an_absence_fails_the_call_alone(sent, said):
+    with pytest.raises(CallFailed, match=said) as failed:
+        read_reply(sent)
+    assert type(failed.value) is CallFailed and failed.value.advice == ""
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        body(finish="abort"),
+        body("half \ud800 of a pair"),
+        b'{"choices": [',
+        f'{{"choices": {DEEP}}}'.encode(),
+        events(delta("It is"), end=b""),
+    ],
+)
+def test_what_is_damaged_is_asked_for_again(sent):
+    with pytest.raises(EndpointTrouble) as failed:
+        read_reply(sent)
+    assert type(failed.value) is EndpointTrouble and len(str(failed.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"<!doctype html><title>Open WebUI</title> [[7]]",
+        DEEP.encode(),
+        b"null",
+        b"12",
+        b"",
+        b"{}",
+        b'{"choices": {"0": 1}}',
+        b'{"choices": [null]}',
+        b'{"choices": [{"message": "[[7]]"}]}',
+        b'{"error": "Unexpected endpoint or method."}',
+        body().decode().encode("utf-16"),
+    ],
+)
+def test_what_is_no_completion_is_said(sent):
+    with pytest.raises(NoCompletion) as failed:
+        read_reply(sent)
+    assert "--api-base" in failed.value.advice and len(failed.value.advice) < 500
+
+
+def test_an_error_may_come_with_a_status_of_success():
+    with pytest.raises(ErrorBody, match="Provider returned error") as error:
+        read_reply(b'{"error": {"message": "Provider returned error", "code": 429}}')
+    assert error.value.status == 429

@@ -1,0 +1,140 @@
+"""What a judge's reply means, in the forms that judges write."""
+
+import json
+
+import pytest
+
+from llm_judge.judgments import read_judgments
+from llm_judge.verdicts import grade, winner
+from tests.helpers.paths import SHARED
+
+JUDGMENTS = SHARED / "mt_bench" / "medusa" / "model_judgment" / "gpt-4_single.jsonl"
+
+GRADES = [
+    ("Rating: [[7]]", 7),
+    ("[[8.5]]", 8.5),
+    ("[[10]]", 10),
+    ("[[8.0]]", 8.0),
+    # Other forms.
+    ("Rating: [7]", 7),
+    ("[7]", 7),
+    ("Good. [[Rating: 8]]", 8),
+    ("[[rating=8]]", 8),
+    ("[[Final score: 8/10]]", 8),
+    ("Rating: [[8/10]]", 8),
+    ("Rating: [[8 out of 10]]", 8),
+    ("Rating: [[8]]/10", 8),
+    ("[[8.0/10.0]]", 8.0),
+    ("Rating: [[ 8 ]]", 8),
+    ("Rating: [[**8**]]", 8),
+    ("**Rating:** [[8]]", 8),
+    ("**Rating: 8/10**", 8),
+    ("Rating: **8**", 8),
+    ("Rating: 8.5.", 8.5),
+    (r"Rating: \[\[8\]\]", 8),
+    (r"Rating: [[\boxed{8}]]", 8),
+    ("[[Rating]]: 8", 8),
+    ("[RESULT] 8", 8),
+    ("<score>8</score>", 8),
+    ("My rating is 8.", 8),
+    ("Overall rating (1-10): 8", 8),
+    ("Rating for the second answer: 8", 8),
+    ("Rating: 8 out of 10.", 8),
+    ("Rating: [ [8] ]", 8),
+    ("Rating: [[8]", 8),
+    ("Gut. Bewertung: [[8,5]]", 8.5),
+    ("良い。評価：［［８］］", 8),
+    ("評価：【【8】】", 8),
+    ("评分：8分", 8),
+    ("総合評価：8", 8),
+    ('{"rating": 8, "explanation": "good"}', 8),
+    ('{"explanation": "see line [3], or [[4]]", "rating": "8/10"}', 8),
+    ('```json\n{"explanation": "good", "Score": [[8]]}\n```', 8),
+    ('Here it is:\n{"explanation": "see [3]", "rating": 8}', 8),
+    # Thoughts.
+    ("<think>At first [[3]]. Rating: [[4]]</think>\nRating: [[9]]", 9),
+    ("It deserves a rating of [[3]]. Or not?</think>\n[[9]]", 9),
+    ("Good. <think>Rating: [[3]]</think> [[9]]", 9),
+    ("<|channel|>analysis<|message|>[[3]]<|end|><|channel|>final<|message|>[[9]]", 9),
+    ("<think>Rating: [[3]]", -1),
+    # Several candidates.
+    ("[[3]], no, rather [[9]]", 9),
+    ("A first impression would be [[4]]. On reading it again it is right. Rating: [[9]]", 9),
+    ("Rating: [[9]]. Nothing here would have earned a [[3]].", 9),
+    ('I end with a line such as "Rating: [[5]]". Excellent. Rating: [[10]]', 10),
+    ('Rating: [[10]]\nThis is the form "Rating: [[5]]" that I was asked for.', 10),
+    ("I was asked to write, for example: Rating: [[5]].\nIt is excellent. My grade: [[10]]", 10),
+    ("Style: [[6]]\nAccuracy: [[9]]\nOverall: [[8]]", 8),
+    ("Score for style: 6\n\n[[8]]", 8),
+    ("[2] is cited, but: [[9]]", 9),
+    ("It cites [1] and [2]. Rating: 9", 9),
+    ("The matrix [[1, 2]] is right. Rating: [[9]]", 9),
+    ("`m = [[5]]` is wrong.\n\nRating: [[2]]", 2),
+    # No grade, or none that is certain.
+    ("[[11]]", -1),
+    ("[[0]]", -1),
+    ("Rating: [[85]]", -1),
+    ("Rating: [[85/100]]", -1),
+    ("Rating: [[4/5]]", -1),
+    ("Rating: 85/100", -1),
+    ("Between seven and eight. Rating: [[7-8]]", -1),
+    ("Rating: 7-8", -1),
+    ("[[seven]]", -1),
+    ("It cites [1] and [2].", -1),
+    ("The score is 3 points too low.", -1),
+    ('I have to end with a grade, for example: "Rating: [[5]]".', -1),
+    ('{"explanation": "good"}', -1),
+    ("I cannot grade this.", -1),
+    ("", -1),
+    ("[[" + "9" * 5000 + "]]", -1),
+    ("[[9." + "9" * 5000 + "]]", -1),
+    ("[" * 100_000 + "]" * 100_000, -1),
+]
+
+
+@pytest.mark.parametrize(("reply", "means"), GRADES, ids=[reply[:40] for reply, _ in GRADES])
+def test_a_grade(reply, means):
+    found = grade(reply)
+    assert found == means and type(found) is type(means)
+
+
+PREFERENCES = [
+    ("A is better: [[A]]", "one"),
+    ("[[B]]", "two"),
+    ("[[C]]", "tie"),
+    ("neither", "error"),
+    ("<think>[[A]] seems longer at first.</think> My final verdict is: [[B]]", "two"),
+    ("I must answer [[A]], [[B]] or [[C]]. Assistant B is better: [[B]]", "two"),
+    ("I must answer [[A]], [[B]] or [[C]].\n\n[[A]]", "one"),
+    ('At first I thought [[A]]. My final verdict is: "[[B]]"', "two"),
+    ("[[Assistant B]]", "two"),
+    ("[[Assistant A is better]]", "one"),
+    ("[[Verdict: B]]", "two"),
+    ("[[Tie]]", "tie"),
+    ("[[ **B** ]]", "two"),
+    ("My final verdict is: [[B>>A]]", "two"),
+    ("My final verdict is: [[A=B]]", "tie"),
+    ("【【Ｂ】】", "two"),
+    ("**Final verdict:** B", "two"),
+    ("Winner: Assistant A.", "one"),
+    ("Verdict: a tie.", "tie"),
+    ('{"explanation": "[[A]] is shorter", "winner": "B"}', "two"),
+    ("The winner is a matter of taste.", "error"),
+    ("Answer A cites [B].", "error"),
+    ("[[A]]\n\nThe other one lacks detail, so [[B]] was never near.", "one"),
+]
+
+
+@pytest.mark.parametrize(
+    ("reply", "means"), PREFERENCES, ids=[text[:40] for text, _ in PREFERENCES]
+)
+def test_a_preference(reply, means):
+    assert winner(reply, "one", "two") == means
+
+
+@pytest.mark.skipif(not JUDGMENTS.is_file(), reason=f"no published judgments at {JUDGMENTS}")
+def test_the_score_of_every_published_judgment_is_read_from_its_text():
+    rows = read_judgments(JUDGMENTS)
+    assert len(rows) == 480
+    stored = [json.loads(line)["score"] for line in JUDGMENTS.open()]
+    assert [grade(row["judgment"]) for row in rows] == stored

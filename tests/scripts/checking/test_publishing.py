@@ -1,0 +1,79 @@
+import gzip
+import json
+
+import pytest
+
+from bench.common.errors import UserError
+from bench.reporting.comparison import Report
+from bench.reporting.sources import open_run
+from checking.publishing import publish
+from checking.results import opened_runs
+from tests.helpers.runs import ENVIRONMENT, TWO_DECODERS, run_json, write_run
+
+SESSION = {
+    "command": [
+        "bench.run",
+        "--questions",
+        "/home/someone/mt.jsonl",
+        "--decoder",
+        "greedy,dynamic",
+    ],
+    "git": {"commit": "abc", "dirty": False},
+    "environment": ENVIRONMENT,
+    "start": "2026-01-01T00:00:00+00:00",
+}
+TEXTS = {"1": ["a", "b"], "2": ["c"], "3": ["d"]}
+
+
+@pytest.fixture
+def published(tmp_path):
+    run = write_run(
+        tmp_path / "run", TWO_DECODERS, **SESSION, sessions=[SESSION], question_texts=TEXTS,
+        questions={"name": "mt_bench"},
+    )  # fmt: skip
+    folder = tmp_path / "published"
+    publish(run, folder)
+    return run, folder
+
+
+def test_a_published_run_has_the_same_numbers(published):
+    run, folder = published
+    with opened_runs([folder]) as opened:
+        ours, theirs = (Report.of([open_run(each)]).summary for each in (opened[folder], run))
+        assert ours.to_json() == theirs.to_json()
+    assert (
+        gzip.decompress((folder / "turns.jsonl.gz").read_bytes())
+        == (run / "turns.jsonl").read_bytes()
+    )
+
+
+def test_it_holds_neither_the_texts_of_others_nor_names_of_folders(published):
+    _, folder = published
+    record = json.loads((folder / "run.json").read_text())
+    assert "question_texts" not in record and record["questions"] == {"name": "mt_bench"}
+    for each in (record, record["sessions"][0]):
+        assert each["command"] == ["bench.run", "--questions", "mt.jsonl", *SESSION["command"][3:]]
+
+
+def test_our_own_questions_keep_their_texts(tmp_path):
+    run = write_run(
+        tmp_path / "run", TWO_DECODERS, **SESSION, sessions=[SESSION], question_texts=TEXTS
+    )
+    publish(run, tmp_path / "published")
+    assert json.loads((tmp_path / "published" / "run.json").read_text())["question_texts"] == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"end": None}, "is not finished"),
+        ({"sessions": [SESSION, SESSION | {"git": {"commit": "abc", "dirty": True}}]}, "no commit"),
+        ({"sessions": [SESSION | {"git": {}}]}, "no commit"),
+    ],
+)
+def test_a_run_that_proves_nothing_is_refused(tmp_path, changes, message):
+    assert "end" in run_json()
+    run = write_run(tmp_path / "run", TWO_DECODERS, **(SESSION | {"sessions": [SESSION]} | changes))
+    with pytest.raises(UserError, match=message):
+        publish(run, tmp_path / "published")
+    assert not (tmp_path / "published").exists()
