@@ -56,8 +56,8 @@ def test_options_of_a_spec_win_over_shared_ones():
     [
         (
             "dinamic",
-            "unknown decoder 'dinamic'. Did you mean 'dynamic'.*Available: assisted, conditional, draft, "
-            r"dynamic, .*greedy, .*recycling, static, suffix\.$",
+            "unknown decoder 'dinamic'. Did you mean 'dynamic'.*Available: assisted, conditional, "
+            r"draft, dynamic, .*greedy, .*recycling, static, suffix\.$",
         ),
         ("", "unknown decoder ''"),
         ("dynamic:node=3", "unknown option of decoder 'dynamic' 'node'. Did you mean 'nodes'"),
