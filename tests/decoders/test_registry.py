@@ -108,8 +108,8 @@ def test_a_plugin_must_be_a_dataclass_of_options(plugin, target):
 
 def test_every_name_is_a_decoder():
     names = [
-        "conditional", "draft", "dynamic", "greedy", "hf-greedy", "prompt-lookup", "recycling",
-        "static", "suffix",
+        "assisted", "conditional", "draft", "dynamic", "greedy", "hf-greedy", "hf-static",
+        "prompt-lookup", "recycling", "static", "suffix",
     ]  # fmt: skip
     assert [name for name in registry.names() if name in registry.BUILT_IN] == names
     for name in names:
