@@ -68,7 +68,8 @@ class RunConfig:
     )
     acceptance: str = flag(
         "lossless",
-        f"above temperature 0: {', '.join(ACCEPTANCES)}; at 0 it is always exact",
+        f"above temperature 0: {', '.join(ACCEPTANCES)}; at 0, tokens are always greedy's, up to "
+        "float32 ties",
         choices=ACCEPTANCES,
     )
     top_p: float = flag(

@@ -5,6 +5,7 @@ comparable. The clock starts and stops at the edges of the prefill and of the wh
 device synchronised.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -22,6 +23,7 @@ from bench.running.decoders import bind, described, make_decoders, plain
 from bench.running.environment import environment, peak_bytes
 from bench.running.jobs import Job, failed_turn, known_fields
 from bench.running.step_times import AutoTimes, given_times, measured_times
+from bench.store.run_record import Difference
 from bench.store.turn import Turn
 from decoders.accept import Exact, Rule, make_rule
 from decoders.budget import Budgeted
@@ -294,15 +296,16 @@ class Runner:
 
     def first_difference(
         self, asked: list[str], answered: list[str], turn: Turn, base: Turn
-    ) -> str:
+    ) -> Difference:
         pairs = zip(turn.token_ids, base.token_ids, strict=False)
         shorter = min(len(turn.token_ids), len(base.token_ids))
         first = next((at for at, (a, b) in enumerate(pairs) if a != b), shorter)
         text = self.prompt(asked, answered) + turn.token_ids[:first]
-        tokens, gap = self.gap(text, turn.temperature, turn.seed)
-        what = "likeliest" if turn.temperature == 0 else "highest with the sample's noise"
-        ours, theirs = (each.token_ids[first : first + 1] for each in (turn, base))
-        return f"token {first}: {ours} for {theirs}; {what} {tokens}, gap {gap:.3g}"
+        highest, gap = self.gap(text, turn.temperature, turn.seed)
+        ours, theirs = (next(iter(each.token_ids[first:]), None) for each in (turn, base))
+        gap = gap if math.isfinite(gap) else None  # run.json holds finite numbers.
+        found = dict(token=first, ours=ours, theirs=theirs, highest=highest, gap=gap)
+        return Difference.of(turn.key, **found)
 
     @torch.inference_mode()
     def gap(self, text: list[int], temperature: float, seed: int) -> tuple[list[int], float]:

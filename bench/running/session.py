@@ -35,6 +35,7 @@ from bench.running.jobs import Job, jobs
 from bench.running.runner import Runner
 from bench.running.step_times import given_times
 from bench.store.run_folder import RunFolder
+from bench.store.run_record import Difference
 from bench.store.turn import Turn
 from decoders.decoder import Decoder
 
@@ -99,7 +100,10 @@ def run(
             if _answer_all(crew, wanted, folder):
                 end = datetime.now(timezone.utc).isoformat(timespec="seconds")
                 folder.end(end, crew.peak_bytes())
-            _explain_differences(crew, config, questions.questions, folder)
+            if "greedy" in config.decoders:
+                folder.note_differences(
+                    list(_differences(crew, config, questions.questions, folder))
+                )
     return folder
 
 
@@ -189,12 +193,10 @@ def _answer_all(crew: Crew, wanted: list[Job], folder: RunFolder) -> bool:
     return True
 
 
-def _explain_differences(
+def _differences(
     crew: Crew, config: RunConfig, questions: tuple[Question, ...], folder: RunFolder
-) -> None:
-    """Say where a lossless decoder's tokens first differ from greedy's, and by what gap."""
-    if "greedy" not in config.decoders:
-        return
+) -> Iterator[Difference]:
+    """Where lossless decoders' tokens first differ from greedy's, and by what gap; prints each."""
     asked = {question.question_id: question.turns for question in questions}
     for key in folder:
         turn = folder.turn(key)
@@ -215,9 +217,20 @@ def _explain_differences(
         if ours != theirs:
             continue  # The prompts already differ: the difference was in the turn before.
         texts = list(asked[turn.question_id][: turn.turn])
-        where = crew.first_difference(texts, ours, turn, base)
+        found = crew.first_difference(texts, ours, turn, base)
+        what = "likeliest" if turn.temperature == 0 else "highest with the sample's noise"
         print(
             f"differs from greedy: {turn.decoder}, question {turn.question_id}, turn {turn.turn}, "
-            f"{where}",
+            f"{_where(found, what)}",
             file=sys.stderr,
         )
+        yield found
+
+
+def _where(found: Difference, what: str) -> str:
+    """The place of a difference in words. what: what the tokens with the highest scores are."""
+    if found.token is None:
+        return "where, no worker is left to say"
+    ours, theirs = ([] if token is None else [token] for token in (found.ours, found.theirs))
+    gap = "not finite" if found.gap is None else f"{found.gap:.3g}"
+    return f"token {found.token}: {ours} for {theirs}; {what} {found.highest}, gap {gap}"

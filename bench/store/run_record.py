@@ -15,9 +15,11 @@ from bench.common.errors import UserError
 from bench.common.files import parse_json, read_document, shown
 from bench.common.validation import first_error
 from bench.store.question_id import QuestionId, parse_question_id
+from bench.store.turn import Key
 
 RUN_FILE = "run.json"
 SCHEMA_VERSION = 1
+TIE = 1e-4  # Logits in float32 vary by less where a forward pass is computed in another order.
 _Texts = Annotated[list[str], Field(fail_fast=True)]
 
 
@@ -75,6 +77,10 @@ class Git(Record):
     commit: str | None = None
     dirty: bool | None = None  # Whether it had changes that were not committed.
 
+    @property
+    def words(self) -> str:
+        return f"commit {(self.commit or 'unknown')[:9]}{' with changes' if self.dirty else ''}"
+
 
 class Environment(Record):
     """The machine and versions that the times of a run depend on."""
@@ -105,6 +111,31 @@ class Session(Record):
     warnings: list | None = None  # What the user was told about the model and the machine.
     start: str | None = None  # ISO 8601.
     peak_bytes: int | None = None  # The most memory that the sitting took. None: not known.
+
+
+class Difference(Record):
+    """Where a lossless decoder's turn first differs from greedy's."""
+
+    question_id: QuestionId
+    decoder: str
+    choice: int
+    turn: int
+    token: int | None = None  # 0-based place in the turn. This and the rest: None if not known.
+    ours: int | None = None  # The decoder's token there. None: its turn has ended.
+    theirs: int | None = None  # Greedy's.
+    highest: list[int] | None = None  # The two tokens with the highest scores there.
+    gap: float | None = None  # Difference of their scores, if it is finite.
+
+    @classmethod
+    def of(cls, key: Key, **found: object) -> "Difference":
+        """That of a turn. found: what is known of the place."""
+        question_id, decoder, choice, turn = key
+        return cls(question_id=question_id, decoder=decoder, choice=choice, turn=turn, **found)
+
+    @property
+    def is_tie(self) -> bool:
+        """Is the gap within the rounding of float32?"""
+        return self.gap is not None and self.gap <= TIE
 
 
 def _question_turns(value: object) -> dict[QuestionId, int]:
@@ -147,6 +178,8 @@ class Run(Record):
     start: str  # ISO 8601. Also the time that the run's chat template is told, in every sitting.
     sessions: Annotated[list[Session], Field(fail_fast=True)]
     end: str | None = None  # ISO 8601. None: in progress, or interrupted.
+    # Turns of lossless decoders that differ from greedy's. None: not looked for.
+    differences: Annotated[list[Difference], Field(fail_fast=True)] | None = None
 
     @property
     def began(self) -> datetime:
@@ -185,6 +218,12 @@ class Run(Record):
         """The same run with a further sitting."""
         sessions = [*self.sessions, Session.model_validate(plain(session))]
         return self.model_copy(update={"sessions": sessions, "end": None})
+
+    @property
+    def codes(self) -> list[str]:
+        """The code of its sittings, where recorded: commits, and whether they had changes."""
+        states = [each.git for each in self.sessions if each.git is not None and each.git.commit]
+        return list(dict.fromkeys(git.words for git in states))
 
     def ended(self, now: str, peak_bytes: int | None) -> "Run":
         """The same run at its end, with the memory that its last sitting took."""

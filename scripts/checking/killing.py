@@ -37,7 +37,12 @@ TIMES = {
     ANSWERS_FOLDER: {"wall_time", "tstamp", "answer_id"},
     RUN_FILE: {"command", "start", "start_unix", "end", "sessions", "git"},
 }
-TIMES_OF_COLUMNS = ("per_second", "wall_clock", "speed_up")  # In names of summary.csv's columns.
+TIMES_OF_COLUMNS = (
+    "per_second",
+    "wall_clock",
+    "speed_up",
+    "with_prefill",
+)  # In names of summary.csv's columns.
 
 
 @dataclass(frozen=True)

@@ -346,7 +346,10 @@ def test_a_turn_of_nan_is_recorded_and_the_next_goes_on(
 
 def test_a_model_of_nan_is_refused_as_what_it_is(questions, tmp_path, capsys):
     file = write_merged(tmp_path / "nan") / "model.safetensors"
-    broken = {name: tensor * float("nan") for name, tensor in load_file(file).items()}
+    broken = {
+        name: tensor if name.startswith("medusa_head.") else tensor * float("nan")
+        for name, tensor in load_file(file).items()
+    }
     save_file(broken, file, metadata={"format": "pt"})
     assert bench(*basics(tmp_path / "nan", questions, tmp_path / "run")) == 2
     assert "its logits are NaN; the checkpoint is damaged" in capsys.readouterr().err
