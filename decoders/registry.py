@@ -36,7 +36,9 @@ BUILT_IN = {
     "hydra": "decoders.hydra.decoder:Hydra",
     "eagle": "decoders.eagle.decoder:Eagle",
     "hf-greedy": "decoders.hf_generate:HFGreedy",
+    "hf-static": "decoders.hf_generate:HFStatic",
     "prompt-lookup": "decoders.hf_generate:PromptLookup",
+    "assisted": "decoders.hf_generate:Assisted",
 }
 
 

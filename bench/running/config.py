@@ -109,6 +109,11 @@ class RunConfig:
         None,
         "static's tree: a published name, a JSON file, or own (default: own where there is one)",
     )
+    step_times: str | None = flag(
+        None,
+        f"for nodes={AUTO}: a run's folder or run.json, whose times are used throughout (default: "
+        "measured at the start, corrected while decoding)",
+    )
     max_new_tokens: int = flag(1024, "tokens a turn at most", parse=int, least=1)
     num_choices: int = flag(
         1,

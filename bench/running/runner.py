@@ -17,16 +17,16 @@ from bench.inputs.chat import Chat
 from bench.inputs.devices import gpu_memory
 from bench.inputs.loader import Loaded, load
 from bench.inputs.questions import Question
-from bench.running.clock import now
+from bench.running.clock import now, read
 from bench.running.config import RunConfig
 from bench.running.decoders import bind, described, make_decoders, plain
 from bench.running.environment import environment, peak_bytes
 from bench.running.jobs import Job, failed_turn, known_fields
-from bench.running.step_times import step_times
+from bench.running.step_times import AutoTimes, given_times, measured_times
 from bench.store.run_record import Difference
 from bench.store.turn import Turn
 from decoders.accept import Exact, Rule, make_rule
-from decoders.budget import Budgeted, StepTimes
+from decoders.budget import Budgeted
 from decoders.decoder import Decoder
 from decoders.draft_check import Checked
 from decoders.engine.rehearsal import rehearse
@@ -45,14 +45,11 @@ class Runner:
         loaded: Loaded,
         chat: Chat,
         decoders: Mapping[str, Decoder],
-        times: StepTimes | None = None,
-        draft_s: Mapping[str, dict[int, float]] | None = None,
+        times: AutoTimes | None = None,
     ) -> None:
         """UserError where the chat's prompts are not what was asked.
 
-        times, draft_s: for decoders with `nodes=auto`, as an earlier run measured them.
-
-        draft_s is by spec. None: they are measured now.
+        times: for decoders with `nodes=auto`. None: they are measured now, if need be.
         """
         self.config = config
         self.loaded = loaded
@@ -62,11 +59,12 @@ class Runner:
         model, wanted = loaded.model, config.static_shapes
         model.static_shapes = model.device.type == "cuda" if wanted is None else wanted
         if times is None and any(decoder.auto for decoder in decoders.values()):
-            times = step_times(model)
-        self.step_times = times
+            times = measured_times(model)
+        self.times = times
+        # Times that were given stay as they are, so that budgets can be repeated.
+        self.follows_clock = config.step_times is None
         self.decoders = {
-            spec: bind(spec, decoder, loaded, times, (draft_s or {}).get(spec))
-            for spec, decoder in decoders.items()
+            spec: bind(spec, decoder, loaded, times) for spec, decoder in decoders.items()
         }
 
     @classmethod
@@ -74,16 +72,17 @@ class Runner:
         cls,
         config: RunConfig,
         decoders: Mapping[str, Decoder] | None = None,
-        times: StepTimes | None = None,
-        draft_s: Mapping[str, dict[int, float]] | None = None,
+        times: AutoTimes | None = None,
         began: datetime | None = None,
     ) -> "Runner":
         """Load what `config` asks for, and bind its decoders to it.
 
-        decoders: the result of `make_decoders`. None: they are made now. times, draft_s: as above.
-        began: when the run began, which is the time that a chat template is told. None: now.
+        decoders: the result of `make_decoders`. None: they are made now. times: as above. None:
+        those of --step-times, else they are measured. began: when the run began, which is the time
+        that a chat template is told. None: now.
         """
         decoders = make_decoders(config) if decoders is None else decoders
+        times = given_times(config, decoders) if times is None else times
         memory = None
         if config.device == "balanced":
             memory = gpu_memory(config.gpus, config.max_gpu_memory)
@@ -98,7 +97,7 @@ class Runner:
             compile=config.compile,
         )
         chat = Chat.of(loaded.tokenizer, config.template, began)
-        return cls(config, loaded, chat, decoders, times, draft_s)
+        return cls(config, loaded, chat, decoders, times)
 
     def facts(self) -> dict[str, object]:
         loaded = self.loaded
@@ -117,7 +116,8 @@ class Runner:
             "model": model,
             "environment": environment(loaded.model.device, loaded.model.dtype) | {"workers": 1},
             "changes": loaded.model.changes.listed(),
-            "step_times": asdict(self.step_times) if self.step_times else None,
+            "step_times": asdict(self.times.steps) if self.times else None,
+            "step_times_spread": self.times.spread if self.times else None,
             "draft_times": {spec: each.budget.draft_s for spec, each in budgeted.items()},
             "warnings": self.warnings,
         }
@@ -251,8 +251,12 @@ class Runner:
         finish = ""
         began = now(model.device)
         steps = decoder.decode(torch.tensor(prompt, device=model.device), rule, stop)
-        prefilled = now(model.device)
+        prefilled = step_began = now(model.device)
         for step in steps:
+            if self.follows_clock:
+                step_ended = read()  # The step has waited for the device.
+                decoder.took(step_ended - step_began)
+                step_began = step_ended
             tokens += step.tokens
             accept_lengths.append(len(step.tokens))
             nodes.append(step.nodes)

@@ -195,12 +195,14 @@ class Workers:
             **first,
             "environment": first["environment"] | {"workers": len(self.workers)},
             "step_times": None,
+            "step_times_spread": None,
             "draft_times": None,
             "workers": [
                 {
                     "device": facts["environment"]["device"],
                     "threads": facts["environment"]["threads"],
                     "step_times": facts["step_times"],
+                    "step_times_spread": facts["step_times_spread"],
                     "draft_times": facts["draft_times"],
                 }
                 for facts in self._facts

@@ -105,6 +105,8 @@ class Session(Record):
     environment: Environment | None = None
     step_times: dict | None = None  # `StepTimes` of decoders with nodes=auto. None: not measured.
     draft_times: dict | None = None  # Decoder with nodes=auto -> seconds of drafting by depth.
+    # How much each measurement of step times varied: see `bench.running.step_times`.
+    step_times_spread: list | None = None
     workers: list | None = None  # For each worker, its own facts. None: there were no workers.
     warnings: list | None = None  # What the user was told about the model and the machine.
     start: str | None = None  # ISO 8601.
@@ -170,6 +172,7 @@ class Run(Record):
     environment: Environment
     step_times: dict | None = None
     draft_times: dict | None = None
+    step_times_spread: list | None = None
     workers: list | None = None
     warnings: list | None = None
     start: str  # ISO 8601. Also the time that the run's chat template is told, in every sitting.
@@ -239,16 +242,23 @@ def read_run(folder: Path) -> Run:
     path = folder / RUN_FILE
     if not path.exists():
         raise UserError(f"{folder} is not a run's folder: it has no {RUN_FILE}")
-    content = read_document(path)
     try:
-        fields = parse_json(content)
-        version = fields.get("schema_version") if isinstance(fields, dict) else None
-        if version not in (None, SCHEMA_VERSION):
-            raise UserError(
-                f"{path} has schema version {shown(version)}; this version reads {SCHEMA_VERSION}"
-            )
-        return Run.of_json(fields)
+        return read_run_file(path)
     except ValueError as error:
         raise UserError(
             f"{path} is damaged ({error}); restore it, or give another --out"
         ) from error
+
+
+def read_run_file(path: Path) -> Run:
+    """The run of a run.json, under any name. ValueError says what is wrong with its content.
+
+    UserError where it cannot be read, or another version wrote it.
+    """
+    fields = parse_json(read_document(path))
+    version = fields.get("schema_version") if isinstance(fields, dict) else None
+    if version not in (None, SCHEMA_VERSION):
+        raise UserError(
+            f"{path} has schema version {shown(version)}; this version reads {SCHEMA_VERSION}"
+        )
+    return Run.of_json(fields)

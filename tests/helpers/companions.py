@@ -12,7 +12,7 @@ from tests.helpers.drafters import tiny_eagle, tiny_hydra
 from tests.helpers.models import tiny_llama
 
 # Options that a decoder needs, by name.
-NEEDED_OPTIONS = {"draft": "model=tiny"}
+NEEDED_OPTIONS = {"draft": "model=tiny", "assisted": "model=tiny"}
 
 
 def spec_of(name: str) -> str:
