@@ -14,6 +14,7 @@ from math import inf
 import torch
 from torch import Tensor
 
+from decoders.conversation import Conversation
 from decoders.decoder import Decoder
 from decoders.drafter import Wrapper
 from decoders.model.model import Model, Rows
@@ -99,23 +100,18 @@ class AutoBudget:
         )  # fmt: skip
         self.draft_s: dict[int, float] = draft_s or {0: 0.0}
         self.credit = 0.0  # Greedy steps that the conversation can afford to lose.
-        self._prompt: list[int] = []
+        self._conversation = Conversation()
         self._last_nodes: dict[torch.device, Tensor] = {}
 
     def start(self, prompt: list[int]) -> None:
         """A new turn begins. A further turn of the conversation keeps its credit."""
-        if not self._continues(prompt):
+        if not self._conversation.continues(prompt):
             self.credit = 0.0
         self.depth, self.spent = min(self.draft_s), 0.0
         self.tokens, self.seconds = float(self.PRIOR), self.PRIOR * self.times.seconds[0][0]
         self.kept = self.promised = float(self.PRIOR)
         self.drafted = 0  # Steps.
         self.gain, self.pause, self.resting = 0.0, 1, 0
-
-    def _continues(self, prompt: list[int]) -> bool:
-        """Whether a prompt begins with the last turn's prompt, and is longer."""
-        before, self._prompt = self._prompt, prompt
-        return len(prompt) > len(before) > 0 and prompt[: len(before)] == before
 
     def drafts(self) -> bool:
         """Whether to draft for the next step. Asked once a step."""

@@ -43,8 +43,12 @@ class Decoder(Drafter):
     # Required files of tensors (.safetensors, or .pt with nothing but tensors): name -> function of
     # the named tensors and the model. Its result goes to `files`. ValueError as above.
     weights: ClassVar[Mapping[str, Callable[[Mapping[str, Tensor], Model], object]]] = {}
+    # Names of other language models that it drafts with. `path_of` gives the folder or hub id of
+    # each. A `Model` with the base model's tokens, on its device, goes to `files`.
+    models: ClassVar[tuple[str, ...]] = ()
 
-    # The parsed contents of these files, by name. The harness reads them and calls `take`.
+    # The parsed contents of these files, and these models, by name. The harness reads them and
+    # calls `take`.
     files: ClassVar[Mapping[str, object]] = {}
     # Nodes of the largest tree where `nodes` is "auto". A budget sets it before `setup`.
     auto_nodes: ClassVar[int | None] = None
@@ -55,7 +59,10 @@ class Decoder(Drafter):
             check_nodes(nodes)
 
     def path_of(self, file: str) -> str | None:
-        """The path of a `fitted` or `weights` file in the options. None: it is beside the model."""
+        """The path of a `fitted` or `weights` file in the options. None: it is beside the model.
+
+        Of one of `models`, its folder or hub id.
+        """
         return None
 
     def take(self, files: Mapping[str, object]) -> None:

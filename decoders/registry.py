@@ -30,6 +30,9 @@ BUILT_IN = {
     "static": "decoders.static.decoder:Static",
     "dynamic": "decoders.dynamic.decoder:Dynamic",
     "conditional": "decoders.conditional.decoder:Conditional",
+    "recycling": "decoders.recycling:Recycling",
+    "suffix": "decoders.suffix.decoder:Suffix",
+    "draft": "decoders.draft_model:DraftModel",
     "hf-greedy": "decoders.hf_generate:HFGreedy",
     "prompt-lookup": "decoders.hf_generate:PromptLookup",
 }

@@ -116,9 +116,7 @@ class JudgeClient:
         form, said = self._form, ""
         while not self.stop.is_set():
             try:
-                reply = read_reply(self._send(form, system, user))
-            except ErrorBody as error:
-                raise failure(error.status, str(error), self.model) from error
+                body = self._send(form, system, user)
             except openai.APIStatusError as error:
                 said = _reason(error)
                 other = None if error.status_code in OF_THE_KEY else form.instead(said)
@@ -128,8 +126,14 @@ class JudgeClient:
             else:
                 if said:  # An earlier form was refused.
                     self._take_form(form, said)
-                return reply
+                return self._read(body)
         raise CallFailed("interrupted")
+
+    def _read(self, body: bytes) -> Reply:
+        try:
+            return read_reply(body)
+        except ErrorBody as error:
+            raise failure(error.status, str(error), self.model) from error
 
     def _failure(self, error: openai.APIStatusError, said: str) -> CallFailed:
         return failure(

@@ -72,7 +72,8 @@ def failure(
     if status == 401:
         return CallFailed(said, bad_key)
     if status == 402 or code == "insufficient_quota":
-        return CallFailed(said, f"says that the account of {KEY} has no quota left ({said})")
+        advice = f"says that the account of {KEY} has no quota left ({said}); all judgments so far"
+        return CallFailed(said, f"{advice} are kept")
     if status == 403:
         is_of_prompt = _MODERATED.search(f"{said} {body}")
         return CallFailed(said) if is_of_prompt else CallFailed(said, bad_key, FORBIDDEN_CALLS)

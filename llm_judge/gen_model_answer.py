@@ -8,6 +8,7 @@ from bench.common.errors import UserError
 from bench.common.files import json_line, read_rows, shown, sole_writer, write_atomically
 from bench.common.signals import Stopped
 from bench.store.answer_files import answer_rows
+from bench.store.question_id import QuestionId, check_question_id, in_order
 from bench.store.run_record import RUN_FILE, read_run
 from bench.store.turn import TURNS_FILE, read_turns
 from llm_judge.answer_flags import parser, run_config, workers
@@ -83,7 +84,7 @@ def merge_answers(path: Path, rows: list[dict], name: str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with sole_writer(path, wait_s=LOCK_WAIT_S):
-        merged: dict[int, dict] = {}
+        merged: dict[QuestionId, dict] = {}
         for number, row in read_rows(path, nan=True) if path.exists() else ():
             where = f"{path}, line {number}"
             if row.get("model_id") != name:
@@ -91,11 +92,12 @@ def merge_answers(path: Path, rows: list[dict], name: str) -> None:
                     f"{where} is an answer of {shown(row.get('model_id'))}, not {name!r}; give "
                     "another --answer-file"
                 )
-            if type(row.get("question_id")) is not int:
-                raise UserError(
-                    f"{where} is not an answer: question_id is {shown(row.get('question_id'))}"
-                )
-            merged[row["question_id"]] = row
+            try:
+                merged[check_question_id(row.get("question_id"))] = row
+            except ValueError as error:
+                raise UserError(f"{where} is not an answer: {error}") from None
         merged |= {row["question_id"]: row for row in rows}
         if merged:
-            write_atomically(path, "".join(json_line(merged[key]) for key in sorted(merged)))
+            write_atomically(
+                path, "".join(json_line(merged[key]) for key in sorted(merged, key=in_order))
+            )

@@ -30,6 +30,7 @@ from bench.inputs.questions import (
     question_file,
 )
 from bench.store.answer_files import Answer, read_answers
+from bench.store.question_id import QuestionId
 
 OWN_PROMPTS = Path(__file__).parent / "data" / "judge_prompts.jsonl"
 _SAMPLE_REFERENCE = "reference_answer/reference.jsonl"
@@ -106,7 +107,7 @@ class Bench:
         """The models that have an answer file."""
         return sorted(path.stem for path in self.answers.glob("*.jsonl"))
 
-    def read_model(self, model: str) -> dict[int, Answer]:
+    def read_model(self, model: str) -> dict[QuestionId, Answer]:
         """A model's answers by question_id. UserError where it has no answer file."""
         path = self.answers / f"{model}.jsonl"
         if not path.is_file():

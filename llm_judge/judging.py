@@ -17,6 +17,7 @@ from bench.common.errors import UserError
 from bench.common.files import read_rows
 from bench.inputs.questions import Question
 from bench.store.answer_files import Answer
+from bench.store.question_id import QuestionId
 from llm_judge.verdicts import grade, winner
 
 MODES = ("single", "pairwise-baseline", "pairwise-all")  # Values of --mode.
@@ -123,7 +124,7 @@ def turns_judged(question: Question) -> int:
 class Match:
     """One judgment to be made, which is one row of a judgment file."""
 
-    question_id: int
+    question_id: QuestionId
     turn: int  # 1 or 2.
     models: tuple[str, ...]  # One, or two.
     prompt: str  # Name of the prompt.
@@ -166,10 +167,10 @@ class Match:
 
 def make_matches(
     questions: Iterable[Question],
-    answers: dict[str, dict[int, Answer]],
+    answers: dict[str, dict[QuestionId, Answer]],
     contests: Iterable[tuple[str, ...]],
     prompts: dict[str, Prompt],
-    references: dict[int, Answer] | None,
+    references: dict[QuestionId, Answer] | None,
 ) -> list[Match]:
     """Every judgment that can be made, question by question.
 
@@ -202,7 +203,7 @@ def _match(
     models: tuple[str, ...],
     answers: list[tuple[str, ...]],
     prompts: dict[str, Prompt],
-    references: dict[int, Answer] | None,
+    references: dict[QuestionId, Answer] | None,
 ) -> Match:
     """The judgment of one turn. answers: the texts of each model's turns.
 
@@ -232,7 +233,9 @@ def _match(
     return Match(*about, prompt.system, users, prompt.sha256)
 
 
-def _reference(question: Question, turn: int, references: dict[int, Answer]) -> dict[str, str]:
+def _reference(
+    question: Question, turn: int, references: dict[QuestionId, Answer]
+) -> dict[str, str]:
     """The reference answers to the turns up to `turn`, by their names in templates."""
     answer = references.get(question.question_id)
     if answer is None or len(answer.choices[0].turns) < turn:

@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.common.errors import UserError, warn
 from bench.inputs.questions import Question
 from bench.store.answer_files import Answer, read_answers
+from bench.store.question_id import QuestionId
 from llm_judge.judge_folder import Bench
 from llm_judge.judging import (
     NEED_REFERENCE,
@@ -67,7 +68,7 @@ def plan(
         answers = {model: _without_thoughts(given) for model, given in answers.items()}
     kind = SINGLE if mode == "single" else PAIRWISE
     prompts = read_prompts(prompt_file or bench.prompt_file(), kind)
-    references: dict[int, Answer] | None = None if no_references else {}
+    references: dict[QuestionId, Answer] | None = None if no_references else {}
     if references is not None and any(map(needs_reference, questions)):
         references = read_answers(reference_file or _reference_file(bench, judge))
     matches = make_matches(questions, answers, contests, prompts, references)
@@ -101,7 +102,7 @@ def _contests(
 
 
 def _warn_of_strangers(
-    model: str, answers: dict[int, Answer], questions: tuple[Question, ...]
+    model: str, answers: dict[QuestionId, Answer], questions: tuple[Question, ...]
 ) -> None:
     """Warn of answers to questions that the bench does not have."""
     known = {question.question_id for question in questions}
@@ -113,7 +114,9 @@ def _warn_of_strangers(
         )
 
 
-def _warn_of_holes(model: str, answers: dict[int, Answer], questions: tuple[Question, ...]) -> None:
+def _warn_of_holes(
+    model: str, answers: dict[QuestionId, Answer], questions: tuple[Question, ...]
+) -> None:
     """Warn of questions that a model did not answer. They are not judged, and get no grade."""
     for turn in (1, 2):
         holes = []
@@ -145,7 +148,7 @@ def _warn_of_later_turns(questions: Iterable[Question]) -> None:
 
 
 def _warn_of_thoughts(
-    model: str, answers: dict[int, Answer], questions: tuple[Question, ...], stripped: bool
+    model: str, answers: dict[QuestionId, Answer], questions: tuple[Question, ...], stripped: bool
 ) -> None:
     """Warn of answers that are empty or begin with thoughts.
 
@@ -166,7 +169,7 @@ def _warn_of_thoughts(
         warn(f"{empty} of {len(texts)} answers of {model} {what}; they are judged as they are")
 
 
-def _without_thoughts(answers: dict[int, Answer]) -> dict[int, Answer]:
+def _without_thoughts(answers: dict[QuestionId, Answer]) -> dict[QuestionId, Answer]:
     """The answers as a user sees them."""
     return {
         question_id: replace(

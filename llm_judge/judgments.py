@@ -10,13 +10,13 @@ from pathlib import Path
 
 from bench.common.errors import UserError, warn
 from bench.common.files import shown, sound_rows, tell_left_out
+from bench.store.question_id import parse_question_id
 from llm_judge.verdicts import HIGHEST_GRADE, LOWEST_GRADE, NO_GRADE, NO_WINNER, grade, winner
 
 FAILED = "$ERROR$"  # The text that FastChat records for a call that failed. It is no judgment.
 TEXTS = ("judgment", "g1_judgment", "g2_judgment")  # Fields of the judge's replies.
 # The two calls of a pair, and which model is shown as A and as B.
 GAMES = {"g1": ("model_1", "model_2"), "g2": ("model_2", "model_1")}
-LONGEST_ID = 100  # Characters of a question_id that is a text.
 
 # The fields of rows, and their types.
 _ALL = {"question_id": (int, str), "judge": (list, str), "turn": int}
@@ -77,10 +77,10 @@ def _in_one_form(row: dict, where: str) -> dict:
         raise UserError(f"{where}: judge must be [model, prompt name], found {shown(judge)}")
     question_id = row["question_id"]
     if isinstance(question_id, str):
-        if not 0 < len(question_id) <= LONGEST_ID:
-            raise UserError(f"{where} is not a judgment: question_id is {shown(question_id)}")
-        is_number = question_id.isascii() and question_id.isdecimal() and len(question_id) < 19
-        question_id = int(question_id) if is_number else question_id
+        try:
+            question_id = parse_question_id(question_id)
+        except ValueError as error:
+            raise UserError(f"{where} is not a judgment: {error}") from None
     row = row | {"question_id": question_id, "judge": judge}
     if "model" in row:
         return row | {"score": _score(row)}

@@ -9,6 +9,7 @@ import pandas as pd
 from bench.common.errors import UserError, warn
 from bench.metrics import estimates, pooled_interval
 from bench.metrics.frames import answers_frame
+from bench.store.question_id import QuestionId
 from llm_judge.judge_folder import Bench
 from llm_judge.verdicts import HIGHEST_GRADE, LOWEST_GRADE
 
@@ -50,7 +51,7 @@ def with_interval(grades: pd.DataFrame) -> tuple[float, float, float]:
     return grades.score.mean(), low, high
 
 
-def by_category(grades: pd.DataFrame, categories: dict[int, str]) -> pd.DataFrame:
+def by_category(grades: pd.DataFrame, categories: dict[QuestionId, str]) -> pd.DataFrame:
     """A row for each category, "all" last, and a column for each model. Cells: `with_interval`.
 
     categories: by question_id. Questions that are not among them are left out.
@@ -129,7 +130,7 @@ def speed_and_quality(bench: Bench, grades: pd.DataFrame, baseline: str) -> pd.D
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def unknown(grades: pd.DataFrame, categories: dict[int, str]) -> str:
+def unknown(grades: pd.DataFrame, categories: dict[QuestionId, str]) -> str:
     """A warning of grades of questions that have no category. Empty: there are none."""
     strange = grades[~grades.question_id.isin(list(categories))]
     if strange.empty:

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from bench.common.arguments import parser as make_parser
-from bench.common.arguments import texts, wholes
+from bench.common.arguments import texts
 from bench.common.errors import exit_cleanly
 
 
@@ -22,7 +22,7 @@ def main() -> int:
     parser = make_parser("python scripts/record_trees.py", __doc__)
     parser.add_argument("run", type=Path, help="folder that bench.run wrote")
     parser.add_argument(
-        "--questions", type=wholes(), required=True, help="question ids, such as 81,82"
+        "--questions", type=texts, required=True, help="question ids, such as 81,82"
     )
     parser.add_argument(
         "--decoder",

@@ -54,18 +54,17 @@ def whole(least: int) -> Callable[[str], int]:
     return parse
 
 
-def wholes(least: int | None = None) -> Callable[[str], list[int]]:
-    """An argument type: integers with commas between them, from `least` on. None: any."""
+def wholes(least: int) -> Callable[[str], list[int]]:
+    """An argument type: integers with commas between them, from `least` on."""
 
     def parse(text: str) -> list[int]:
         try:
             values = [int(part) for part in text.split(",")]
         except ValueError:
             values = []
-        if not values or (least is not None and min(values) < least):
-            which = "integers" if least is None else f"integers from {least} on"
+        if not values or min(values) < least:
             raise argparse.ArgumentTypeError(
-                f"{text[:LONGEST_SHOWN]!r} is not a list of {which}, such as 1,2"
+                f"{text[:LONGEST_SHOWN]!r} is not a list of integers from {least} on, such as 1,2"
             )
         return values
 

@@ -173,7 +173,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
     A file whose name ends in .gz is unzipped. UserError where the file cannot be read or a line
     is longer than LONGEST.
     """
-    _check_regular(path)
+    check_regular(path)
     number = offset = 0
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
@@ -240,7 +240,7 @@ def parse_row(line: bytes, where: str, nan: bool = False) -> dict:
 
 def read_document(path: Path) -> bytes:
     """The content of a JSON document. UserError where it is unreadable or longer than LONGEST."""
-    _check_regular(path)
+    check_regular(path)
     try:
         with path.open("rb") as file:
             content = file.read(LONGEST + 1)
@@ -251,7 +251,7 @@ def read_document(path: Path) -> bytes:
     return content
 
 
-def _check_regular(path: Path) -> None:
+def check_regular(path: Path) -> None:
     """UserError where a path is no regular file. Reading a pipe or a device might never end."""
     try:
         kind = path.stat().st_mode

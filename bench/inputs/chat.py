@@ -1,15 +1,30 @@
 """From a conversation to prompt tokens, and from answer tokens to text."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 
 from fastchat.conversation import conv_templates
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from bench.common.errors import UserError
+from bench.inputs.template_clock import with_clock
+from bench.inputs.template_trial import (
+    QUESTIONS,
+    check_template_holds_all,
+    check_tokenizer_keeps_text,
+    end_of_answer,
+    holds_question,
+)
 from bench.inputs.templates import OWN, check_template
 
 BROKEN = "\ufffd"  # Replaces a character while some of its bytes are missing.
+
+
+def _utc() -> datetime:
+    return datetime.now(timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -19,27 +34,72 @@ class Chat:
     tokenizer: PreTrainedTokenizerBase
     template: str
     stop_strings: tuple[str, ...]
-    stop_ids: frozenset[int]
+    stop_ids: frozenset[int]  # Token ids that end an answer, beside the model's own.
+    takes_parts: bool = False  # Whether the template expects a message as a list of parts.
+    now: datetime = field(default_factory=_utc)  # The time that the template is told.
+    # The token by which the template ends an answer; it is one of `stop_ids`. None: other text.
+    end_id: int | None = None
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> "Chat":
+    def of(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        template: str | None = None,
+        now: datetime | None = None,
+    ) -> "Chat":
         """The chat of a tokenizer and the template of this name. None: the tokenizer's own.
 
-        UserError where no template has this name, or the tokenizer has no template of its own.
+        now: the time that the template is told. None: that of this call. UserError where no
+        template has this name, or the tokenizer has no template of its own.
         """
         check_template(template)
         template = template or OWN
+        stops: str | list[str] = ()
+        stop_ids = frozenset()
         if template != OWN:
             conversation = conv_templates[template]
             stops = conversation.stop_str or ()
-            stops = (stops,) if isinstance(stops, str) else tuple(stops)
-            return cls(tokenizer, template, stops, frozenset(conversation.stop_token_ids or ()))
-        if not tokenizer.chat_template:
+            stop_ids = frozenset(conversation.stop_token_ids or ())
+        elif not tokenizer.chat_template:
             raise UserError(
                 "this model's tokenizer has no chat template; name a FastChat conversation, "
                 "such as --template vicuna_v1.1 for Vicuna"
             )
-        return cls(tokenizer, template, (), frozenset())
+        elif isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
+            names = ", ".join(sorted(tokenizer.chat_template))
+            raise UserError(
+                f"this model's tokenizer has several chat templates ({names}) and none that is "
+                "called default; name one so in its files, or give a FastChat conversation, such "
+                "as --template vicuna_v1.1 for Vicuna"
+            )
+        stops = (stops,) if isinstance(stops, str) else tuple(stops)
+        chat = cls(tokenizer, template, stops, stop_ids, now=now or _utc())
+        chat = replace(chat, takes_parts=chat._needs_parts())
+        end_id = end_of_answer(chat.prompt_text, tokenizer)
+        if end_id is None:
+            return chat
+        return replace(chat, end_id=end_id, stop_ids=stop_ids | {end_id})
+
+    def _needs_parts(self) -> bool:
+        """Whether the template loses a message's text, but not the same text as a part of it."""
+        for takes_parts in (False, True):
+            with suppress(UserError):
+                if holds_question(replace(self, takes_parts=takes_parts).prompt_text):
+                    return takes_parts
+        return False
+
+    def check(self) -> Iterator[str]:
+        """Warnings where a prompt or a text is not what it should be. UserError where it is wrong.
+
+        Tried with a made-up conversation.
+        """
+        yield from check_template_holds_all(self.prompt_text, self.template)
+        yield from check_tokenizer_keeps_text(self.tokenizer)
+        if self.prompt(QUESTIONS[:1], [])[:2] == [self.tokenizer.bos_token_id] * 2:
+            yield (
+                f"the prompts of template {self.template!r} begin with {self.tokenizer.bos_token} "
+                "twice"
+            )
 
     def prompt(self, asked: list[str], answered: list[str]) -> list[int]:
         """Token ids of the prompt for the last of the user's turns `asked`.
@@ -48,25 +108,60 @@ class Chat:
         the conversation.
         """
         assert len(asked) == len(answered) + 1
+        return self._encoded(self.prompt_text(asked, answered))
+
+    def _encoded(self, text: str) -> list[int]:
+        """Token ids of a prompt's text.
+
+        A tokenizer may put special tokens around a text. Those before it are put there once, if the
+        template is not the tokenizer's own, which has them itself. Those behind it would end the
+        prompt, and are left out.
+        """
+        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        if self.template == OWN:
+            return ids
+        whole = self.tokenizer(text).input_ids
+        starts = range(len(whole) - len(ids) + 1)
+        start = next((at for at in starts if whole[at : at + len(ids)] == ids), 0)
+        before = whole[:start]
+        return ids if ids[:start] == before else before + ids
+
+    def prompt_text(self, asked: list[str], answered: list[str]) -> str:
+        """The text of a prompt, as `prompt` reads it.
+
+        Where there are as many answers as questions, it is the conversation up to the last answer.
+        """
+        open_turn = [None] * (len(asked) - len(answered))
         if self.template != OWN:
             conversation = conv_templates[self.template].copy()
-            for question, answer in zip(asked, [*answered, None], strict=True):
+            for question, answer in zip(asked, [*answered, *open_turn], strict=True):
                 conversation.append_message(conversation.roles[0], question)
                 conversation.append_message(conversation.roles[1], answer)
-            return self.tokenizer(conversation.get_prompt()).input_ids
-        messages = [{"role": "user", "content": asked[0]}]
-        for answer, question in zip(answered, asked[1:], strict=True):
-            messages.append({"role": "assistant", "content": answer})
-            messages.append({"role": "user", "content": question})
+            return conversation.get_prompt()
+        messages = []
+        for question, answer in zip(asked, [*answered, *open_turn], strict=True):
+            messages.append({"role": "user", "content": self._content(question)})
+            if answer is not None:
+                messages.append({"role": "assistant", "content": self._content(answer)})
         try:
-            text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
+            return self.tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=bool(open_turn),
+                **with_clock(self.tokenizer.get_chat_template(), self.now),
             )
         except TemplateError as error:
             raise UserError(
                 f"the tokenizer's chat template refuses the conversation: {error}"
             ) from error
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+        except Exception as error:
+            raise UserError(
+                "the tokenizer's chat template cannot be filled in: "
+                f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            ) from error
+
+    def _content(self, text: str) -> str | list[dict[str, str]]:
+        return [{"type": "text", "text": text}] if self.takes_parts else text
 
     def text(self, token_ids: list[int]) -> str:
         """The text of an answer's tokens, without white space around it.
@@ -91,16 +186,18 @@ class Chat:
         context = ""
         for length in accept_lengths:
             now += length
-            window = self.tokenizer.decode(token_ids[start:now], skip_special_tokens=True)
+            window = self._decoded(token_ids[start:now])
             complete = characters + len(window.rstrip(BROKEN)) - len(context)
             ends.append(min(max(complete - stripped, 0), len(text)))
             if not window.endswith(BROKEN):
                 start, known, characters = known, now, complete
-                context = self.tokenizer.decode(token_ids[start:known], skip_special_tokens=True)
+                context = self._decoded(token_ids[start:known])
         return [*ends[:-1], len(text)] if ends else []
 
     def _until_stop(self, token_ids: list[int]) -> str:
-        text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        if token_ids and token_ids[-1] in self.stop_ids:  # It need not be a special token.
+            token_ids = token_ids[:-1]
+        text = self._decoded(token_ids)
         found = [at for at in map(text.find, self.stop_strings) if at >= 0]
         return text[: min(found, default=None)]
 
@@ -111,5 +208,13 @@ class Chat:
         # A token holds at least a byte, and a character has at most four. So this many tokens hold
         # any stop string.
         tail = token_ids[-4 * max(map(len, self.stop_strings)) - 4 :]
-        text = self.tokenizer.decode(tail)
+        text = self._decoded(tail, skip_special_tokens=False)
         return any(stop in text for stop in self.stop_strings)
+
+    def _decoded(self, token_ids: list[int], skip_special_tokens: bool = True) -> str:
+        """The text of tokens, as they were generated: no space in it is "cleaned up"."""
+        return self.tokenizer.decode(
+            token_ids,
+            skip_special_tokens=skip_special_tokens,
+            clean_up_tokenization_spaces=False,
+        )

@@ -21,13 +21,17 @@ from transformers.utils.hub import extract_commit_hash
 
 from bench.common.errors import UserError
 from bench.common.files import parse_json, read_document, shown
+from bench.inputs.head_layouts import unwrapped
 from decoders.model.heads import MERGED_PREFIX
 
 DEMO = "demo"
 BASE = "base_model_name_or_path"  # The entry of config.json that makes it a Medusa-1 checkpoint.
+ADAPTER_FILE = "adapter_config.json"
+HEADS_ONLY = "medusa"  # The model_type of a configuration that is about heads alone, as in vLLM.
 # The last is vLLM's, in a folder whose config names a base model.
 HEAD_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt", "model.safetensors")
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+# A model's weights, in the order in which transformers looks for them.
 WEIGHT_FILES = ("model.safetensors", INDEX_FILES[0], "pytorch_model.bin", INDEX_FILES[1])
 SAMPLE_BYTES = 1 << 20  # Bytes of each end of a file that go into the identity of a folder.
 
@@ -83,9 +87,33 @@ def base_of(where: str, config: dict) -> str:
     return base
 
 
-def check_weights_exist(where: str) -> None:
-    """UserError where a folder has no weights. A hub id is not checked."""
-    if Path(where).is_dir() and not any((Path(where) / name).exists() for name in WEIGHT_FILES):
+def refuse_adapter(where: str) -> None:
+    """UserError where an adapter (LoRA and the like) lies beside a model.
+
+    transformers would ignore it, or apply it where the package peft happens to be installed.
+    """
+    if find(where, ADAPTER_FILE) is not None:
+        raise UserError(
+            f"{where!r} holds an adapter ({ADAPTER_FILE}), which is not read here; merge it into "
+            "the model's weights (merge_and_unload in peft) and give the merged folder, or remove "
+            "its files to use the model without it"
+        )
+
+
+def check_weights_exist(where: str, config: dict) -> None:
+    """UserError where a checkpoint that names no base model has no language model's weights.
+
+    config: its config.json. Of a hub id, nothing else is looked at.
+    """
+    is_folder = Path(where).is_dir()
+    has_weights = not is_folder or any((Path(where) / name).exists() for name in WEIGHT_FILES)
+    has_heads = is_folder and any((Path(where) / name).exists() for name in HEAD_FILES[:2])
+    if config.get("model_type") == HEADS_ONLY or (has_heads and not has_weights):
+        raise UserError(
+            f"{where!r} holds Medusa heads, but its config.json names no base model; add the entry "
+            f'"{BASE}": the folder or hub id of the model that the heads were trained for'
+        )
+    if not has_weights:
         raise UserError(
             f"the folder {where!r} has no weights: expected {' or '.join(WEIGHT_FILES)}"
         )
@@ -123,7 +151,7 @@ def read_tensors(path: str) -> dict[str, Tensor]:
         raise UserError(
             f"{path} holds a {type(content).__name__}, not a dictionary of named dense tensors"
         )
-    return content
+    return {name: tensor.detach() for name, tensor in content.items()}  # Some are Parameters.
 
 
 def _is_dense(value: object) -> bool:
@@ -146,11 +174,11 @@ def read_merged_heads(where: str, names: set[str]) -> dict[str, Tensor]:
 
     UserError where a shard is missing.
     """
-    index = read_index(where)
-    if index:
+    source = next((name for name in WEIGHT_FILES if find(where, name)), None)
+    shards = {source} if source else set()
+    if source in INDEX_FILES:
+        index = read_index(where)
         shards = {index[name] for name in names if name in index}
-    else:
-        shards = {name for name in ("model.safetensors", "pytorch_model.bin") if find(where, name)}
     tensors: dict[str, Tensor] = {}
     for shard in sorted(shards):
         path = find(where, shard)
@@ -162,8 +190,35 @@ def read_merged_heads(where: str, names: set[str]) -> dict[str, Tensor]:
                 tensors |= {name: opened.get_tensor(name) for name in wanted}
         else:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            tensors |= {name: content[name] for name in names.intersection(content)}
+            tensors |= {name: content[name].detach() for name in names.intersection(content)}
     return {name.removeprefix(MERGED_PREFIX): tensor for name, tensor in tensors.items()}
+
+
+def check_tensors(where: str, info: dict[str, set]) -> None:
+    """UserError where the tensors of a checkpoint are not those of its model and of heads.
+
+    info: what transformers says about loading it.
+    """
+    missing, unexpected = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+    if mismatched := sorted(map(tuple, info["mismatched_keys"])):
+        name, found, expected = mismatched[0]
+        raise UserError(
+            f"tensor {name!r} of {where!r} is {list(found)}, but by its config.json it is "
+            f"{list(expected)}; correct config.json, such as its vocab_size"
+        )
+    if missing:
+        wrapped = [name for name in unexpected if unwrapped(name) in missing]
+        hint = f"; {wrapped[0]!r} is a training wrapper's: save what it wraps" if wrapped else ""
+        raise UserError(
+            f"the weights of {where!r} lack {len(missing)} tensors of the model, among them "
+            f"{missing[0]!r}{hint}"
+        )
+    unknown = [name for name in unexpected if not name.startswith(MERGED_PREFIX)]
+    if unknown:
+        raise UserError(
+            f"the weights of {where!r} hold {unknown[0]!r}, which neither the model nor Medusa "
+            "heads have"
+        )
 
 
 def identity_of(where: str) -> str:

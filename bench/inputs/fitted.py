@@ -4,7 +4,7 @@ A decoder declares them by name (`Decoder.fitted`, `Decoder.weights`). They are 
 where the decoder's options say. This module finds them, reads them safely, and hands them over.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -42,7 +42,7 @@ def take_named_files(decoder: Decoder) -> None:
 
 
 def _named_files(decoder: Decoder) -> dict[str, object]:
-    files = {}
+    files: dict[str, object] = {}
     for name, parse in decoder.fitted.items():
         path = decoder.path_of(name)
         if path is not None and Path(path).is_file():
@@ -50,13 +50,16 @@ def _named_files(decoder: Decoder) -> dict[str, object]:
     return files
 
 
-def take_files(decoder: Decoder, where: str, model: Model) -> None:
+def take_files(
+    decoder: Decoder, where: str, model: Model, models: Mapping[str, Model] | None = None
+) -> None:
     """Hand over everything that a decoder declares.
 
-    where: the folder or hub id of the model. ValueError where a file has the wrong content, or
-    where weights are missing. UserError where a file cannot be read.
+    where: the folder or hub id of the model. models: the loaded `Decoder.models`, by name. None:
+    it has none. ValueError where a file has the wrong content, or where weights are missing.
+    UserError where a file cannot be read.
     """
-    files = _named_files(decoder)
+    files = _named_files(decoder) | dict(models or {})
     for name, parse in decoder.fitted.items():
         if decoder.path_of(name) is None and (path := find(where, name)):
             files[name] = read_fitted(Path(path), parse)

@@ -4,8 +4,11 @@
     vLLM        blocks.{i}.layers.{j}.weight, blocks.{i}.layers.{j}.bias, lm_heads.{i}.weight, or
                 lm_head.weight where all heads end in the base model's projection; token_map [n]
                 where projections are onto n tokens of the vocabulary
+    TensorRT    {i}.medusa_layers.{j}.linear.weight, {i}.medusa_layers.{j}.linear.bias,
+                {i}.lm_head.weight  (TensorRT-LLM)
 
-A name may begin with one or more of PREFIXES, such as `medusa_head.` or `module.`.
+A name may begin with one or more of PREFIXES, such as `medusa_head.`. The parts that training
+wrappers put anywhere into names (WRAPPERS), such as `module.`, are left out.
 """
 
 import re
@@ -15,20 +18,51 @@ from torch import Tensor
 from decoders.model.heads import MedusaHeads
 
 SHARED = "original_lm_head"  # The entry of config.json: heads end in the base model's projection.
+# The entry, and its value where heads may be residual blocks alone. Heads of the same version may
+# also have projections.
+VERSION, RESIDUAL_ONLY = "version", "2"
 VLLM_FILE = "model.safetensors"
 VLLM_SHARED = "lm_head.weight"
 TOKEN_MAP = "token_map"
-PREFIXES = ("medusa_head.", "medusa_heads.", "heads.", "module.", "_orig_mod.", "medusa.")
-_VLLM_BLOCK = re.compile(r"blocks\.(\d+)\.layers\.(\d+)\.(weight|bias)")
-_VLLM_PROJECTION = re.compile(r"lm_heads\.(\d+)\.weight")
+PREFIXES = ("medusa_head.", "medusa_heads.", "heads.", "medusa.", "model.", "base_model.")
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+# The names of a program's residual blocks and of its projections.
+_VLLM = (
+    re.compile(r"blocks\.(\d+)\.layers\.(\d+)\.(weight|bias)"),
+    re.compile(r"lm_heads\.(\d+)\.weight"),
+)
+_TENSORRT = (
+    re.compile(r"(\d+)\.medusa_layers\.(\d+)\.linear\.(weight|bias)"),
+    re.compile(r"(\d+)\.lm_head\.weight"),
+)
+
+
+def shares_projection(config: dict) -> bool | None:
+    """Whether heads end in the base model's projection, by their config.json.
+
+    None: they do where they have none of their own.
+    """
+    if config.get(SHARED) is True:
+        return True
+    return None if str(config.get(VERSION)) == RESIDUAL_ONLY else False
+
+
+def unwrapped(name: str) -> str:
+    """The name of a tensor without the parts that training wrappers put into it (WRAPPERS).
+
+    >>> unwrapped("module.model._orig_mod.norm.weight")
+    'model.norm.weight'
+    """
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def without_prefix(name: str) -> str:
-    """The name of a tensor without its prefixes (PREFIXES).
+    """The name of a head's tensor without its prefixes (PREFIXES), and unwrapped.
 
-    >>> without_prefix("module.medusa_head.0.0.linear.weight")
+    >>> without_prefix("module.medusa_head.0._orig_mod.0.linear.weight")
     '0.0.linear.weight'
     """
+    name = unwrapped(name)
     while (prefix := next((each for each in PREFIXES if name.startswith(each)), None)) is not None:
         name = name.removeprefix(prefix)
     return name
@@ -53,36 +87,43 @@ def to_published(
     shared = found.pop(VLLM_SHARED, None)
     if shared is not None and not is_shared:
         raise ValueError(f"tensor {VLLM_SHARED!r} is there, but config.json has no {SHARED!r}")
-    found = _from_vllm(found)
-    projections = sorted(name for name in found if re.fullmatch(r"\d+\.\d+\.weight", name))
-    if is_shared and projections:
+    for blocks, projections in (_VLLM, _TENSORRT):
+        found = _renamed(found, blocks, projections)
+    own = sorted(name for name in found if re.fullmatch(r"\d+\.\d+\.weight", name))
+    if is_shared and own:
         raise ValueError(
-            f"config.json says {SHARED!r}, but tensor {projections[0]!r} is a projection of its own"
+            f"config.json says {SHARED!r}, but tensor {own[0]!r} is a projection of its own"
         )
     if token_map is not None:
-        if not projections:
+        if not own:
             raise ValueError(f"tensor {TOKEN_MAP!r} is there, but no projection onto its tokens")
         _check_token_map(token_map, vocab)
-        for name in projections:
+        for name in own:
             found[name] = _onto_all_tokens(name, found[name], token_map, vocab)
     return found, token_map
 
 
-def _from_vllm(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """vLLM's names replaced by the published ones. A block without a bias gets one of zeros."""
-    blocks = {name: match for name in tensors if (match := _VLLM_BLOCK.fullmatch(name))}
-    if not blocks:
+def _renamed(
+    tensors: dict[str, Tensor], blocks: re.Pattern, projections: re.Pattern
+) -> dict[str, Tensor]:
+    """A program's names replaced by the published ones. A block without a bias gets one of zeros.
+
+    blocks: names of its residual blocks: the head, the block, weight or bias. projections: names of
+    its projections: the head.
+    """
+    found_blocks = {name: match for name in tensors if (match := blocks.fullmatch(name))}
+    if not found_blocks:
         return tensors
-    layers = 1 + max(int(match[2]) for match in blocks.values())
+    layers = 1 + max(int(match[2]) for match in found_blocks.values())
     found = {}
     for name, tensor in tensors.items():
-        if match := blocks.get(name):
+        if match := found_blocks.get(name):
             found[f"{match[1]}.{match[2]}.linear.{match[3]}"] = tensor
-        elif match := _VLLM_PROJECTION.fullmatch(name):
+        elif match := projections.fullmatch(name):
             found[f"{match[1]}.{layers}.weight"] = tensor
         else:
             found[name] = tensor
-    for name, match in blocks.items():
+    for name, match in found_blocks.items():
         bias = f"{match[1]}.{match[2]}.linear.bias"
         if bias not in found:
             found[bias] = tensors[name].new_zeros(tensors[name].shape[0])

@@ -24,6 +24,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -34,20 +35,23 @@ from bench.inputs.checkpoints import (
     BASE,
     DEMO,
     base_of,
+    check_tensors,
     check_weights_exist,
     identity_of,
     read_config,
     read_index,
     read_merged_heads,
     read_separate_heads,
+    refuse_adapter,
 )
 from bench.inputs.devices import BALANCED, check_device
 from bench.inputs.fetched_models import fetched_model
 from bench.inputs.gguf_files import GGUF, find_gguf, load_gguf
-from bench.inputs.head_layouts import SHARED, to_published
+from bench.inputs.head_layouts import shares_projection, to_published
+from bench.inputs.model_warnings import warnings_about
 from bench.inputs.published_models import MODELS, heads_folder, published_name
 from decoders.engine.engine import Engine
-from decoders.model.heads import MERGED_PREFIX, MedusaHeads
+from decoders.model.heads import MedusaHeads
 from decoders.model.model import UnsupportedModel
 
 
@@ -62,6 +66,9 @@ class Loaded:
     # Digest or commit of its files, and of the base model's files if these are elsewhere.
     identity: str
     eos: frozenset[int]  # Token ids that end an answer.
+    # As the checkpoint has it. The model's own is plain greedy decoding.
+    generation_config: GenerationConfig | None = None
+    warnings: tuple[str, ...] = ()  # What a user should know about the model.
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,8 @@ class _Places:
     where: str  # Place of the heads, and of the files that are fitted to them.
     base: str  # Place of the language model.
     has_separate_heads: bool
-    shares_projection: bool = False  # Heads end in the language model's own projection.
+    # Whether heads end in the language model's own projection. None: where they have none.
+    shares_projection: bool | None = False
     gguf: GGUF | None = None  # The language model's file. None: an ordinary checkpoint.
     # Identity of a published model, whose checkpoint was made here. None: digest the files.
     base_identity: str | None = None
@@ -98,12 +106,14 @@ def _places(name: str) -> _Places:
     if (gguf := find_gguf(name)) is not None:
         return _Places(gguf.folder, gguf.folder, has_separate_heads=False, gguf=gguf)
     where = str(files(__package__) / "demo") if name == DEMO else name
+    refuse_adapter(where)
     config = read_config(where)
-    shares_projection = config.get(SHARED) is True
     if BASE in config:
-        return _Places(where, base_of(where, config), True, shares_projection)
-    check_weights_exist(where)
-    return _Places(where, where, False, shares_projection)
+        base = base_of(where, config)
+        refuse_adapter(base)
+        return _Places(where, base, True, shares_projection(config))
+    check_weights_exist(where, config)
+    return _Places(where, where, False, shares_projection(config))
 
 
 @dataclass(frozen=True)
@@ -139,8 +149,11 @@ def load(
     """
     device = check_device(device, load_in_8bit or load_in_4bit)
     options = _LoadOptions(device, dtype, load_in_8bit, load_in_4bit, max_memory, trust_remote_code)
-    with _readable_errors(name):
+    with _readable_errors(repr(name)):
         places = _places(name)
+    is_elsewhere = places.base != places.where
+    what = f"{places.base!r}, the base model of {name!r}," if is_elsewhere else repr(name)
+    with _readable_errors(what):
         if places.gguf is not None:
             lm, tokenizer = _load_gguf(places.gguf, options)
             merged_names = set()
@@ -150,16 +163,32 @@ def load(
             tokenizer = AutoTokenizer.from_pretrained(
                 places.base, trust_remote_code=trust_remote_code
             )
+    with _readable_errors(repr(name)):
         tensors = None
         if places.has_separate_heads:
             tensors = read_separate_heads(places.where)
         elif merged_names:
             tensors = read_merged_heads(places.where, merged_names)
+    generation_config = lm.generation_config
     model = _engine(name, lm, tensors, places.shares_projection, compile)
-    eos = lm.generation_config.eos_token_id
+    eos = generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
-    short = Path(name).resolve().name
-    return Loaded(model, tokenizer, short, places.where, places.identity(), frozenset(ends))
+    return Loaded(
+        model,
+        tokenizer,
+        Path(name).resolve().name,
+        places.where,
+        places.identity(),
+        frozenset(ends),
+        generation_config,
+        tuple(warnings_about(model, generation_config)),
+    )
+
+
+def model_identity(name: str) -> str:
+    """The identity that a model of this name is loaded with. UserError where there is none."""
+    with _readable_errors(name):
+        return _places(name).identity()
 
 
 def _load_gguf(
@@ -196,25 +225,15 @@ def _load_lm(base: str, options: _LoadOptions) -> tuple[PreTrainedModel, set[str
         dtype=dtype if dtype == "auto" else getattr(torch, dtype),
         device_map="auto" if options.device == BALANCED else {"": options.device},
         output_loading_info=True,
+        # transformers would refuse them, too, but name them in its log alone.
+        ignore_mismatched_sizes=True,
         trust_remote_code=options.trust_remote_code,
         **more,
     )
     if options.device == "cpu":
         _let_go_of_files(lm)
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise UserError(
-            f"the weights of {base!r} lack {len(missing)} tensors of the model, among them "
-            f"{missing[0]!r}"
-        )
-    unexpected = set(info["unexpected_keys"])
-    unknown = sorted(name for name in unexpected if not name.startswith(MERGED_PREFIX))
-    if unknown:
-        raise UserError(
-            f"the weights of {base!r} hold {unknown[0]!r}, which neither the model nor Medusa "
-            "heads have"
-        )
-    return lm, unexpected
+    check_tensors(base, info)
+    return lm, set(info["unexpected_keys"])
 
 
 def _let_go_of_files(lm: PreTrainedModel) -> None:
@@ -231,20 +250,20 @@ def _engine(
     name: str,
     lm: PreTrainedModel,
     tensors: dict[str, torch.Tensor] | None,
-    shares_projection: bool,
+    shares_projection: bool | None,
     compile: bool,
 ) -> Engine:
-    """The engine of a language model and its heads' tensors, tested with a small tree.
+    """The engine of a language model and its heads' tensors, tested with small trees.
 
-    shares_projection: whether the configuration says that heads end in the model's projection.
+    shares_projection: as in `_Places`.
     """
     hidden = lm.get_output_embeddings().weight.shape[1]
     vocab = lm.config.get_text_config().vocab_size
     try:
         heads = None
         if tensors is not None:
-            tensors, tokens = to_published(tensors, vocab, shares_projection)
-            projection = lm.get_output_embeddings() if shares_projection else None
+            tensors, tokens = to_published(tensors, vocab, shares_projection is True)
+            projection = None if shares_projection is False else lm.get_output_embeddings()
             heads = MedusaHeads.from_published(tensors, hidden, vocab, projection)
             if tokens is not None:
                 heads.restrict_to(tokens)
@@ -271,17 +290,22 @@ def check_model_name(name: str) -> None:
     if folder.is_file():
         raise UserError(f"model {name!r} is a file; expected {DEMO!r}, a folder or a hub id")
     if folder.is_dir():
-        with _readable_errors(name):
-            if BASE not in read_config(name):
-                check_weights_exist(name)
+        with _readable_errors(repr(name)):
+            refuse_adapter(name)
+            config = read_config(name)
+            if BASE not in config:
+                check_weights_exist(name, config)
         return
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"model folder {name!r} does not exist")
 
 
 @contextmanager
-def _readable_errors(name: str) -> Iterator[None]:
-    """Silence the libraries' logging, and turn their errors into a UserError of one line."""
+def _readable_errors(what: str) -> Iterator[None]:
+    """Silence the libraries' logging, and turn their errors into a UserError of one line.
+
+    what: the quoted name of the model, as a message says it.
+    """
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -289,25 +313,23 @@ def _readable_errors(name: str) -> Iterator[None]:
         yield
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"a file of {name!r} is not a plain tensor file (a pickle may hold code) and was not "
+            f"a file of {what} is not a plain tensor file (a pickle may hold code) and was not "
             "opened; expected safetensors, or a pickle of tensors alone"
         ) from error
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"a file of {name!r} is damaged: {_line(error)}") from error
+        raise UserError(f"a file of {what} is damaged: {_line(error)}") from error
     except ImportError as error:
-        raise UserError(
-            f"{name!r} needs a package that is not installed: {_line(error)}"
-        ) from error
+        raise UserError(f"{what} needs a package that is not installed: {_line(error)}") from error
     except UserError:
         raise
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise UserError(
-                f"{name!r} brings Python code of its own, which was not executed; read it, and if "
+                f"{what} brings Python code of its own, which was not executed; read it, and if "
                 "you trust it, give --trust-remote-code"
             ) from error
         raise UserError(
-            f"model {name!r} cannot be loaded: {type(error).__name__}: {_line(error)}"
+            f"model {what} cannot be loaded: {type(error).__name__}: {_line(error)}"
         ) from error
     finally:
         logging.set_verbosity(verbosity)

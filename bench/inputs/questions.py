@@ -13,17 +13,19 @@ from pathlib import Path
 from bench.common.errors import UserError
 from bench.common.files import parse_row, read_lines, shown
 from bench.inputs.published_sets import QUESTIONS, SETS, fetched
+from bench.store.question_id import QuestionId, check_question_id
 from bench.store.turn import LONGEST_CATEGORY
 
 SAMPLE = "sample"
 SAMPLE_FOLDER = Path(str(files(__package__) / "sample"))
+NO_CATEGORY = "none"  # Of a question whose row has none.
 
 
 @dataclass(frozen=True)
 class Question:
     """One question, which may have several turns."""
 
-    question_id: int
+    question_id: QuestionId
     category: str
     turns: tuple[str, ...]  # What the user says, turn by turn.
     reference: tuple[str, ...] = ()  # Reference answers, turn by turn. Empty: the set has none.
@@ -49,7 +51,7 @@ def load_questions(name: str, limit: int | None = None, skip: int = 0) -> Questi
     path = question_file(name)
     digest = hashlib.sha256()
     questions: list[Question] = []
-    seen: dict[int, int] = {}
+    seen: dict[QuestionId, int] = {}
     for number, _, line in read_lines(path):
         digest.update(line)
         if not line.strip():
@@ -98,15 +100,14 @@ def question_file(name: str) -> Path:
 def _parse(line: bytes, where: str) -> Question:
     """The question of a line. UserError says what is wrong; `where` names the file and the line."""
     row = parse_row(line, where)
-    question_id = row.get("question_id")
-    if type(question_id) is not int:
-        raise UserError(f"{where}: question_id must be an integer, found {shown(question_id)}")
-    if abs(question_id) >= 1 << 63:
-        raise UserError(f"{where}: question_id must be below 2**63, found {shown(question_id)}")
-    category = row.get("category")
-    if not isinstance(category, str) or not 0 < len(category) <= LONGEST_CATEGORY:
+    try:
+        question_id = check_question_id(row.get("question_id"))
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+    category = NO_CATEGORY if row.get("category") in (None, "") else row["category"]
+    if not isinstance(category, str) or len(category) > LONGEST_CATEGORY:
         raise UserError(
-            f"{where}: category must be a text of 1 to {LONGEST_CATEGORY} characters, found "
+            f"{where}: category must be a text of at most {LONGEST_CATEGORY} characters, found "
             f"{shown(category)}"
         )
     turns = row.get("turns")

@@ -11,7 +11,7 @@ from bench.store.turn import Turn
 
 # The columns of a frame. Where the file lacks a value, a number is NaN, and an array is None.
 COLUMNS = {
-    "question_id": "int64",
+    "question_id": "int64",  # Of texts: "object".
     "category": "object",
     "decoder": "object",
     "choice": "int64",
@@ -33,7 +33,9 @@ def table(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
 
     A time that cannot be one (infinite, or below 0) becomes NaN.
     """
-    made = pd.DataFrame(list(rows), columns=list(COLUMNS)).astype(COLUMNS)
+    made = pd.DataFrame(list(rows), columns=list(COLUMNS))
+    has_texts = any(isinstance(each, str) for each in made.question_id)
+    made = made.astype(COLUMNS | ({"question_id": "object"} if has_texts else {}))
     for name in ("prefill_s", "decode_s", "wall_s"):
         made[name] = made[name].where(np.isfinite(made[name]) & (made[name] >= 0))
     return made

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from bench.store.question_id import QuestionId
+
 BASELINE = "greedy"
 PAIR = ["question_id", "choice", "turn"]  # Equal for the same turn of two decoders.
 
@@ -105,7 +107,7 @@ def both_known(
 
 
 def equal_to_baseline(
-    turns: pd.DataFrame, decoder: str, asked: Mapping[int, int], baseline: str = BASELINE
+    turns: pd.DataFrame, decoder: str, asked: Mapping[QuestionId, int], baseline: str = BASELINE
 ) -> tuple[int, int]:
     """(answers with the same tokens as the baseline's in every turn, answers that both finished).
 

@@ -24,6 +24,7 @@ from bench.metrics.spec_bench import (
     mean_tokens_per_second,
     spec_bench_speed_up,
 )
+from bench.store.question_id import QuestionId
 
 # Ratio -> the column of a frame that tokens are divided by.
 _RATIOS = {
@@ -63,7 +64,10 @@ def _sums(turns: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decoder_row(
-    turns: pd.DataFrame, decoder: str, asked: Mapping[int, int], baseline: str | None = BASELINE
+    turns: pd.DataFrame,
+    decoder: str,
+    asked: Mapping[QuestionId, int],
+    baseline: str | None = BASELINE,
 ) -> dict:
     """One decoder's headline numbers: a row of summary.csv.
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import combinations
 
 from bench.reporting.source import Source
+from bench.store.question_id import in_order
 
 NAMED = 3  # Sources that a warning names. More are counted.
 
@@ -139,7 +140,7 @@ def incomparable(sources: Sequence[Source]) -> list[str]:
 
 def _example(one: Source, other: Source) -> str:
     """A question that two sources answer in another number of turns. Empty: there is none."""
-    for question_id in sorted(one.asked.keys() & other.asked.keys()):
+    for question_id in sorted(one.asked.keys() & other.asked.keys(), key=in_order):
         ours, theirs = one.asked[question_id], other.asked[question_id]
         if ours != theirs:
             turns = f"{ours} in {one.name}, {theirs} in {other.name}"

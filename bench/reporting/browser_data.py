@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from bench.store.question_id import QuestionId, ranges
 from bench.store.trees import AnswerTrees, StepTree
 from bench.store.turn import Key, Turn
 
@@ -23,7 +24,7 @@ LEAST_SHOWN = -99.0  # Log probability. page.js shows smaller ones like this one
 def browser_data(
     turns: Sequence[Turn],
     baselines: Mapping[str, str | None],
-    questions: Mapping[int, Sequence[str]],
+    questions: Mapping[QuestionId, Sequence[str]],
     trees: Mapping[Key, AnswerTrees],
     room: int,
 ) -> tuple[bytes, list[str]]:
@@ -44,7 +45,7 @@ def browser_data(
     entries = _questions(turns, baselines, questions)
     kept = _that_fit(entries, room - len(start))
     if len(kept) < len(entries):
-        left_out = sorted(entries.keys() - set(kept))
+        left_out = entries.keys() - set(kept)
         warnings.append(
             f"To keep this page below 30 MB, the answers to {len(left_out)} of {len(entries)} "
             "questions are not in it; they are in the run's turns.jsonl, and in all numbers and "
@@ -65,12 +66,12 @@ def embedded(data: object) -> bytes:
 def _questions(
     turns: Sequence[Turn],
     baselines: Mapping[str, str | None],
-    questions: Mapping[int, Sequence[str]],
-) -> dict[int, bytes]:
+    questions: Mapping[QuestionId, Sequence[str]],
+) -> dict[QuestionId, bytes]:
     """question_id -> its texts and all its answers, as JSON."""
     by_key = {turn.key: turn for turn in turns}
     index = {decoder: at for at, decoder in enumerate(baselines)}
-    entries: dict[int, dict] = {}
+    entries: dict[QuestionId, dict] = {}
     for turn in turns:
         if turn.decoder not in index:
             continue
@@ -174,18 +175,3 @@ def _that_fit(entries: Mapping[int, bytes], room: int) -> list[int]:
         count = min(len(kept) - 1, int(len(kept) * max(room, 0) / total))
         kept = [kept[(2 * place + 1) * len(kept) // (2 * count)] for place in range(count)]
     return kept
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Ascending integers as text, with ranges.
-
-    >>> ranges([1, 2, 3, 7, 9, 10])
-    '1-3, 7, 9-10'
-    """
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1] = [runs[-1][0], number]
-        else:
-            runs.append([number])
-    return ", ".join("-".join(map(str, ends)) for ends in runs)

@@ -19,6 +19,7 @@ from bench.reporting.run_source import open_run
 from bench.reporting.source import Source
 from bench.reporting.tables import Table, escaped
 from bench.store.answer_files import write_answers
+from bench.store.question_id import QuestionId
 
 SCHEMA_VERSION = 1  # Of --format json.
 LONGEST_TITLE = 120  # Characters of a page's title.
@@ -135,9 +136,9 @@ class Report(Numbers):
         fits = len(title) < LONGEST_TITLE
         return title if fits else f"{len(self.sources)} sources side by side"
 
-    def _questions(self) -> dict[int, Sequence[str]]:
+    def _questions(self) -> dict[QuestionId, Sequence[str]]:
         """question_id -> its texts, where all sources that know them agree."""
-        versions: dict[int, set[tuple[str, ...]]] = {}
+        versions: dict[QuestionId, set[tuple[str, ...]]] = {}
         for source in self.sources:
             for question_id, texts in source.questions.items():
                 versions.setdefault(question_id, set()).add(tuple(texts))

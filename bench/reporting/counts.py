@@ -10,6 +10,7 @@ from dataclasses import replace
 import pandas as pd
 
 from bench.store.answer_files import Answer, Choice
+from bench.store.question_id import QuestionId
 from bench.store.turn import Turn
 
 KEY = ["question_id", "decoder", "choice", "turn"]  # Columns of a frame: `Turn.key`.
@@ -101,7 +102,9 @@ def _misfit(choice: Choice) -> str:
     return ""
 
 
-def missing_turns(answers: Sequence[Answer], asked: Mapping[int, int], name: str) -> list[str]:
+def missing_turns(
+    answers: Sequence[Answer], asked: Mapping[QuestionId, int], name: str
+) -> list[str]:
     """A warning where answers have fewer turns than their questions ask. asked: by question_id."""
     short = [
         (answer.question_id, len(choice.turns) + 1)

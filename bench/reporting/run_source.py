@@ -11,6 +11,7 @@ from bench.common.errors import UserError
 from bench.common.files import shown
 from bench.reporting import counts
 from bench.reporting.source import Source, untimed
+from bench.store.question_id import in_order
 from bench.store.run_record import RUN_FILE, Config, Run, read_run
 from bench.store.trees import read_trees
 from bench.store.turn import TURNS_FILE, Turn, read_turns
@@ -52,8 +53,8 @@ def open_run(folder: Path) -> Source:
     frame = metrics.frame(turns)
     if strange := set(frame.question_id) - run.question_turns.keys():
         raise UserError(
-            f"{folder / TURNS_FILE} has turns of question {min(strange)}, which this run does not "
-            "ask"
+            f"{folder / TURNS_FILE} has turns of question {min(strange, key=in_order)}, which this "
+            "run does not ask"
         )
     frame, impossible = counts.possible(frame, turns, str(folder))
     warnings += impossible
@@ -126,7 +127,7 @@ def _turns_of_run(folder: Path, run: Run) -> tuple[list[Turn], list[str]]:
     turns, warnings = read_turns(folder / TURNS_FILE)
     # Workers finish in any order.
     place = {question_id: at for at, question_id in enumerate(run.question_turns)}
-    turns.sort(key=lambda turn: (place.get(turn.question_id, 0), turn.key))
+    turns.sort(key=lambda turn: (place.get(turn.question_id, 0), turn.place))
     reason = ""
     if others := sorted({turn.decoder for turn in turns} - set(run.config.decoders)):
         more = f" and {len(others) - 1} more decoders" if len(others) > 1 else ""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench import metrics
+from bench.store.question_id import QuestionId
 from bench.store.run_record import Difference, Run
 from bench.store.trees import AnswerTrees
 from bench.store.turn import Key, Turn
@@ -22,7 +23,7 @@ class Source:
     name: str
     frame: pd.DataFrame  # Columns: `metrics.COLUMNS`. `frame.decoder` holds labels.
     labels: tuple[str, ...]  # In the order in which they are shown.
-    asked: dict[int, int]  # question_id -> how many turns it has.
+    asked: dict[QuestionId, int]  # question_id -> how many turns it has.
     options: dict[str, dict]  # Label -> its decoder's name and options; see `_options`.
     environment: dict | None = None  # Machine and versions. None: not recorded.
     # What decides its tokens, by name: see `_conditions`. None: not recorded.
@@ -39,7 +40,7 @@ class Source:
     # Where lossless decoders differ from greedy. Their `decoder` is a label. None: not recorded.
     differences: tuple[Difference, ...] | None = None
     # question_id -> what the user says, turn by turn; where that is known.
-    questions: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    questions: Mapping[QuestionId, Sequence[str]] = field(default_factory=dict)
 
     @property
     def baseline(self) -> str | None:

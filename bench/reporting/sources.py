@@ -20,6 +20,7 @@ from bench.reporting import counts
 from bench.reporting.run_source import open_run
 from bench.reporting.source import Source, untimed
 from bench.store.answer_files import ANSWERS_FOLDER, Answer, read_answers
+from bench.store.question_id import QuestionId
 from bench.store.run_record import RUN_FILE
 from bench.store.turn import Turn
 
@@ -135,7 +136,7 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
 
 
 def _turns_of_answers(
-    label: str, answers: Iterable[Answer], categories: Mapping[int, str]
+    label: str, answers: Iterable[Answer], categories: Mapping[QuestionId, str]
 ) -> Iterable[Turn]:
     """The texts of an answer file as turns. What the file does not hold is empty, 0 or NaN."""
     for answer in answers:
@@ -191,7 +192,7 @@ def _failures(path: Path, answers: Iterable[Answer]) -> list[str]:
     return warnings
 
 
-def _questions(asked: set[int], questions: str | None) -> dict[int, Question]:
+def _questions(asked: set[QuestionId], questions: str | None) -> dict[QuestionId, Question]:
     """Questions by id: of the set named `questions`, else of a published set that has all `asked`.
 
     A published set counts only where it is in the cache. Empty: there is none.

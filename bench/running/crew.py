@@ -13,7 +13,8 @@ class Crew(Protocol):
     def facts(self) -> dict[str, object]:
         """What run.json records of the crew.
 
-        `model`, `environment`, `step_times`, `draft_times`, and further facts of some crews.
+        `model`, `environment`, `step_times`, `draft_times`, `warnings`, and further facts of some
+        crews.
         """
         ...
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from bench.common.errors import UserError
 from bench.common.files import safe_name
+from bench.inputs.drafting_models import check_drafting_models, load_drafting_models
 from bench.inputs.fitted import take_files, take_named_files
-from bench.inputs.loader import Loaded
+from bench.inputs.loader import Loaded, model_identity
 from bench.running.config import RunConfig
 from bench.running.step_times import draft_times
 from decoders import registry
@@ -28,6 +29,7 @@ def make_decoder(text: str, defaults: Mapping[str, object] | None = None) -> Dec
     """
     spec = Spec.parse(text)
     decoder = registry.make(spec, defaults)
+    check_drafting_models(decoder)
     try:
         take_named_files(decoder)
     except ValueError as error:
@@ -105,7 +107,7 @@ def plugin_digests(decoders: Mapping[str, Decoder]) -> dict[str, str]:
 
 
 def file_digests(decoders: Mapping[str, Decoder]) -> dict[str, dict[str, str]]:
-    """By spec and name, the sha256 of the files that the options name.
+    """By spec and name, the sha256 of the files that the options name, or a model's identity.
 
     Files whose contents `identity` holds are left out.
     """
@@ -114,10 +116,10 @@ def file_digests(decoders: Mapping[str, Decoder]) -> dict[str, dict[str, str]]:
         names = () if decoder.identity is not None else (*decoder.fitted, *decoder.weights)
         paths = {name: decoder.path_of(name) for name in names}
         found = {name: Path(path) for name, path in paths.items() if path and Path(path).is_file()}
-        if found:
-            digests[text] = {
-                name: sha256(path.read_bytes()).hexdigest() for name, path in found.items()
-            }
+        named = {name: sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
+        named |= {name: model_identity(decoder.path_of(name)) for name in decoder.models}
+        if named:
+            digests[text] = named
     return digests
 
 
@@ -136,7 +138,8 @@ def bind(
     """
     bound = Budgeted(decoder, AutoBudget(times, draft_s)) if decoder.auto else decoder
     try:
-        take_files(decoder, loaded.where, loaded.model)
+        models = load_drafting_models(decoder, loaded)
+        take_files(decoder, loaded.where, loaded.model, models)
         bound.setup(loaded.model)
     except ValueError as error:
         raise UserError(f"decoder {text!r} does not fit {loaded.name!r}: {error}") from error

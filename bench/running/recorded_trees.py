@@ -35,7 +35,7 @@ def token_texts(tokenizer: PreTrainedTokenizerBase, steps: Iterable[StepTree]) -
         if token == NO_GUESS:
             texts[token] = "(none)"
             continue
-        text = tokenizer.decode([token])
+        text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
         if "\ufffd" in text:
             text = tokenizer.convert_ids_to_tokens(token)
         texts[token] = text.translate(INVISIBLE)

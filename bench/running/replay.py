@@ -14,6 +14,7 @@ from bench.running.config import RunConfig
 from bench.running.decoders import make_decoders, tree_digests
 from bench.running.recorded_trees import step_tree, token_texts
 from bench.running.runner import Runner
+from bench.store.question_id import QuestionId
 from bench.store.run_record import Run
 from bench.store.trees import AnswerTrees, StepTree
 from bench.store.turn import Turn
@@ -21,7 +22,7 @@ from decoders.budget import StepTimes
 from decoders.step import Step
 
 
-def reopen(run: Run) -> tuple[Runner, dict[int, Question]]:
+def reopen(run: Run) -> tuple[Runner, dict[QuestionId, Question]]:
     """The runner of a finished run, and its questions by id.
 
     Decoders with nodes=auto get the times that the run measured; nothing is measured again.
@@ -40,7 +41,7 @@ def reopen(run: Run) -> tuple[Runner, dict[int, Question]]:
             "the run's questions or its tree files have changed since; its answers cannot be "
             "decoded again"
         )
-    runner = Runner.load(config, decoders, *_times(run))
+    runner = Runner.load(config, decoders, *_times(run), began=run.began)
     if runner.loaded.identity != run.model.identity:
         raise UserError(
             f"{config.model!r} is no longer the model of this run; its answers cannot be decoded "
@@ -89,7 +90,7 @@ def replay(
 
     answered: the texts of the turns before. ValueError as `steps_with_trees`.
     """
-    prompt = runner.chat.prompt(list(question.turns[: turn.turn]), answered)
+    prompt = runner.prompt(list(question.turns[: turn.turn]), answered)
     trees: list[StepTree] = []
     tokens: list[int] = []
     accept_lengths: list[int] = []

@@ -8,6 +8,7 @@ device synchronised.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 
 import torch
 
@@ -47,13 +48,16 @@ class Runner:
         times: StepTimes | None = None,
         draft_s: Mapping[str, dict[int, float]] | None = None,
     ) -> None:
-        """times, draft_s: for decoders with `nodes=auto`, as an earlier run measured them.
+        """UserError where the chat's prompts are not what was asked.
+
+        times, draft_s: for decoders with `nodes=auto`, as an earlier run measured them.
 
         draft_s is by spec. None: they are measured now.
         """
         self.config = config
         self.loaded = loaded
         self.chat = chat
+        self.warnings = [*loaded.warnings, *chat.check()]
         self.questions: Sequence[Question] = ()  # Steps are rehearsed for these.
         model, wanted = loaded.model, config.static_shapes
         model.static_shapes = model.device.type == "cuda" if wanted is None else wanted
@@ -72,10 +76,12 @@ class Runner:
         decoders: Mapping[str, Decoder] | None = None,
         times: StepTimes | None = None,
         draft_s: Mapping[str, dict[int, float]] | None = None,
+        began: datetime | None = None,
     ) -> "Runner":
         """Load what `config` asks for, and bind its decoders to it.
 
         decoders: the result of `make_decoders`. None: they are made now. times, draft_s: as above.
+        began: when the run began, which is the time that a chat template is told. None: now.
         """
         decoders = make_decoders(config) if decoders is None else decoders
         memory = None
@@ -91,7 +97,7 @@ class Runner:
             trust_remote_code=config.trust_remote_code,
             compile=config.compile,
         )
-        chat = Chat.of(loaded.tokenizer, config.template)
+        chat = Chat.of(loaded.tokenizer, config.template, began)
         return cls(config, loaded, chat, decoders, times, draft_s)
 
     def facts(self) -> dict[str, object]:
@@ -113,15 +119,16 @@ class Runner:
             "changes": loaded.model.changes.listed(),
             "step_times": asdict(self.step_times) if self.step_times else None,
             "draft_times": {spec: each.budget.draft_s for spec, each in budgeted.items()},
+            "warnings": self.warnings,
         }
 
     def warm_up(self, questions: Sequence[Question]) -> None:
         longest = self.loaded.model.context - WARM_UP_TOKENS - 1
         stop = Stop(frozenset(), WARM_UP_TOKENS)
+        prompt = self.prompt([questions[0].turns[0]], [])[:longest]
         for spec, decoder in self.decoders.items():
             own = plain(decoder)
             try:
-                prompt = self.chat.prompt([questions[0].turns[0]], [])[:longest]
                 # Without the budget, so that everything is drafted once. Every draft is checked.
                 steps = [own.decode(torch.tensor(prompt), Exact(), stop, watched_by=Checked)]
                 if decoder is not own:
@@ -164,10 +171,24 @@ class Runner:
         0 where its prompts cannot be made. Its turns will report that.
         """
         try:
-            prompts = [len(self.chat.prompt([asked], [])) for asked in question.turns]
+            prompts = [len(self.prompt([asked], [])) for asked in question.turns]
         except UserError:
             return 0
         return sum(prompts) + len(prompts) * (self.config.max_new_tokens + SEPARATORS)
+
+    def prompt(self, asked: list[str], answered: list[str]) -> list[int]:
+        """As `Chat.prompt`. UserError also where the model does not have one of its tokens."""
+        ids = self.chat.prompt(asked, answered)
+        vocab = self.loaded.model.vocab
+        beyond = next((token for token in ids if token >= vocab), None)
+        if beyond is not None:
+            text = self.loaded.tokenizer.convert_ids_to_tokens(beyond)
+            raise UserError(
+                f"the prompt has token {beyond} ({text!r}), but the model's vocabulary has {vocab} "
+                "tokens: the tokenizer was extended, and the model was not; use the tokenizer that "
+                "belongs to the model"
+            )
+        return ids
 
     def answers(self, jobs: Iterable[Job], stopping: Callable[[], bool]) -> Iterator[Turn]:
         for job in jobs:
@@ -198,7 +219,7 @@ class Runner:
         prompt: list[int] = []
         decoder = self.decoders[job.spec]
         try:
-            prompt = self.chat.prompt(list(job.question.turns[:turn]), answered)
+            prompt = self.prompt(list(job.question.turns[:turn]), answered)
             generated = self._generate(decoder, prompt, known["temperature"], known["seed"])
             return Turn(**known, prompt_tokens=len(prompt), **generated)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a failed turn is a result
@@ -275,7 +296,7 @@ class Runner:
         pairs = zip(turn.token_ids, base.token_ids, strict=False)
         shorter = min(len(turn.token_ids), len(base.token_ids))
         first = next((at for at, (a, b) in enumerate(pairs) if a != b), shorter)
-        text = self.chat.prompt(asked, answered) + turn.token_ids[:first]
+        text = self.prompt(asked, answered) + turn.token_ids[:first]
         highest, gap = self.gap(text, turn.temperature, turn.seed)
         ours, theirs = (next(iter(each.token_ids[first:]), None) for each in (turn, base))
         gap = gap if math.isfinite(gap) else None  # run.json holds finite numbers.

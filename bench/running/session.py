@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from bench.common.errors import UserError
+from bench.common.errors import UserError, warn
 from bench.common.signals import StopBetween
 from bench.inputs.devices import check_device
 from bench.inputs.loader import check_model_name
@@ -69,10 +69,13 @@ def run(
     wanted = list(jobs(config, questions.questions))
     with RunFolder.open(out, settled) as folder:
         most = len(_undone(wanted, folder))
-        with _crew(config, decoders, workers, ray_address, most) as crew:
-            now = datetime.now(timezone.utc)
-            start = now.isoformat(timespec="seconds")
+        now = datetime.now(timezone.utc).replace(microsecond=0)
+        began = folder.run.began if folder.run else now
+        with _crew(config, decoders, workers, ray_address, most, began) as crew:
+            start = now.isoformat()
             session = {"command": command, "git": git_state(), **crew.facts(), "start": start}
+            for text in session["warnings"]:
+                warn(text)
             if config.dtype == "auto":
                 print(f"note: {auto_dtype(session['environment'])}", file=sys.stderr)
             folder.begin(
@@ -105,12 +108,16 @@ def _crew(
     workers: int,
     ray_address: str | None,
     most: int,
+    began: datetime,
 ) -> Iterator[Crew]:
-    """A runner in this process, or Ray workers. most: jobs, and so the most workers of use."""
+    """A runner in this process, or Ray workers.
+
+    most: jobs, and so the most workers of use. began: when the run began.
+    """
     if workers < 1:
         raise UserError(f"--workers is {workers}; expected at least 1")
     if workers == 1 and ray_address is None:
-        yield Runner.load(config, decoders)
+        yield Runner.load(config, decoders, began=began)
         return
     try:
         from bench.running.workers import Workers  # Ray is an extra.
@@ -119,7 +126,7 @@ def _crew(
             f"--workers needs Ray, which cannot be imported ({error}): pip install "
             "'medusa-bench[ray]'"
         ) from error
-    with Workers(config, max(1, min(workers, most)), ray_address) as crew:
+    with Workers(config, max(1, min(workers, most)), ray_address, began) as crew:
         yield crew
 
 

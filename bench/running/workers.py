@@ -21,6 +21,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -31,7 +32,7 @@ from ray.util import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from tqdm import tqdm
 
-from bench.common.errors import UserError, warn
+from bench.common.errors import UserError
 from bench.inputs.questions import Question
 from bench.running.config import RunConfig
 from bench.running.jobs import Job, failed_turn
@@ -47,9 +48,12 @@ CONNECT_S = 10.0  # The wait for the address of a cluster. Ray would try for min
 class _Actor:
     """The object in a worker's process."""
 
-    def __init__(self, config: RunConfig, folder: str, threads: int | None) -> None:
+    def __init__(
+        self, config: RunConfig, folder: str, threads: int | None, began: datetime | None
+    ) -> None:
         self.runner: Runner | None = None
         self.config, self.folder, self.threads = config, folder, threads
+        self.began = began
 
     def ready(self, questions: Sequence[Question]) -> dict[str, object]:
         """Load the model, and warm up unless there are no questions to do it with.
@@ -61,7 +65,7 @@ class _Actor:
                 os.chdir(self.folder)
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
-            self.runner = Runner.load(self.config)
+            self.runner = Runner.load(self.config, began=self.began)
         if questions:
             self.runner.warm_up(questions)
         return self.runner.facts()
@@ -97,8 +101,11 @@ class _Work:
 class Workers:
     """A crew of `count` Ray workers. UserError where the cluster has no room for them."""
 
-    def __init__(self, config: RunConfig, count: int, address: str | None) -> None:
-        self.config = config
+    def __init__(
+        self, config: RunConfig, count: int, address: str | None, began: datetime | None = None
+    ) -> None:
+        """began: see `Runner.load`."""
+        self.config, self.began = config, began
         self.questions: Sequence[Question] = ()  # A replacement warms up with these.
         _connect(address, count)
         try:
@@ -143,7 +150,7 @@ class Workers:
         """Start a process in this place. Returns Ray's handle of it."""
         strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=place)
         actor = ray.remote(**self._options)(_Actor).options(scheduling_strategy=strategy)
-        return actor.remote(self.config, os.getcwd(), self._threads)
+        return actor.remote(self.config, os.getcwd(), self._threads, self.began)
 
     def _ready(self, questions: Sequence[Question]) -> list[dict]:
         """The facts of all workers, once each has loaded the model and warmed up."""
@@ -165,7 +172,7 @@ class Workers:
                 f"the workers have different files for model {self.config.model!r}; make them the "
                 "same everywhere"
             )
-        self.warnings = []
+        self.warnings = list(first["warnings"])
         if any(facts["environment"] != first["environment"] for facts in self._facts):
             self.warnings.append(
                 "the workers run on different machines: times are a mixture, tokens per inference "
@@ -177,8 +184,6 @@ class Workers:
                 "slow each other down, so compare no times with another run's; tokens per "
                 "inference compare anyway"
             )
-        for text in self.warnings:
-            warn(text)
 
     def facts(self) -> dict[str, object]:
         """The facts of the first worker, and by worker those that may differ.

@@ -29,6 +29,7 @@ from bench.common.files import (
     tell_left_out,
     write_atomically,
 )
+from bench.store.question_id import QuestionId, check_question_id
 from bench.store.run_record import Run
 from bench.store.turn import Turn
 
@@ -57,7 +58,7 @@ class Choice:
 class Answer:
     """One line of an answer file."""
 
-    question_id: int
+    question_id: QuestionId
     model_id: str
     choices: tuple[Choice, ...]
     category: str | None = None  # Only Spec-Bench's rows have one.
@@ -66,7 +67,7 @@ class Answer:
 # --- Reading --------------------------------------------------------------------------------------
 
 
-def read_answers(path: Path, tell: Callable[[str], None] = warn) -> dict[int, Answer]:
+def read_answers(path: Path, tell: Callable[[str], None] = warn) -> dict[QuestionId, Answer]:
     """The answers of a file by question_id. Of several answers to a question, the last one counts.
 
     tell: called with a message about lines that are no answers, which are left out, and about
@@ -74,9 +75,9 @@ def read_answers(path: Path, tell: Callable[[str], None] = warn) -> dict[int, An
 
     UserError where no line is an answer.
     """
-    answers: dict[int, Answer] = {}
+    answers: dict[QuestionId, Answer] = {}
     problems: list[str] = []
-    again: dict[int, None] = {}  # An ordered set.
+    again: dict[QuestionId, None] = {}  # An ordered set.
     for number, row in sound_rows(path, problems.append):
         try:
             answer = _answer(row)
@@ -101,8 +102,7 @@ def read_answers(path: Path, tell: Callable[[str], None] = warn) -> dict[int, An
 
 def _answer(row: dict) -> Answer:
     """KeyError, TypeError, ValueError, IndexError or OverflowError where a row is no answer."""
-    if type(row["question_id"]) is not int or abs(row["question_id"]) >= 1 << 63:
-        raise ValueError(f"question_id is {shown(row['question_id'])}")
+    question_id = check_question_id(row["question_id"])
     rows = row["choices"]
     if not isinstance(rows, list) or not all(isinstance(choice, dict) for choice in rows):
         raise ValueError("choices is not a list of objects")
@@ -111,7 +111,7 @@ def _answer(row: dict) -> Answer:
         raise ValueError("choices is empty")
     category = row.get("category")
     return Answer(
-        row["question_id"],
+        question_id,
         str(row.get("model_id", "")),
         choices,
         category if isinstance(category, str) else None,
@@ -198,8 +198,8 @@ def answer_rows(run: Run, turns: Iterable[Turn], decoder: str, name: str) -> lis
     written as an answer. UserError where the run does not ask a turn's question.
     """
     finished = [turn for turn in turns if turn.decoder == decoder and not turn.failed]
-    by_question: dict[int, dict[int, list[Turn]]] = {}
-    for turn in sorted(finished, key=lambda turn: turn.key):
+    by_question: dict[QuestionId, dict[int, list[Turn]]] = {}
+    for turn in sorted(finished, key=lambda turn: turn.place):
         by_question.setdefault(turn.question_id, {}).setdefault(turn.choice, []).append(turn)
     rows = []
     for question_id, choices in by_question.items():

@@ -103,7 +103,7 @@ class RunFolder:
         if strange := (self._offsets.keys() | self.failures.keys()) - keys:
             raise UserError(
                 f"{self.path / TURNS_FILE} has turns that this run does not have, such as "
-                f"{min(strange)}"
+                f"{min(strange, key=str)}"
             )
         is_new = self.run is None
         if self.run is None:

@@ -5,6 +5,7 @@ version does not know is kept, and written again where the run is resumed.
 """
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from bench.common.errors import UserError
 from bench.common.files import parse_json, read_document, shown
 from bench.common.validation import first_error
+from bench.store.question_id import QuestionId, parse_question_id
 from bench.store.turn import Key
 
 RUN_FILE = "run.json"
@@ -104,7 +106,7 @@ class Session(Record):
     step_times: dict | None = None  # `StepTimes` of decoders with nodes=auto. None: not measured.
     draft_times: dict | None = None  # Decoder with nodes=auto -> seconds of drafting by depth.
     workers: list | None = None  # For each worker, its own facts. None: there were no workers.
-    warnings: list | None = None
+    warnings: list | None = None  # What the user was told about the model and the machine.
     start: str | None = None  # ISO 8601.
     peak_bytes: int | None = None  # The most memory that the sitting took. None: not known.
 
@@ -112,7 +114,7 @@ class Session(Record):
 class Difference(Record):
     """Where a lossless decoder's turn first differs from greedy's."""
 
-    question_id: int
+    question_id: QuestionId
     decoder: str
     choice: int
     turn: int
@@ -134,28 +136,21 @@ class Difference(Record):
         return self.gap is not None and self.gap <= TIE
 
 
-def _is_question_id(text: str) -> bool:
-    """Is this key an integer as we write it?"""
-    return text.removeprefix("-").isdecimal() and len(text) < 20 and text == str(int(text))
-
-
-def _question_turns(value: object) -> dict[int, int]:
+def _question_turns(value: object) -> dict[QuestionId, int]:
     if not isinstance(value, dict):
         raise ValueError(f"question_turns is {shown(value)}, expected an object")
-    for question_id, turns in value.items():
-        if not _is_question_id(question_id) or type(turns) is not int or turns < 1:
-            raise ValueError("its question_turns are no numbers of turns by question_id")
-    return {int(question_id): turns for question_id, turns in value.items()}
+    if not all(type(turns) is int and turns > 0 for turns in value.values()):
+        raise ValueError("its question_turns are no numbers of turns by question_id")
+    return {parse_question_id(question_id): turns for question_id, turns in value.items()}
 
 
-def _question_texts(value: object) -> dict[int, list[str]]:
+def _question_texts(value: object) -> dict[QuestionId, list[str]]:
     if not isinstance(value, dict):
         raise ValueError(f"question_texts is {shown(value)}, expected an object")
-    for question_id, texts in value.items():
-        is_list = isinstance(texts, list) and all(isinstance(text, str) for text in texts)
-        if not _is_question_id(question_id) or not is_list:
+    for texts in value.values():
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ValueError("its question_texts are no lists of texts by question_id")
-    return {int(question_id): texts for question_id, texts in value.items()}
+    return {parse_question_id(question_id): texts for question_id, texts in value.items()}
 
 
 class Run(Record):
@@ -166,9 +161,9 @@ class Run(Record):
     start_unix: float  # Seconds since 1970.
     questions: Questions
     # question_id -> how many turns it has, in the order in which questions are asked.
-    question_turns: Annotated[dict[int, int], BeforeValidator(_question_turns)]
+    question_turns: Annotated[dict[QuestionId, int], BeforeValidator(_question_turns)]
     # question_id -> the user's texts, turn by turn. Older runs have none.
-    question_texts: Annotated[dict[int, list[str]], BeforeValidator(_question_texts)] = {}
+    question_texts: Annotated[dict[QuestionId, list[str]], BeforeValidator(_question_texts)] = {}
     model: ModelFacts
     command: _Texts | None = None
     git: Git | None = None
@@ -177,11 +172,22 @@ class Run(Record):
     draft_times: dict | None = None
     workers: list | None = None
     warnings: list | None = None
-    start: str  # ISO 8601.
+    start: str  # ISO 8601. Also the time that the run's chat template is told, in every sitting.
     sessions: Annotated[list[Session], Field(fail_fast=True)]
     end: str | None = None  # ISO 8601. None: in progress, or interrupted.
     # Turns of lossless decoders that differ from greedy's. None: not looked for.
     differences: Annotated[list[Difference], Field(fail_fast=True)] | None = None
+
+    @property
+    def began(self) -> datetime:
+        """`start` as a time. UserError where it is none."""
+        try:
+            return datetime.fromisoformat(self.start)
+        except ValueError:
+            raise UserError(
+                f"{RUN_FILE} has start {shown(self.start)}; expected a time such as "
+                "2026-01-31T12:00:00+00:00"
+            ) from None
 
     @classmethod
     def of_json(cls, fields: object) -> "Run":

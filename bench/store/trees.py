@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bench.common.errors import UserError
 from bench.common.files import json_line, read_rows, write_atomically
+from bench.store.question_id import QuestionId
 from bench.store.turn import Key
 
 TREES_FILE = "trees.jsonl"
@@ -33,7 +34,7 @@ class StepTree:
 class AnswerTrees:
     """The trees of one turn."""
 
-    question_id: int
+    question_id: QuestionId
     decoder: str
     choice: int
     turn: int

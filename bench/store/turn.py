@@ -5,15 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 
 from bench.common.errors import UserError
 from bench.common.files import parse_json, read_lines
 from bench.common.validation import first_error
+from bench.store.question_id import QuestionId, check_question_id, in_order
 
 TURNS_FILE = "turns.jsonl"
 LONGEST_CATEGORY = 100  # Characters. A category is shown in tables and under figures.
-Key = tuple[int, str, int, int]  # (question_id, decoder, choice, turn) of a turn.
+Key = tuple[QuestionId, str, int, int]  # (question_id, decoder, choice, turn) of a turn.
 
 # The types of a row's fields. They are checked where a row is read, not where a Turn is made.
 _LIMIT = 1 << 63  # Every number in a row is smaller.
@@ -31,7 +32,7 @@ _List = Field(strict=True, fail_fast=True)
 class Turn:
     """One generated turn. A failed one has `error` and no tokens, times or text."""
 
-    question_id: _Integer
+    question_id: Annotated[QuestionId, PlainValidator(check_question_id)]
     category: _Category
     decoder: _Text  # Its spec, such as "dynamic" or "dynamic:nodes=16".
     choice: _Integer  # 0-based. Several choices are several samples of the same question.
@@ -57,6 +58,11 @@ class Turn:
     @property
     def key(self) -> Key:
         return self.question_id, self.decoder, self.choice, self.turn
+
+    @property
+    def place(self) -> tuple:
+        """A key to sort turns by: as `key`, where question ids may be integers and texts."""
+        return in_order(self.question_id), self.decoder, self.choice, self.turn
 
     @property
     def failed(self) -> bool:

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 
 from decoders import draft_vocabulary
+from decoders.best_nodes import BestNodes
 from decoders.conditional import calibration
 from decoders.conditional.calibration import Calibration
 from decoders.conditional.successors import CHUNK, NOTHING, Known, Successors
 from decoders.decoder import Decoder
 from decoders.draft_vocabulary import DraftVocabulary, check_vocab, parse_vocabulary
 from decoders.model.model import Model, Rows, Verified
-from decoders.tree import NO_GUESS, Draft, Tree
+from decoders.tree import NO_GUESS, Draft
 
 
 @dataclass
@@ -104,9 +105,7 @@ class Conditional(Decoder):
         spread = torch.tensor(widths)
         self.parents_start = torch.tensor([0, *starts[:-1]]).repeat_interleave(spread).to(device)
         self.covered = torch.tensor(covered).repeat_interleave(spread).to(device)
-        self.depths = torch.arange(self.levels + 1).repeat_interleave(spread).to(device)
-        self.order = torch.arange(self.max_nodes, device=device)
-        self.generation = torch.arange(1, self.levels + 1, device=device)
+        self.best = BestNodes(self.max_nodes, widths, device)
 
     @property
     def max_depth(self) -> int:
@@ -175,7 +174,7 @@ class Conditional(Decoder):
         # An unused candidate has no token, and neither has any node below it.
         token = token.masked_fill(score < NOTHING / 2, NO_GUESS)
         covered, parents_start = self.covered[: len(token)], self.parents_start[: len(token)]
-        return self._tree(depth, token, score + covered, torch.cat(parents) + parents_start)
+        return self.best.tree(token, score + covered, torch.cat(parents) + parents_start)
 
     def _mixed(
         self, level: int, head_log_prob: Tensor, guess: Tensor, guess_log_prob: Tensor, known: Known
@@ -194,21 +193,3 @@ class Conditional(Decoder):
         bonus = torch.cat((bonus_of_guess, bonus_of_other), 1)
         mixed = torch.addcmul(bonus, weight, marginal)
         return torch.cat((guess.expand(parents, -1), known.token), 1), mixed
-
-    def _tree(self, depth: int, token: Tensor, score: Tensor, parent: Tensor) -> Draft:
-        """The best nodes of all `depth` levels together, most likely first. The root is the first.
-
-        token, score, parent: [candidates]. `parent` holds indices of candidates.
-        """
-        order = self.order[: len(token)]
-        best, chosen = score.topk(len(order))
-        node = torch.zeros_like(parent).scatter_(0, chosen, order)  # By candidate.
-        above = node.take(parent.index_select(0, chosen))  # [nodes]
-        generations = [order]  # Each node, its parent, its parent's parent, ...
-        for _ in range(depth - 1):
-            generations.append(above.index_select(0, generations[-1]))
-        depths = self.depths.index_select(0, chosen)
-        # The ancestor at level d is so many generations up.
-        up = (depths.unsqueeze(1) - self.generation[:depth]).clamp(min=0)
-        ancestors = torch.stack(generations, 1).gather(1, up)
-        return Draft(Tree(depths, above, ancestors), token.index_select(0, chosen), best)

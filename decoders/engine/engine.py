@@ -79,28 +79,28 @@ class Engine(Model):
         super().release()
 
     @torch.inference_mode()
-    def verify(self, draft: Draft) -> Verified:
+    def verify(self, draft: Draft, first: int = 0) -> Verified:
         """As `Model.verify`. With static shapes the result is valid until the next call."""
         if not self.static_shapes:
-            return super().verify(draft)
+            return super().verify(draft, first)
         placed = self._places.place(draft)
         self._committed.fill_(self.length)
-        rows = self.static_forward(placed)
+        rows = self.static_forward(placed, first)
         return Verified(rows.hidden_states, rows.logits, placed)
 
-    def static_forward(self, placed: Draft) -> Rows:
+    def static_forward(self, placed: Draft, first: int = 0) -> Rows:
         """The forward over a draft in its fixed memory, replayed as a graph where it can be."""
         shape = self.shape_of(placed)
 
         def forward() -> Rows:
-            slots = self._committed + torch.arange(len(placed.tree), device=self.device)
-            self.cache.static = slots, shape[-1]
+            nodes = torch.arange(first, len(placed.tree), device=self.device)
+            self.cache.static = self._committed + nodes, shape[-1]
             try:
-                return self.forward(placed, self._committed, shape[-1])
+                return self.forward(placed, self._committed, shape[-1], first)
             finally:
                 self.cache.static = None
 
-        return self.graphs.run(("verify", shape), forward)
+        return self.graphs.run(("verify", first, shape), forward)
 
     def shape_of(self, draft: Draft) -> tuple[int, int, int]:
         """The numbers that fix the shapes of a static forward: nodes, depth, slots to read."""

@@ -59,24 +59,29 @@ class AttentionMasks:
         self.dtype = dtype
         self._layer_types = set(getattr(config, "layer_types", None) or [])
         # Positions that a sliding layer sees. None: the model has no such layers.
-        self._window: int | None = getattr(config, "sliding_window", None)
+        self.window: int | None = getattr(config, "sliding_window", None)
         if unknown := self._layer_types - {FULL, SLIDING}:
             raise ValueError(f"it has layers of type {min(unknown)!r}")
 
-    def of(self, tree: Tree, committed: int | Tensor, width: int) -> Tensor | dict[str, Tensor]:
-        """The mask [1, 1, nodes, width], or one by type of layer where the family takes them so."""
+    def of(
+        self, tree: Tree, committed: int | Tensor, width: int, first: int = 0
+    ) -> Tensor | dict[str, Tensor]:
+        """The mask [1, 1, nodes, width], or one by type of layer where the family takes them so.
+
+        first: the rows of the nodes before this one are left out.
+        """
         hidden = torch.finfo(self.dtype).min
         full = tree_mask(tree, self.dtype, hidden, committed, width)
-        masks = {FULL: full[None, None]}
-        if self._window is not None:
-            if width > self._window:  # In a shorter text the window holds everything.
+        masks = {FULL: full[None, None, first:]}
+        if self.window is not None:
+            if width > self.window:  # In a shorter text the window holds everything.
                 column = torch.arange(width, device=full.device)
                 slots = column[: len(tree)] + committed
                 position = tree.depth + committed
                 positions = column.index_copy(0, slots, position)  # [width]
                 distance = position.unsqueeze(1) - positions  # [nodes, width]
-                full = full.masked_fill(distance >= self._window, hidden)
-            masks[SLIDING] = full[None, None]
+                full = full.masked_fill(distance >= self.window, hidden)
+            masks[SLIDING] = full[None, None, first:]
         if self._layer_types:
             return {kind: masks[kind] for kind in self._layer_types}
-        return full[None, None]
+        return full[None, None, first:]

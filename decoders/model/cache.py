@@ -112,6 +112,19 @@ class KVCache(Cache):
         for buffer in self._buffers:
             buffer.zero_()
 
+    def make_up(self, length: int) -> None:
+        """Fill the slots up to `length` with made-up keys and values, and commit them.
+
+        They are those of the committed slots, with noise of the same size.
+        """
+        for buffer in self._buffers:
+            new = torch.arange(self.length, length, device=buffer.device)
+            chosen = buffer.index_select(3, new % self.length)
+            generator = torch.Generator(buffer.device).manual_seed(0)
+            noise = torch.empty_like(chosen).normal_(generator=generator)
+            buffer[:, :, :, self.length : length] = chosen + noise * chosen.std()
+        self.length = length
+
     def keep(self, nodes: Tensor, root_slot: int | Tensor) -> None:
         """Copy the slots of `nodes` [kept], in their order, to the slots right after the root's.
 

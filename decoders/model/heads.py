@@ -133,7 +133,7 @@ class MedusaHeads(nn.Module):
 
         The names give the numbers of heads and blocks. Where no tensor is a projection, all heads
         end in `projection`, the base model's. ValueError names the first tensor that is missing,
-        unknown, or does not fit the base model's `hidden` and `vocab`.
+        unknown, not finite, or does not fit the base model's `hidden` and `vocab`.
         """
         matches = {name: _NAME.fullmatch(name) for name in tensors}
         unknown = sorted(name for name, match in matches.items() if match is None)
@@ -172,6 +172,11 @@ class MedusaHeads(nn.Module):
             if tensors[name].shape != expected[name].shape:
                 given, wanted = list(tensors[name].shape), list(expected[name].shape)
                 raise ValueError(f"tensor {name!r} is {given}; this base model needs {wanted}")
+            if not tensors[name].isfinite().all():
+                raise ValueError(
+                    f"tensor {name!r} holds NaN or infinite numbers: the training of these heads "
+                    "diverged, or the file is damaged"
+                )
         stacked.to(next(iter(tensors.values())).dtype)
         for name, view in stacked.published().items():
             view.copy_(tensors[name])

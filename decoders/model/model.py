@@ -19,12 +19,13 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 from decoders.model.attention import AttentionMasks
 from decoders.model.cache import KVCache
 from decoders.model.heads import MedusaHeads
-from decoders.tree import Draft, Tree
+from decoders.model.tree_check import check_far, check_near, steady_context
+from decoders.tree import Draft
 
 T = TypeVar("T")
 
@@ -48,6 +49,12 @@ class UnsupportedModel(ValueError):
     """The model cannot verify a tree in one forward pass."""
 
 
+def _plain(asked: GenerationConfig) -> GenerationConfig:
+    """Greedy decoding without anything else. The special tokens are those that were asked for."""
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return GenerationConfig(**{name: getattr(asked, name, None) for name in names})
+
+
 class Model:
     """One loaded model with one sequence in its cache."""
 
@@ -58,6 +65,9 @@ class Model:
     def __init__(self, lm: PreTrainedModel, heads: MedusaHeads | None = None) -> None:
         """`heads`: None for a plain causal LM. UnsupportedModel where it cannot attend a tree."""
         self.lm = lm.eval().requires_grad_(False)
+        # transformers' `generate` would obey the checkpoint's penalties, limits and beams, which no
+        # other decoder knows.
+        lm.generation_config = _plain(lm.generation_config)
         self.dtype = lm.dtype
         self.device: torch.device = lm.get_input_embeddings().weight.device
         projection = lm.get_output_embeddings()
@@ -160,24 +170,34 @@ class Model:
         return heads(hidden_state, num_heads).squeeze(1)
 
     @torch.inference_mode()
-    def verify(self, draft: Draft) -> Verified:
-        """One forward pass over all nodes. Each attends to the cache, its ancestors and itself."""
-        rows = self.forward(draft, self.length, self.length + len(draft.tree))
+    def verify(self, draft: Draft, first: int = 0) -> Verified:
+        """One forward pass over all nodes. Each attends to the cache, its ancestors and itself.
+
+        first: the nodes before this one are not read again, and have no rows in the result. The
+        last call, with nothing committed since, has read them.
+        """
+        committed = self.length
+        self.cache.length += first
+        try:
+            rows = self.forward(draft, committed, committed + len(draft.tree), first)
+        finally:
+            self.cache.length = committed
         return Verified(rows.hidden_states, rows.logits, draft)
 
-    def forward(self, draft: Draft, committed: int | Tensor, width: int) -> Rows:
+    def forward(self, draft: Draft, committed: int | Tensor, width: int, first: int = 0) -> Rows:
         """The forward pass of `verify`.
 
         committed: number of positions, an int or [1]. width: slots of the cache to read, from 0 on.
+        first: as in `verify`.
         """
         position = draft.tree.depth + committed
         if not isinstance(committed, int) or committed + draft.tree.max_depth >= self.context:
             # Nodes beyond the context are never committed, but their positions must be legal.
             position = position.clamp(max=self.context - 1)
         output = self.lm(
-            input_ids=draft.legal_token.unsqueeze(0),
-            attention_mask=self.masks.of(draft.tree, committed, width),
-            position_ids=position.unsqueeze(0),
+            input_ids=draft.legal_token[first:].unsqueeze(0),
+            attention_mask=self.masks.of(draft.tree, committed, width, first),
+            position_ids=position[first:].unsqueeze(0),
             use_cache=True,
             **{self.cache_keyword: self.cache},
         )
@@ -203,33 +223,18 @@ class Model:
 
     @torch.inference_mode()
     def check_tree_attention(self) -> None:
-        """Compare the logits of a small tree, verified in one pass, with its paths as plain text.
+        """Compare verified trees with their paths as plain text, near and far.
 
-        UnsupportedModel where they differ.
+        `context` is lowered to the positions for which they can be the same. UnsupportedModel where
+        they differ.
         """
-        ids = (torch.arange(11, device=self.device) * 7919 + 13) % self.vocab
-        prompt, token = ids[:6], ids[6:]
-        tree = Tree.from_parent([0, 0, 0, 1, 1]).to(self.device)
-        tolerance = 1e-3 if self.dtype == torch.float32 else 0.1
         try:
-            self.prefill(prompt, room=len(tree))
-            in_tree = self.verify(Draft(tree, token)).logits.float()
-            for leaf in (2, 3, 4):
-                behind_root = tree.ancestors[leaf, : int(tree.depth[leaf])]
-                path = torch.cat((behind_root.new_zeros(1), behind_root))
-                text = torch.cat((prompt, token[path])).unsqueeze(0)
-                plain = self.lm(input_ids=text).logits[0, 6:].float()
-                if plain.isnan().any():
-                    raise ValueError(
-                        "its logits are NaN; the checkpoint is damaged, or needs another dtype "
-                        "(such as float32)"
-                    )
-                distance = (in_tree[path] - plain).norm() / plain.norm().clamp(min=1e-6)
-                if not distance < tolerance:
-                    raise ValueError(
-                        f"a verified tree differs from plain text by {distance:.2g} (relative)"
-                    )
+            check_near(self)
+            self.context = steady_context(self)
+            check_far(self)
         except (ValueError, TypeError, RuntimeError, IndexError, KeyError) as error:
             raise UnsupportedModel(
                 f"{type(self.lm).__name__} cannot attend a tree: {error}"
             ) from error
+        finally:
+            self.release()

@@ -21,7 +21,7 @@ class ModelSettings:
     device: str
     dtype: str
     trust_remote_code: bool
-    corpus: Path = flag(REQUIRED, "chat JSONL (.gz allowed)", parse=Path)
+    corpus: Path = flag(REQUIRED, "conversations: chat JSONL or ShareGPT (.gz allowed)", parse=Path)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from decoders.conditional.successors import NOTHING
 from settings.training import CalibrationSettings
 from training.calibration_notes import Notes, notes_of, steps_of
 from training.corpus import corpus_examples
-from training.models import load_model_with_heads
+from training.models import load_model_with_heads, with_chat
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +49,8 @@ def calibrate(settings: CalibrationSettings) -> CalibrationFit:
 
     UserError says what does not fit.
     """
-    loaded = load_model_with_heads(settings, " to calibrate")
-    prompts = _prompts(loaded, settings)
+    loaded, chat = with_chat(load_model_with_heads(settings, " to calibrate"), settings.template)
+    prompts = _prompts(loaded, chat, settings)
     settings.out.mkdir(parents=True, exist_ok=True)
     before = _calibration_of(loaded)
     halves: list[list[Notes]] = [[], []]
@@ -70,9 +70,8 @@ def calibrate(settings: CalibrationSettings) -> CalibrationFit:
     return CalibrationFit(len(halves[0]), len(halves[1]), *judged, figure.path)
 
 
-def _prompts(loaded: Loaded, settings: CalibrationSettings) -> list[list[int]]:
+def _prompts(loaded: Loaded, chat: Chat, settings: CalibrationSettings) -> list[list[int]]:
     """Prompts that leave room for an answer. UserError where there are fewer than 2."""
-    chat = Chat.of(loaded.tokenizer, settings.template)
     prompts = [
         ids[:start]
         for ids, start in corpus_examples(settings.corpus, chat)

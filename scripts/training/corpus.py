@@ -1,54 +1,117 @@
-"""Chat JSONL: conversations, and their answers as token ids.
+"""Corpora: conversations, and their answers as token ids.
 
-A line of a corpus is one conversation:
+A row of a corpus is one conversation, in one of these layouts:
 
     {"source": str, "turns": [{"role": "user" | "assistant", "content": str}, ...]}
+    {"conversations": [{"from": "human" | "gpt", "value": str}, ...]}   ShareGPT
+    {"messages": [{"role": ..., "content": ...}, ...]}
+    [{"role": ..., "content": ...}, ...]
 
-"source" may be left out.
+A file has a row a line, or is one JSON array of rows. "source" may be left out. A system message at
+the beginning is left out.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from bench.common.errors import UserError
-from bench.common.files import parse_json, read_lines, read_rows
+from bench.common.files import parse_json, read_lines
 from bench.inputs.chat import Chat
+from training.json_array import begins_array, read_array
 
 Example = tuple[list[int], int]  # Token ids of a prompt and its answer; where the answer begins.
-ROLES = ("user", "assistant")
+LISTS = ("turns", "conversations", "messages", "conversation")
+# Role as a corpus names it -> ours.
+ROLES = {
+    "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
+    "chatgpt": "assistant", "bing": "assistant", "bard": "assistant", "model": "assistant",
+    "system": "system",
+}  # fmt: skip
 
 
 def read_chats(path: Path) -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """(source, turns) of every line of a corpus, plain or gzipped.
+    """(source, turns) of every conversation of a corpus, plain or gzipped.
 
-    UserError names the line that is no conversation.
+    UserError names the row that is no conversation.
     """
-    for number, row in read_rows(path):
-        source, turns = row.get("source", ""), row.get("turns")
-        has_turns = isinstance(turns, list) and all(map(_is_turn, turns))
-        if not has_turns or not isinstance(source, str):
+    for where, row in _rows(path):
+        source = row.get("source", "") if isinstance(row, dict) else ""
+        turns = _turns(row)
+        if turns is None or not isinstance(source, str):
             raise UserError(
-                f"{path}, line {number}: expected "
-                '{"turns": [{"role": "user" | "assistant", "content": str}]}'
+                f"{where}: expected "
+                '{"turns": [{"role": "user" | "assistant", "content": str}]}, or '
+                '{"conversations": [{"from": "human" | "gpt", "value": str}]}'
             )
         yield source, turns
 
 
-def _is_turn(turn: object) -> bool:
-    if not isinstance(turn, dict):
-        return False
-    return turn.get("role") in ROLES and isinstance(turn.get("content"), str)
+def _rows(path: Path) -> Iterator[tuple[str, object]]:
+    """(place as a message says it, value) of every row of a corpus."""
+    if begins_array(path):
+        first = next(read_array(path), ("", {}))[1]
+        if _turn(first) is None:  # It is no message, so the list is none of messages.
+            yield from read_array(path)
+            return
+    for number, _, line in read_lines(path):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            yield where, parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{where} is not JSON: {error}") from error
+
+
+def _turns(row: object) -> list[dict[str, str]] | None:
+    """The turns of a row, with our names for roles. None: it is no conversation."""
+    messages = row
+    if isinstance(row, dict):
+        messages = next((row[name] for name in LISTS if name in row), None)
+    if not isinstance(messages, list):
+        return None
+    turns = [_turn(message) for message in messages]
+    if len(turns) > 1 and turns[0] is not None and turns[0]["role"] == "system":
+        turns = turns[1:]
+    if any(turn is None or turn["role"] == "system" for turn in turns):
+        return None
+    return turns
+
+
+def _turn(message: object) -> dict[str, str] | None:
+    """A message as one of ours. None: it is none."""
+    if not isinstance(message, dict):
+        return None
+    role = message.get("role", message.get("from"))
+    content = message.get("content", message.get("value"))
+    if not isinstance(role, str) or role not in ROLES or not isinstance(content, str):
+        return None
+    return {"role": ROLES[role], "content": content}
 
 
 def corpus_examples(path: Path, chat: Chat) -> Iterator[Example]:
-    """Every assistant turn of a corpus as the continuation of its prompt."""
+    """Every answer of a corpus as the continuation of its prompt.
+
+    An answer before the first question is left out. A conversation is read up to the first turn
+    that is out of order.
+    """
+    end = chat.tokenizer.eos_token_id if chat.end_id is None else chat.end_id
     for _, turns in read_chats(path):
-        asked = [turn["content"] for turn in turns if turn["role"] == "user"]
-        answered = [turn["content"] for turn in turns if turn["role"] == "assistant"]
-        for number, answer in enumerate(answered[: len(asked)]):
-            prompt = chat.prompt(asked[: number + 1], answered[:number])
-            ids = chat.tokenizer(answer, add_special_tokens=False).input_ids
-            yield prompt + ids + [chat.tokenizer.eos_token_id], len(prompt)
+        asked: list[str] = []
+        answered: list[str] = []
+        for turn in turns:
+            is_question = turn["role"] == "user"
+            if not asked and not is_question:
+                continue
+            if is_question != (len(asked) == len(answered)):
+                break
+            if is_question:
+                asked.append(turn["content"])
+                continue
+            prompt = chat.prompt(asked, answered)
+            ids = chat.tokenizer(turn["content"], add_special_tokens=False).input_ids
+            yield [*prompt, *ids, end], len(prompt)
+            answered.append(turn["content"])
 
 
 def read_examples(path: Path, vocab: int) -> Iterator[Example]:

@@ -14,7 +14,7 @@ from decoders.draft_vocabulary import FILE
 from settings.training import VocabularySettings
 from training.corpus import Example, corpus_examples, no_room
 from training.distillation import greedy_answers
-from training.models import load_model_with_heads
+from training.models import load_model_with_heads, with_chat
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ def count_frequent_tokens(settings: VocabularySettings) -> FrequentTokens:
     size = settings.size or vocab // 4
     if size > vocab:
         raise UserError(f"--size is {size}, but the vocabulary has {vocab} tokens")
-    corpus, prompts = _read(loaded, settings)
+    loaded, chat = with_chat(loaded, settings.template)
+    corpus, prompts = _read(loaded, chat, settings)
     settings.out.mkdir(parents=True, exist_ok=True)
     answers = greedy_answers(loaded, prompts, settings.new_tokens, settings.batch)
     if not answers:
@@ -48,9 +49,10 @@ def count_frequent_tokens(settings: VocabularySettings) -> FrequentTokens:
     return FrequentTokens(tokens, own, corpus)
 
 
-def _read(loaded: Loaded, settings: VocabularySettings) -> tuple[Counter[int], list[Example]]:
+def _read(
+    loaded: Loaded, chat: Chat, settings: VocabularySettings
+) -> tuple[Counter[int], list[Example]]:
     """The tokens of all answers of the corpus, and the prompts that leave room for an answer."""
-    chat = Chat.of(loaded.tokenizer, settings.template)
     counts: Counter[int] = Counter()
     prompts: list[Example] = []
     for ids, start in tqdm(corpus_examples(settings.corpus, chat), desc="reading corpus"):

@@ -140,7 +140,7 @@ def write_merged(loaded: Loaded, heads: MedusaHeads, out: Path, dtype: torch.dty
     lm = loaded.model.lm
     lm.config.update({**_config(heads), "dtype": str(dtype).removeprefix("torch.")})
     lm.config.save_pretrained(out)
-    lm.generation_config.save_pretrained(out)
+    loaded.generation_config.save_pretrained(out)
     loaded.tokenizer.save_pretrained(out)
     state = lm.state_dict()
     # Tied tensors are written once, under the name that comes first.

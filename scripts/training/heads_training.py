@@ -8,7 +8,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.common.errors import UserError
-from bench.inputs.chat import Chat
 from bench.inputs.loader import Loaded
 from decoders.model.heads import MedusaHeads
 from settings.training import HeadsSettings
@@ -16,7 +15,7 @@ from training.checkpoints import Checkpoint
 from training.corpus import Example, corpus_examples, read_examples
 from training.distillation import own_answers
 from training.heads import batches, heads_loss, starting_heads, write_heads, write_merged
-from training.models import load_model
+from training.models import load_model, with_chat
 from training.schedule import Sitting, learning_rate
 
 CHECKPOINT = "heads_state.pt"
@@ -70,7 +69,7 @@ def _examples(loaded: Loaded, settings: HeadsSettings) -> list[Example]:
     if settings.answers is not None:
         source, answers = settings.answers, read_examples(settings.answers, loaded.model.vocab)
     else:
-        chat = Chat.of(loaded.tokenizer, settings.template)
+        loaded, chat = with_chat(loaded, settings.template)
         source, answers = settings.corpus, corpus_examples(settings.corpus, chat)
     examples: list[Example] = []
     for ids, start in tqdm(answers, desc=f"reading {source.name}", total=wanted):

@@ -1,6 +1,9 @@
-"""Loading the model that a script's flags name."""
+"""Loading the model and the chat that a script's flags name."""
 
-from bench.common.errors import UserError
+from dataclasses import replace
+
+from bench.common.errors import UserError, warn
+from bench.inputs.chat import Chat
 from bench.inputs.loader import Loaded, check_model_name, load
 from settings.training import ModelSettings
 
@@ -32,3 +35,14 @@ def load_model_with_heads(settings: ModelSettings, purpose: str) -> Loaded:
     if loaded.model.heads is None:
         raise UserError(f"{settings.model!r} has no Medusa heads{purpose}")
     return loaded
+
+
+def with_chat(loaded: Loaded, template: str | None) -> tuple[Loaded, Chat]:
+    """The model and its chat. The model's `eos` then also holds the template's ends of answers.
+
+    Warns, and raises UserError, where prompts or texts are not what they should be.
+    """
+    chat = Chat.of(loaded.tokenizer, template)
+    for text in (*loaded.warnings, *chat.check()):
+        warn(text)
+    return replace(loaded, eos=loaded.eos | chat.stop_ids), chat

@@ -16,14 +16,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.common.errors import UserError
-from bench.inputs.chat import Chat
 from bench.inputs.loader import Loaded
 from decoders.static.decoder import FILE
 from decoders.tree import RankPath
 from settings.training import TreeSearchSettings
 from training.corpus import corpus_examples, no_room
 from training.distillation import greedy_answers
-from training.models import load_model_with_heads
+from training.models import load_model_with_heads, with_chat
 
 MOST_RANKS = 10  # Guesses of each head whose accuracy is written down.
 
@@ -54,8 +53,7 @@ class TreeSearch:
 
 def search_tree(settings: TreeSearchSettings) -> TreeSearch:
     """Measure the heads on greedy answers, and write the tree. UserError says what does not fit."""
-    loaded = load_model_with_heads(settings, " to measure")
-    chat = Chat.of(loaded.tokenizer, settings.template)
+    loaded, chat = with_chat(load_model_with_heads(settings, " to measure"), settings.template)
     prompts = [
         (ids[:start], start)
         for ids, start in corpus_examples(settings.corpus, chat)

@@ -1,6 +1,5 @@
 """The trees of some answers of a finished run, recorded in its folder."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from bench.common.errors import UserError, warn
 from bench.inputs.questions import Question
 from bench.running.replay import reopen, replay
 from bench.running.runner import Runner
+from bench.store.question_id import QuestionId, parse_question_id, ranges
 from bench.store.run_record import Run, read_run
 from bench.store.trees import AnswerTrees, read_trees, write_trees
 from bench.store.turn import TURNS_FILE, Key, Turn, read_turns
@@ -23,17 +23,21 @@ class Recorded:
     different: list[Turn]  # Left out: decoding them again gave other tokens or steps.
 
 
-def record_trees(folder: Path, question_ids: list[int], specs: list[str] | None) -> Recorded:
+def record_trees(folder: Path, questions: list[str], specs: list[str] | None) -> Recorded:
     """Decode the answers to some questions again, and write their trees beside the run.
 
-    specs: those of decoders. None: all decoders of the run that draft trees. UserError says what
-    the run does not have, or what has changed since.
+    questions: their ids, as text. specs: those of decoders. None: all decoders of the run that
+    draft trees. UserError says what the run does not have, or what has changed since.
     """
+    try:
+        question_ids = set(map(parse_question_id, questions))
+    except ValueError as error:
+        raise UserError(str(error)) from None
     run = read_run(folder)
     turns = {turn.key: turn for turn in read_turns(folder / TURNS_FILE)[0] if not turn.failed}
     _check(run, question_ids, specs)
     recorded = read_trees(folder)
-    runner, questions = reopen(run)
+    runner, known = reopen(run)
     if specs is None:
         specs = [spec for spec, decoder in runner.decoders.items() if decoder.drafts]
     wanted = [
@@ -47,7 +51,7 @@ def record_trees(folder: Path, question_ids: list[int], specs: list[str] | None)
         )
     different = []
     for turn in tqdm(wanted, unit="turn", desc="recording"):
-        trees = _replayed(runner, questions[turn.question_id], turn, turns)
+        trees = _replayed(runner, known[turn.question_id], turn, turns)
         if trees is None:
             different.append(turn)
         else:
@@ -59,11 +63,12 @@ def record_trees(folder: Path, question_ids: list[int], specs: list[str] | None)
     return Recorded(len(recorded), different)
 
 
-def _check(run: Run, question_ids: list[int], specs: list[str] | None) -> None:
+def _check(run: Run, question_ids: set[QuestionId], specs: list[str] | None) -> None:
     """UserError where the run does not have one of these."""
-    asked = sorted(run.question_turns)
-    if strange := set(question_ids).difference(asked):
-        raise UserError(f"the run does not ask question {min(strange)}; it asks {listed(asked)}")
+    if strange := question_ids.difference(run.question_turns):
+        raise UserError(
+            f"the run does not ask question {ranges(strange)}; it asks {ranges(run.question_turns)}"
+        )
     unknown = [spec for spec in specs or [] if spec not in run.config.decoders]
     if unknown:
         raise UserError(
@@ -89,23 +94,3 @@ def _replayed(
     except Exception as error:  # noqa: BLE001 - of anyone's decoder; the others are recorded
         warn(f"{turn.decoder!r}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
         return None
-
-
-def listed(ids: list[int]) -> str:
-    """Ascending numbers, those that follow each other as one range.
-
-    >>> listed([81, 82, 83, 90])
-    '81-83, 90'
-    """
-    return ", ".join(
-        str(first) if first == last else f"{first}-{last}" for first, last in _ranges(ids)
-    )
-
-
-def _ranges(ids: list[int]) -> Iterator[tuple[int, int]]:
-    first = None
-    for number, following in zip(ids, [*ids[1:], None], strict=True):
-        first = number if first is None else first
-        if following != number + 1:
-            yield first, number
-            first = None

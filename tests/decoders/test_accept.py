@@ -1,5 +1,6 @@
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,6 +38,7 @@ class MarkovModel:
     device, vocab, num_heads, context = torch.device("cpu"), VOCAB, 3, 10**9
     heads = None
     static_shapes = False
+    cache = SimpleNamespace(capacity=10**9)
 
     def __init__(self, table: torch.Tensor, guessed: torch.Tensor) -> None:
         """`guessed` [vocab, heads, vocab]: the heads' logits behind each token."""
@@ -46,8 +48,9 @@ class MarkovModel:
         self.length = len(prompt)
         return Rows(prompt[-1:, None].float(), self.table[prompt[-1:]])
 
-    def verify(self, draft):
-        return Verified(draft.token[:, None].float(), self.table[draft.token], draft)
+    def verify(self, draft, first=0):
+        token = draft.token[first:]
+        return Verified(token[:, None].float(), self.table[token], draft)
 
     def settle(self, operations, verified, *captured_for):
         return operations(verified)
@@ -80,6 +83,7 @@ OPTIONS = {
     "static": {"tree": "tree.json"},
     "dynamic": {"nodes": 12, "topk": 4},
     "conditional": {"nodes": 12, "topk": 4, "successors": 3},
+    "draft": {"model": "markov", "nodes": 12, "topk": 3},
 }
 
 
@@ -92,7 +96,10 @@ def tree_decoders() -> list[Decoder]:
         if cls.decode is Decoder.decode
     ]
     for decoder in decoders:
-        if decoder.path_of(TREE) is not None:
+        if decoder.models:
+            table = torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(6))
+            decoder.take(dict.fromkeys(decoder.models, MarkovModel(table, table)))
+        elif decoder.path_of(TREE) is not None:
             decoder.take({TREE: RankTree.parse(PATHS)})
     assert len(decoders) >= 4
     return decoders

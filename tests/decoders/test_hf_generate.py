@@ -66,3 +66,28 @@ def test_nothing_is_left_at_the_model(tiny_model, spec, fails):
 def test_options_are_at_least_one(option):
     with pytest.raises(ValueError, match=f"{option} is 0; it must be at least 1"):
         made(f"prompt-lookup:{option}=0")
+
+
+REQUESTS = (
+    {"repetition_penalty": 1.3},
+    {"no_repeat_ngram_size": 2},
+    {"suppress_tokens": [40, 41, 42]},
+    {"min_new_tokens": 20},
+    {"forced_eos_token_id": 2},
+    {"num_beams": 2},
+    {"max_length": 20},
+    {"max_time": 1e-9},
+    {"stop_strings": ["e"]},
+    {"eos_token_id": list(range(3, 60))},
+    {"do_sample": True, "temperature": 0.7, "top_k": 20, "encoder_repetition_penalty": 1.2},
+)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("asked", REQUESTS, ids=lambda asked: next(iter(asked)))
+def test_what_a_checkpoint_asks_of_generate_changes_no_token(spec, asked):
+    """No other decoder knows of it; with `max_time`, hf-greedy was the fastest."""
+    lm = tiny_llama()
+    expected = tokens_of(steps_of(Model(lm, tiny_heads()), "greedy", 40))
+    lm.generation_config.update(**asked)
+    assert tokens_of(steps_of(Model(lm, tiny_heads()), spec, 40)) == expected

@@ -22,6 +22,7 @@ from decoders.static.decoder import FILE as TREE
 from decoders.static.rank_tree import RankTree
 from decoders.step import Stop
 from decoders.tree import Tree
+from tests.helpers.companions import files_for, spec_of
 from tests.helpers.models import randomise, tiny_heads, tiny_llama
 from tests.helpers.steps import bound, budget_of, made, tokens_of
 from tests.helpers.trees import brute_force, chosen_paths
@@ -138,8 +139,8 @@ def decoders(draw, model: Engine) -> dict[str, Decoder | Budgeted]:
     own_tree = {TREE: draw(rank_trees(model))}
     drafters: dict[str, Decoder | Budgeted] = {}
     for name in registry.BUILT_IN:
-        drafters[name] = made(name, {} if name == "static" else options)
-        drafters[name].take(own_tree if name == "static" else {})
+        drafters[name] = made(spec_of(name), {} if name == "static" else options)
+        drafters[name].take(own_tree if name == "static" else files_for(drafters[name], model))
     slope = draw(st.sampled_from([0.0, 0.01, 0.2, 3.0]))  # One-node steps that a node costs.
     auto = made("dynamic", options | {"nodes": "auto"})
     drafters["auto"] = Budgeted(auto, budget_of([1 + slope * (size - 1) for size in LADDER]))

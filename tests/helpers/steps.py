@@ -14,6 +14,7 @@ from decoders.spec import Spec
 from decoders.static.decoder import FILE as TREE
 from decoders.static.rank_tree import RankTree
 from decoders.step import Step, Stop
+from tests.helpers.companions import files_for
 from tests.helpers.models import PROMPT
 
 # Seconds of a step by size of LADDER: nodes cost nothing, as on a GPU.
@@ -46,10 +47,11 @@ def bound(
 ) -> Decoder | Budgeted:
     """The decoder of a spec, set up on a model.
 
-    seconds: by size of LADDER, for nodes=auto. files: what `Decoder.take` receives.
+    seconds: by size of LADDER, for nodes=auto. files: what `Decoder.take` receives. None: what the
+    decoder cannot do without.
     """
     decoder = made(spec)
-    decoder.take(files or {})
+    decoder.take({**files_for(decoder, model), **(files or {})})
     if decoder.auto:
         decoder = Budgeted(decoder, budget_of(seconds))
     decoder.setup(model)

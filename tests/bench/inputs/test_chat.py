@@ -4,7 +4,7 @@ import random
 from itertools import accumulate
 
 import pytest
-from tokenizers import Tokenizer, decoders, models
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from bench.common.errors import UserError
@@ -111,3 +111,57 @@ def test_step_ends_of_bytes_that_are_no_character():
     ids = [*broken, *broken, *chat.tokenizer("ok", add_special_tokens=False).input_ids, *broken]
     ends = chat.step_ends(ids, [1] * len(ids))
     assert ends == sorted(ends) and ends[-1] == len(chat.text(ids)) and ends[0] == 0
+
+
+def with_specials(around: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that puts special tokens around every text."""
+    tokenizer = tiny_tokenizer()
+    tokenizer._tokenizer.post_processor = processors.TemplateProcessing(
+        single=around, special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return tokenizer
+
+
+@pytest.mark.parametrize("template", ["vicuna_v1.1", "llama-2", "qwen-7b-chat", None])
+@pytest.mark.parametrize("around", ["<s> $A </s>", "$A </s>", "<s> $A"])
+def test_a_prompt_is_not_ended_by_the_tokenizer(around, template):
+    """Fine-tunes keep `add_eos_token` from their training: the prompt then ended in </s>."""
+    tokenizer = with_specials(around)
+    prompt = Chat.of(tokenizer, template).prompt(["hi"], [])
+    assert prompt[-1] != 2
+    begins = around.startswith("<s>") or template is None
+    assert prompt.count(1) == begins and (prompt[0] == 1) == begins
+
+
+def test_a_template_that_begins_the_text_itself_begins_it_once():
+    tokenizer = with_specials("<s> $A")
+    chat = Chat(tokenizer, "vicuna_v1.1", (), frozenset())
+    for text in ("<s>hi", "hi"):
+        ids = chat._encoded(text)
+        assert tokenizer.decode(ids) == "<s>hi" and ids.count(1) == 1
+
+
+@pytest.mark.parametrize("clean_up", [False, True])
+def test_no_space_of_an_answer_is_cleaned_up(clean_up):
+    words = ["<unk>", "</s>", "a", "!=", "b", ".", "n't", "'s"]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        eos_token="</s>",
+        clean_up_tokenization_spaces=clean_up,
+        chat_template="{{ messages }}",
+    )
+    chat = Chat.of(made)
+    assert chat.text([2, 3, 4, 5, 2, 6, 7]) == "a != b . a n't 's"
+    assert chat.step_ends([2, 3, 4, 5], [2, 2]) == [4, 8]
+
+
+def test_the_token_that_ends_an_answer_is_not_in_its_text():
+    """It need not be a special one, which decoding leaves out."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<|im_end|>"])
+    chat = Chat(tokenizer, "chat", (), frozenset({tokenizer.convert_tokens_to_ids("<|im_end|>")}))
+    ids = chat.tokenizer("yes<|im_end|>", add_special_tokens=False).input_ids
+    assert chat.text(ids) == "yes" and chat.step_ends(ids, [2, 2]) == [2, 3]

@@ -36,7 +36,10 @@ def expected_logits(tensors):
     return MedusaHeads.from_published(tensors, 32, 101)(HIDDEN)
 
 
-@pytest.mark.parametrize("prefix", ["", "medusa_head.", "module.", "_orig_mod.", "module.heads."])
+PREFIXES = ("", "medusa_head.", "module.", "_orig_mod.", "module.heads.", "model.medusa_head.")
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
 def test_prefixes_are_taken_off(tmp_path, prefix):
     tensors = published()
     folder = folder_of(tmp_path, {prefix + name: each for name, each in tensors.items()})
@@ -54,6 +57,29 @@ def test_vllms_names(tmp_path, prefix, has_bias):
     theirs = {prefix + name: each for name, each in to_vllm(tensors, 2).items()}
     kept = {name: each for name, each in theirs.items() if has_bias or "bias" not in name}
     folder = folder_of(tmp_path, kept, file="model.safetensors")
+    heads = load(folder, device="cpu").model.heads
+    torch.testing.assert_close(heads(HIDDEN), expected_logits(tensors))
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "module", "_fsdp_wrapped_module"])
+def test_wrappers_within_names_are_left_out(tmp_path, wrapper):
+    """A compiled or distributed part of the heads writes its wrapper into the middle of names."""
+    tensors = published()
+    renamed = {name.replace(".", f".{wrapper}.", 1): each for name, each in tensors.items()}
+    heads = load(folder_of(tmp_path, renamed), device="cpu").model.heads
+    torch.testing.assert_close(heads(HIDDEN), expected_logits(tensors))
+
+
+@pytest.mark.parametrize("prefix", ["", "medusa_heads."])
+def test_tensorrts_names(tmp_path, prefix):
+    tensors = published(layers=2)
+
+    def theirs(name: str) -> str:
+        head, block, *rest = name.split(".")
+        own = f"medusa_layers.{block}.{'.'.join(rest)}" if len(rest) > 1 else "lm_head.weight"
+        return f"{prefix}{head}.{own}"
+
+    folder = folder_of(tmp_path, {theirs(name): each for name, each in tensors.items()})
     heads = load(folder, device="cpu").model.heads
     torch.testing.assert_close(heads(HIDDEN), expected_logits(tensors))
 

@@ -54,8 +54,11 @@ GOOD = {"question_id": 1, "category": "math", "turns": ["1 + 1?", "And doubled?"
             "line 2: question_id must be an integer, found '2'",
         ),
         (json.dumps(GOOD | {"question_id": True}), "question_id must be an integer"),
-        ('{"question_id": 2, "turns": ["x"]}', "line 2: category"),
-        (json.dumps(GOOD | {"question_id": 2, "category": ""}), "line 2: category"),
+        (json.dumps(GOOD | {"question_id": "../2"}), "question_id must be an integer"),
+        (json.dumps(GOOD | {"question_id": ""}), "question_id must be an integer"),
+        (json.dumps(GOOD | {"question_id": 2.0}), "question_id must be an integer"),
+        (json.dumps(GOOD | {"question_id": 2, "category": 5}), "line 2: category"),
+        (json.dumps(GOOD | {"question_id": 2, "category": "x" * 101}), "line 2: category"),
         (json.dumps(GOOD | {"question_id": 2, "turns": []}), "line 2: turns"),
         (json.dumps(GOOD | {"question_id": 2, "turns": "hi"}), "line 2: turns"),
         (json.dumps(GOOD | {"question_id": 2, "turns": ["hi", None]}), "line 2: turns"),
@@ -82,3 +85,18 @@ def test_a_missing_and_an_empty_file(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n\n")
     with pytest.raises(UserError, match="has no questions in it"):
         load_questions(str(tmp_path / "empty.jsonl"))
+
+
+def test_ids_that_are_texts_and_rows_without_a_category(tmp_path):
+    """As in translations of MT-Bench, in HumanEval, and in EAGLE's questions of alpaca."""
+    file = tmp_path / "question.jsonl"
+    ids = ("81_DE", "HumanEval/0", "q-1")
+    rows = [GOOD | {"question_id": each, "category": ""} for each in ids]
+    del rows[-1]["category"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    questions = load_questions(str(file)).questions
+    assert [q.question_id for q in questions] == list(ids)
+    assert {q.category for q in questions} == {"none"}
+    file.write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[0]) + "\n")
+    with pytest.raises(UserError, match="line 2: question_id 81_DE stands in line 1 already"):
+        load_questions(str(file))

@@ -17,10 +17,11 @@ from decoders.engine.engine import Engine
 from decoders.step import Stop
 from tests.helpers.checkpoints import write_merged
 from tests.helpers.commands import basics, bench
+from tests.helpers.companions import spec_of
 from tests.helpers.models import TINY, randomise, tiny_heads, tiny_llama, tiny_tokenizer
 from tests.helpers.steps import bound, tokens_of
 
-DECODERS = registry.BUILT_IN
+DECODERS = [spec_of(name) for name in registry.BUILT_IN]
 CONTEXT = TINY["max_position_embeddings"]
 GPT2 = dict(vocab_size=101, n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT)
 FAMILIES = {

@@ -64,7 +64,7 @@ def test_an_answer_called_error_is_none(write):
         ([answer(1, turns=["a"], idxs=[None], new_tokens=[3])], "idxs is [None], not a list of"),
         ([answer(1, turns=["a"], idxs=[1, 2], new_tokens=[3])], "idxs has 2 numbers for 1 turns"),
         ([{"question_id": 1}], "no 'choices'"),
-        ([answer("1", turns=["a"])], "question_id is '1'"),
+        ([answer("1", turns=["a"])], "question_id must be an integer, found '1'"),
         ([answer(1, turns="a")], "not a list of texts"),
         ([], "has no answer in it"),
     ],

@@ -58,8 +58,8 @@ def test_a_torn_end_is_left_out_with_a_warning(tmp_path):
     [
         ({"prefill_s": ...}, "it has no 'prefill_s'"),
         ({"text": None}, "text is None, expected a valid string"),
-        ({"question_id": "1"}, "question_id is '1', expected a valid integer"),
-        ({"question_id": True}, "question_id is True, expected a valid integer"),
+        ({"question_id": "1"}, "question_id must be an integer, found '1'"),
+        ({"question_id": True}, "question_id must be an integer, found True"),
         ({"seed": 1 << 63}, "seed is 9223372036854775808, expected less than 9223372036854775808"),
         ({"token_ids": "aaaa"}, "token_ids is 'aaaa', expected a valid list"),
         ({"token_ids": [0, 1, 2.0, 3]}, "token_ids[2] is 2.0, expected a valid integer"),

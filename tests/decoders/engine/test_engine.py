@@ -27,6 +27,9 @@ SPECS = (
     "dynamic:nodes=auto",
     "conditional",
     "conditional:nodes=auto",
+    "recycling",
+    "draft:model=tiny",
+    "draft:model=tiny:nodes=auto",
     "hf-greedy",
     "prompt-lookup",
 )

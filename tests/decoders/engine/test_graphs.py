@@ -19,6 +19,7 @@ SPECS = (
     "dynamic:nodes=auto",
     "conditional:nodes=16",
     "conditional:nodes=auto",
+    "recycling:nodes=16",
 )
 
 
@@ -43,7 +44,7 @@ def test_captured_steps_give_the_same_tokens(captured, family, rule):
     assert len(model.graphs) > 0
 
 
-@pytest.mark.parametrize("spec", ["greedy", "static", "dynamic:nodes=16", "conditional:nodes=16"])
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if "auto" not in spec])
 def test_nothing_of_a_step_is_launched_one_by_one_where_all_of_it_is_captured(
     captured, monkeypatch, spec
 ):

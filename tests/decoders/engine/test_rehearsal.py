@@ -19,6 +19,7 @@ SPECS = (
     "dynamic:nodes=auto",
     "conditional:nodes=16",
     "conditional:nodes=auto",
+    "recycling:nodes=16",
 )
 
 

@@ -70,6 +70,23 @@ def test_verify_reads_a_tree_as_its_paths(tiny_model, static_shapes):
         torch.testing.assert_close(logits[node], plain, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("static_shapes", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tree_read_level_by_level_is_the_tree_read_at_once(family, static_shapes):
+    """Where the window of a sliding layer ends inside the tree, too."""
+    model = Engine(randomise(FAMILIES[family]()))
+    model.static_shapes = static_shapes
+    draft = Draft(Tree.from_parent([0, 0, 0, 1, 1, 3]), torch.tensor([7, 8, 9, 10, 11, 12]))
+    prompt = torch.cat((PROMPT, PROMPT))
+    model.prefill(prompt, room=9)
+    expected = model.verify(draft).logits.clone()
+    model.prefill(prompt, room=9)
+    for first, nodes in ((0, 1), (1, 3), (3, 6)):
+        rows = model.verify(draft.truncated(nodes), first).logits
+        assert model.length == len(prompt)
+        torch.testing.assert_close(rows, expected[first:nodes], rtol=1e-4, atol=1e-4)
+
+
 def test_the_first_heads_alone_guess_as_they_do_among_all(tiny_model):
     hidden_state = torch.randn(1, 32)
     first = tiny_model.draft_logits(hidden_state, 2)

@@ -72,7 +72,8 @@ def test_an_answer_that_comes_out_otherwise_is_left_out(run_folder, capsys):
     ("arguments", "says"),
     [
         (["--questions", "7"], "does not ask question 7; it asks 5-6"),
-        (["--questions", "x"], "'x' is not a list of integers, such as"),
+        (["--questions", "x"], "does not ask question x; it asks 5-6"),
+        (["--questions", "../x"], "question_id must be an integer, found '../x'"),
         (["--questions", "5", "--decoder", "dynamic"], "the run has no decoder 'dynamic'"),
         (["--questions", "5", "--decoder", "hf-greedy"], "drafts no tree that could be shown"),
     ],

@@ -1,0 +1,93 @@
+"""What a template makes of a conversation, found out with a made-up one.
+
+`Render` fills in the template: the user's texts and the answers in between, which are one fewer, or
+as many where the conversation ends with an answer. UserError where the template refuses it.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+
+from transformers import PreTrainedTokenizerBase
+
+from bench.common.errors import UserError
+from bench.common.files import shown
+
+Render = Callable[[list[str], list[str]], str]
+
+QUESTIONS = ["Name the first of all colours", "Name the second of all colours"]
+ANSWER = "The first of all colours is red"
+WORD = re.compile(r"\w+")
+# What tokenizers lose: capitals, double spaces, spaces before punctuation, line breaks.
+TEXT = "Is  it so ? Don 't say:\n    if a != b :  print( 'Yes' , 1 . 5 ) !"
+
+
+def holds_question(render: Render) -> bool:
+    """Whether a question is in its prompt."""
+    return QUESTIONS[0] in render(QUESTIONS[:1], [])
+
+
+def end_of_answer(render: Render, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The special token by which a template ends an answer. None: it ends it with other text.
+
+    It closes the answer's turn, or opens the next one. None also where an answer does not begin
+    where its prompt ends: the token may then stand in the middle of what the model writes.
+    """
+    try:
+        prompt = render(QUESTIONS[:1], [])
+        try:
+            text = render(QUESTIONS, [ANSWER])
+        except UserError:  # This template takes one turn alone.
+            text = render(QUESTIONS[:1], [ANSWER])
+    except UserError:
+        return None
+    from_answer_on = text.removeprefix(prompt).lstrip()
+    if not text.startswith(prompt) or not from_answer_on.startswith(ANSWER):
+        return None
+    behind = from_answer_on.removeprefix(ANSWER).lstrip()
+    fitting = {
+        token.content: number
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if token.content and behind.startswith(token.content) and not token.content[0].isalnum()
+    }
+    return fitting[max(fitting, key=len)] if fitting else None
+
+
+def check_template_holds_all(render: Render, template: str) -> Iterator[str]:
+    """Warnings where a template drops or repeats an earlier turn.
+
+    UserError where it refuses a question, or its prompt lacks the last question.
+    """
+    for asked, answered in ((QUESTIONS[:1], []), (QUESTIONS, [ANSWER])):
+        try:
+            text = render(asked, answered)
+        except UserError:
+            if not answered:
+                raise
+            return  # The second turns of a run will fail, and say so.
+        if asked[-1] not in text:
+            raise UserError(
+                f"template {template!r} leaves the question out of the prompt, or changes it: it "
+                f"makes {shown(text, 200)}; give another --template"
+            )
+        for said in (*asked, *answered):
+            if text.count(said) != 1:
+                yield (
+                    f"template {template!r} puts {said!r} {text.count(said)} times into the prompt "
+                    f"of turn {len(asked)}"
+                )
+
+
+def check_tokenizer_keeps_text(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """A warning where a tokenizer does not give back a text. UserError where it loses words."""
+    ids = tokenizer(TEXT, add_special_tokens=False).input_ids
+    back = tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()
+    if back == TEXT:
+        return
+    what = f"the tokenizer makes {shown(back, 120)} of {TEXT!r}"
+    if len(WORD.findall(back)) < len(WORD.findall(TEXT)):
+        raise UserError(
+            f"{what}, so the model would be asked something else; the tokenizer's files do not fit "
+            f"the class that transformers reads them with ({type(tokenizer).__name__}): correct "
+            "tokenizer_class in tokenizer_config.json, or use another version of transformers"
+        )
+    yield f"{what}; prompts and answers may differ from the texts that are shown"

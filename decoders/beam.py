@@ -1,0 +1,84 @@
+"""Grows a candidate tree level by level, each guess judged by the guesses before it.
+
+This is EAGLE-2's search (Li et al. 2024, arXiv 2406.16858). A path's probability is the product of
+its guesses' probabilities. The `beam` most likely nodes of a level are extended, each by its `topk`
+likeliest next tokens. The tree takes the best nodes of all levels together. No path is more likely
+than its own prefix, so none stands in the tree without it.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from decoders.best_nodes import BestNodes
+from decoders.model.model import Model
+from decoders.tree import Draft
+
+LEAST = -1e3  # Log probability of a guess whose logits are NaN or infinite.
+
+
+class Beam:
+    """Grows trees of at most `nodes` nodes."""
+
+    def __init__(self, nodes: int, topk: int, beam: int, depth: int, model: Model) -> None:
+        """nodes: the root included. depth: levels below the root.
+
+        ValueError where the vocabulary has fewer than `topk` tokens.
+        """
+        if topk > model.vocab:
+            raise ValueError(f"topk is {topk}, but the vocabulary has {model.vocab} tokens")
+        self.topk = topk
+        self.beam = beam
+        # Candidates of each level, from the root on. No further ones of a level could be chosen.
+        self.widths = [1]
+        for _ in range(depth if nodes > 1 else 0):
+            self.widths.append(min(nodes - 1, min(beam, self.widths[-1]) * topk))
+        self.best_nodes = BestNodes(nodes, self.widths, model.device)
+
+    @property
+    def depth(self) -> int:
+        """Levels below the root of the deepest tree."""
+        return len(self.widths) - 1
+
+    @property
+    def most_extended(self) -> int:
+        """Nodes of the deepest tree that are extended, at most."""
+        return sum(min(width, self.beam) for width in self.widths[:-1])
+
+    def grow(
+        self, root: Tensor, logits_of: Callable[[Tensor, Tensor], Tensor], depth: int
+    ) -> Draft:
+        """The tree of the best nodes behind `root` [1], of `depth` levels, most likely first.
+
+        logits_of: a function of the nodes that a level extends, called once a level: of each
+        parent's index [extended] among the nodes extended before, and of their tokens [extended].
+        It returns what follows them, logits [extended, vocab].
+        """
+        if self.depth == 0:
+            return Draft.of_root(root)
+        token, parent = root, torch.zeros_like(root)
+        score = torch.zeros(1, device=root.device)
+        tokens, scores, parents = [token], [score], [parent]
+        first = 0  # Index, among all candidates, of the level that is extended.
+        for above, width in zip(self.widths[:depth], self.widths[1:], strict=False):
+            extended = slice(min(above, self.beam))  # Each level stands in descending order.
+            token, parent, score = token[extended], parent[extended], score[extended]
+            logits = logits_of(parent, token).to(root.device)
+            log_prob = logits.log_softmax(-1).nan_to_num(nan=LEAST, neginf=LEAST)
+            guess_log_prob, guess = log_prob.topk(self.topk)  # [extended, topk]
+            score, best = (score.unsqueeze(1) + guess_log_prob).flatten().topk(width)
+            parent = best.div(self.topk, rounding_mode="floor")
+            token = guess.take(best)
+            tokens.append(token)
+            scores.append(score)
+            parents.append(parent + first)
+            first += above
+        return self.best_nodes.tree(torch.cat(tokens), torch.cat(scores), torch.cat(parents))
+
+
+def check_beam(topk: int, beam: int, depth: int | None) -> None:
+    """ValueError where an option of a decoder with a beam is out of range."""
+    for name, value in (("topk", topk), ("beam", beam), ("depth", depth)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")

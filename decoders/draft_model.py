@@ -1,0 +1,141 @@
+"""Another, smaller language model drafts: speculative decoding as first published.
+
+(Leviathan et al. 2023, arXiv 2211.17192; Chen et al. 2023, arXiv 2302.01318.) The drafting model
+has a KV cache of its own over the same text. In each step it first reads the tokens that were kept.
+Then a tree grows level by level (`decoders.beam`): the drafting model reads the most likely nodes
+of a level in one forward, and proposes the `topk` likeliest next tokens of each. `topk=1` drafts a
+chain.
+
+How the drafting model samples does not matter: at any temperature the base model decides.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from decoders.beam import Beam, check_beam
+from decoders.decoder import Decoder
+from decoders.kept_tokens import KeptTokens
+from decoders.model.model import Model, Rows, Verified
+from decoders.tree import NO_GUESS, Draft, Tree
+
+DRAFTING = "drafting model"  # The name under which the harness hands it over.
+
+
+@dataclass
+class DraftModel(Decoder):
+    any_depth: ClassVar[bool] = True
+    models: ClassVar[tuple[str, ...]] = (DRAFTING,)
+
+    model: str | None = None  # Folder or hub id of the drafting model.
+    nodes: int | str = 16  # Or "auto".
+    topk: int = 4  # Next tokens of each node that is extended, and nodes of a level that are.
+    depth: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_beam(self.topk, self.topk, self.depth)
+        if not self.model:
+            raise ValueError("it needs a model that drafts: draft:model=FOLDER, or a hub id")
+        self.folder = self.model  # `setup` puts the base model in place of the option.
+
+    def path_of(self, file: str) -> str | None:
+        return self.folder
+
+    def setup(self, model: Model) -> None:
+        super().setup(model)
+        self.drafting: Model = self.files[DRAFTING]
+        if self.drafting.vocab != model.vocab:
+            raise ValueError(
+                f"{self.folder!r} has a vocabulary of {self.drafting.vocab} tokens, and the base "
+                f"model one of {model.vocab}; a drafting model must have the same vocabulary"
+            )
+        nodes = super().max_nodes
+        levels = min(self.depth, nodes - 1)
+        self.beam = Beam(nodes, self.topk, self.topk, levels, model)
+        # A step keeps at most a whole path and the next root.
+        self.chain = Tree.from_parent([0, *range(levels + 1)]).to(model.device)
+
+    @property
+    def max_nodes(self) -> int:
+        return min(super().max_nodes, sum(self.beam.widths))
+
+    @property
+    def max_depth(self) -> int:
+        return self.beam.depth
+
+    def start(self, prompt: Tensor, rows: Rows) -> None:
+        self.kept = KeptTokens()
+        drafting = self.drafting
+        drafting.static_shapes = self.model.static_shapes
+        # Whether the text still fits into the drafting model's context.
+        self.fits = self.max_depth > 0 and len(prompt) <= drafting.context
+        if self.fits:
+            beyond = len(self.chain) + self.beam.most_extended
+            room = self.model.cache.capacity - len(prompt) + beyond
+            drafting.prefill(prompt, room)
+
+    def observe(self, draft: Draft, verified: Verified, node: Tensor) -> None:
+        self.kept.observe(draft, node)
+
+    def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
+        text, depth = self.kept.new(root), self.draft_depth or self.max_depth
+        longest = self.drafting.length + len(text) + depth
+        self.fits = self.fits and longest <= self.drafting.context
+        if not self.fits:
+            return Draft.of_root(root)
+        levels = _Levels(self.drafting, root, self._read(text), depth)
+        draft = self.beam.grow(root, levels.logits_of, depth)
+        self.drafting.advance(1)  # The root stays in its cache. The levels are overwritten.
+        return draft
+
+    def _read(self, text: list[int]) -> Tensor:
+        """The drafting model's logits [1, vocab] behind the new part of the text.
+
+        All of it but the root, which is last, is committed to the drafting model's cache.
+        """
+        device, most = self.model.device, len(self.chain)
+        for start in range(0, len(text), most):
+            piece = text[start : start + most]
+            nodes = most if self.drafting.static_shapes else len(piece)
+            token = torch.tensor(piece + (nodes - len(piece)) * [NO_GUESS], device=device)
+            verified = self.drafting.verify(Draft(self.chain.truncated(nodes), token))
+            is_last = start + most >= len(text)
+            self.drafting.advance(len(piece) - is_last)
+        return verified.logits[len(piece) - 1 : len(piece)]
+
+
+class _Levels:
+    """A tree that the drafting model reads level by level."""
+
+    def __init__(self, model: Model, root: Tensor, behind_root: Tensor, depth: int) -> None:
+        """behind_root: logits [1, vocab]; the root is in the cache. depth: levels below it."""
+        self.model = model
+        self.behind_root = behind_root
+        none = torch.zeros_like(root)
+        self.draft = Draft(Tree(none, none, none.unsqueeze(1).expand(1, depth)), root)
+        self.level = -1  # The last level that was read.
+        self.first = 0  # Its first node.
+
+    def logits_of(self, parent: Tensor, token: Tensor) -> Tensor:
+        """The logits [nodes, vocab] behind the next level. The first is the root's.
+
+        parent: [nodes], by index in the level above. token: [nodes].
+        """
+        self.level += 1
+        if self.level == 0:
+            return self.behind_root.float()
+        tree, first = self.draft.tree, len(self.draft.token)
+        node = torch.arange(first, first + len(token), device=token.device)
+        parent = parent + self.first
+        above = tree.ancestors.index_select(0, parent)[:, : self.level - 1]
+        itself = node.unsqueeze(1).expand(-1, tree.max_depth - above.shape[1])
+        grown = Tree(
+            torch.cat((tree.depth, torch.full_like(node, self.level))),
+            torch.cat((tree.parent, parent)),
+            torch.cat((tree.ancestors, torch.cat((above, itself), 1))),
+        )
+        self.draft, self.first = Draft(grown, torch.cat((self.draft.token, token))), first
+        return self.model.verify(self.draft, first).logits.float()

@@ -1,0 +1,90 @@
+"""A suffix automaton: every substring of a text, in a number of states linear in its length.
+
+Substrings that end at the same places share a state. A state knows the length of the longest of
+them, the last places where they end, and which tokens follow them. Its link is the state of their
+longest suffix that also ends elsewhere. (Blumer et al. 1985; for drafting: SAM Decoding, Hu et al.
+2024, arXiv 2411.10666.)
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+EMPTY = 0  # The state of the empty substring. Its link is BEYOND.
+BEYOND = -1
+
+
+@dataclass
+class _State:
+    length: int  # Of its longest substring.
+    link: int
+    # Places behind its latest occurrences, the latest first. That at the end of the text is added
+    # with the next token.
+    ends: tuple[int, ...] = ()
+    next: dict[int, int] = field(default_factory=dict)  # State behind each following token.
+
+
+class SuffixAutomaton:
+    """All substrings of `text`, with the latest `most` occurrences of each.
+
+    >>> automaton = SuffixAutomaton(most=2)
+    >>> for token in (1, 2, 9, 1, 2, 8, 3, 2):
+    ...     automaton.append(token)
+    >>> list(automaton.earlier())
+    [(1, 5), (1, 2)]
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.text: list[int] = []
+        self._states = [_State(length=0, link=BEYOND)]
+        self._whole = EMPTY  # The state of the whole text.
+
+    def append(self, token: int) -> None:
+        """Append a token to the text."""
+        states = self._states
+        self._note_end()
+        self.text.append(token)
+        new, state = len(states), self._whole
+        states.append(_State(len(self.text), EMPTY))
+        self._whole = new
+        while state != BEYOND and token not in states[state].next:
+            states[state].next[token] = new
+            state = states[state].link
+        if state == BEYOND:
+            return
+        known = states[state].next[token]
+        longer, length = states[known], states[state].length + 1
+        if longer.length == length:
+            states[new].link = known
+            return
+        # The substrings of `longer` up to this length now end here too, its longer ones do not.
+        split = len(states)
+        states.append(_State(length, longer.link, longer.ends, dict(longer.next)))
+        longer.link = states[new].link = split
+        while state != BEYOND and states[state].next.get(token) == known:
+            states[state].next[token] = split
+            state = states[state].link
+
+    def _note_end(self) -> None:
+        """Add the end of the text to the occurrences of all its suffixes."""
+        state = self._whole
+        while state != EMPTY:
+            found = self._states[state]
+            found.ends = (len(self.text), *found.ends[: self.most - 1])
+            state = found.link
+
+    def earlier(self) -> Iterator[tuple[int, int]]:
+        """Earlier occurrences of the longest suffixes of the text: (length, place behind it).
+
+        The longest suffix first, and of equally long ones the latest. `most` of them are the true
+        first ones; there may be more.
+        """
+        given: set[int] = set()
+        state = self._whole
+        while state != EMPTY:
+            found = self._states[state]
+            for end in found.ends:
+                if end not in given:
+                    given.add(end)
+                    yield found.length, end
+            state = found.link

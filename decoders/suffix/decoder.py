@@ -1,0 +1,89 @@
+"""Drafts what followed the longest suffix of the text where it occurred before.
+
+SAM Decoding (Hu et al. 2024, arXiv 2411.10666) looks the suffix up in an automaton of the text, and
+drafts a chain of the tokens behind its occurrence. `width=1` does so. Its authors take the first
+occurrence; the latest one, taken here, drafts better. A larger `width` makes a narrow tree of the
+`width` best occurrences: those with the longest suffix in common, of equal ones the latest. The
+longer that suffix, the deeper the draft. So the tree is as large as the matches deserve, and often
+smaller than `nodes`.
+
+It works on the host, and needs neither heads nor weights.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from decoders.decoder import Decoder
+from decoders.kept_tokens import KeptTokens
+from decoders.model.model import Rows, Verified
+from decoders.suffix.automaton import SuffixAutomaton
+from decoders.tree import NO_GUESS, Draft, Tree
+
+# In a tree, a match of m tokens is followed for AT_LEAST + PER_TOKEN * m tokens.
+AT_LEAST = 2
+PER_TOKEN = 2
+
+
+@dataclass
+class Suffix(Decoder):
+    nodes: int = 16  # At most.
+    width: int = 4  # Occurrences that are followed. 1: a chain of `nodes`.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width < 1:
+            raise ValueError(f"width is {self.width}; it must be at least 1")
+
+    def start(self, prompt: Tensor, rows: Rows) -> None:
+        self.kept = KeptTokens()
+        self.automaton = SuffixAutomaton(self.width)
+        for token in prompt.tolist():
+            self.automaton.append(token)
+
+    def observe(self, draft: Draft, verified: Verified, node: Tensor) -> None:
+        self.kept.observe(draft, node)
+
+    def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
+        for token in self.kept.new(root):
+            self.automaton.append(token)
+        parent, token = self._followed()
+        depth = 0
+        if self.model.static_shapes:  # Then all drafts have one shape.
+            missing, depth = self.nodes - len(parent), self.max_depth
+            parent, token = parent + missing * [0], token + missing * [NO_GUESS]
+        device = self.model.device
+        tree = _tree(tuple(parent), depth).to(device)
+        return Draft(tree, torch.tensor(token, device=device))
+
+    def _followed(self) -> tuple[list[int], list[int]]:
+        """Parents and tokens of the tree: the text behind each occurrence, common parts once."""
+        text = self.automaton.text
+        parent, token = [0], [text[-1]]
+        child: dict[tuple[int, int], int] = {}  # (node, token) -> the node of that token below it.
+        for length, end in islice(self.automaton.earlier(), self.width):
+            depth = self.nodes if self.width == 1 else AT_LEAST + PER_TOKEN * length
+            node = 0
+            for step in range(depth):
+                # Behind the end of the text, what is drafted repeats.
+                guess = text[end + step % (len(text) - end)]
+                if (node, guess) not in child:
+                    if len(parent) == self.nodes:
+                        break
+                    child[node, guess] = len(parent)
+                    parent.append(node)
+                    token.append(guess)
+                node = child[node, guess]
+        return parent, token
+
+
+@lru_cache(maxsize=64)
+def _tree(parent: tuple[int, ...], depth: int) -> Tree:
+    """The tree of a parent array. `depth`: its max_depth at least."""
+    tree = Tree.from_parent(parent)
+    itself = torch.arange(len(tree)).unsqueeze(1)
+    padding = itself.expand(-1, max(0, depth - tree.max_depth))
+    return Tree(tree.depth, tree.parent, torch.cat((tree.ancestors, padding), 1))

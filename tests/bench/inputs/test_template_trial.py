@@ -1,0 +1,153 @@
+"""What templates and tokenizers do to a prompt, unseen, and where a template ends an answer."""
+
+import pytest
+from tokenizers import normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from bench.common.errors import UserError
+from bench.inputs.chat import Chat
+from tests.helpers.models import tiny_tokenizer
+
+TURNS = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ end }}{% endfor %}"
+PARTS = "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
+
+
+def with_template(template: str | dict, tokens: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+    """The tiny tokenizer with a template, and with further tokens that are not special."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(list(tokens))
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def test_a_template_that_takes_content_as_parts_gets_parts():
+    """It dropped every question: a text has no parts of type text."""
+    template = "{% for m in messages %}" + PARTS + "{% endfor %};{% endfor %}a:"
+    tokenizer = with_template(template)
+    chat = Chat.of(tokenizer)
+    assert chat.takes_parts and list(chat.check()) == []
+    assert tokenizer.decode(chat.prompt(["hi", "more"], ["yes"])) == "hi;yes;more;a:"
+    either = "{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    both = "{% for m in messages %}" + either + PARTS + "{% endfor %}{% endif %}{% endfor %}"
+    assert not Chat.of(with_template(both)).takes_parts
+    fails_on_text = "{% for m in messages %}{{ m['content'][0]['text'] + ';' }}{% endfor %}"
+    assert Chat.of(with_template(fails_on_text)).prompt_text(["hi"], []) == "hi;"
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("hello", "leaves the question out"),
+        ("{{ messages[0]['content'] | upper }}", "leaves the question out"),
+        ("{{ messages[0]['content'] }}", "leaves the question out"),
+        ("{{ messages[0]['content'] }}{{ tools | length }}", "TypeError: .* has no len"),
+        ("{{ raise_exception('no user') }}", "refuses the conversation: no user"),
+    ],
+)
+def test_a_prompt_without_the_question_is_refused(template, says):
+    """The third has the first question alone, also in the second turn."""
+    with pytest.raises(UserError, match=says):
+        list(Chat.of(with_template(template)).check())
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        (
+            "{{ messages[-1]['content'] }}",
+            ["'Name the first", "colours is red' 0"],
+        ),
+        (
+            "{% for m in messages %}{{ m['content'] }};{% endfor %}{{ messages[-1]['content'] }}",
+            ["2 times into the prompt of turn 1", "2 times into the prompt of turn 2"],
+        ),
+        ("{% for m in messages %}{{ m['content'] }};{% endfor %}", []),
+    ],
+)
+def test_turns_that_are_dropped_or_repeated_are_told(template, says):
+    warnings = list(Chat.of(with_template(template)).check())
+    assert len(warnings) == len(says)
+    assert all(text in warning for text, warning in zip(says, warnings, strict=True))
+
+
+def test_a_text_that_begins_twice_is_told():
+    template = "{{ bos_token + bos_token }}{% for m in messages %}{{ m['content'] }};{% endfor %}"
+    (warning,) = Chat.of(with_template(template)).check()
+    assert "begin with <s> twice" in warning
+
+
+def test_a_template_of_one_turn_alone_can_be_used():
+    template = (
+        "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}"
+        "{{ messages[0]['content'] }}"
+    )
+    chat = Chat.of(with_template(template))
+    assert list(chat.check()) == [] and chat.prompt_text(["hi"], []) == "hi"
+
+
+def test_a_tokenizer_that_loses_spaces_is_refused():
+    """transformers reads some tokenizers with a class that does not fit them."""
+    tokenizer = tiny_tokenizer()
+    tokenizer._tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    with pytest.raises(UserError, match="the model would be asked something else"):
+        list(Chat.of(tokenizer).check())
+
+
+def test_a_tokenizer_that_changes_a_text_is_told():
+    tokenizer = tiny_tokenizer()
+    tokenizer._tokenizer.normalizer = normalizers.Lowercase()
+    (warning,) = Chat.of(tokenizer, "vicuna_v1.1").check()
+    assert 'the tokenizer makes "is  it so ? don' in warning
+    assert list(Chat.of(tiny_tokenizer()).check()) == []
+
+
+def test_several_templates_without_a_default_are_named():
+    with pytest.raises(UserError, match=r"several chat templates \(rag, tool_use\)"):
+        Chat.of(with_template({"tool_use": TURNS, "rag": TURNS}))
+    assert Chat.of(with_template({"default": "{{ messages }}", "rag": TURNS})).template == "chat"
+
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+NEXT_ROLE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+# The answer of an earlier turn stands behind a channel that the model must first open.
+CHANNELS = (
+    "{% for m in messages %}<|start|>{{ m['role'] }}{% if m['role'] == 'assistant' %}<|final|>"
+    "{% endif %}{{ m['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+)
+TOKENS = ("<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>", "<|end|>", "<|start|>")
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (CHATML, "<|im_end|>"),
+        (CHATML.replace("{{ m['content'] }}<", "{{ m['content'] }} \n<"), "<|im_end|>"),
+        (NEXT_ROLE, "<|user|>"),
+        (CHANNELS, None),
+        ("{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}", None),
+        ("{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}", "</s>"),
+    ],
+)
+def test_an_answer_ends_at_the_token_by_which_the_template_ends_it(template, end):
+    """Where that is no eos, answers ran on into invented turns."""
+    tokenizer = with_template(template, tokens=TOKENS)
+    chat = Chat.of(tokenizer)
+    expected = None if end is None else tokenizer.convert_tokens_to_ids(end)
+    assert chat.end_id == expected
+    assert chat.stop_ids == ({expected} - {None})
+
+
+def test_a_conversation_of_fastchat_ends_its_answers_too():
+    tokenizer = with_template("x", tokens=TOKENS)
+    chat = Chat.of(tokenizer, "Yi-34b-chat")
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in chat.stop_ids
+    assert Chat.of(tiny_tokenizer(), "vicuna_v1.1").stop_ids == {2}
