@@ -79,9 +79,11 @@ def _repeating(summary: pd.DataFrame) -> str:
     if not turns:
         return ""
     limit, share = 100 * REPEATS_ABOVE, 100 * tokens / summary.tokens.sum()
+    of_all = summary.turns.sum()
+    where = ": see By answer" if turns < of_all else ""  # That table has both classes.
     return (
-        f"{turns} of {summary.turns.sum()} turns repeat over {limit:.0f} % of their 4-grams, and "
-        f"hold {share:.0f} % of the tokens: see By answer"
+        f"{turns} of {of_all} turns repeat over {limit:.0f} % of their 4-grams, and hold "
+        f"{share:.0f} % of the tokens{where}"
     )
 
 
