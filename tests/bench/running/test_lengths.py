@@ -197,7 +197,7 @@ def test_an_empty_answer_is_an_answer(tmp_path, monkeypatch):
     """The first token ends the first turn. The second is asked all the same."""
     model = write_merged(tmp_path / "model")
     monkeypatch.setattr(Chat, "stops", lambda self, tokens: True)
-    made = classmethod(lambda cls, tokenizer, _=None: cls(tokenizer, "chat", ("",), frozenset()))
+    made = classmethod(lambda cls, tokenizer, *_: cls(tokenizer, "chat", ("",), frozenset()))
     monkeypatch.setattr(Chat, "of", made)
     file = tmp_path / "q.jsonl"
     file.write_text(json.dumps({"question_id": 1, "category": "math", "turns": ["a", "b"]}) + "\n")
