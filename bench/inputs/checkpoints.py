@@ -21,6 +21,7 @@ from transformers.utils.hub import extract_commit_hash
 
 from bench.common.errors import UserError
 from bench.common.files import parse_json, read_document, shown
+from bench.inputs.bounds import check_layers, check_sizes, check_zip, tensor_names
 from decoders.model.heads import MERGED_PREFIX
 
 DEMO = "demo"
@@ -28,7 +29,8 @@ BASE = "base_model_name_or_path"  # The entry of config.json that makes it a Med
 # The last is vLLM's, in a folder whose config names a base model.
 HEAD_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt", "model.safetensors")
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-WEIGHT_FILES = ("model.safetensors", INDEX_FILES[0], "pytorch_model.bin", INDEX_FILES[1])
+WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_FILES = (WHOLE_FILES[0], INDEX_FILES[0], WHOLE_FILES[1], INDEX_FILES[1])
 SAMPLE_BYTES = 1 << 20  # Bytes of each end of a file that go into the identity of a folder.
 
 
@@ -83,6 +85,20 @@ def base_of(where: str, config: dict) -> str:
     return base
 
 
+def check_config(where: str) -> None:
+    """UserError where config.json asks for more layers than the checkpoint can have.
+
+    Also where a pickle of weights is compressed, or an index names files outside the checkpoint.
+    """
+    index = read_index(where)
+    names = sorted(set(index.values())) or [name for name in WHOLE_FILES if find(where, name)][:1]
+    paths = [Path(path) for path in (find(where, name) for name in names) if path]
+    for path in paths:
+        if path.suffix != ".safetensors":
+            check_zip(path)
+    check_layers(where, read_config(where), list(index) or tensor_names(paths))
+
+
 def check_weights_exist(where: str) -> None:
     """UserError where a folder has no weights. A hub id is not checked."""
     if Path(where).is_dir() and not any((Path(where) / name).exists() for name in WEIGHT_FILES):
@@ -117,17 +133,20 @@ def read_tensors(path: str) -> dict[str, Tensor]:
     """The named tensors of a .safetensors file, or of a pickle that holds nothing else."""
     if path.endswith(".safetensors"):
         return load_file(path)
+    check_zip(Path(path))
     content = torch.load(path, map_location="cpu", weights_only=True)
     is_named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
     if not is_named or not all(map(_is_dense, content.values())):
         raise UserError(
             f"{path} holds a {type(content).__name__}, not a dictionary of named dense tensors"
         )
+    check_sizes(Path(path), content.values())
     return content
 
 
 def _is_dense(value: object) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided
+    is_here = isinstance(value, Tensor) and not value.is_meta
+    return is_here and value.layout == torch.strided
 
 
 def read_separate_heads(where: str) -> dict[str, Tensor]:
@@ -150,7 +169,7 @@ def read_merged_heads(where: str, names: set[str]) -> dict[str, Tensor]:
     if index:
         shards = {index[name] for name in names if name in index}
     else:
-        shards = {name for name in ("model.safetensors", "pytorch_model.bin") if find(where, name)}
+        shards = {name for name in WHOLE_FILES if find(where, name)}
     tensors: dict[str, Tensor] = {}
     for shard in sorted(shards):
         path = find(where, shard)

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -30,14 +31,18 @@ from transformers import (
 from transformers.utils import logging
 
 from bench.common.errors import UserError
+from bench.common.files import shown
+from bench.common.strangers import strangers_code, told
+from bench.common.waiting import patience
+from bench.inputs.bounds import check_template, check_tokenizer
 from bench.inputs.checkpoints import (
     BASE,
     DEMO,
     base_of,
+    check_config,
     check_weights_exist,
     identity_of,
     read_config,
-    read_index,
     read_merged_heads,
     read_separate_heads,
 )
@@ -49,6 +54,8 @@ from bench.inputs.published_models import MODELS, heads_folder, published_name
 from decoders.engine.engine import Engine
 from decoders.model.heads import MERGED_PREFIX, MedusaHeads
 from decoders.model.model import UnsupportedModel
+
+ATTENTION = ("sdpa", "eager")  # Those whose masks we know how to make.
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,27 +146,41 @@ def load(
     """
     device = check_device(device, load_in_8bit or load_in_4bit)
     options = _LoadOptions(device, dtype, load_in_8bit, load_in_4bit, max_memory, trust_remote_code)
-    with _readable_errors(name):
+    with _readable_errors(name), patience(f"loading model {name!r}"):
         places = _places(name)
         if places.gguf is not None:
             lm, tokenizer = _load_gguf(places.gguf, options)
             merged_names = set()
         else:
-            read_index(places.base)  # UserError where it names files outside the checkpoint.
+            check_config(places.base)
             lm, merged_names = _load_lm(places.base, options)
-            tokenizer = AutoTokenizer.from_pretrained(
-                places.base, trust_remote_code=trust_remote_code
-            )
+
+            def load_tokenizer() -> PreTrainedTokenizerBase:
+                return AutoTokenizer.from_pretrained(
+                    places.base, trust_remote_code=trust_remote_code
+                )
+
+            check_tokenizer(name, load_tokenizer)
+            tokenizer = load_tokenizer()
+        check_template(name, tokenizer)
         tensors = None
         if places.has_separate_heads:
             tensors = read_separate_heads(places.where)
         elif merged_names:
             tensors = read_merged_heads(places.where, merged_names)
-    model = _engine(name, lm, tensors, places.shares_projection, compile)
-    eos = lm.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
+        model = _engine(name, lm, tensors, places.shares_projection, compile)
+        ends = _ends(lm.generation_config.eos_token_id) | _ends(tokenizer.eos_token_id)
     short = Path(name).resolve().name
-    return Loaded(model, tokenizer, short, places.where, places.identity(), frozenset(ends))
+    return Loaded(model, tokenizer, short, places.where, places.identity(), ends)
+
+
+def _ends(eos: object) -> frozenset[int]:
+    """The token ids that end an answer, from a configuration. UserError where they are no ids."""
+    listed = eos if isinstance(eos, list) else [eos]
+    ids = [int(each) if isinstance(each, str) and each.isdecimal() else each for each in listed]
+    if not all(each is None or type(each) is int for each in ids):
+        raise UserError(f"eos_token_id of the model is {shown(eos)}; expected token ids")
+    return frozenset(ids) - {None}
 
 
 def _load_gguf(
@@ -191,14 +212,24 @@ def _load_lm(base: str, options: _LoadOptions) -> tuple[PreTrainedModel, set[str
         more["quantization_config"] = BitsAndBytesConfig(
             load_in_8bit=options.load_in_8bit, load_in_4bit=options.load_in_4bit
         )
+    config = AutoConfig.from_pretrained(base, trust_remote_code=options.trust_remote_code)
+    # The checkpoint's own choice could name code to fetch. Without one, transformers takes "sdpa"
+    # where the family has it, else "eager".
+    config._attn_implementation = None
     lm, info = AutoModelForCausalLM.from_pretrained(
         base,
+        config=config,
         dtype=dtype if dtype == "auto" else getattr(torch, dtype),
         device_map="auto" if options.device == BALANCED else {"": options.device},
         output_loading_info=True,
         trust_remote_code=options.trust_remote_code,
         **more,
     )
+    if lm.config._attn_implementation not in ATTENTION:
+        raise UserError(
+            f"{base!r} chooses its own attention, {lm.config._attn_implementation!r}; expected "
+            f"{' or '.join(ATTENTION)}"
+        )
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(
@@ -274,32 +305,30 @@ def _readable_errors(name: str) -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"a file of {name!r} is not a plain tensor file (a pickle may hold code) and was not "
-            "opened; expected safetensors, or a pickle of tensors alone"
-        ) from error
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"a file of {name!r} is damaged: {_line(error)}") from error
-    except ImportError as error:
-        raise UserError(
-            f"{name!r} needs a package that is not installed: {_line(error)}"
-        ) from error
-    except UserError:
-        raise
-    except Exception as error:
-        if "trust_remote_code" in str(error):
-            raise UserError(
-                f"{name!r} brings Python code of its own, which was not executed; read it, and if "
-                "you trust it, give --trust-remote-code"
-            ) from error
-        raise UserError(
-            f"model {name!r} cannot be loaded: {type(error).__name__}: {_line(error)}"
-        ) from error
+        with strangers_code(lambda error: _in_words(name, error)):
+            yield
     finally:
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()
+
+
+def _in_words(name: str, error: BaseException) -> str:
+    """What a library's error says about the model of this name."""
+    if isinstance(error, pickle.UnpicklingError):
+        return (
+            f"a file of {name!r} is not a plain tensor file (a pickle may hold code) and was not "
+            "opened; expected safetensors, or a pickle of tensors alone"
+        )
+    if isinstance(error, (SafetensorError, json.JSONDecodeError, UnicodeDecodeError)):
+        return f"a file of {name!r} is damaged: {_line(error)}"
+    if isinstance(error, ImportError):
+        return f"{name!r} needs a package that is not installed: {_line(error)}"
+    if "trust_remote_code" in str(error):
+        return (
+            f"{name!r} brings Python code of its own, which was not executed; read it, and if you "
+            "trust it, give --trust-remote-code"
+        )
+    return f"model {name!r} cannot be loaded: {told(error, 300)}"
 
 
 def _line(error: Exception) -> str:
