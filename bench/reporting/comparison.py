@@ -10,11 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from bench import metrics
+from bench.common import media
 from bench.common.errors import UserError, warn
-from bench.common.files import write_atomically
+from bench.common.files import refuse_links, write_atomically
+from bench.common.waiting import patience
 from bench.reporting import tables
 from bench.reporting.figures import Figure, draw_all
-from bench.reporting.page import Page, conditions_of, write_page
+from bench.reporting.page import Page, conditions_of, remark_on, write_page
 from bench.reporting.sources import CONDITIONS, Source, open_run
 from bench.store.answer_files import write_answers
 
@@ -155,6 +157,7 @@ class Report:
             trees={key: trees for source in self.sources for key, trees in source.trees.items()},
             verdicts=self.verdicts(),
             warnings=self.warnings,
+            remark=remark_on(runs.values()),
         )
 
     def _title(self) -> str:
@@ -214,17 +217,17 @@ class Report:
                 print(table.markdown() if form == "markdown" else table.latex())
         lines = self.verdicts()
         if form == "latex":
-            lines = [f"% {line}" for line in lines]
+            lines = [f"% {media.one_line(line)}" for line in lines]
         elif form == "markdown":
-            lines = [f"- {tables.escaped(line)}" for line in lines]
-        print("\n".join(lines))
+            lines = [f"- {media.markdown(line)}" for line in lines]
+        print(media.visible("\n".join(lines)))
 
 
 def print_summary(report: Report, title: str) -> None:
     """Print the headline table under a title, and which label leads."""
     replace(tables.headline(report.summary), title=title).print()
     for line in report.verdicts():
-        print(line)
+        print(media.visible(line))
 
 
 def _find(decoder: str, source: Source) -> str | None:
@@ -282,10 +285,16 @@ def write_derived(report: Report) -> None:
 
 
 def write_summary(folder: Path, report: Report) -> None:
-    """Write summary.csv, figures/ and report.html. OSError where that fails."""
+    """Write summary.csv, figures/ and report.html.
+
+    OSError where that fails, UserError where figures/ is a symbolic link.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "summary.csv", report.summary.to_csv(index=False))
-    write_page(folder / "report.html", report.page(report.draw(folder / "figures")))
+    refuse_links([folder / "figures"])
+    summary = report.summary.map(media.csv_cell)
+    write_atomically(folder / "summary.csv", summary.to_csv(index=False))
+    with patience("drawing figures"):
+        write_page(folder / "report.html", report.page(report.draw(folder / "figures")))
 
 
 # --- Do the sources compare? ----------------------------------------------------------------------

@@ -17,6 +17,7 @@ import pandas as pd
 from bench import metrics
 from bench.common.errors import UserError
 from bench.common.files import shown
+from bench.common.media import one_line
 from bench.inputs.published_sets import QUESTIONS, SETS, fetched
 from bench.inputs.questions import Question, load_questions
 from bench.store.answer_files import ANSWERS_FOLDER, Answer, read_answers
@@ -138,15 +139,20 @@ def _untimed(frame: pd.DataFrame, seconds: str) -> list[str]:
     return warnings
 
 
+def _shown_category(category: object) -> object:
+    return one_line(category) if isinstance(category, str) else category
+
+
 # --- Runs -----------------------------------------------------------------------------------------
 
 
 def open_run(folder: Path) -> Source:
     """The run of a folder. UserError where it is no run of this version, or no turn is finished."""
     run = read_run(folder)
-    decoders = run.config.decoders
+    decoders = run.config.labels
     turns, warnings = _turns_of_run(folder, run)
     frame = metrics.frame(turns)
+    frame["category"] = frame.category.map(_shown_category)
     if strange := set(frame.question_id) - run.question_turns.keys():
         raise UserError(
             f"{folder / TURNS_FILE} has turns of question {min(strange)}, which this run does not "
@@ -166,10 +172,10 @@ def open_run(folder: Path) -> Source:
             f"{folder}: its sittings were on different machines or versions; its times do not "
             "compare"
         )
-    try:
-        options = {decoder: _options(run.config, decoder, frame) for decoder in decoders}
-    except ValueError as error:
-        raise UserError(f"{folder / RUN_FILE} is damaged ({error}); restore it") from error
+    options = {
+        label: _options(run.config, Spec.parse(text), frame)
+        for label, text in zip(decoders, run.config.decoders, strict=True)
+    }
     return Source(
         name=folder.resolve().name,
         frame=frame,
@@ -198,14 +204,14 @@ def _turns_of_run(folder: Path, run: Run) -> tuple[list[Turn], list[str]]:
     place = {question_id: at for at, question_id in enumerate(run.question_turns)}
     turns.sort(key=lambda turn: (place.get(turn.question_id, 0), turn.key))
     reason = ""
-    if others := sorted({turn.decoder for turn in turns} - set(run.config.decoders)):
+    if others := sorted({turn.decoder for turn in turns} - set(run.config.labels)):
         more = f" and {len(others) - 1} more decoders" if len(others) > 1 else ""
         reason = (
             f"{folder / TURNS_FILE} has turns of {shown(others[0])}{more}, which {RUN_FILE} does "
             "not name"
         )
         warnings.append(f"{reason}; they are left out")
-        turns = [turn for turn in turns if turn.decoder in run.config.decoders]
+        turns = [turn for turn in turns if turn.decoder in run.config.labels]
     if all(turn.failed for turn in turns):
         if turns:
             reason = f"{len(turns)} failed, first: {turns[0].error}"
@@ -237,14 +243,12 @@ def _has_moved(run: Run) -> bool:
     return any(environment != environments[0] for environment in environments)
 
 
-def _options(config: Config, decoder: str, frame: pd.DataFrame) -> dict:
+def _options(config: Config, spec: Spec, frame: pd.DataFrame) -> dict:
     """`decoder` (its name), its options as far as they are known, `temperature` and `acceptance`.
 
-    Where `nodes` was not given, it is the largest tree that was verified. ValueError where the
-    decoder's spec cannot be parsed.
+    Where `nodes` was not given, it is the largest tree that was verified.
     """
-    spec = Spec.parse(decoder)
-    trees = frame[frame.decoder == decoder].nodes
+    trees = frame[frame.decoder == spec.label].nodes
     options: dict[str, object] = {"nodes": max((int(n.max(initial=0)) for n in trees), default=0)}
     for name in SHARED_OPTIONS:
         if (value := getattr(config, name)) is not None:
@@ -269,7 +273,8 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
     """
     answers = list(read_answers(path).values())
     ids = {answer.model_id for answer in answers}
-    label = (ids.pop() if len(ids) == 1 else "") or path.stem
+    # Tables and figures show it: without what steers a terminal or breaks an SVG.
+    label = one_line((ids.pop() if len(ids) == 1 else "") or path.stem)
     frame = metrics.answers_frame(answers).assign(decoder=label)
     if frame.empty:
         raise NoNumbers(
@@ -279,7 +284,7 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
     known = _questions(set(frame.question_id), questions)
     categories = {question_id: question.category for question_id, question in known.items()}
     of_set = frame.question_id.map(categories).astype(object)
-    frame["category"] = frame.category.where(frame.category.notna(), of_set)
+    frame["category"] = frame.category.where(frame.category.notna(), of_set).map(_shown_category)
     failures = _failures(path, answers)
     warnings = [*failures, *_untimed(frame, "wall_s")]
     if frame.category.isna().any():
