@@ -1,5 +1,6 @@
 """Training Medusa heads while the model stays frozen (MEDUSA-1)."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from bench.inputs.chat import Chat
 from bench.inputs.loader import Loaded
 from decoders.model.heads import MedusaHeads
 from settings.training import HeadsSettings
-from training.checkpoints import Checkpoint
+from training.checkpoints import Checkpoint, settled
 from training.corpus import Example, corpus_examples, read_examples
+from training.costs import say_memory, time_left
 from training.distillation import own_answers
 from training.heads import batches, heads_loss, starting_heads, write_heads, write_merged
 from training.models import load_model
@@ -22,6 +24,10 @@ from training.schedule import Sitting, learning_rate
 CHECKPOINT = "heads_state.pt"
 SAVE_EVERY_S = 120.0
 WARMUP_BATCHES = 20
+# Settings that may change when a training goes on. The others decide what is learned.
+GOES_ON_WITH = (
+    "out", "tokens", "minutes", "device", "trust_remote_code", "merge", "format", "save_dtype",
+)  # fmt: skip
 SETTLED_STEPS = 10  # Only after these is the speed used to predict a sitting's end.
 
 
@@ -47,9 +53,15 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
         raise UserError(f"--merge writes Medusa-2 alone; leave out --format {settings.format}")
     loaded = load_model(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
+    is_own_folder = Path(settings.model).resolve() == settings.out.resolve()
+    model = settings.model if is_own_folder else loaded.identity  # It is written to while training.
+    decisive = settled(settings, GOES_ON_WITH, model=model)
+    checkpoint = Checkpoint(settings.out / CHECKPOINT, decisive, SAVE_EVERY_S)
+    state = checkpoint.read(loaded.model.device)
     examples = _examples(loaded, settings)
+    say_memory(_parameters(loaded, settings), loaded.model.device)
     heads = starting_heads(loaded, settings.heads, settings.layers, settings.share_projection)
-    training = _Training(loaded, heads, examples, settings)
+    training = _Training(loaded, heads, examples, settings, checkpoint, state)
     training.run()
     folder = settings.out / ("merged" if settings.merge else "medusa")
     dtype = getattr(torch, settings.save_dtype)
@@ -59,6 +71,13 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
         write_heads(heads, loaded, settings.model, folder, dtype, settings.format)
     loss = None if training.loss is None else training.loss.tolist()
     return HeadsResult(folder, training.seen, loss)
+
+
+def _parameters(loaded: Loaded, settings: HeadsSettings) -> int:
+    """The number of parameters that are trained."""
+    vocab, hidden = loaded.model.lm.get_output_embeddings().weight.shape
+    projection = 0 if settings.share_projection else vocab * hidden
+    return settings.heads * (settings.layers * (hidden + 1) * hidden + projection)
 
 
 def _examples(loaded: Loaded, settings: HeadsSettings) -> list[Example]:
@@ -97,8 +116,15 @@ class _Training:
     """Heads, their optimizer, and how far they have come."""
 
     def __init__(
-        self, loaded: Loaded, heads: MedusaHeads, examples: list[Example], settings: HeadsSettings
+        self,
+        loaded: Loaded,
+        heads: MedusaHeads,
+        examples: list[Example],
+        settings: HeadsSettings,
+        checkpoint: Checkpoint,
+        state: dict | None,
     ) -> None:
+        """state: of an earlier sitting, as `checkpoint` has it. None: this is the first one."""
         self.loaded = loaded
         self.heads = heads
         self.settings = settings
@@ -107,9 +133,9 @@ class _Training:
         )
         self.seen = self.step = 0
         self.loss: Tensor | None = None  # [heads] a running mean. None: before the first step.
-        self.checkpoint = Checkpoint(settings.out / CHECKPOINT, SAVE_EVERY_S)
+        self.checkpoint = checkpoint
         device = heads.block_weight.device
-        if (state := self.checkpoint.read(device)) is not None:
+        if state is not None:
             heads.load_state_dict(state["heads"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.seen, self.step = state["seen"], state["step"]
@@ -125,6 +151,7 @@ class _Training:
         settings = self.settings
         sitting = Sitting(self.seen, settings.tokens, settings.minutes)
         total = settings.tokens
+        steps = 0  # Of this sitting.
         bar = tqdm(total=int(total), initial=self.seen, unit="tok", unit_scale=True, desc="heads")
         with bar:
             while self.seen < total:
@@ -136,6 +163,9 @@ class _Training:
                 bar.update(used)
                 losses = " ".join(f"{value:.2f}" for value in self.loss.tolist())
                 bar.set_postfix_str(f"loss by head {losses}")
+                steps += 1
+                if steps == SETTLED_STEPS and self.seen < total:
+                    bar.write(time_left(sitting.minutes_left(self.seen)), file=sys.stderr)
                 if self.step > SETTLED_STEPS:
                     total = sitting.last_token(self.seen)
                 if self.checkpoint.is_due or self.seen >= total:

@@ -64,10 +64,10 @@ def _check(run: Run, question_ids: list[int], specs: list[str] | None) -> None:
     asked = sorted(run.question_turns)
     if strange := set(question_ids).difference(asked):
         raise UserError(f"the run does not ask question {min(strange)}; it asks {listed(asked)}")
-    unknown = [spec for spec in specs or [] if spec not in run.config.decoders]
+    unknown = [spec for spec in specs or [] if spec not in run.config.labels]
     if unknown:
         raise UserError(
-            f"the run has no decoder {unknown[0]!r}; it has {', '.join(run.config.decoders)}"
+            f"the run has no decoder {unknown[0]!r}; it has {', '.join(run.config.labels)}"
         )
 
 
