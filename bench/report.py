@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 
 from bench.common import arguments
 from bench.common.errors import UserError, exit_cleanly, warn
+from bench.common.media import one_line
+from bench.common.waiting import patience
 
 if TYPE_CHECKING:
     from bench.reporting.sources import Source
@@ -74,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         draw_step_phases(args.phases, args.out or args.phases.parent)
     if not args.inputs:
         return 0
-    sources, is_complete = open_all(args.inputs, args.questions)
+    with patience("reading the runs"):
+        sources, is_complete = open_all(args.inputs, args.questions)
     report_on(sources, args.baseline, args.format, args.out)
     return 0 if is_complete else 1
 
@@ -108,7 +111,7 @@ def open_all(paths: Sequence[Path], questions: str | None) -> tuple[list[Source]
         if isinstance(error, NoNumbers):
             warn(f"{error}; it is left out")
         else:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {one_line(str(error))}", file=sys.stderr)
             is_complete = False
     if not sources:
         raise UserError("none of these can be shown")

@@ -27,18 +27,22 @@ from bench.common.arguments import parser as make_parser
 from bench.common.errors import exit_cleanly
 from bench.common.flags import add_flags
 from bench.common.signals import Stopped
+from bench.common.waiting import patience
+from bench.inputs.questions import load_questions
 from bench.running.config import RunConfig
 from decoders import registry
+from decoders.options import written_options
 
 
 def parser() -> argparse.ArgumentParser:
     parser = make_parser("python -m bench.run", __doc__)
+    parser.epilog = "\n".join(["decoders and their options:", *decoders_listed()])
     parser.add_argument(
         "--decoder",
         default=",".join(RunConfig.decoders),
         metavar="NAMES",
-        help=f"comma-separated: {', '.join(registry.names())}; options stand behind colons, as in "
-        "dynamic:nodes=16",
+        help="comma-separated names of the decoders below; options stand behind colons, as in "
+        "dynamic:nodes=16, and a label before, as in small=dynamic:nodes=8",
     )
     add_flags(parser, RunConfig)
     parser.add_argument(
@@ -53,6 +57,21 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def decoders_listed() -> list[str]:
+    """A line for each decoder, with its options and their defaults. Nothing is imported."""
+    lines = []
+    for name, target in registry.BUILT_IN.items():
+        options = (
+            option.name if option.default == "None" else f"{option.name}={option.default}"
+            for option in written_options(target)
+        )
+        lines.append(f"  {name:15}{', '.join(options) or 'none'}".replace("'", ""))
+    for name, (point, *_) in registry.plugins().items():
+        if name not in registry.BUILT_IN:
+            lines.append(f"  {name:15}of {registry.package_of(point)}")
+    return lines
+
+
 def main() -> int:
     args = vars(parser().parse_args())
     out = args.pop("out") or Path("results") / f"{datetime.now():%Y%m%d-%H%M%S}"
@@ -61,9 +80,13 @@ def main() -> int:
     args["decoders"] = tuple(name.strip() for name in names if name.strip())
     config = RunConfig(**args)
     config.check()
+    # The run reads them again. Here a wrong file is told before anything heavy is loaded.
+    load_questions(config.questions, config.limit, config.skip)
     # Imported late: torch and matplotlib take seconds to load. A wrong flag is reported before.
-    from bench.reporting.comparison import derive, print_summary
-    from bench.running.session import run
+    with patience("loading libraries"):
+        from bench.reporting.comparison import derive, print_summary
+        from bench.reporting.last_lines import last_lines
+        from bench.running.session import run
 
     command = ["python", "-m", "bench.run", *sys.argv[1:]]
     try:
@@ -82,7 +105,10 @@ def main() -> int:
         )
         return 1
     title = f"{folder.run.model.name} on {folder.run.questions.name}"
-    print_summary(derive(out), title)
+    report = derive(out)
+    print_summary(report, title)
+    for line in last_lines(report):
+        print(line)
     print(f"{out}: run.json, turns.jsonl, summary.csv, figures/, answers/, report.html")
     if failures:
         print(

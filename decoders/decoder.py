@@ -119,6 +119,14 @@ class Decoder(Drafter):
         return decode(self.model, watched_by(self) if watched_by else self, prompt, rule, stop)
 
 
+def declared(files: object) -> Mapping[str, Callable]:
+    """A decoder's `fitted` or `weights`. Empty where the author has an option of that name instead.
+
+    Such an option, a path say, is a natural one: --decoder mine:weights=PATH.
+    """
+    return files if isinstance(files, Mapping) else {}
+
+
 def check_nodes(nodes: int | str) -> None:
     """ValueError where `nodes` is neither "auto" nor a number that can be verified at once."""
     if nodes == AUTO:

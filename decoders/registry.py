@@ -10,7 +10,6 @@ Nothing in this module needs torch.
 
 import dataclasses
 import sys
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -18,6 +17,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from decoders.options import parsed, written_options
 from decoders.spec import Spec
 
 if typing.TYPE_CHECKING:
@@ -42,48 +42,100 @@ BUILT_IN = {
 }
 
 
+# What others call these decoders.
+OTHER_NAMES = {
+    "medusa": "static",
+    "medusa-1": "static",
+    "medusa-2": "static",
+    "medusa-plus": "dynamic",
+    "medusa-dynamic": "dynamic",
+    "baseline": "greedy",
+    "vanilla": "greedy",
+    "autoregressive": "greedy",
+    "generate": "hf-greedy",
+    "lookahead": "prompt-lookup",
+    "pld": "prompt-lookup",
+    "token-recycling": "conditional",
+}
+
+
 class UnknownName(ValueError):
     """A decoder or an option that does not exist."""
 
-    def __init__(self, kind: str, name: str, available: Iterable[str]) -> None:
-        available = sorted(available)
-        near = get_close_matches(name, available, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        available: Iterable[str],
+        other_names: Mapping[str, str] | None = None,
+    ) -> None:
+        """other_names: what others call the available ones. None: nothing else."""
+        available, others = sorted(available), other_names or {}
+        asked = name.lower().replace("_", "-")
+        near = get_close_matches(asked, [*available, *others], 1)
+        hint = f" Did you mean {others.get(near[0], near[0])!r}?" if near else ""
         names = ", ".join(available) or "none"
         super().__init__(f"unknown {kind} {name!r}.{hint} Available: {names}.")
 
 
-def _plugins() -> dict[str, EntryPoint]:
-    """Decoders of other packages by name. A built-in name cannot be replaced."""
-    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-    return {name: point for name, point in points.items() if name not in BUILT_IN}
+class NotADecoder(ValueError):
+    """An entry point that leads to no decoder, or that cannot be told from another one."""
+
+
+def plugins() -> dict[str, list[EntryPoint]]:
+    """By name, the entry points of other packages. A name with : , or = cannot be asked for."""
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        if not set(point.name) & set(":,="):
+            found.setdefault(point.name, []).append(point)
+    return found
+
+
+def package_of(point: EntryPoint) -> str:
+    """The package that an entry point is of, with its version."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
 
 
 def names() -> list[str]:
     """The names of all decoders, sorted."""
-    return sorted([*BUILT_IN, *_plugins()])
+    return sorted({*BUILT_IN, *plugins()})
+
+
+def check(spec: Spec) -> None:
+    """Raise UnknownName for a name that no decoder has, or an option that the decoder lacks.
+
+    Nothing is imported. So the options of another package's decoder are not known here.
+    """
+    if spec.name in BUILT_IN:
+        _check_options(spec, {option.name for option in written_options(BUILT_IN[spec.name])})
+    elif spec.name not in plugins():
+        raise UnknownName("decoder", spec.name, names(), OTHER_NAMES)
+
+
+def _check_options(spec: Spec, known: set[str]) -> None:
+    for option in spec.options:
+        if option not in known:
+            raise UnknownName(f"option of decoder {spec.name!r}", option, known)
 
 
 def load(name: str) -> "type[Decoder]":
     """The class of a decoder.
 
-    UnknownName where no decoder has this name. Another ValueError where a package does not hold the
-    class that its entry point names.
+    UnknownName where no decoder has this name. NotADecoder where a package does not hold the class
+    that its entry point names. The package may raise anything else while it is imported.
     """
     if name in BUILT_IN:
         return _imported(BUILT_IN[name])
-    plugins = _plugins()
-    if name not in plugins:
-        raise UnknownName("decoder", name, names())
-    try:
-        cls = plugins[name].load()
-    except Exception as error:
-        raise ValueError(
-            f"decoder {name!r} cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
+    points = plugins().get(name, [])
+    if not points:
+        raise UnknownName("decoder", name, names(), OTHER_NAMES)
+    if len({point.value for point in points}) > 1:
+        packages = " and ".join(sorted(map(package_of, points)))
+        raise NotADecoder(f"decoder {name!r} is of two packages, {packages}; uninstall one of them")
+    cls = points[0].load()
     is_decoder = isinstance(cls, type) and issubclass(cls, _imported(BASE))
     if not is_decoder or "__dataclass_fields__" not in vars(cls):
-        raise ValueError(
+        raise NotADecoder(
             f"decoder {name!r} is {cls!r}; expected a class under @dataclass, derived from "
             f"{BASE.replace(':', '.')}"
         )
@@ -110,13 +162,11 @@ def make(spec: Spec, defaults: Mapping[str, object] | None = None) -> "Decoder":
 
     defaults: values of options, used where the decoder has the option and the spec does not set it.
     A None among them is ignored. ValueError (or its subclass UnknownName) says what is wrong with a
-    name or a value.
+    name or a value. A decoder of another package may raise anything else.
     """
     cls = load(spec.name)
     known = options(spec.name)
-    for option in spec.options:
-        if option not in known:
-            raise UnknownName(f"option of decoder {spec.name!r}", option, known)
+    _check_options(spec, known)
     shared = {
         name: str(value)
         for name, value in (defaults or {}).items()
@@ -124,33 +174,13 @@ def make(spec: Spec, defaults: Mapping[str, object] | None = None) -> "Decoder":
     }
     types_of = typing.get_type_hints(cls)
     values = {
-        name: _parsed(text, types_of[name], f"decoder {str(spec)!r}: option {name}")
+        name: parsed(text, types_of[name], f"decoder {str(spec)!r}: option {name}")
         for name, text in (shared | spec.options).items()
     }
     try:
         return cls(**values)
     except ValueError as error:
         raise ValueError(f"decoder {str(spec)!r}: {error}") from error
-    except Exception as error:
-        raise ValueError(
-            f"decoder {str(spec)!r} cannot be made: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _parsed(text: str, wanted: object, where: str) -> object:
-    """The value of an option; ValueError where the text is no value of its type."""
-    choices = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
-    for kind in choices:
-        if kind is bool and text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        if kind in (int, float, str):
-            try:
-                return kind(text)
-            except ValueError:
-                continue
-    kinds = [kind for kind in choices if kind is not types.NoneType]
-    expected = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
-    raise ValueError(f"{where} is {text!r}; expected {expected}")
 
 
 def source_of(decoder: "Decoder") -> Path | None:

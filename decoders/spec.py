@@ -1,4 +1,7 @@
-"""A decoder as the command line names it: `name[:option=value]...`, such as `dynamic:nodes=32`.
+"""A decoder as the command line names it: `[label=]name[:option=value]...`.
+
+    dynamic:nodes=32              a decoder with an option
+    small=dynamic:nodes=8         the same under a label of its own, which tables and files show
 
 A spec is parsed once, here, and printed back by `str`. Nothing in this module needs torch.
 """
@@ -6,25 +9,27 @@ A spec is parsed once, here, and printed back by `str`. Nothing in this module n
 from dataclasses import dataclass
 
 AUTO = "auto"  # As the value of `nodes`: a budget chooses the number in every step.
+LONGEST_LABEL = 60  # Characters.
 
 
 @dataclass(frozen=True)
 class Spec:
-    """The name of a decoder and the options that were given, as strings.
+    """The name of a decoder, the options that were given, as strings, and a label.
 
-    >>> Spec.parse("dynamic:nodes=32:topk=8")
-    Spec(name='dynamic', options={'nodes': '32', 'topk': '8'})
-    >>> str(Spec.parse("dynamic:nodes=32:topk=8"))
-    'dynamic:nodes=32:topk=8'
+    >>> Spec.parse("small=dynamic:nodes=8:topk=4")
+    Spec(name='dynamic', options={'nodes': '8', 'topk': '4'}, own_label='small')
+    >>> str(Spec.parse("small=dynamic:nodes=8:topk=4"))
+    'small=dynamic:nodes=8:topk=4'
     """
 
     name: str
     options: dict[str, str]  # In the order given.
+    own_label: str | None = None  # None: none was given.
 
     @classmethod
     def parse(cls, text: str) -> "Spec":
-        """The spec of a text. ValueError where an option is no `option=value`, or is repeated."""
-        name, *given = text.split(":")
+        """The spec of a text. ValueError says what is wrong with it."""
+        head, *given = text.split(":")
         options: dict[str, str] = {}
         for assignment in given:
             option, equals, value = assignment.partition("=")
@@ -33,7 +38,31 @@ class Spec:
             if option in options:
                 raise ValueError(f"decoder {text!r}: option {option} stands twice")
             options[option] = value
-        return cls(name, options)
+        label, equals, name = head.rpartition("=")
+        if equals:
+            _check_label(label, text)
+        return cls(name, options, label if equals else None)
+
+    @property
+    def label(self) -> str:
+        """What tables, figures and files call the decoder. Without a label it is the whole spec.
+
+        >>> Spec.parse("dynamic:nodes=8").label, Spec.parse("small=dynamic:nodes=8").label
+        ('dynamic:nodes=8', 'small')
+        """
+        return str(self) if self.own_label is None else self.own_label
 
     def __str__(self) -> str:
-        return ":".join([self.name, *(f"{name}={value}" for name, value in self.options.items())])
+        options = (f"{name}={value}" for name, value in self.options.items())
+        label = "" if self.own_label is None else f"{self.own_label}="
+        return label + ":".join([self.name, *options])
+
+
+def _check_label(label: str, text: str) -> None:
+    """ValueError where a label could not stand in a table, or could not be named on its own."""
+    is_short = 0 < len(label) <= LONGEST_LABEL
+    if not is_short or not label.isprintable() or label != label.strip() or set(label) & set("=/"):
+        raise ValueError(
+            f"decoder {text!r}: the label {label[:LONGEST_LABEL]!r} must be 1 to {LONGEST_LABEL} "
+            "characters on one line, without = and /"
+        )

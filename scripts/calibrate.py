@@ -11,7 +11,8 @@ the improvement. decoders/conditional/calibration.py has the formula.
 
 Writes `medusa_calibration.json`, which `conditional` finds beside the model, and `reliability.png`:
 how often drafted nodes are accepted against the probability that the decoder gave them. `--nodes
-auto` relies on these.
+auto` relies on these. A calibration that is in `--out` already, and is better on the remaining
+prompts, is not overwritten.
 """
 
 from bench.common.errors import exit_cleanly
@@ -33,7 +34,15 @@ def main() -> None:
             f"tokens/inference with {settings.nodes} nodes; nodes accepted {accepted:.4f} of the "
             f"time, predicted {predicted:.4f}"
         )
-    print(f"{settings.out / FILE}, {found.figure}")
+    file = settings.out / FILE
+    if found.kept is None:
+        print(f"{file}, {found.figure}")
+    else:
+        print(
+            f"{file} stays as it was: {found.kept:.4f} nats a token on the prompts that were not "
+            f"fitted, and the new fit has {found.after.nats:.4f}. Fit on more --prompts, or give "
+            f"another --out\n{found.figure}"
+        )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -137,6 +138,24 @@ def strange_vocabulary(path: Path) -> None:
     (path / "medusa_vocabulary.json").write_text('{"tokens": [4, 10000000]}')
 
 
+def many_layers(path: Path) -> None:
+    shutil.copytree(path.parent / "plain", path)
+    config = json.loads((path / "config.json").read_text()) | {"num_hidden_layers": 3_000_000}
+    (path / "config.json").write_text(json.dumps(config))
+
+
+def packed_heads(path: Path) -> None:
+    write_medusa1(path, "../plain")
+    with zipfile.ZipFile(path / "medusa_lm_head.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("archive/data.pkl", bytes(1_000_000))
+
+
+def linked_run(path: Path) -> None:
+    shutil.copytree(path.parent / "run", path)
+    (path / "turns.jsonl").replace(path.parent / "of-someone-else.jsonl")
+    (path / "turns.jsonl").symlink_to(path.parent / "of-someone-else.jsonl")
+
+
 def own_code(path: Path) -> None:
     shutil.copytree(path.parent / "plain", path)
     config = json.loads((path / "config.json").read_text()) | {
@@ -189,6 +208,8 @@ CASES = [
     Case("a turn that is no text", ASK, question(turns=["a", 7])),
     Case("more questions skipped than there are", f"{RUN} --questions q.jsonl --skip 5"),
     Case("an unknown decoder", f"{RUN} --decoder dinamic"),
+    Case("what others call a decoder", f"{RUN} --decoder medusa"),
+    Case("a label that is another decoder's name", f"{RUN} --decoder greedy=dynamic"),
     Case("an unknown option of a decoder", f"{RUN} --decoder dynamic:node=8"),
     Case("a draft vocabulary that is not there", f"{RUN} --decoder dynamic:vocab=frequent"),
     Case("an option that is no number", f"{RUN} --decoder dynamic:topk=many"),
@@ -260,6 +281,8 @@ CASES = [
     ),
     Case("weights outside the model's folder", LOAD, escaping_index, "bad"),
     Case("a model with Python code of its own", LOAD, own_code, "bad"),
+    Case("a model of three million layers", LOAD, many_layers, "bad"),
+    Case("heads in a file that was compressed", LOAD, packed_heads, "bad"),
     Case(
         "no heads for a decoder that needs them",
         "bench.run --model plain --questions q.jsonl --device cpu --out out",
@@ -270,6 +293,12 @@ CASES = [
     Case(
         "a run of another configuration",
         "bench.run --model model --questions q.jsonl --device cpu --out run --seed 1",
+    ),
+    Case(
+        "a run's folder with a symbolic link",
+        "bench.run --model model --questions q.jsonl --device cpu --max-new-tokens 4 --out {}",
+        linked_run,
+        "bad",
     ),
     Case(
         "a turn that does not fit into the context",

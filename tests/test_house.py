@@ -18,7 +18,7 @@ from tests.helpers.paths import ROOT
 ALLOWED = {
     "decoders": (),
     "bench.common": (),
-    "bench.store": ("bench.common",),
+    "bench.store": ("bench.common", "decoders.spec"),
     "bench.metrics": ("bench.store", "bench.common"),
     "bench.inputs": ("bench.store", "bench.common", "decoders"),
     "bench.reporting": (

@@ -64,6 +64,29 @@ def test_help_is_given_without_a_heavy_library(command, found):
     assert not loaded, f"import {', '.join(loaded)} inside main(), after the flags are parsed"
 
 
+TYPING_ERRORS = (
+    ["--decoder", "dinamic"],
+    ["--decoder", "greedy,dynamic:node=3"],
+    ["--questions", "mt_bnch"],
+    ["--template", "vicuna_v1"],
+    ["--nodes", "many"],
+    ["--temperature", "-1"],
+)
+
+
+def test_a_typing_error_is_told_before_a_heavy_library_is_loaded():
+    code = (
+        "import json, sys; from bench.run import main; from bench.common.errors import UserError\n"
+        "for sys.argv in json.loads(sys.argv[1]):\n"
+        "    try: main()\n"
+        "    except (UserError, SystemExit): pass\n"
+        "    else: raise SystemExit(f'{sys.argv} was not refused')\n"
+        f"assert not {set(HEAVY)} & set(sys.modules)"
+    )
+    asked = json.dumps([["bench.run", *given] for given in TYPING_ERRORS])
+    subprocess.run([sys.executable, "-c", code, asked], cwd=ROOT, check=True, timeout=120)
+
+
 @pytest.mark.parametrize("module", ["llm_judge.gen_judgment", "llm_judge.show_result"])
 def test_judging_needs_no_model(module):
     """Neither the commands nor what they import late."""

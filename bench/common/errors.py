@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 
+from bench.common.media import one_line, visible
 from bench.common.signals import StopAtOnce, Stopped
 
 LONGEST_MESSAGE = 2000  # Characters. A message may quote a file that is not ours.
@@ -17,7 +18,7 @@ class UserError(Exception):
 
 def warn(text: str) -> None:
     """Tell the user something that does not end the command."""
-    print(f"warning: {text}", file=sys.stderr)
+    print(f"warning: {visible(text)}", file=sys.stderr)
 
 
 def exit_cleanly(command: Callable[[], int | None]) -> None:
@@ -31,7 +32,7 @@ def exit_cleanly(command: Callable[[], int | None]) -> None:
         with StopAtOnce():
             sys.exit(command() or 0)
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())[:LONGEST_MESSAGE]}", file=sys.stderr)
+        print(f"error: {one_line(str(error)[:LONGEST_MESSAGE])}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:
         print("\ninterrupted", file=sys.stderr)
@@ -41,7 +42,7 @@ def exit_cleanly(command: Callable[[], int | None]) -> None:
         sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {one_line(f'{where}{error.strerror or error}')}", file=sys.stderr)
         sys.exit(2)
 
 

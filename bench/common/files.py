@@ -16,7 +16,7 @@ import socket
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from glob import escape
@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from bench.common.errors import UserError
 
 LONGEST = 16 << 20  # Bytes of a line of JSON, or of a JSON document.
+DEEPEST = 100  # Lists and objects within each other, in JSON.
 LONGEST_NAME = 200  # Bytes of a file's name. File systems take 255.
 NAMED = 3  # Lines of a file that warnings name. Further ones are counted.
 
@@ -55,16 +56,33 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def json_line(row: dict) -> str:
-    """A row as a line of a JSON-lines file, with its newline."""
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    """A row as a line of a JSON-lines file, with its newline.
+
+    UserError where the line would be too long to be read again. Halves of surrogate pairs, which a
+    tokenizer may leave in a text, are no Unicode, and become question marks.
+    """
+    line = json.dumps(row, ensure_ascii=False) + "\n"
+    return checked_length(line.encode(errors="replace").decode(), "a row")
+
+
+def checked_length(content: str, what: str) -> str:
+    """The same content. UserError where it is longer than what is read (LONGEST)."""
+    if len(content) > LONGEST // 4 and len(content.encode()) > LONGEST:
+        raise UserError(
+            f"{what} would be {len(content.encode()) >> 20} MiB long, and could not be read again; "
+            f"at most {LONGEST >> 20} MiB are"
+        )
+    return content
 
 
 def append_synced(path: Path, row: dict) -> int:
     """Append a row, sync it to disk, and return the byte offset where it begins.
 
     OSError where that fails; nothing of the row is left then. The file must end with a whole line
-    (`mend_end`), and this process must be its only writer (`sole_writer`).
+    (`mend_end`), and this process must be its only writer (`sole_writer`). UserError where it is a
+    symbolic link.
     """
+    refuse_links([path])
     content = json_line(row).encode()
     is_new = not path.exists()
     with path.open("ab", buffering=0) as out:
@@ -87,8 +105,9 @@ def mend_end(path: Path) -> str | None:
     """Make a file of rows end with a whole row.
 
     A last line that a crash cut off is moved to <name>.torn. Returns a warning about it. None:
-    there was no such line.
+    there was no such line. UserError where the file is a symbolic link.
     """
+    refuse_links([path])
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - LONGEST))
@@ -110,6 +129,27 @@ def mend_end(path: Path) -> str | None:
         f"the last line of {path} was torn by a crash; it was moved to {aside.name}, and is made "
         "again"
     )
+
+
+def refuse_links(paths: Iterable[Path]) -> None:
+    """UserError where one of the paths is a symbolic link.
+
+    A folder that was received from someone may lead to any file here, which would be changed.
+    """
+    for path in paths:
+        if path.is_symlink():
+            raise UserError(
+                f"{path} is a symbolic link, and what it points to would be changed; put a copy in "
+                "its place"
+            )
+
+
+def refuse_links_in(folder: Path) -> None:
+    """UserError where a folder, or one of its folders, holds a symbolic link."""
+    try:
+        refuse_links(path for pattern in ("*", "*/*") for path in folder.glob(pattern))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror}") from error
 
 
 def _is_object(line: bytes) -> bool:
@@ -137,6 +177,7 @@ def sole_writer(path: Path, wait_s: float = 0) -> Iterator[None]:
     operating system holds the lock, so the lock ends with the process, even if that is killed.
     """
     lock_file = path.with_name(f".{path.name}.lock")
+    refuse_links([lock_file])
     holder = _first_line(lock_file)
     lock = FileLock(lock_file)
     try:
@@ -276,6 +317,7 @@ def parse_json(content: bytes, nan: bool = False) -> object:
             parse_constant=_nan if nan else _not_a_number,
             parse_float=_finite,
         )
+        _check_depth(value, content)
         if b"\\u" in content:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
@@ -291,6 +333,19 @@ def parse_json(content: bytes, nan: bool = False) -> object:
     return value
 
 
+def _check_depth(value: object, content: bytes) -> None:
+    """ValueError where a value is nested deeper than DEEPEST. `content`: its JSON."""
+    if content.count(b"[") + content.count(b"{") <= DEEPEST:
+        return
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [each for members in inner for each in members if isinstance(each, (dict, list))]
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
+
+
 def _not_a_number(text: str) -> float:
     raise ValueError(f"{text} is not a number in JSON")
 
@@ -304,6 +359,15 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text[:20]} is larger than any number here")
     return value
+
+
+def digest_of(path: Path) -> str:
+    """The sha256 of a file's content. OSError where it cannot be read."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def shown(value: object, most: int = 60) -> str:

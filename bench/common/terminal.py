@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
+from bench.common.media import visible
+
 UNBOUNDED = 10_000  # Columns that no table needs.
 FILE_WIDTH = 160  # Columns where the output goes into a file.
 WHOLE_NAME = 24  # Characters of a name that stay on one line.
@@ -31,9 +33,16 @@ def width_of(table: Table) -> int:
 def print_table(table: Table) -> None:
     """Print a table without cutting names or numbers.
 
-    A table that is wider than the terminal keeps its width, and the terminal wraps the lines.
+    A table that is wider than the terminal keeps its width, and the terminal wraps the lines. What
+    could steer the terminal is shown as an escape.
     """
     out = console()
+    table.title, table.caption = (
+        visible(text) if isinstance(text, str) else text for text in (table.title, table.caption)
+    )
+    for column in table.columns:
+        column.header = visible(str(column.header))
+        column._cells = [visible(str(cell)) for cell in column.cells]
     for column in table.columns:
         texts = [str(column.header), *map(str, column.cells)]
         longest = max(cell_len(line) for text in texts for line in text.split("\n"))

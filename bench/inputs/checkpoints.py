@@ -23,6 +23,7 @@ from transformers.utils.hub import extract_commit_hash
 
 from bench.common.errors import UserError
 from bench.common.files import parse_json, read_document, shown
+from bench.inputs.bounds import check_layers, check_sizes, check_zip, tensor_names
 from bench.inputs.head_layouts import unwrapped
 from decoders.model.heads import MERGED_PREFIX
 
@@ -34,7 +35,8 @@ HEADS_ONLY = "medusa"  # The model_type of a configuration that is about heads a
 HEAD_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt", "model.safetensors")
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 # A model's weights, in the order in which transformers looks for them.
-WEIGHT_FILES = ("model.safetensors", INDEX_FILES[0], "pytorch_model.bin", INDEX_FILES[1])
+WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_FILES = (WHOLE_FILES[0], INDEX_FILES[0], WHOLE_FILES[1], INDEX_FILES[1])
 PICKLES = (".pt", ".bin")  # Endings of files of tensors in torch's own format.
 SAMPLE_BYTES = 1 << 20  # Bytes of each end of a file that go into the identity of a folder.
 
@@ -96,6 +98,20 @@ def base_of(where: str, config: dict) -> str:
     return base
 
 
+def check_config(where: str) -> None:
+    """UserError where config.json asks for more layers than the checkpoint can have.
+
+    Also where a pickle of weights is compressed, or an index names files outside the checkpoint.
+    """
+    index = read_index(where)
+    names = sorted(set(index.values())) or [name for name in WHOLE_FILES if find(where, name)][:1]
+    paths = [Path(path) for path in (find(where, name) for name in names) if path]
+    for path in paths:
+        if path.suffix != ".safetensors":
+            check_zip(path)
+    check_layers(where, read_config(where), list(index) or tensor_names(paths))
+
+
 def refuse_adapter(where: str) -> None:
     """UserError where an adapter (LoRA and the like) lies beside a model.
 
@@ -154,17 +170,20 @@ def read_tensors(path: str) -> dict[str, Tensor]:
     """The named tensors of a .safetensors file, or of a pickle that holds nothing else."""
     if path.endswith(".safetensors"):
         return load_file(path)
+    check_zip(Path(path))
     content = torch.load(path, map_location="cpu", weights_only=True)
     is_named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
     if not is_named or not all(map(_is_dense, content.values())):
         raise UserError(
             f"{path} holds a {type(content).__name__}, not a dictionary of named dense tensors"
         )
+    check_sizes(Path(path), content.values())
     return {name: tensor.detach() for name, tensor in content.items()}  # Some are Parameters.
 
 
 def _is_dense(value: object) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided
+    is_here = isinstance(value, Tensor) and not value.is_meta
+    return is_here and value.layout == torch.strided
 
 
 def read_separate_heads(where: str, others: Collection[str]) -> dict[str, Tensor] | None:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from bench.common.errors import UserError
 from bench.common.files import parse_json, read_document
 from bench.inputs.checkpoints import find, find_weights, read_tensors
-from decoders.decoder import Decoder
+from decoders.decoder import Decoder, declared
 from decoders.model.model import Model
 
 
@@ -43,7 +43,7 @@ def take_named_files(decoder: Decoder) -> None:
 
 def _named_files(decoder: Decoder) -> dict[str, object]:
     files: dict[str, object] = {}
-    for name, parse in decoder.fitted.items():
+    for name, parse in declared(decoder.fitted).items():
         path = decoder.path_of(name)
         if path is not None and Path(path).is_file():
             files[name] = read_fitted(Path(path), parse)
@@ -60,10 +60,10 @@ def take_files(
     UserError where a file cannot be read.
     """
     files = _named_files(decoder) | dict(models or {})
-    for name, parse in decoder.fitted.items():
+    for name, parse in declared(decoder.fitted).items():
         if decoder.path_of(name) is None and (path := find(where, name)):
             files[name] = read_fitted(Path(path), parse)
-    for name, build in decoder.weights.items():
+    for name, build in declared(decoder.weights).items():
         path = _weights_path(decoder, name, where)
         try:
             files[name] = build(read_tensors(path), model)

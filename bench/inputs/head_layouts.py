@@ -99,6 +99,9 @@ def to_published(
             raise ValueError(f"tensor {TOKEN_MAP!r} is there, but no projection onto its tokens")
         _check_token_map(token_map, vocab)
         for name in own:
+            block = f"{name.split('.')[0]}.0.linear.weight"
+            if block not in found:  # Before any memory is taken for a head that has nothing else.
+                raise ValueError(f"tensor {block!r} is missing beside {name!r}")
             found[name] = _onto_all_tokens(name, found[name], token_map, vocab)
     return found, token_map
 
@@ -141,9 +144,9 @@ def _check_token_map(token_map: Tensor, vocab: int) -> None:
 
 def _onto_all_tokens(name: str, weight: Tensor, token_map: Tensor, vocab: int) -> Tensor:
     """A projection onto the mapped tokens, extended to the whole vocabulary by rows of zeros."""
-    if len(weight) != len(token_map):
+    if weight.ndim != 2 or len(weight) != len(token_map):
         raise ValueError(
-            f"tensor {name!r} has {len(weight)} rows; {TOKEN_MAP!r} names {len(token_map)} tokens"
+            f"tensor {name!r} is {list(weight.shape)}; {TOKEN_MAP!r} names {len(token_map)} tokens"
         )
     full = weight.new_zeros(vocab, weight.shape[1])
     return full.index_copy(0, token_map.long(), weight)

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -31,15 +32,19 @@ from transformers import (
 from transformers.utils import logging
 
 from bench.common.errors import UserError
+from bench.common.files import shown
+from bench.common.strangers import strangers_code, told
+from bench.common.waiting import patience
+from bench.inputs.bounds import check_template, check_tokenizer
 from bench.inputs.checkpoints import (
     BASE,
     DEMO,
     base_of,
+    check_config,
     check_tensors,
     check_weights_exist,
     identity_of,
     read_config,
-    read_index,
     read_merged_heads,
     read_separate_heads,
     refuse_adapter,
@@ -54,6 +59,8 @@ from decoders import registry
 from decoders.engine.engine import Engine
 from decoders.model.heads import MedusaHeads
 from decoders.model.model import UnsupportedModel
+
+ATTENTION = ("sdpa", "eager")  # Those whose masks we know how to make.
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +157,7 @@ def load(
     """
     device = check_device(device, load_in_8bit or load_in_4bit)
     options = _LoadOptions(device, dtype, load_in_8bit, load_in_4bit, max_memory, trust_remote_code)
-    with _readable_errors(repr(name)):
+    with _readable_errors(repr(name)), patience(f"loading model {name!r}"):
         places = _places(name)
     is_elsewhere = places.base != places.where
     what = f"{places.base!r}, the base model of {name!r}," if is_elsewhere else repr(name)
@@ -159,28 +166,33 @@ def load(
             lm, tokenizer = _load_gguf(places.gguf, options)
             merged_names = set()
         else:
-            read_index(places.base)  # UserError where it names files outside the checkpoint.
+            check_config(places.base)
             lm, merged_names = _load_lm(places.base, options)
-            tokenizer = AutoTokenizer.from_pretrained(
-                places.base, trust_remote_code=trust_remote_code
-            )
+
+            def load_tokenizer() -> PreTrainedTokenizerBase:
+                return AutoTokenizer.from_pretrained(
+                    places.base, trust_remote_code=trust_remote_code
+                )
+
+            check_tokenizer(name, load_tokenizer)
+            tokenizer = load_tokenizer()
+        check_template(name, tokenizer)
     with _readable_errors(repr(name)):
         tensors = None
         if places.has_separate_heads:
             tensors = read_separate_heads(places.where, registry.weight_files())
         elif merged_names:
             tensors = read_merged_heads(places.where, merged_names)
-    generation_config = lm.generation_config
-    model = _engine(name, lm, tensors, places.shares_projection, compile)
-    eos = generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])} - {None}
+        generation_config = lm.generation_config
+        model = _engine(name, lm, tensors, places.shares_projection, compile)
+        ends = _ends(generation_config.eos_token_id) | _ends(tokenizer.eos_token_id)
     return Loaded(
         model,
         tokenizer,
         Path(name).resolve().name,
         places.where,
         places.identity(),
-        frozenset(ends),
+        ends,
         generation_config,
         tuple(warnings_about(model, generation_config)),
     )
@@ -188,8 +200,17 @@ def load(
 
 def model_identity(name: str) -> str:
     """The identity that a model of this name is loaded with. UserError where there is none."""
-    with _readable_errors(name):
+    with _readable_errors(repr(name)):
         return _places(name).identity()
+
+
+def _ends(eos: object) -> frozenset[int]:
+    """The token ids that end an answer, from a configuration. UserError where they are no ids."""
+    listed = eos if isinstance(eos, list) else [eos]
+    ids = [int(each) if isinstance(each, str) and each.isdecimal() else each for each in listed]
+    if not all(each is None or type(each) is int for each in ids):
+        raise UserError(f"eos_token_id of the model is {shown(eos)}; expected token ids")
+    return frozenset(ids) - {None}
 
 
 def _load_gguf(
@@ -221,8 +242,13 @@ def _load_lm(base: str, options: _LoadOptions) -> tuple[PreTrainedModel, set[str
         more["quantization_config"] = BitsAndBytesConfig(
             load_in_8bit=options.load_in_8bit, load_in_4bit=options.load_in_4bit
         )
+    config = AutoConfig.from_pretrained(base, trust_remote_code=options.trust_remote_code)
+    # The checkpoint's own choice could name code to fetch. Without one, transformers takes "sdpa"
+    # where the family has it, else "eager".
+    config._attn_implementation = None
     lm, info = AutoModelForCausalLM.from_pretrained(
         base,
+        config=config,
         dtype=dtype if dtype == "auto" else getattr(torch, dtype),
         device_map="auto" if options.device == BALANCED else {"": options.device},
         output_loading_info=True,
@@ -233,6 +259,11 @@ def _load_lm(base: str, options: _LoadOptions) -> tuple[PreTrainedModel, set[str
     )
     if options.device == "cpu":
         _let_go_of_files(lm)
+    if lm.config._attn_implementation not in ATTENTION:
+        raise UserError(
+            f"{base!r} chooses its own attention, {lm.config._attn_implementation!r}; expected "
+            f"{' or '.join(ATTENTION)}"
+        )
     check_tensors(base, info)
     return lm, set(info["unexpected_keys"])
 
@@ -311,30 +342,30 @@ def _readable_errors(what: str) -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"a file of {what} is not a plain tensor file (a pickle may hold code) and was not "
-            "opened; expected safetensors, or a pickle of tensors alone"
-        ) from error
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"a file of {what} is damaged: {_line(error)}") from error
-    except ImportError as error:
-        raise UserError(f"{what} needs a package that is not installed: {_line(error)}") from error
-    except UserError:
-        raise
-    except Exception as error:
-        if "trust_remote_code" in str(error):
-            raise UserError(
-                f"{what} brings Python code of its own, which was not executed; read it, and if "
-                "you trust it, give --trust-remote-code"
-            ) from error
-        raise UserError(
-            f"model {what} cannot be loaded: {type(error).__name__}: {_line(error)}"
-        ) from error
+        with strangers_code(lambda error: _in_words(what, error)):
+            yield
     finally:
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()
+
+
+def _in_words(what: str, error: BaseException) -> str:
+    """What a library's error says about a model. what: its quoted name."""
+    if isinstance(error, pickle.UnpicklingError):
+        return (
+            f"a file of {what} is not a plain tensor file (a pickle may hold code) and was not "
+            "opened; expected safetensors, or a pickle of tensors alone"
+        )
+    if isinstance(error, (SafetensorError, json.JSONDecodeError, UnicodeDecodeError)):
+        return f"a file of {what} is damaged: {_line(error)}"
+    if isinstance(error, ImportError):
+        return f"{what} needs a package that is not installed: {_line(error)}"
+    if "trust_remote_code" in str(error):
+        return (
+            f"{what} brings Python code of its own, which was not executed; read it, and if you "
+            "trust it, give --trust-remote-code"
+        )
+    return f"model {what} cannot be loaded: {told(error, 300)}"
 
 
 def _line(error: Exception) -> str:

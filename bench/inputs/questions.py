@@ -14,7 +14,7 @@ from bench.common.errors import UserError
 from bench.common.files import parse_row, read_lines, shown
 from bench.inputs.published_sets import QUESTIONS, SETS, fetched
 from bench.store.question_id import QuestionId, check_question_id
-from bench.store.turn import LONGEST_CATEGORY
+from bench.store.turn import LONGEST_CATEGORY, MOST_TURNS
 
 SAMPLE = "sample"
 SAMPLE_FOLDER = Path(str(files(__package__) / "sample"))
@@ -116,6 +116,8 @@ def _parse(line: bytes, where: str) -> Question:
         raise UserError(
             f"{where}: turns must be a non-empty list of non-empty texts, found {shown(turns)}"
         )
+    if len(turns) > MOST_TURNS:
+        raise UserError(f"{where} has {len(turns)} turns; at most {MOST_TURNS} can be asked")
     reference = row.get("reference") or []
     if not isinstance(reference, (str, list)):
         raise UserError(

@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.common import media
 from bench.common.errors import UserError, warn
-from bench.common.files import write_atomically
+from bench.common.files import refuse_links, write_atomically
+from bench.common.waiting import patience
 from bench.reporting import alike, report_tables, verdicts
 from bench.reporting.figures import Figure, draw_all
 from bench.reporting.numbers import Numbers
-from bench.reporting.page import Page, conditions_of, write_page
+from bench.reporting.page import Page, conditions_of, remark_on, write_page
 from bench.reporting.run_source import open_run
 from bench.reporting.source import Source
-from bench.reporting.tables import Table, escaped
+from bench.reporting.tables import Table
 from bench.store.answer_files import write_answers
 from bench.store.question_id import QuestionId
 
@@ -126,6 +128,7 @@ class Report(Numbers):
             trees={key: trees for source in self.sources for key, trees in source.trees.items()},
             verdicts=self.verdicts(),
             warnings=self.warnings,
+            remark=remark_on(runs.values()),
         )
 
     def _title(self) -> str:
@@ -189,7 +192,7 @@ class Report(Numbers):
         if form == "terminal":  # Its warnings are on stderr.
             for table in self.tables():
                 table.print()
-            print("\n".join(self.verdicts()))
+            print(media.visible("\n".join(self.verdicts())))
             return
         if notes := alike.incomparable(self.sources):
             print(_as_lines(notes, form))
@@ -201,15 +204,15 @@ class Report(Numbers):
 def _as_lines(sentences: Iterable[str], form: str) -> str:
     """Sentences as a list of Markdown, or as comments of LaTeX."""
     if form == "latex":
-        return "".join(f"% {' '.join(sentence.split())}\n" for sentence in sentences)
-    return "".join(f"- {escaped(sentence)}\n" for sentence in sentences)
+        return "".join(f"% {media.visible(media.one_line(sentence))}\n" for sentence in sentences)
+    return "".join(f"- {media.visible(media.markdown(sentence))}\n" for sentence in sentences)
 
 
 def print_summary(report: Report, title: str) -> None:
     """Print the headline table under a title, and which label leads."""
     replace(report.headline(), title=title).print()
     for line in report.verdicts():
-        print(line)
+        print(media.visible(line))
 
 
 def _find(decoder: str, source: Source) -> str | None:
@@ -267,7 +270,13 @@ def write_derived(report: Report) -> None:
 
 
 def write_summary(folder: Path, report: Report) -> None:
-    """Write summary.csv, figures/ and report.html. OSError where that fails."""
+    """Write summary.csv, figures/ and report.html.
+
+    OSError where that fails, UserError where figures/ is a symbolic link.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "summary.csv", report.summary.to_csv(index=False))
-    write_page(folder / "report.html", report.page(report.draw(folder / "figures")))
+    refuse_links([folder / "figures"])
+    summary = report.summary.map(media.csv_cell)
+    write_atomically(folder / "summary.csv", summary.to_csv(index=False))
+    with patience("drawing figures"):
+        write_page(folder / "report.html", report.page(report.draw(folder / "figures")))

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import mimetypes
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +30,11 @@ MOST_BYTES = 29_000_000  # Size of the page.
 DATA_HERE = "<answers>"  # Where the data goes. In any other text "<" is escaped.
 ASSETS = files(__package__) / "page_assets"
 UNKNOWN = "unknown"
+DEMO = "demo"  # The model, as a run names it.
+DEMO_ANSWERS = (
+    "The demo model is a toy: its answers are nonsense, and only the decoding is real. A small "
+    "real model: --model smollm2"
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Page:
     trees: Mapping[Key, AnswerTrees]
     verdicts: Sequence[str] = ()  # Sentences on which decoder leads.
     warnings: Sequence[str] = ()
+    remark: str = ""  # On the answers, shown above them.
 
 
 def write_page(path: Path, page: Page) -> None:
@@ -91,6 +97,11 @@ def data_uri(path: Path) -> str:
     """A file's content as a URI."""
     content = base64.b64encode(path.read_bytes()).decode()
     return f"data:{mimetypes.guess_type(path.name)[0]};base64,{content}"
+
+
+def remark_on(runs: Iterable[Run]) -> str:
+    """What a reader of these runs' answers must know. Empty: nothing."""
+    return DEMO_ANSWERS if any(run.config.model == DEMO for run in runs) else ""
 
 
 def conditions_of(run: Run) -> dict[str, str]:

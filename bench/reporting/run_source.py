@@ -10,7 +10,7 @@ from bench import metrics
 from bench.common.errors import UserError
 from bench.common.files import shown
 from bench.reporting import counts
-from bench.reporting.source import Source, untimed
+from bench.reporting.source import Source, shown_category, untimed
 from bench.store.question_id import in_order
 from bench.store.run_record import RUN_FILE, Config, Run, read_run
 from bench.store.trees import read_trees
@@ -48,9 +48,10 @@ SHARED_OPTIONS = ("nodes", "topk", "depth", "tree")  # Of a run, for all decoder
 def open_run(folder: Path) -> Source:
     """The run of a folder. UserError where it is no run of this version, or no turn is finished."""
     run = read_run(folder)
-    decoders = run.config.decoders
+    decoders = run.config.labels
     turns, warnings = _turns_of_run(folder, run)
     frame = metrics.frame(turns)
+    frame["category"] = frame.category.map(shown_category)
     if strange := set(frame.question_id) - run.question_turns.keys():
         raise UserError(
             f"{folder / TURNS_FILE} has turns of question {min(strange, key=in_order)}, which this "
@@ -79,10 +80,10 @@ def open_run(folder: Path) -> Source:
             f"{folder}: its sittings ran different code ({', then '.join(run.codes)}), and its "
             "numbers pool both; none of its decoders is said to lead"
         )
-    try:
-        options = {decoder: _options(run.config, decoder, frame) for decoder in decoders}
-    except ValueError as error:
-        raise UserError(f"{folder / RUN_FILE} is damaged ({error}); restore it") from error
+    options = {
+        label: _options(run.config, Spec.parse(text), frame)
+        for label, text in zip(decoders, run.config.decoders, strict=True)
+    }
     return Source(
         name=folder.resolve().name,
         frame=frame,
@@ -129,14 +130,14 @@ def _turns_of_run(folder: Path, run: Run) -> tuple[list[Turn], list[str]]:
     place = {question_id: at for at, question_id in enumerate(run.question_turns)}
     turns.sort(key=lambda turn: (place.get(turn.question_id, 0), turn.place))
     reason = ""
-    if others := sorted({turn.decoder for turn in turns} - set(run.config.decoders)):
+    if others := sorted({turn.decoder for turn in turns} - set(run.config.labels)):
         more = f" and {len(others) - 1} more decoders" if len(others) > 1 else ""
         reason = (
             f"{folder / TURNS_FILE} has turns of {shown(others[0])}{more}, which {RUN_FILE} does "
             "not name"
         )
         warnings.append(f"{reason}; they are left out")
-        turns = [turn for turn in turns if turn.decoder in run.config.decoders]
+        turns = [turn for turn in turns if turn.decoder in run.config.labels]
     if all(turn.failed for turn in turns):
         if turns:
             reason = f"{len(turns)} failed, first: {turns[0].error}"
@@ -168,14 +169,12 @@ def _has_moved(run: Run) -> bool:
     return any(environment != environments[0] for environment in environments)
 
 
-def _options(config: Config, decoder: str, frame: pd.DataFrame) -> dict:
+def _options(config: Config, spec: Spec, frame: pd.DataFrame) -> dict:
     """`decoder` (its name), its options as far as they are known, `temperature` and `acceptance`.
 
-    Where `nodes` was not given, it is the largest tree that was verified. ValueError where the
-    decoder's spec cannot be parsed.
+    Where `nodes` was not given, it is the largest tree that was verified.
     """
-    spec = Spec.parse(decoder)
-    trees = frame[frame.decoder == decoder].nodes
+    trees = frame[frame.decoder == spec.label].nodes
     options: dict[str, object] = {"nodes": max((int(n.max(initial=0)) for n in trees), default=0)}
     for name in SHARED_OPTIONS:
         if (value := getattr(config, name)) is not None:

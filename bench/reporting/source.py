@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench import metrics
+from bench.common.media import one_line
 from bench.store.question_id import QuestionId
 from bench.store.run_record import Difference, Run
 from bench.store.trees import AnswerTrees
@@ -63,3 +64,8 @@ def untimed(frame: pd.DataFrame, seconds: str) -> list[str]:
                 f"question {first.question_id}, turn {first.turn}; they are in no time"
             )
     return warnings
+
+
+def shown_category(category: object) -> object:
+    """A category as tables and figures show it. What is no text stays as it is."""
+    return one_line(category) if isinstance(category, str) else category

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from bench import metrics
 from bench.common.errors import UserError
+from bench.common.media import one_line
 from bench.inputs.published_sets import QUESTIONS, SETS, fetched
 from bench.inputs.questions import Question, load_questions
 from bench.reporting import counts
 from bench.reporting.run_source import open_run
-from bench.reporting.source import Source, untimed
+from bench.reporting.source import Source, shown_category, untimed
 from bench.store.answer_files import ANSWERS_FOLDER, Answer, read_answers
 from bench.store.question_id import QuestionId
 from bench.store.run_record import RUN_FILE
@@ -91,7 +92,8 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
     told: list[str] = []
     answers = list(read_answers(path, told.append).values())
     ids = {answer.model_id for answer in answers}
-    label = (ids.pop() if len(ids) == 1 else "") or path.stem
+    # Tables and figures show it: without what steers a terminal or breaks an SVG.
+    label = one_line((ids.pop() if len(ids) == 1 else "") or path.stem)
     answers, misfits = counts.with_fitting_lengths(answers, label)
     frame = metrics.answers_frame(answers).assign(decoder=label)
     if frame.empty:
@@ -102,7 +104,7 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
     known = _questions(set(frame.question_id), questions)
     categories = {question_id: question.category for question_id, question in known.items()}
     of_set = frame.question_id.map(categories).astype(object)
-    frame["category"] = frame.category.where(frame.category.notna(), of_set)
+    frame["category"] = frame.category.where(frame.category.notna(), of_set).map(shown_category)
     asked = {
         answer.question_id: max(
             *(len(choice.turns) for choice in answer.choices),

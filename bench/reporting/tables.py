@@ -1,6 +1,5 @@
 """Tables of text for a terminal, a paper or a pull request."""
 
-import html
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from bench.common import media
 from bench.common.terminal import console, print_table, width_of
 
 NONE = "-"  # The text of a number that is unknown.
@@ -64,23 +64,23 @@ class Table:
     def markdown(self) -> str:
         cells = self.used_cells()
         rules = ["---" if name in TEXT_COLUMNS else "---:" for name in cells.columns]
-        rows = [list(map(escaped, row)) for row in cells.itertuples(index=False)]
-        lines = [f"**{escaped(self.title)}**", ""] if self.title else []
-        for row in (list(map(escaped, cells.columns)), rules, *rows):
+        rows = [list(map(media.markdown, row)) for row in cells.itertuples(index=False)]
+        lines = [f"**{media.markdown(self.title)}**", ""] if self.title else []
+        for row in (list(map(media.markdown, cells.columns)), rules, *rows):
             lines.append("| " + " | ".join(row) + " |")
         if self.caption:
-            lines += ["", escaped(self.caption)]
+            lines += ["", media.markdown(self.caption)]
         return "\n".join(lines) + "\n"
 
     def latex(self) -> str:
         """A table environment. It needs the booktabs package."""
         cells = self.used_cells()
         heading, *rows = (
-            " & ".join(map(_latex, row)) + r" \\"
+            " & ".join(map(media.latex, row)) + r" \\"
             for row in (cells.columns, *cells.itertuples(index=False))
         )
         columns = "".join("l" if name in TEXT_COLUMNS else "r" for name in cells.columns)
-        caption = ". ".join(_latex(text) for text in (self.title, self.caption) if text)
+        caption = ". ".join(media.latex(text) for text in (self.title, self.caption) if text)
         lines = [
             r"\begin{table}",
             r"\centering",
@@ -124,20 +124,3 @@ def _heading(text: str, is_name: bool) -> str:
     (['tokens/', 'inference'], 'tokens/s')
     """
     return text if is_name else re.sub(r" |(?<=/)(?=\w{2})", "\n", text)
-
-
-def escaped(text: str) -> str:
-    """Text with Markdown's special characters escaped. Names may come from any file."""
-    marked = "".join(f"\\{c}" if c in "\\|`*_[]" else c for c in " ".join(text.split()))
-    return html.escape(marked, quote=False)
-
-
-_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-}
-
-
-def _latex(text: str) -> str:
-    return " ".join(text.split()).translate(str.maketrans(_LATEX))

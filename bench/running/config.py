@@ -5,12 +5,14 @@ import math
 from dataclasses import dataclass
 
 from bench.common.errors import UserError
+from bench.common.files import safe_name
 from bench.common.flags import check_flags, flag, flag_name
 from bench.inputs.published_models import MODELS
 from bench.inputs.published_sets import SETS
-from bench.inputs.templates import OWN
+from bench.inputs.templates import OWN, check_template
+from decoders import registry
 from decoders.acceptance import ACCEPTANCES, Typical
-from decoders.spec import AUTO
+from decoders.spec import AUTO, Spec
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 MOST_CHOICES = 10_000
@@ -23,6 +25,7 @@ TEMPERATURES = {
 OTHER_TEMPERATURE = 0.7
 # Options of decoders that a flag gives to every decoder that has them.
 SHARED_OPTIONS = ("nodes", "topk", "depth", "tree")
+BASELINE = "greedy"  # The decoder that all others are compared with.
 
 
 def parse_nodes(text: str) -> int | str:
@@ -122,7 +125,13 @@ class RunConfig:
         accepts=lambda value: 1 <= value <= MOST_CHOICES,
         expected=f"at least 1 and at most {MOST_CHOICES}",
     )
-    seed: int = flag(0, "seed of all samples", parse=int)
+    seed: int = flag(
+        0,
+        "seed of all samples",
+        parse=int,
+        accepts=lambda value: abs(value) < 1 << 63,
+        expected="an integer of at most 63 bits",
+    )
     limit: int | None = flag(None, "only the first so many questions", parse=int, least=1)
     skip: int = flag(
         0, "leave out the first so many questions; --limit counts the rest", parse=int, least=0
@@ -159,6 +168,17 @@ class RunConfig:
         return {name: value for name, value in values.items() if value is not None}
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """What tables and files call the decoders. ValueError where a spec cannot be parsed."""
+        return tuple(Spec.parse(text).label for text in self.decoders)
+
+    @property
+    def greedy(self) -> str | None:
+        """The label of the first greedy decoder. None: there is none."""
+        specs = map(Spec.parse, self.decoders)
+        return next((spec.label for spec in specs if spec.name == BASELINE), None)
+
+    @property
     def typical(self) -> Typical:
         return Typical(self.posterior_threshold, self.posterior_alpha)
 
@@ -193,3 +213,30 @@ class RunConfig:
             )
         if self.load_in_8bit and self.load_in_4bit:
             raise UserError("--load-in-8bit and --load-in-4bit exclude each other")
+        check_template(self.template)
+        self.check_decoders()
+
+    def check_decoders(self) -> None:
+        """UserError for decoders or options that there are not, or that share a name.
+
+        Nothing is imported, so that a typing error is told at once.
+        """
+        listed = ", ".join(self.decoders)
+        try:
+            for text in self.decoders:
+                spec = Spec.parse(text)
+                registry.check(spec)
+                if spec.own_label in registry.names():
+                    raise ValueError(
+                        f"decoder {text!r}: the label {spec.own_label!r} is the name of a decoder; "
+                        "choose another one"
+                    )
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        labels = self.labels
+        if len(set(labels)) < len(labels) or not labels:
+            raise UserError(f"decoders must be one or more different names, got {listed!r}")
+        if len(set(map(safe_name, labels))) < len(labels):
+            raise UserError(
+                f"{listed} would share an answer file; give one a label, as in a={labels[-1]}"
+            )

@@ -15,7 +15,7 @@ class Job:
 
     question: Question
     choice: int  # From 0 on.
-    spec: str  # The decoder's.
+    decoder: str  # Its label.
     # Turn (from 1 on) -> its text, for the turns that are answered already.
     done: Mapping[int, str] = field(default_factory=dict)
 
@@ -24,16 +24,16 @@ class Job:
         return range(1, len(self.question.turns) + 1)
 
     def key(self, turn: int) -> Key:
-        return self.question.question_id, self.spec, self.choice, turn
+        return self.question.question_id, self.decoder, self.choice, turn
 
 
 def jobs(config: RunConfig, questions: tuple[Question, ...]) -> Iterator[Job]:
     """The jobs, question by question. Each question begins with another decoder."""
-    specs = config.decoders
+    labels = config.labels
     for number, question in enumerate(questions):
         for choice in range(config.num_choices):
-            for place in range(len(specs)):
-                yield Job(question, choice, specs[(number + place) % len(specs)])
+            for place in range(len(labels)):
+                yield Job(question, choice, labels[(number + place) % len(labels)])
 
 
 def known_fields(config: RunConfig, job: Job, turn: int) -> dict[str, object]:
@@ -42,7 +42,7 @@ def known_fields(config: RunConfig, job: Job, turn: int) -> dict[str, object]:
     return {
         "question_id": question.question_id,
         "category": question.category,
-        "decoder": job.spec,
+        "decoder": job.decoder,
         "choice": job.choice,
         "turn": turn,
         "temperature": config.temperature_of(question.category),

@@ -12,7 +12,8 @@ import torch
 from bench.common.errors import UserError
 from bench.inputs.questions import Question, load_questions
 from bench.running.config import RunConfig
-from bench.running.decoders import make_decoders, tree_digests
+from bench.running.decoders import make_decoders
+from bench.running.digests import tree_digests
 from bench.running.recorded_trees import step_tree, token_texts
 from bench.running.runner import Runner
 from bench.running.step_times import AutoTimes, auto_times

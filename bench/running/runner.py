@@ -13,6 +13,8 @@ from datetime import datetime
 import torch
 
 from bench.common.errors import UserError, warn
+from bench.common.strangers import StrangersError, strangers_code, told
+from bench.common.waiting import patience
 from bench.inputs.chat import Chat
 from bench.inputs.devices import gpu_memory
 from bench.inputs.loader import Loaded, load
@@ -20,11 +22,13 @@ from bench.inputs.questions import Question
 from bench.running.clock import now, read
 from bench.running.config import RunConfig
 from bench.running.decoders import bind, described, make_decoders, plain
+from bench.running.digests import is_plugin
 from bench.running.environment import environment, peak_bytes
 from bench.running.jobs import Job, failed_turn, known_fields
+from bench.running.shared_model import SharedModel
 from bench.running.step_times import AutoTimes, given_times, measured_times
 from bench.store.run_record import Difference
-from bench.store.turn import Turn
+from bench.store.turn import Turn, check_turn
 from decoders.accept import Exact, Rule, make_rule
 from decoders.budget import Budgeted
 from decoders.decoder import Decoder
@@ -49,7 +53,7 @@ class Runner:
     ) -> None:
         """UserError where the chat's prompts are not what was asked.
 
-        times: for decoders with `nodes=auto`. None: they are measured now, if need be.
+        decoders: by label. times: for those with `nodes=auto`. None: they are measured now.
         """
         self.config = config
         self.loaded = loaded
@@ -59,13 +63,23 @@ class Runner:
         model, wanted = loaded.model, config.static_shapes
         model.static_shapes = model.device.type == "cuda" if wanted is None else wanted
         if times is None and any(decoder.auto for decoder in decoders.values()):
-            times = measured_times(model)
+            with patience("measuring how long steps take on this machine"):
+                times = measured_times(model)
         self.times = times
         # Times that were given stay as they are, so that budgets can be repeated.
         self.follows_clock = config.step_times is None
-        self.decoders = {
-            spec: bind(spec, decoder, loaded, times) for spec, decoder in decoders.items()
-        }
+        self.plugins = [label for label, decoder in decoders.items() if is_plugin(decoder)]
+        # None: every decoder is of this project, and none of these changes what others see.
+        self.shared = SharedModel(model) if self.plugins else None
+        self.decoders: dict[str, Decoder | Budgeted] = {}
+        for label, decoder in decoders.items():
+            self.decoders[label] = bind(label, decoder, loaded, times)
+            self._check_shared(f"decoder {label!r}, while it was set up,")
+            if self.shared is not None and (hooks := self.shared.new_hooks()):
+                warn(
+                    f"decoder {label!r} has put {hooks} functions into the model's layers; they "
+                    "run in every decoder's steps, and slow all of them"
+                )
 
     @classmethod
     def load(
@@ -108,8 +122,8 @@ class Runner:
             "heads": loaded.model.num_heads,
         }
         budgeted = {
-            spec: decoder
-            for spec, decoder in self.decoders.items()
+            label: decoder
+            for label, decoder in self.decoders.items()
             if isinstance(decoder, Budgeted)
         }
         return {
@@ -118,30 +132,47 @@ class Runner:
             "changes": loaded.model.changes.listed(),
             "step_times": asdict(self.times.steps) if self.times else None,
             "step_times_spread": self.times.spread if self.times else None,
-            "draft_times": {spec: each.budget.draft_s for spec, each in budgeted.items()},
+            "draft_times": {label: each.budget.draft_s for label, each in budgeted.items()},
             "warnings": self.warnings,
         }
 
     def warm_up(self, questions: Sequence[Question]) -> None:
+        for label, decoder in self.decoders.items():
+            with patience(f"warming up decoder {label!r}"):
+                self._warm_up(label, decoder, questions[0])
+            self._check_shared(f"decoder {label!r}, while it was warmed up,")
+        self.questions = questions
+        with patience("capturing steps as graphs"):
+            self._rehearse()
+
+    def _warm_up(self, label: str, decoder: Decoder | Budgeted, question: Question) -> None:
+        """Decode a few tokens. UserError where that fails, or a draft is invalid."""
         longest = self.loaded.model.context - WARM_UP_TOKENS - 1
         stop = Stop(frozenset(), WARM_UP_TOKENS)
-        prompt = self.prompt([questions[0].turns[0]], [])[:longest]
-        for spec, decoder in self.decoders.items():
-            own = plain(decoder)
-            try:
-                # Without the budget, so that everything is drafted once. Every draft is checked.
-                steps = [own.decode(torch.tensor(prompt), Exact(), stop, watched_by=Checked)]
-                if decoder is not own:
-                    steps.append(decoder.decode(torch.tensor(prompt), Exact(), stop))
-                for decoding in steps:
-                    for _ in decoding:
-                        pass
-            except (Exception, SystemExit) as error:
-                raise UserError(
-                    f"decoder {spec!r} cannot run on {self.loaded.name!r}: {described(error, own)}"
-                ) from error
-        self.questions = questions
-        self._rehearse()
+        own = plain(decoder)
+        wrong = f"decoder {label!r} cannot run on {self.loaded.name!r}"
+        with strangers_code(lambda error: f"{wrong}: {described(error, own)}"):
+            ids = torch.tensor(self.prompt([question.turns[0]], [])[:longest])
+            # Without the budget, so that everything is drafted once. Every draft is checked.
+            steps = [own.decode(ids, Exact(), stop, watched_by=Checked)]
+            if decoder is not own:
+                steps.append(decoder.decode(ids, Exact(), stop))
+            for decoding in steps:
+                for _ in decoding:
+                    pass
+
+    def _check_shared(self, who: str) -> None:
+        """UserError where a decoder of another package has changed what all decoders share."""
+        if self.shared is None:
+            return
+        wrong = f"{who} has changed what all decoders share"
+        with strangers_code(lambda error: f"{wrong}: {told(error)}"):
+            change = self.shared.change()
+        if change:
+            raise UserError(
+                f"{wrong}: {change}. No later answer would be this model's; leave that decoder "
+                "out, or mend it"
+            )
 
     def _rehearse(self) -> None:
         """Capture every kind of step that the run's turns may need. Nothing without graphs."""
@@ -161,8 +192,7 @@ class Runner:
                 for rule in {rule.constants: rule for rule in rules}.values():
                     rehearse(model, decoder, rule, reach)
         except Exception as error:  # noqa: BLE001 - such as no memory; turns may go well without
-            text = " ".join(str(error).split())[:300]
-            warn(f"not all steps could be captured before the first answer: {text}")
+            warn(f"not all steps could be captured before the first answer: {told(error)}")
             model.release()
 
     def _extent(self, question: Question) -> int:
@@ -171,7 +201,8 @@ class Runner:
         0 where its prompts cannot be made. Its turns will report that.
         """
         try:
-            prompts = [len(self.prompt([asked], [])) for asked in question.turns]
+            with strangers_code(told):
+                prompts = [len(self.prompt([asked], [])) for asked in question.turns]
         except UserError:
             return 0
         return sum(prompts) + len(prompts) * (self.config.max_new_tokens + SEPARATORS)
@@ -204,6 +235,7 @@ class Runner:
             text = job.done.get(number)
             if text is None:
                 turn = self.answer(job, number, answered)
+                self._check_shared(f"one of {', '.join(self.plugins)}")
                 yield turn
                 if turn.failed:
                     return
@@ -217,14 +249,19 @@ class Runner:
         """
         known = known_fields(self.config, job, turn)
         prompt: list[int] = []
-        decoder = self.decoders[job.spec]
+        decoder = self.decoders[job.decoder]
         try:
-            prompt = self.prompt(list(job.question.turns[:turn]), answered)
-            generated = self._generate(decoder, prompt, known["temperature"], known["seed"])
-            return Turn(**known, prompt_tokens=len(prompt), **generated)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a failed turn is a result
-            failure = described(error, plain(decoder))
-            is_memory_sound = isinstance(error, (UserError, ValueError, ArithmeticError))
+            with strangers_code(lambda error: described(error, plain(decoder))):
+                prompt = self.prompt(list(job.question.turns[:turn]), answered)
+                generated = self._generate(decoder, prompt, known["temperature"], known["seed"])
+                made = Turn(**known, prompt_tokens=len(prompt), **generated)
+                check_turn(made)  # A decoder of anyone's may have made steps that are none.
+            return made
+        except UserError as error:  # A failed turn is a result.
+            failure = str(error)
+            is_memory_sound = not isinstance(error, StrangersError) or isinstance(
+                error.__cause__, (ValueError, ArithmeticError)
+            )
         # After the except block nothing holds the turn's tensors any more. So their memory can be
         # freed for the next turn.
         if is_memory_sound:

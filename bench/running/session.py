@@ -16,20 +16,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench.common.errors import UserError, warn
+from bench.common.files import LONGEST
+from bench.common.media import visible
 from bench.common.signals import StopBetween
 from bench.inputs.devices import check_device
 from bench.inputs.loader import check_model_name
-from bench.inputs.questions import Question, load_questions
-from bench.inputs.templates import check_template
+from bench.inputs.questions import Question, QuestionSet, load_questions
 from bench.running.config import RunConfig
 from bench.running.crew import Crew
-from bench.running.decoders import (
-    file_digests,
-    make_decoders,
-    plugin_digests,
-    remarks,
-    tree_digests,
-)
+from bench.running.decoders import make_decoders, remarks
+from bench.running.digests import file_digests, plugin_digests, tree_digests
 from bench.running.environment import auto_dtype, git_state
 from bench.running.jobs import Job, jobs
 from bench.running.runner import Runner
@@ -38,6 +34,10 @@ from bench.store.run_folder import RunFolder
 from bench.store.run_record import Difference
 from bench.store.turn import Turn
 from decoders.decoder import Decoder
+
+PER_QUESTION = (
+    20  # Bytes of run.json that a question, and each of its turns, takes beside its text.
+)
 
 
 def run(
@@ -55,8 +55,8 @@ def run(
     """
     config.check()
     decoders = make_decoders(config)
-    check_template(config.template)
     questions = load_questions(config.questions, config.limit, config.skip)
+    _check_size(questions)
     check_model_name(config.model)
     if ray_address is None:  # The machines of a cluster have other devices than this one.
         check_device(config.device, config.load_in_8bit or config.load_in_4bit)
@@ -100,11 +100,25 @@ def run(
             if _answer_all(crew, wanted, folder):
                 end = datetime.now(timezone.utc).isoformat(timespec="seconds")
                 folder.end(end, crew.peak_bytes())
-            if "greedy" in config.decoders:
+            if config.greedy is not None:
                 folder.note_differences(
                     list(_differences(crew, config, questions.questions, folder))
                 )
     return folder
+
+
+def _check_size(questions: QuestionSet) -> None:
+    """UserError where run.json would be too long to be read again: it holds all questions."""
+    most = LONGEST - (1 << 20)  # The rest of run.json is less than this.
+    size = sum(
+        PER_QUESTION + sum(len(text.encode()) + PER_QUESTION for text in question.turns)
+        for question in questions.questions
+    )
+    if size > most:
+        raise UserError(
+            f"the {len(questions.questions)} questions hold {size >> 20} MiB; one run asks at most "
+            f"{most >> 20} MiB, so take a part of them with --limit and --skip"
+        )
 
 
 @contextmanager
@@ -172,7 +186,7 @@ class _Progress:
         self.bar.update()
         if turn.failed:
             where = f"question {turn.question_id}, {decoder}, turn {turn.turn}"
-            self.bar.write(f"failed: {where}: {turn.error}", file=sys.stderr)
+            self.bar.write(visible(f"failed: {where}: {turn.error}"), file=sys.stderr)
 
 
 def _answer_all(crew: Crew, wanted: list[Job], folder: RunFolder) -> bool:
@@ -197,11 +211,12 @@ def _differences(
     crew: Crew, config: RunConfig, questions: tuple[Question, ...], folder: RunFolder
 ) -> Iterator[Difference]:
     """Where lossless decoders' tokens first differ from greedy's, and by what gap; prints each."""
+    greedy = config.greedy
     asked = {question.question_id: question.turns for question in questions}
     for key in folder:
         turn = folder.turn(key)
         is_lossless = turn.temperature == 0 or config.acceptance == "lossless"
-        base_key = (turn.question_id, "greedy", turn.choice, turn.turn)
+        base_key = (turn.question_id, greedy, turn.choice, turn.turn)
         if not is_lossless or base_key not in folder:
             continue
         base = folder.turn(base_key)
@@ -209,10 +224,10 @@ def _differences(
             continue
         ours, theirs = (
             [
-                folder.turn((turn.question_id, spec, turn.choice, number)).text
+                folder.turn((turn.question_id, label, turn.choice, number)).text
                 for number in range(1, turn.turn)
             ]
-            for spec in (turn.decoder, "greedy")
+            for label in (turn.decoder, greedy)
         )
         if ours != theirs:
             continue  # The prompts already differ: the difference was in the turn before.
@@ -220,8 +235,8 @@ def _differences(
         found = crew.first_difference(texts, ours, turn, base)
         what = "likeliest" if turn.temperature == 0 else "highest with the sample's noise"
         print(
-            f"differs from greedy: {turn.decoder}, question {turn.question_id}, turn {turn.turn}, "
-            f"{_where(found, what)}",
+            f"differs from {greedy}: {turn.decoder}, question {turn.question_id}, "
+            f"turn {turn.turn}, {_where(found, what)}",
             file=sys.stderr,
         )
         yield found

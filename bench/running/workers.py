@@ -267,7 +267,7 @@ class Workers:
             _say(f"a worker died again before it was ready ({kind}), and is not replaced")
             return None
         question_id = job.question.question_id
-        _say(f"a worker died ({kind}) at question {question_id}, {job.spec}; it is replaced")
+        _say(f"a worker died ({kind}) at question {question_id}, {job.decoder}; it is replaced")
         work.busy[self._replace(worker)] = worker, None
         number = next((number for number in job.turns if number not in job.done), None)
         if number is None:

@@ -14,6 +14,8 @@ The dialects differ in the fields that a choice has besides `turns`:
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from itertools import accumulate
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from bench.common.errors import UserError, warn
 from bench.common.files import (
     NAMED,
     json_line,
+    refuse_links,
     safe_name,
     shown,
     sound_rows,
@@ -31,9 +34,11 @@ from bench.common.files import (
 )
 from bench.store.question_id import QuestionId, check_question_id
 from bench.store.run_record import Run
-from bench.store.turn import Turn
+from bench.store.turn import MOST_TURNS, Turn
 
 FAILED = ("ERROR", "$ERROR$")  # FastChat and MEDUSA write these in place of an answer.
+LONGEST_STEP = 4096  # Tokens that a step commits at most: no tree is deeper.
+LONGEST_LABEL = 200  # Characters of a model_id that are shown.
 LARGEST = 1e15  # The largest count or time allowed. Sums of such numbers are still exact.
 ANSWERS_FOLDER = "answers"  # In a run's folder.
 
@@ -49,9 +54,15 @@ class Choice:
     # [turns][steps] tokens that each step committed.
     accept_lengths: tuple[tuple[int, ...], ...] | None = None
 
+    @cached_property
+    def _finished(self) -> int:
+        """How many turns there are before the first failed one."""
+        failed = (place for place, text in enumerate(self.turns) if text in FAILED)
+        return next(failed, len(self.turns))
+
     def answered(self, turn: int) -> bool:
         """Is there an answer to `turn` (1-based) and to all turns before it?"""
-        return len(self.turns) >= turn and not any(text in FAILED for text in self.turns[:turn])
+        return turn <= self._finished
 
 
 @dataclass(frozen=True)
@@ -112,16 +123,26 @@ def _answer(row: dict) -> Answer:
     category = row.get("category")
     return Answer(
         question_id,
-        str(row.get("model_id", "")),
+        _label(row.get("model_id", "")),
         choices,
         category if isinstance(category, str) else None,
     )
+
+
+def _label(model_id: object) -> str:
+    """A model_id as a text. A long one is cut, and ends in its digest."""
+    text = str(model_id)
+    if len(text) <= LONGEST_LABEL:
+        return text
+    return f"{text[:LONGEST_LABEL]}-{sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _choice(row: dict) -> Choice:
     turns = row["turns"]
     if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
         raise ValueError("turns is not a list of texts")
+    if len(turns) > MOST_TURNS:
+        raise ValueError(f"a choice has {len(turns)} turns; at most {MOST_TURNS} are read")
     steps = _numbers(row, "decoding_steps", int)
     if steps is None:
         last = _numbers(row, "idxs", int)
@@ -163,6 +184,8 @@ def _numbers(row: dict, name: str, kind: type) -> tuple | None:
 def _by_turn(flat: object, steps: tuple[int, ...] | None) -> tuple[tuple[int, ...], ...] | None:
     """Accept lengths of all steps, cut into turns. None: there are none, or not one for each step.
 
+    ValueError where a length is more than a step can commit.
+
     >>> _by_turn([3, 1, 2], (2, 1))
     ((3, 1), (2,))
     """
@@ -170,6 +193,9 @@ def _by_turn(flat: object, steps: tuple[int, ...] | None) -> tuple[tuple[int, ..
         return None
     if not all(type(length) is int for length in flat):
         return None
+    if not all(0 <= length <= LONGEST_STEP for length in flat):
+        wrong = next(length for length in flat if not 0 <= length <= LONGEST_STEP)
+        raise ValueError(f"accept_lengths has {shown(wrong)}; a step commits 1 to {LONGEST_STEP}")
     ends = list(accumulate(steps))
     return tuple(tuple(flat[end - count : end]) for end, count in zip(ends, steps, strict=True))
 
@@ -184,8 +210,9 @@ def model_id(run: Run, decoder: str) -> str:
 
 def write_answers(folder: Path, run: Run, turns: Sequence[Turn]) -> None:
     """Write answers/<model_id>.jsonl for each decoder of a run. OSError where that fails."""
+    refuse_links([folder / ANSWERS_FOLDER])
     (folder / ANSWERS_FOLDER).mkdir(exist_ok=True)
-    for decoder in run.config.decoders:
+    for decoder in run.config.labels:
         name = model_id(run, decoder)
         lines = map(json_line, answer_rows(run, turns, decoder, name))
         write_atomically(folder / ANSWERS_FOLDER / f"{name}.jsonl", "".join(lines))

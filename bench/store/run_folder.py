@@ -11,7 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.common.errors import UserError, warn
-from bench.common.files import append_synced, mend_end, sole_writer, write_atomically
+from bench.common.files import (
+    append_synced,
+    checked_length,
+    mend_end,
+    refuse_links_in,
+    sole_writer,
+    write_atomically,
+)
 from bench.store.run_record import RUN_FILE, Difference, Git, Run, plain, read_run
 from bench.store.turn import TURNS_FILE, Key, Turn, iter_turns, parse_turn
 
@@ -39,11 +46,13 @@ class RunFolder:
     def open(cls, path: Path, config: dict) -> Iterator["RunFolder"]:
         """A new run in `path`, or the one that is there if its configuration is the same.
 
-        UserError where another process has the folder open, where the folder holds something else,
-        or where its run has another configuration; the message names the differences.
+        UserError where another process has the folder open, where the folder holds something else
+        or a symbolic link, or where its run has another configuration; the message names the
+        differences.
         """
         is_new = not path.exists()
         _make_folder(path)
+        refuse_links_in(path)
         try:
             with sole_writer(path / TURNS_FILE):
                 yield cls._opened(path, plain(config))
@@ -176,7 +185,7 @@ class RunFolder:
 
     def _write_run(self) -> None:
         content = json.dumps(self.run.as_json(), indent=1, ensure_ascii=False)
-        write_atomically(self.path / RUN_FILE, content + "\n")
+        write_atomically(self.path / RUN_FILE, checked_length(content + "\n", RUN_FILE))
 
 
 def _make_folder(path: Path) -> None:

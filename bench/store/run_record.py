@@ -9,13 +9,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from bench.common.errors import UserError
 from bench.common.files import parse_json, read_document, shown
 from bench.common.validation import first_error
 from bench.store.question_id import QuestionId, parse_question_id
 from bench.store.turn import Key
+from decoders.spec import Spec
 
 RUN_FILE = "run.json"
 SCHEMA_VERSION = 1
@@ -52,6 +60,18 @@ class Config(Record):
     max_new_tokens: int | None = None
     num_choices: int
     seed: int | None = None
+
+    @field_validator("decoders")
+    @classmethod
+    def _can_be_parsed(cls, texts: list[str]) -> list[str]:
+        for text in texts:
+            Spec.parse(text)
+        return texts
+
+    @property
+    def labels(self) -> list[str]:
+        """What tables and files call the decoders, in the order given."""
+        return [Spec.parse(text).label for text in self.decoders]
 
 
 class Questions(Record):

@@ -1,19 +1,20 @@
 """One generated turn, and the rows of turns.jsonl, which hold one turn each."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 
 from bench.common.errors import UserError
-from bench.common.files import parse_json, read_lines
+from bench.common.files import json_line, parse_json, read_lines
 from bench.common.validation import first_error
 from bench.store.question_id import QuestionId, check_question_id, in_order
 
 TURNS_FILE = "turns.jsonl"
 LONGEST_CATEGORY = 100  # Characters. A category is shown in tables and under figures.
+MOST_TURNS = 1000  # Of a conversation.
 Key = tuple[QuestionId, str, int, int]  # (question_id, decoder, choice, turn) of a turn.
 
 # The types of a row's fields. They are checked where a row is read, not where a Turn is made.
@@ -117,6 +118,11 @@ def parse_turn(line: bytes) -> Turn:
     if problem := _contradiction(turn):
         raise ValueError(problem)
     return turn
+
+
+def check_turn(turn: Turn) -> None:
+    """ValueError says why a turn could not be read again, if it were written."""
+    parse_turn(json_line(asdict(turn)).encode())
 
 
 def _contradiction(turn: Turn) -> str:

@@ -17,7 +17,7 @@ The merged Medusa-2 layout has them beside the language model's, behind "medusa_
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from decoders.model.projection import projected
 
 MERGED_PREFIX = "medusa_head."
-_NAME = re.compile(r"(\d+)\.(\d+)\.(linear\.weight|linear\.bias|weight)")
+_NAME = re.compile(r"(\d{1,18})\.(\d{1,18})\.(linear\.weight|linear\.bias|weight)")
 
 
 class MedusaHeads(nn.Module):
@@ -137,7 +137,7 @@ class MedusaHeads(nn.Module):
         unknown = sorted(name for name, match in matches.items() if match is None)
         if unknown:
             raise ValueError(
-                f"{unknown[0]!r} is not a tensor of Medusa heads (expected names like "
+                f"{unknown[0][:60]!r} is not a tensor of Medusa heads (expected names like "
                 "'0.0.linear.weight')"
             )
         if not matches:
@@ -156,25 +156,16 @@ class MedusaHeads(nn.Module):
         if not_floating:
             name = not_floating[0]
             raise ValueError(f"tensor {name!r} is {tensors[name].dtype}; expected floating point")
-        stacked = cls(heads, hidden, vocab, layers, None if has_projections else projection)
-        expected = stacked.published()
-        for name in sorted(expected.keys() | tensors.keys()):
-            if name not in tensors:
-                raise ValueError(
-                    f"tensor {name!r} is missing ({heads} heads of {layers} blocks were found)"
-                )
-            if name not in expected:
-                raise ValueError(
-                    f"tensor {name!r} does not belong to {heads} heads of {layers} blocks"
-                )
-            if tensors[name].shape != expected[name].shape:
-                given, wanted = list(tensors[name].shape), list(expected[name].shape)
-                raise ValueError(f"tensor {name!r} is {given}; this base model needs {wanted}")
+        # Before any memory is taken: tensors of one element may claim thousands of heads.
+        expected = _shapes(heads, layers, hidden, vocab if has_projections else None)
+        _check_shapes(tensors, expected, f"{heads} heads of {layers} blocks")
+        for name in sorted(tensors):
             if not tensors[name].isfinite().all():
                 raise ValueError(
                     f"tensor {name!r} holds NaN or infinite numbers: the training of these heads "
                     "diverged, or the file is damaged"
                 )
+        stacked = cls(heads, hidden, vocab, layers, None if has_projections else projection)
         stacked.to(next(iter(tensors.values())).dtype)
         for name, view in stacked.published().items():
             view.copy_(tensors[name])
@@ -192,3 +183,37 @@ class MedusaHeads(nn.Module):
             if self.out_weight is not None:
                 named[f"{i}.{layers}.weight"] = self.out_weight.data[i]
         return named
+
+
+def _shapes(
+    heads: int, layers: int, hidden: int, vocab: int | None
+) -> Iterator[tuple[str, list[int]]]:
+    """The published names of heads of these numbers, and the shapes of the tensors.
+
+    vocab: rows of each head's own projection. None: the heads have none.
+    """
+    for i in range(heads):
+        for j in range(layers):
+            yield f"{i}.{j}.linear.weight", [hidden, hidden]
+            yield f"{i}.{j}.linear.bias", [hidden]
+        if vocab is not None:
+            yield f"{i}.{layers}.weight", [vocab, hidden]
+
+
+def _check_shapes(
+    tensors: Mapping[str, Tensor], expected: Iterable[tuple[str, list[int]]], found: str
+) -> None:
+    """ValueError names the first tensor that is missing, has another shape, or is one too many.
+
+    found: the numbers of heads and blocks in words. It stops at the first missing tensor, so that
+    it never looks at more names than there are tensors.
+    """
+    known = set()
+    for name, wanted in expected:
+        if name not in tensors:
+            raise ValueError(f"tensor {name!r} is missing ({found} were found)")
+        if (given := list(tensors[name].shape)) != wanted:
+            raise ValueError(f"tensor {name!r} is {given}; this base model needs {wanted}")
+        known.add(name)
+    if beyond := sorted(tensors.keys() - known):
+        raise ValueError(f"tensor {beyond[0]!r} does not belong to {found}")

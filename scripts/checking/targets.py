@@ -164,7 +164,7 @@ def run(file: Path) -> None:
     config = open_run(folder).run.config.as_json()
     with RunFolder.open(folder, config) as opened:  # As who resumes it.
         found = [opened.turn(key) for key in opened]
-        for decoder in opened.run.config.decoders:
+        for decoder in opened.run.config.labels:
             for row in answer_rows(opened.run, found, decoder, model_id(opened.run, decoder)):
                 json_line(row).encode()
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from bench.common.errors import UserError
 from bench.common.files import write_atomically
 from bench.inputs.chat import Chat
-from bench.inputs.fitted import take_files
+from bench.inputs.fitted import read_fitted, take_files
 from bench.inputs.loader import Loaded
 from bench.reporting.figures import draw_reliability
 from decoders.conditional.calibration import FILE, MOST_COVERED, Calibration
@@ -42,12 +42,15 @@ class CalibrationFit:
     before: Judgement
     after: Judgement
     figure: Path  # Of `after`: how often nodes are accepted against what was predicted of them.
+    # Nats of the calibration that was in --out and stays, as `after` is no better. None: it was
+    # overwritten, or there was none.
+    kept: float | None
 
 
 def calibrate(settings: CalibrationSettings) -> CalibrationFit:
     """Fit a calibration on every other prompt, judge it on the rest, and write it.
 
-    UserError says what does not fit.
+    A better one that is there already stays. UserError says what does not fit.
     """
     loaded, chat = with_chat(load_model_with_heads(settings, " to calibrate"), settings.template)
     prompts = _prompts(loaded, chat, settings)
@@ -64,10 +67,26 @@ def calibrate(settings: CalibrationSettings) -> CalibrationFit:
         judge(loaded, each, unseen, prompts[1::2], settings.nodes, settings.new_tokens)
         for each in (before, after)
     ]
-    write_atomically(settings.out / FILE, json.dumps(after.content(), indent=1) + "\n")
+    kept = _better_there(settings.out / FILE, after, unseen, loaded.model.num_heads)
+    if kept is None:
+        write_atomically(settings.out / FILE, json.dumps(after.content(), indent=1) + "\n")
     predicted, is_accepted = judged[1].predicted.numpy(), judged[1].is_accepted.numpy()
     figure = draw_reliability(settings.out, predicted, is_accepted)
-    return CalibrationFit(len(halves[0]), len(halves[1]), *judged, figure.path)
+    return CalibrationFit(len(halves[0]), len(halves[1]), *judged, figure.path, kept)
+
+
+def _better_there(path: Path, after: Calibration, unseen: Notes, depths: int) -> float | None:
+    """The nats of the calibration in a file, where it is at least as good as `after` on `unseen`.
+
+    None: there is none, or it is worse.
+    """
+    if not path.exists():
+        return None
+    try:
+        there = nats(unseen, read_fitted(path, Calibration.parse), depths)
+    except ValueError as error:
+        raise UserError(f"{error}; remove the file to write another") from error
+    return None if nats(unseen, after, depths) < there else there
 
 
 def _prompts(loaded: Loaded, chat: Chat, settings: CalibrationSettings) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bench.common.errors import UserError
 from settings.training import DemoSettings
-from training.checkpoints import Checkpoint
+from training.checkpoints import Checkpoint, settled
+from training.costs import say_memory, time_left
 from training.packed_corpus import PackedCorpus, pack
 from training.schedule import Sitting, learning_rate
 from training.tokenizer import train_tokenizer
@@ -22,6 +24,8 @@ from training.tokenizer import train_tokenizer
 CHECKPOINT = "train_state.pt"
 SAVE_EVERY_S = 300.0
 WARMUP_BATCHES = 100
+# Settings that may change when a training goes on. The others decide what is learned.
+GOES_ON_WITH = ("out", "tokens", "minutes", "device", "no_compile")
 SETTLED_BATCHES = 20  # Only after these is the speed used to predict a sitting's end.
 LONG_ROWS_FROM = 0.9  # Share of all tokens. After it, a row is as long as the context.
 HELD_OUT_ROWS = 4  # Rows that are read at once.
@@ -43,12 +47,20 @@ def train_demo(settings: DemoSettings) -> DemoResult:
     """
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
     settings.out.mkdir(parents=True, exist_ok=True)
+    decisive = settled(settings, GOES_ON_WITH)
+    checkpoint = Checkpoint(settings.out / CHECKPOINT, decisive, SAVE_EVERY_S)
+    state = checkpoint.read(device)
     folder = settings.out / "base"
+    if state is None:  # What an interrupted beginning left may be of other settings.
+        for leftover in ("base/tokenizer.json", "corpus.npz", "heldout.npz"):
+            (settings.out / leftover).unlink(missing_ok=True)
     tokenizer = _tokenizer(folder, settings)
     corpus = pack(settings.corpus, tokenizer, settings.out / "corpus.npz")
     heldout = pack(settings.heldout, tokenizer, settings.out / "heldout.npz")
-    model = new_model(tokenizer, settings).to(device)
-    training = _Training(model, corpus, settings, device)
+    model = new_model(tokenizer, settings)
+    say_memory(model.num_parameters(), torch.device(device))
+    model.to(device)
+    training = _Training(model, corpus, settings, device, checkpoint, state)
     training.run()
     model.save_pretrained(folder)
     loss = held_out_loss(model, heldout.epoch(0, 0), settings.seq, device)
@@ -119,15 +131,22 @@ class _Training:
     """A model, its optimizers, and how far it has come."""
 
     def __init__(
-        self, model: LlamaForCausalLM, corpus: PackedCorpus, settings: DemoSettings, device: str
+        self,
+        model: LlamaForCausalLM,
+        corpus: PackedCorpus,
+        settings: DemoSettings,
+        device: str,
+        checkpoint: Checkpoint,
+        state: dict | None,
     ) -> None:
+        """state: of an earlier sitting, as `checkpoint` has it. None: this is the first one."""
         self.model = model
         self.settings = settings
         self.device = device
         self.optimizers = optimizers(model, settings.lr)
         self.seen = 0
-        self.checkpoint = Checkpoint(settings.out / CHECKPOINT, SAVE_EVERY_S)
-        if (state := self.checkpoint.read(device)) is not None:
+        self.checkpoint = checkpoint
+        if state is not None:
             model.load_state_dict(state["model"])
             for optimizer, saved in zip(self.optimizers, state["opts"], strict=True):
                 optimizer.load_state_dict(saved)
@@ -149,6 +168,7 @@ class _Training:
         settled = self.seen + SETTLED_BATCHES * settings.batch_tokens
         total = settings.tokens
         average = None
+        batches = 0  # Of this sitting.
         bar = tqdm(total=int(total), initial=self.seen, unit="tok", unit_scale=True, desc="base")
         with bar:
             while self.seen < total:
@@ -158,6 +178,9 @@ class _Training:
                 bar.update(settings.batch_tokens)
                 average = loss if average is None else 0.98 * average + 0.02 * loss
                 bar.set_postfix(loss=f"{average:.3f}")
+                batches += 1
+                if batches == SETTLED_BATCHES and self.seen < total:
+                    bar.write(time_left(sitting.minutes_left(self.seen)), file=sys.stderr)
                 if self.checkpoint.is_due:
                     self.checkpoint.save(self._state())
         self.checkpoint.save(self._state())

@@ -1,5 +1,6 @@
 """Training heads of any kind while the model stays frozen."""
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from bench.common.errors import UserError
 from bench.inputs.loader import Loaded
 from settings.training import HeadsSettings
 from training.batches import batches
-from training.checkpoints import Checkpoint
+from training.checkpoints import Checkpoint, settled
 from training.corpus import Example, corpus_examples, read_examples
+from training.costs import say_memory, time_left
 from training.distillation import own_answers
 from training.eagle import EagleKind
 from training.hydra import HydraKind
@@ -26,6 +28,10 @@ KINDS: dict[str, type[Kind]] = {"medusa": MedusaKind, "hydra": HydraKind, "eagle
 CHECKPOINTS = {"medusa": "heads_state.pt"}  # Of other kinds: their name and _state.pt.
 SAVE_EVERY_S = 120.0
 WARMUP_BATCHES = 20
+# Settings that may change when a training goes on. The others decide what is learned.
+GOES_ON_WITH = (
+    "out", "tokens", "minutes", "device", "trust_remote_code", "merge", "format", "save_dtype",
+)  # fmt: skip
 SETTLED_STEPS = 10  # Only after these is the speed used to predict a sitting's end.
 
 
@@ -57,9 +63,16 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
     check_settings(kind_of_heads, settings)
     loaded = load_model(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
+    is_own_folder = Path(settings.model).resolve() == settings.out.resolve()
+    model = settings.model if is_own_folder else loaded.identity  # It is written to while training.
+    decisive = settled(settings, GOES_ON_WITH, model=model)
+    file = CHECKPOINTS.get(settings.kind, f"{settings.kind}_state.pt")
+    checkpoint = Checkpoint(settings.out / file, decisive, SAVE_EVERY_S)
+    state = checkpoint.read(loaded.model.device)
     examples = _examples(loaded, settings)
     kind = kind_of_heads(loaded, settings)
-    training = _Training(kind, examples, settings)
+    say_memory(kind.parameters, loaded.model.device)
+    training = _Training(kind, examples, settings, checkpoint, state)
     training.run()
     folder = kind.write(settings.out, getattr(torch, settings.save_dtype))
     return HeadsResult(
@@ -108,7 +121,15 @@ def _examples(loaded: Loaded, settings: HeadsSettings) -> list[Example]:
 class _Training:
     """Heads, their optimizer, and how far they have come."""
 
-    def __init__(self, kind: Kind, examples: list[Example], settings: HeadsSettings) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        examples: list[Example],
+        settings: HeadsSettings,
+        checkpoint: Checkpoint,
+        state: dict | None,
+    ) -> None:
+        """state: of an earlier sitting, as `checkpoint` has it. None: this is the first one."""
         self.kind = kind
         self.settings = settings
         self.optimizer = torch.optim.AdamW(
@@ -117,10 +138,9 @@ class _Training:
         self.seen = self.step = 0
         self.seconds = 0.0
         self.loss: Tensor | None = None  # [losses] a running mean. None: before the first step.
-        file = CHECKPOINTS.get(settings.kind, f"{settings.kind}_state.pt")
-        self.checkpoint = Checkpoint(settings.out / file, SAVE_EVERY_S)
+        self.checkpoint = checkpoint
         device = next(kind.heads.parameters()).device
-        if (state := self.checkpoint.read(device)) is not None:
+        if state is not None:
             kind.heads.load_state_dict(state["heads"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.seen, self.step = state["seen"], state["step"]
@@ -136,6 +156,7 @@ class _Training:
         sitting = Sitting(self.seen, settings.tokens, settings.minutes)
         total = settings.tokens
         earlier_s, began = self.seconds, time.monotonic()
+        steps = 0  # Of this sitting.
         desc = settings.kind
         bar = tqdm(total=int(total), initial=self.seen, unit="tok", unit_scale=True, desc=desc)
         with bar:
@@ -149,6 +170,9 @@ class _Training:
                 losses = " ".join(f"{value:.2f}" for value in self.loss.tolist())
                 bar.set_postfix_str(f"{self.kind.measures} {losses}")
                 self.seconds = earlier_s + time.monotonic() - began
+                steps += 1
+                if steps == SETTLED_STEPS and self.seen < total:
+                    bar.write(time_left(sitting.minutes_left(self.seen)), file=sys.stderr)
                 if self.step > SETTLED_STEPS:
                     total = sitting.last_token(self.seen)
                 if self.checkpoint.is_due or self.seen >= total:

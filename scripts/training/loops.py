@@ -9,20 +9,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from bench.common.errors import UserError
 from bench.inputs.chat import Chat
 from bench.inputs.loader import load
 from settings.training import LoopsSettings
-from training.checkpoints import Checkpoint
+from training.checkpoints import Checkpoint, settled
 from training.corpus import Example, corpus_examples
 from training.distillation import generate
 
 MarkedText = tuple[list[int], list[bool]]  # Tokens, and which of them are to become less likely.
 Measured = dict[str, float]
 CHECKPOINT = "unlearn_state.pt"
-SAVE_EVERY = 10  # Updates.
+SAVE_EVERY_S = 120.0
+GOES_ON_WITH = ("out", "updates", "device", "seed")  # Settings that may change then.
 WARMUP = 5  # Updates.
 NO_TARGET = -100  # A label that the loss leaves out.
 
@@ -103,7 +104,9 @@ class Unlearning:
         loaded = load(settings.model, settings.device, "float32")
         self.tokenizer = loaded.tokenizer
         self.eos = self.tokenizer.eos_token_id
-        self.lm = AutoModelForCausalLM.from_pretrained(settings.model, dtype=torch.float32)
+        lm = loaded.model.lm
+        # A copy as it was loaded, which can be trained.
+        self.lm = type(lm).from_pretrained(settings.model, config=lm.config, dtype=torch.float32)
         self.lm.to(loaded.model.device)
         examples = _examples(Chat.of(self.tokenizer), settings)
         self.examples = examples[settings.batch :]
@@ -112,7 +115,8 @@ class Unlearning:
         self.optimizer = torch.optim.AdamW(
             self.lm.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0
         )
-        self.checkpoint = Checkpoint(settings.out / CHECKPOINT)
+        decisive = settled(settings, GOES_ON_WITH, model=loaded.identity)
+        self.checkpoint = Checkpoint(settings.out / CHECKPOINT, decisive, SAVE_EVERY_S)
         self.update = 0
         state = self.checkpoint.read(self.lm.device)
         if state is None:
@@ -142,7 +146,7 @@ class Unlearning:
                 loss, repeated = self._update()
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.3f}", repeated=f"{repeated:.1%}")
-                if self.update % SAVE_EVERY == 0 or self.update == settings.updates:
+                if self.checkpoint.is_due or self.update == settings.updates:
                     self.checkpoint.save(self._state())
         after = self.measure()
         self.lm.save_pretrained(settings.out / "base")

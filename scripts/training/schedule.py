@@ -33,3 +33,8 @@ class Sitting:
             return self.total
         speed = (seen - self.start) / (time.monotonic() - self._began)
         return min(self.total, self.start + speed * self.minutes * 60)
+
+    def minutes_left(self, seen: float) -> float:
+        """How many minutes are left after `seen` tokens, at the speed so far."""
+        passed = time.monotonic() - self._began
+        return (self.last_token(seen) - seen) * passed / max(1.0, seen - self.start) / 60

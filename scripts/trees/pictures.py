@@ -65,7 +65,7 @@ def trees_of_answer(config: RunConfig, prompt: str, steps: list[int]) -> dict[st
     if beyond := [step for step in steps if step > len(trees)]:
         raise UserError(f"the answer takes {len(trees)} steps; there is no step {beyond[0]}")
     text = token_texts(runner.loaded.tokenizer, trees)
-    (spec,) = config.decoders
+    (spec,) = config.labels
     pictures = {}
     for step in steps:
         tree = trees[step - 1]

@@ -69,10 +69,10 @@ def _check(run: Run, question_ids: set[QuestionId], specs: list[str] | None) -> 
         raise UserError(
             f"the run does not ask question {ranges(strange)}; it asks {ranges(run.question_turns)}"
         )
-    unknown = [spec for spec in specs or [] if spec not in run.config.decoders]
+    unknown = [spec for spec in specs or [] if spec not in run.config.labels]
     if unknown:
         raise UserError(
-            f"the run has no decoder {unknown[0]!r}; it has {', '.join(run.config.decoders)}"
+            f"the run has no decoder {unknown[0]!r}; it has {', '.join(run.config.labels)}"
         )
 
 

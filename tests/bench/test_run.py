@@ -487,3 +487,18 @@ def test_the_tokenizers_own_template_is_one_configuration_by_name_and_by_default
     given = basics(model, questions, tmp_path / "run")
     assert bench(*given, "--limit", 1) == 0
     assert bench(*given, "--limit", 1, "--template", "chat") == 0
+
+
+def test_more_questions_than_run_json_can_hold_are_refused(model, questions, tmp_path, capsys):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bench.running.session.LONGEST", (1 << 20) + 100)
+        patch.setattr("bench.running.runner.load", lambda *a: pytest.fail("a model was loaded"))
+        assert bench(*basics(model, questions, tmp_path / "run")) == 2
+    assert "the 3 questions hold 0 MiB; one run asks at most" in capsys.readouterr().err
+
+
+def test_the_last_lines_say_how_to_get_a_ratio(model, questions, tmp_path, capsys):
+    assert bench(*basics(model, questions, tmp_path / "run"), "--limit", 1) == 0
+    printed = capsys.readouterr().out
+    assert "No ratio: greedy did not run. Add it to compare: --decoder greedy,dynamic" in printed
+    assert "threads: 1 (OMP_NUM_THREADS sets another number)" in printed

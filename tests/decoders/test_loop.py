@@ -5,6 +5,7 @@ import torch
 
 from decoders.accept import Exact
 from decoders.engine.engine import Engine
+from decoders.greedy import Greedy
 from decoders.loop import decode
 from decoders.model.heads import MedusaHeads
 from decoders.step import NotANumber, Stop
@@ -32,6 +33,20 @@ def test_a_turn_is_cut_at_eos_before_anything_is_counted(tiny_model):
         tokens, steps = generate(tiny_model, "dynamic", Exact(), tokens=50, eos=[eos])
         assert tokens == free[: free.index(eos) + 1]
         assert steps[-1].finish == "eos"
+
+
+def test_a_drafter_that_writes_into_the_prefills_rows_changes_no_token(tiny_model):
+    """It is handed the rows from which the first token follows."""
+
+    class Inverting(Greedy):
+        def start(self, prompt, rows):
+            rows.logits.mul_(-1)
+
+    expected, _ = generate(tiny_model, "greedy", Exact(), tokens=5)
+    decoder = Inverting()
+    decoder.setup(tiny_model)
+    steps = decode(tiny_model, decoder, PROMPT, Exact(), Stop(frozenset(), 5))
+    assert tokens_of(list(steps)) == expected
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 17])

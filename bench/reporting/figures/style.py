@@ -21,6 +21,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from bench.common.files import write_atomically
+from bench.common.media import svg
 
 # Okabe and Ito's colours, with grey for their yellow, which is lost on white paper.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#8C8C8C"]
@@ -71,7 +72,8 @@ def canvas(
             for ending, options in (("png", {"dpi": 150}), ("svg", {"metadata": {"Date": None}})):
                 content = BytesIO()
                 figure.savefig(content, format=ending, **options)
-                write_atomically(folder / f"{name}.{ending}", content.getvalue())
+                safe = svg(content.getvalue()) if ending == "svg" else content.getvalue()
+                write_atomically(folder / f"{name}.{ending}", safe)
         finally:
             plt.close(figure)
 

@@ -17,7 +17,7 @@ from bench.running.runner import Runner
 from tests.helpers.paths import ROOT
 
 DEMO = ROOT / "bench" / "inputs" / "demo"
-SPECS = ("greedy", "static", "dynamic", "dynamic:nodes=16")
+SPECS = ("greedy", "static", "dynamic", "dynamic:nodes=16", "conditional")
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,8 @@ def test_on_the_sample_questions(runner):
     assert tpi["greedy"] == 1.0
     assert tpi["dynamic"] > tpi["static"] > 1.5
     assert tpi["dynamic"] > tpi["dynamic:nodes=16"] > 1.5
+    # It is so good only where it learns from every step, and knows the token before the root.
+    assert tpi["conditional"] == pytest.approx(3.570, rel=0.005)
 
 
 def test_on_the_real_mt_bench(runner, mt_bench):

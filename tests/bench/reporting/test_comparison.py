@@ -2,14 +2,16 @@
 
 import json
 import re
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 
-from bench.reporting.comparison import Report
+from bench.reporting.comparison import Report, write_summary
+from bench.reporting.page import write_page
 from bench.reporting.sources import open_answers, open_run
 from tests.helpers.paths import SHARED
-from tests.helpers.runs import random_turns, write_run
+from tests.helpers.runs import random_turns, run_json, write_run
 
 MEDUSA = SHARED / "mt_bench" / "medusa" / "model_answer"
 QUESTIONS = SHARED / "mt_bench" / "fastchat" / "question.jsonl"
@@ -67,3 +69,33 @@ def test_names_from_strangers_are_text(tmp_path):
     assert r"c\_\$\&" in "".join(table.latex() for table in made.tables())
     made.show("terminal")
     assert made.draw(tmp_path / "figures")
+
+
+@pytest.mark.parametrize("model", ["demo", "other"])
+def test_the_page_says_of_the_demos_answers_that_they_are_nonsense(tmp_path, model):
+    turns = random_turns(["greedy", "dynamic"])
+    config = run_json(turns)["config"] | {"model": model}
+    made = Report.of([open_run(write_run(tmp_path / "run", turns, config=config))])
+    write_page(tmp_path / "report.html", made.page([]))
+    html = (tmp_path / "report.html").read_text()
+    assert ("its answers are nonsense" in html) == (model == "demo")
+
+
+def test_nothing_of_a_strangers_name_reaches_the_terminal_or_breaks_a_figure(tmp_path, capfd):
+    steering = "\x1b]0;owned\x07\x1b[2J\u202e"
+    choice = {"turns": ["x"], "idxs": [3], "new_tokens": [10], "wall_time": [1.0]}
+    for name in ("a", "b"):
+        rows = [
+            {"question_id": at, "model_id": name + steering, "category": f"c{at % 2}{steering}"}
+            for at in range(4)
+        ]
+        lines = (json.dumps(row | {"choices": [choice]}) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    sources = [open_answers(tmp_path / f"{name}.jsonl") for name in ("a", "b")]
+    made = Report.of(sources)
+    made.show("terminal")
+    write_summary(tmp_path / "out", made)
+    printed = "".join(capfd.readouterr())
+    assert "owned" in printed and not set(printed) & set(steering[:1] + "\x07\u202e")
+    for figure in (tmp_path / "out" / "figures").glob("*.svg"):
+        ElementTree.fromstring(figure.read_bytes())

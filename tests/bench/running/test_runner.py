@@ -1,14 +1,21 @@
 """A loaded model that answers questions. A recorder stands in for CUDA graphs."""
 
 import json
+import re
+from dataclasses import asdict
 
+import pytest
 import torch
 
+from bench.common.files import json_line
+from bench.inputs.chat import Chat
 from bench.inputs.questions import load_questions
 from bench.running.config import RunConfig
 from bench.running.jobs import jobs
 from bench.running.runner import Runner
 from bench.running.session import run
+from bench.store.turn import parse_turn
+from decoders.step import NotANumber, Step
 from tests.helpers.checkpoints import write_merged
 from tests.helpers.commands import QUESTIONS
 
@@ -102,3 +109,52 @@ def test_the_order_of_questions_changes_nothing(tmp_path):
         turns = [folder.turn(key) for key in sorted(folder)]
         answers.append([(turn.key, turn.token_ids, turn.accept_lengths) for turn in turns])
     assert answers[0] == answers[1] and len(answers[0]) == 6
+
+
+@pytest.mark.parametrize(
+    ("error", "frees"),
+    [(ValueError, False), (NotANumber, False), (RuntimeError, True), (SystemExit, True)],
+)
+def test_a_failed_turn_leaves_nothing_in_the_cache(model, questions, error, frees):
+    """A NaN in a slot would spoil later steps of static shapes: a mask does not hide it."""
+    runner = Runner.load(RunConfig(("greedy", "dynamic"), model, questions, device="cpu"))
+    loaded, asked = runner.loaded.model, load_questions(questions).questions
+    [job, *_] = jobs(runner.config, asked)
+    expected = runner.answer(job, 1, []).token_ids
+
+    @torch.inference_mode()
+    def spoil(*about):
+        for buffer in loaded.cache._buffers:
+            buffer.fill_(torch.nan)
+        raise error(0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Runner, "_generate", spoil)
+        assert runner.answer(job, 1, []).failed
+    assert loaded.length == 0 and (not loaded.cache._buffers) == frees
+    assert all(buffer.isfinite().all() for buffer in loaded.cache._buffers)
+    assert runner.answer(job, 1, []).token_ids == expected
+
+
+@pytest.mark.parametrize(
+    ("tokens", "nodes", "says"),
+    [
+        ([], 4, r"accept_lengths\[0\] is 0"),
+        ([5], 0, r"nodes\[0\] is 0"),
+        ([5.5], 4, r"token_ids\[0\] is 5.5"),
+        ([1 << 63], 4, r"token_ids\[0\] is 9223372036854775808"),
+    ],
+)
+def test_steps_that_are_none_are_a_failed_turn_and_can_be_read_again(
+    model, questions, tokens, nodes, says
+):
+    """A decoder may have a `decode` of its own."""
+    runner = Runner.load(RunConfig(("greedy",), model, questions, device="cpu"))
+    [job, *_] = jobs(runner.config, load_questions(questions).questions)
+    runner.decoders["greedy"].decode = lambda *_: iter([Step(tokens, nodes, "eos")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Chat, "text", lambda *_: "")
+        patch.setattr(Chat, "step_ends", lambda *_: [0])
+        turn = runner.answer(job, 1, [])
+    assert turn.failed and re.search(says, turn.error)
+    assert parse_turn(json_line(asdict(turn)).encode()) == turn

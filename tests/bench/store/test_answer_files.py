@@ -178,3 +178,34 @@ def test_what_is_written_is_read_with_the_same_numbers(tmp_path):
     assert row["choices"][1]["idxs"] == [1, 1] and row["choices"][1]["index"] == 1
     with pytest.raises(UserError, match="there are turns of question 9, which the run"):
         answer_rows(run, [make_turn(question_id=9)], "dynamic", "name")
+
+
+@pytest.mark.parametrize("length", [300_000_000, 2**31 - 1, 10**12, -5, 4097])
+def test_an_accept_length_that_no_step_has_is_refused(tmp_path, length):
+    """A histogram of it would fill the memory."""
+    choice = {
+        "turns": ["x"], "idxs": [3], "decoding_steps": [4], "new_tokens": [10], "wall_time": [1.0],
+        "accept_lengths": [1, 1, 1, length],
+    }  # fmt: skip
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"question_id": 1, "model_id": "m", "choices": [choice]}) + "\n")
+    with pytest.raises(UserError, match=f"line 1 .*accept_lengths has {length}"):
+        read_answers(file)
+
+
+def test_a_conversation_without_end_is_refused(tmp_path):
+    file = tmp_path / "a.jsonl"
+    choice = {"turns": ["x"] * 200_000}
+    file.write_text(json.dumps({"question_id": 1, "model_id": "m", "choices": [choice]}) + "\n")
+    with pytest.raises(UserError, match="a choice has 200000 turns; at most 1000 are read"):
+        read_answers(file)
+
+
+def test_a_long_name_is_cut_and_still_tells_models_apart(tmp_path):
+    names = []
+    for ending in "ab":
+        file = tmp_path / f"{ending}.jsonl"
+        row = {"question_id": 1, "model_id": "m" * 200_000 + ending, "choices": [{"turns": ["x"]}]}
+        file.write_text(json.dumps(row) + "\n")
+        names.append(read_answers(file)[1].model_id)
+    assert names[0] != names[1] and len(names[0]) < 250

@@ -170,3 +170,30 @@ def test_the_memory_of_a_run_does_not_grow_with_its_answers(tmp_path):
         tracemalloc.stop()
         assert grown < 400 * 600
         assert len(folder) == 500 and folder.turn((250, "greedy", 0, 1)) == turn(250)
+
+
+@pytest.mark.parametrize("link", ["turns.jsonl", "run.json", "answers", ".turns.jsonl.lock"])
+def test_a_folder_that_was_received_changes_nothing_outside(tmp_path, link):
+    """A run's file may be a symbolic link to any file of the one who resumes it."""
+    out = tmp_path / "run"
+    with RunFolder.open(out, CONFIG) as folder:
+        begin(folder)
+        folder.append(TURNS[0])
+    outside = tmp_path / "outside"
+    content = (out / link).read_bytes() if link.endswith("json") else b""
+    outside.mkdir() if link == "answers" else outside.write_bytes(content or b"mine")
+    before = None if outside.is_dir() else outside.read_bytes()
+    (out / link).unlink(missing_ok=True)
+    (out / link).symlink_to(outside)
+    with pytest.raises(UserError, match=f"{link} is a symbolic link"), RunFolder.open(out, CONFIG):
+        pass
+    assert before is None or outside.read_bytes() == before
+
+
+def test_a_run_that_could_not_be_read_again_is_not_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.common.files.LONGEST", 2000)
+    with RunFolder.open(tmp_path / "run", CONFIG) as folder:
+        facts = FACTS | {"question_texts": {"1": ("x" * 3000,)}}
+        with pytest.raises(UserError, match="could not be read again"):
+            folder.begin(KEYS, model=MODEL, session=session(), **facts)
+    assert not (tmp_path / "run" / "turns.jsonl").exists()

@@ -1,5 +1,7 @@
 """Fitting the weights of `conditional`."""
 
+import json
+
 import calibrate
 import pytest
 import torch
@@ -75,3 +77,21 @@ def test_a_fit_is_more_likely_than_the_defaults(notes):
     joined = Notes.joined(notes)
     fitted = fit(joined, 4)
     assert nats(joined, fitted, 4) < nats(joined, Calibration(), 4) - 0.01
+
+
+def test_a_better_calibration_is_not_overwritten(short_corpus, tmp_path, capsys, monkeypatch):
+    """Whatever is there, and whatever the fit is: it must be better on prompts not fitted to."""
+    folder = write_merged(tmp_path / "m")
+    few = ["--prompts", 8, "--new-tokens", 24, "--topk", 8, "--nodes", 12]
+    given = ["--model", folder, "--corpus", short_corpus, "--device", "cpu", "--out", folder, *few]
+    assert script(calibrate.main, *given) == 0
+    good = (folder / FILE).read_bytes()
+    worse = Calibration(head_weight=((9.0, 9.0, 9.0, 9.0),))
+    with monkeypatch.context() as patch:
+        patch.setattr("training.calibration_fit.fit", lambda *about: worse)
+        assert script(calibrate.main, *given) == 0
+    assert (folder / FILE).read_bytes() == good
+    assert "stays as it was" in capsys.readouterr().out
+    (folder / FILE).write_text(json.dumps(worse.content()))
+    assert script(calibrate.main, *given) == 0
+    assert read_fitted(folder / FILE, Calibration.parse) != worse

@@ -11,6 +11,7 @@ from bench.inputs.loader import load
 from decoders.model.heads import MedusaHeads
 from tests.helpers.checkpoints import write_base
 from tests.helpers.commands import basics, bench, script
+from training.checkpoints import Checkpoint
 from training.medusa import heads_loss
 
 
@@ -177,3 +178,57 @@ def test_a_flag_without_effect_on_a_kind_is_refused(answers, tmp_path, capsys, a
     common = ["--model", tmp_path / "base", "--answers", answers, "--out", tmp_path / "out"]
     assert script(train_heads.main, *common, *arguments) == 2
     assert says in capsys.readouterr().err
+
+
+OTHERS = {
+    "lr": ["--lr", 0.5],
+    "heads": ["--heads", 2],
+    "layers": ["--layers", 2],
+    "seed": ["--seed", 9],
+    "answers": [],
+    "model": ["--model", "other"],
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_another_training_is_not_taken_for_this_one(answers, tmp_path, monkeypatch, capsys, what):
+    """It used to be taken as the result, or to end in a traceback."""
+    monkeypatch.chdir(tmp_path)
+    write_base(tmp_path / "base")
+    write_base(tmp_path / "other", seed=3)
+    given = ["--model", "base", "--answers", answers, "--out", "out", *SHORT, "--tokens", 100]
+    assert script(train_heads.main, *given) == 0
+    result = tmp_path / "out" / "medusa" / "medusa_lm_head.safetensors"
+    before = result.read_bytes()
+    if what == "answers":
+        answers.write_text(answers.read_text().replace("5", "6"))
+    assert script(train_heads.main, *given, *OTHERS[what]) == 2
+    error = capsys.readouterr().err
+    assert "out/heads_state.pt is of another training (" in error and f"{what}: " in error
+    assert result.read_bytes() == before
+    assert script(train_heads.main, *given, "--save-dtype", "float16") == (what == "answers") * 2
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(answers, tmp_path, capsys):
+    base = write_base(tmp_path / "base")
+    given = ["--model", base, "--answers", answers, "--out", tmp_path / "out", *SHORT]
+    assert script(train_heads.main, *given, "--tokens", 100) == 0
+    state = torch.load(tmp_path / "out" / "heads_state.pt", weights_only=True)
+    del state["settings"]
+    torch.save(state, tmp_path / "out" / "heads_state.pt")
+    assert script(train_heads.main, *given, "--tokens", 300) == 0
+    said = capsys.readouterr().err
+    assert "they are not compared" in said and "M parameters takes about" in said
+
+
+def test_the_first_save_comes_soon(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("training.checkpoints.time.monotonic", lambda: clock[0])
+    checkpoint = Checkpoint(tmp_path / "state.pt", {"lr": 1}, every_s=120.0)
+    assert not checkpoint.is_due
+    due = []
+    for clock[0] in range(101, 400):
+        if checkpoint.is_due:
+            due.append(clock[0])
+            checkpoint.save({})
+    assert due == [110, 230, 350]

@@ -1,0 +1,141 @@
+"""Digests of what lies behind the names of a run's decoders: trees, code, files and folders.
+
+A run is resumed only where they are the same. All are by label.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+from bench.common.files import digest_of
+from bench.inputs.checkpoints import identity_of
+from bench.inputs.loader import model_identity
+from decoders.decoder import Decoder, declared
+
+PROJECT = "decoders"  # The package whose decoders a commit of this project identifies.
+HERE = Path()  # As an option it names nothing in particular.
+OURS = (PROJECT, "bench", "llm_judge")
+
+
+def tree_digests(decoders: Mapping[str, Decoder]) -> dict[str, str]:
+    """The sha256 of each decoder's `identity`, as a file may change under its name."""
+    return {
+        label: sha256(json.dumps(decoder.identity).encode()).hexdigest()
+        for label, decoder in decoders.items()
+        if decoder.identity is not None
+    }
+
+
+def file_digests(decoders: Mapping[str, Decoder]) -> dict[str, dict[str, str]]:
+    """The digests of the files, folders and models that the options name, by name or option.
+
+    Files whose contents `identity` holds are left out. Of another package's decoder every option
+    is looked at, as it may open what it likes.
+    """
+    digests = {}
+    for label, decoder in decoders.items():
+        names: list[str] = []
+        if decoder.identity is None:
+            names = [*declared(decoder.fitted), *declared(decoder.weights)]
+        paths = {name: decoder.path_of(name) for name in names}
+        if is_plugin(decoder):
+            paths |= {name: value for name, value in _texts(decoder) if value not in paths.values()}
+        found = {name: _digest(Path(path)) for name, path in paths.items() if path}
+        found |= {name: model_identity(decoder.path_of(name)) for name in decoder.models}
+        if found := {name: digest for name, digest in found.items() if digest is not None}:
+            digests[label] = found
+    return digests
+
+
+def is_plugin(decoder: Decoder) -> bool:
+    """Is this a decoder of another package?"""
+    return type(decoder).__module__.partition(".")[0] != PROJECT
+
+
+def _texts(decoder: Decoder) -> Iterator[tuple[str, str]]:
+    """The options of a decoder that are texts or paths."""
+    for field in dataclasses.fields(decoder):
+        value = getattr(decoder, field.name, None)
+        if isinstance(value, (str, Path)) and Path(value) != HERE:
+            yield field.name, str(value)
+
+
+def _digest(path: Path) -> str | None:
+    """The digest of a file, or the identity of a folder. None: it is neither."""
+    try:
+        if path.is_file():
+            return digest_of(path)
+        return identity_of(str(path)) if path.is_dir() else None
+    except (OSError, ValueError):  # Too long for a name, or it cannot be read.
+        return None
+
+
+def plugin_digests(decoders: Mapping[str, Decoder]) -> dict[str, str]:
+    """The sha256 of the source files of each decoder of another package.
+
+    These are all files of its package, and of the modules that it imports, except those of Python,
+    of this project and of further packages. This project's commit does not identify them.
+    """
+    digests = {}
+    for label, decoder in decoders.items():
+        files = _sources(decoder) if is_plugin(decoder) else {}
+        if len(files) == 1:  # As earlier versions recorded it.
+            digests[label] = digest_of(*files.values())
+        elif files:
+            lines = [f"{name} {digest_of(path)}\n" for name, path in sorted(files.items())]
+            digests[label] = sha256("".join(lines).encode()).hexdigest()
+    return digests
+
+
+def _sources(decoder: Decoder) -> dict[str, Path]:
+    """The source files of a decoder's package and of its own helper modules, by name."""
+    first = [sys.modules.get(cls.__module__) for cls in type(decoder).__mro__]
+    waiting = [module for module in first if module is not None]
+    packages = packages_distributions()
+    own = set(packages.get(_top(type(decoder).__module__), ()))
+    seen: set[str] = set()
+    files: dict[str, Path] = {}
+    while waiting:
+        module = waiting.pop()
+        top = _top(module.__name__)
+        is_strange = top in OURS or top in sys.stdlib_module_names
+        if module.__name__ in seen or is_strange or set(packages.get(top, ())) - own:
+            continue
+        seen.add(module.__name__)
+        files |= _files_of(module, top)
+        waiting += _imported_by(module)
+    return files
+
+
+def _top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _files_of(module: ModuleType, top: str) -> dict[str, Path]:
+    """The file of a module, or all Python files of the package that it lies in."""
+    folders = [Path(folder) for folder in getattr(sys.modules.get(top), "__path__", ())]
+    found = {
+        f"{top}/{path.relative_to(folder).as_posix()}": path
+        for folder in folders
+        for path in folder.rglob("*.py")
+    }
+    file = getattr(module, "__file__", None)
+    if not found and file and Path(file).is_file():
+        found[top] = Path(file)
+    return found
+
+
+def _imported_by(module: ModuleType) -> list[ModuleType]:
+    """The modules that a module's names lead to."""
+    found = []
+    for value in list(vars(module).values()):
+        if isinstance(value, ModuleType):
+            found.append(value)
+        elif isinstance(value, (type, FunctionType)) and value.__module__ in sys.modules:
+            found.append(sys.modules[value.__module__])
+    return found

@@ -1,0 +1,36 @@
+"""Code of strangers in a child process that may be killed."""
+
+import os
+import signal
+import sys
+
+import pytest
+
+from bench.common.bounded import CAN_BOUND, OutOfBounds, bounded
+
+pytestmark = pytest.mark.skipif(not CAN_BOUND, reason="only Linux bounds a child")
+MIB = 1 << 20
+
+
+def test_what_it_returns_and_that_it_raised():
+    assert bounded(lambda: [1, "a"], 10, 256 * MIB) == [1, "a"]
+    assert bounded(lambda: 1 / 0, 10, 256 * MIB) is None
+    assert bounded(lambda: sys.exit(3), 10, 256 * MIB) is None
+
+
+@pytest.mark.parametrize(
+    ("work", "says"),
+    [
+        (lambda: 9**9**9, "more than"),  # One operation, which no exception interrupts.
+        (lambda: [None for _ in iter(int, 1)], "more than"),
+        (lambda: os.kill(os.getpid(), signal.SIGABRT), "crashes"),
+    ],
+)
+def test_time_and_crashes_are_bounded(work, says):
+    with pytest.raises(OutOfBounds, match=says):
+        bounded(work, 1, 256 * MIB)
+
+
+def test_memory_is_bounded():
+    with pytest.raises(OutOfBounds, match="more than 64 MiB"):
+        bounded(lambda: len("a" * (1 << 33)), 10, 64 * MIB)
