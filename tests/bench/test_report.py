@@ -167,7 +167,8 @@ def test_a_run_that_is_not_whole_is_shown_with_a_line_about_each_lack(tmp_path, 
     [
         ({"schema_version": 9}, "has schema version 9; this version reads 1"),
         ({"config": None}, "is damaged"),
-        ({"config": {"decoders": ["dynamic:16"], "num_choices": 1}}, "has no finished turn"),
+        ({"config": {"decoders": ["dynamic:16"], "num_choices": 1}}, "'16' is not option=value"),
+        ({"config": {"decoders": ["hydra"], "num_choices": 1}}, "has no finished turn"),
     ],
 )
 def test_a_run_that_cannot_be_read_is_shown_by_its_answer_files(changes, message, run, capsys):
