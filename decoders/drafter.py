@@ -95,7 +95,7 @@ class Drafter:
         return (nodes,)
 
     def kinds(self) -> Sequence[Hashable]:
-        """All values of `kind` that a turn may come to."""
+        """All values of `kind` that a turn may come to. With the first one it drafts."""
         return (self.kind,)
 
     def become(self, kind: Hashable) -> None:

@@ -16,6 +16,7 @@ from decoders.drafter import Drafter, Wrapper
 from decoders.engine.engine import Engine
 from decoders.engine.static_shapes import buckets
 from decoders.loop import decode
+from decoders.model.model import Rows
 from decoders.step import NotANumber, Stop
 from decoders.tree import Draft
 
@@ -40,6 +41,10 @@ class _Rehearsal(Wrapper):
         self.engine = engine
         self.reach = reach
         self.cases: deque[_Case] | None = None  # None: not known before the first draft.
+
+    def start(self, prompt: Tensor, rows: Rows) -> None:
+        super().start(prompt, rows)
+        self.inner.become(self.inner.kinds()[0])  # Drafts, whatever a budget would do.
 
     def before_step(self, draft: Draft, forecast: Sequence[float], length: int) -> Draft:
         if self.cases is None:

@@ -18,7 +18,7 @@ MODULES = sorted(
 def test_there_are_examples():
     expected = {
         "decoders.accept",
-        "decoders.budget",
+        "decoders.step_costs",
         "decoders.draft_vocabulary",
         "decoders.dynamic.top_paths",
         "decoders.engine.static_shapes",
