@@ -57,6 +57,8 @@ def llama_layer(
             rope_parameters=rope,
             attention_bias=has_bias,
             pad_token_id=None,
+            bos_token_id=None,
+            eos_token_id=None,
         )
     )
     layer.embed_tokens = nn.Identity()
