@@ -5,9 +5,11 @@ drafter.py      what the loop calls on a decoder           step.py  what a step 
 decoder.py      what a decoder is                          registry.py, spec.py  their names
 tree.py         the candidate tree
 accept.py       which drafted tokens are kept
-budget.py       how many nodes a step verifies             draft_check.py  what a draft must be
+budget.py       how many nodes a step verifies             step_costs.py  what steps cost
+draft_check.py  what a draft must be
 draft_vocabulary.py   the tokens that are worth guessing
-greedy.py, hf_generate.py, static/, dynamic/, conditional/   the decoders
+best_nodes.py, beam.py, draft_layer.py   what several decoders build trees with
+greedy.py, hf_generate.py, static/, dynamic/, conditional/, hydra/, eagle/   the decoders
 model/          a language model and its heads
 engine/         the same model, made fast
 """

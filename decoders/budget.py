@@ -8,7 +8,7 @@ on a CPU small ones do, and sometimes none. `AutoBudget` weighs the two afresh i
 
 from bisect import bisect_right
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 
 import torch
@@ -18,69 +18,38 @@ from decoders.conversation import Conversation
 from decoders.decoder import Decoder
 from decoders.drafter import Wrapper
 from decoders.model.model import Model, Rows
+from decoders.step_costs import StepCosts, StepTimes
 from decoders.tree import Draft
 
 # The sizes that `auto` chooses among. They are few, so that few shapes are ever captured.
 LADDER = (1, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
-@dataclass(frozen=True)
-class StepTimes:
-    """Seconds that a verify forward takes on this machine, by context length and nodes."""
-
-    lengths: tuple[int, ...]  # Committed positions, ascending.
-    sizes: tuple[int, ...]  # Nodes, ascending from 1.
-    seconds: tuple[tuple[float, ...], ...]  # [lengths][sizes]
-
-    def at(self, length: int) -> list[float]:
-        """Seconds by size, linear between the measured lengths and flat outside them.
-
-        >>> StepTimes((0, 100), (1, 8), ((1.0, 2.0), (3.0, 6.0))).at(25)
-        [1.5, 3.0]
-        """
-        if len(self.lengths) == 1 or length <= self.lengths[0]:
-            return list(self.seconds[0])
-        upper = min(bisect_right(self.lengths, length), len(self.lengths) - 1)
-        low, high = self.lengths[upper - 1 : upper + 1]
-        part = min(1.0, (length - low) / (high - low))
-        rows = self.seconds[upper - 1], self.seconds[upper]
-        return [a + part * (b - a) for a, b in zip(*rows, strict=True)]
-
-
 class AutoBudget:
     """Chooses the number of nodes that gives the most tokens per second.
 
     The n best nodes of a draft are expected to commit E(n) tokens: the sum of their path
-    probabilities, where the root's is 1. Verifying them takes T(n) seconds, as measured. The
-    long-run rate of tokens per second is highest when each step maximises E(n) - rate * T(n), where
-    `rate` is that same long-run rate. The turn's rate so far is used for it.
+    probabilities, where the root's is 1. Verifying them costs C(n) greedy steps more than the root
+    alone (`StepCosts`). The long-run rate of tokens is highest when each step maximises
+    E(n) - rate * C(n), where `rate` is that same long-run rate, in tokens per greedy step. The
+    turn's rate so far is used for it.
 
     The probabilities may be too high or too low. So the drafted part of E is multiplied by the
-    tokens that past drafts kept, over the tokens that they promised. Where drafting does not pay,
-    it pauses, for longer each time.
+    tokens that past drafts kept, over the tokens that they promised.
 
-    A step may cost no more than the conversation can afford. It can afford its credit: the greedy
-    steps saved so far, plus SLOWER for every token. A single step may overdraw that by RISK times
-    its expected win. So bad heads cost almost nothing, even in an answer of ten tokens. Whether to
-    draft at all is decided before the draft is made, from what this turn's drafts have won so far.
+    A draft may cost no more than the conversation's credit: the greedy steps that it has saved so
+    far, plus SLOWER for every token. So bad heads cost almost nothing, even in an answer of ten
+    tokens. Whether to draft at all is decided before the draft is made.
 
     Heads take time, too. Where the decoder can draft to different depths, the next draft is one
     level deeper than the path that the last step kept.
 
-    Drafts must come in descending order of log_prob. No clock is read while decoding, so the
-    budgets of a conversation follow from its tokens and the measured times alone.
+    Drafts must come in descending order of log_prob. Where the host tells how long each step took
+    (`took`), budgets depend on its clock. Otherwise they follow from the conversation's tokens and
+    the measured times alone.
     """
 
-    # Weight, in steps and in tokens, of the initial belief that drafts are as good as they promise.
-    PRIOR = 8
-    LONGEST_PAUSE = 8  # Steps.
     SLOWER = 0.02  # Greedy steps of credit that each committed token adds.
-    RISK = 0.1  # Part of an expected win that a step may cost beyond the credit.
-    # A lone drafting step among greedy ones takes so many times its measured time. It was measured
-    # in a row of equal steps, which find the processor's cache warm.
-    APART = 1.25
-    USUAL = 0.5  # Tokens that a draft is assumed to win while the turn has few drafts of its own.
-    FEW = 4  # Weight of USUAL, in drafts.
 
     def __init__(
         self,
@@ -99,6 +68,7 @@ class AutoBudget:
             if seconds <= limit
         )  # fmt: skip
         self.draft_s: dict[int, float] = draft_s or {0: 0.0}
+        self.costs = StepCosts(len(times.sizes))
         self.credit = 0.0  # Greedy steps that the conversation can afford to lose.
         self._conversation = Conversation()
         self._last_nodes: dict[torch.device, Tensor] = {}
@@ -107,26 +77,32 @@ class AutoBudget:
         """A new turn begins. A further turn of the conversation keeps its credit."""
         if not self._conversation.continues(prompt):
             self.credit = 0.0
-        self.depth, self.spent = min(self.draft_s), 0.0
-        self.tokens, self.seconds = float(self.PRIOR), self.PRIOR * self.times.seconds[0][0]
-        self.kept = self.promised = float(self.PRIOR)
-        self.drafted = 0  # Steps.
-        self.gain, self.pause, self.resting = 0.0, 1, 0
+        self.depth = min(self.draft_s)
+        # What is believed of a turn at first weighs as much as so many tokens of its own.
+        prior = float(StepCosts.MEMORY)
+        self.tokens = self.spent = prior  # `spent` is what they took, in greedy steps.
+        self.kept = self.promised = prior
+        # Of the current step: the place of its number of nodes among the sizes, measured seconds by
+        # size, and those of drafting for the next step. None: it does not draft.
+        self._place = 0
+        self._measured = self.times.at(len(prompt))
+        self._draft_s: float | None = None
+        self._is_first = True
 
     def drafts(self) -> bool:
-        """Whether to draft for the next step. Asked once a step."""
-        self.spent = self.draft_s[self.depth]
-        greedy_s, least_s = self.times.seconds[0][:2]
-        usual = (self.FEW * self.USUAL + self.kept - self.PRIOR) / (self.FEW + self.drafted)
-        affordable = self.credit + self.RISK * usual
-        if self.resting == 0 and self._cost(least_s, greedy_s) <= affordable:
-            return True
-        self.resting = max(0, self.resting - 1)
-        return False
+        """Whether to draft for the next step. Asked before the first step, and once in each."""
+        draft_s = self.draft_s[self.depth]
+        if self.costs.needs_greedy or not self._can_afford(draft_s):
+            return False
+        self._draft_s = draft_s
+        return True
 
-    def _cost(self, verify_s: float, greedy_s: float) -> float:
-        """Upper estimate of what a drafting step costs beyond a greedy one, in greedy steps."""
-        return self.APART * ((verify_s + self.spent) / greedy_s - 1)
+    def _can_afford(self, draft_s: float) -> bool:
+        """Whether the credit pays for a draft, and for verifying the fewest nodes of it."""
+        if self.max_nodes == 1:
+            return False
+        _, fewest = self.costs.of_sizes(self._measured[:2])
+        return fewest + self.costs.of_draft(draft_s, self._measured[0]) <= self.credit
 
     def sizes(self, nodes: int) -> Sequence[int]:
         """The numbers that `choose` may return for a draft of `nodes` nodes."""
@@ -147,34 +123,27 @@ class AutoBudget:
 
         forecast: E by size; empty for a lone root. length: committed positions.
         """
-        seconds = self.times.at(length)
-        greedy_s = seconds[0]
-        rate, trust = self.tokens / self.seconds, self.kept / self.promised
+        drafted_s, self._draft_s = self._draft_s or 0.0, None
+        measured = self._measured = self.times.at(length)
+        rate, trust = self.tokens / self.spent, self.kept / self.promised
         self.tokens += 1
+        self.spent += 1
         self.credit += self.SLOWER
-        if not forecast:
-            self.seconds += greedy_s
-            return 1
-        gains = [0.0]  # The first is the gain of verifying the root alone.
-        for tokens, verify_s in zip(forecast[1:], seconds[1:], strict=False):
-            win = trust * (tokens - 1)
-            # The draft has been made already, so nodes that take no verify time are free.
-            is_free = verify_s == greedy_s
-            is_affordable = (
-                is_free or self._cost(verify_s, greedy_s) <= self.credit + self.RISK * win
-            )
-            gains.append(win - rate * (verify_s - greedy_s) if is_affordable else -inf)
-        best = max(range(len(gains)), key=gains.__getitem__)
-        self.gain += 0.25 * (gains[best] - rate * self.spent - self.gain)
-        if self.gain < 0:
-            self.resting, self.pause = self.pause, min(2 * self.pause, self.LONGEST_PAUSE)
-        else:
-            self.pause = 1
-        self.drafted += 1
-        self.seconds += seconds[best] + self.spent
-        self.promised += forecast[best] - 1
-        self.credit -= self._cost(seconds[best], greedy_s)
-        return self.times.sizes[best]
+        self._place = 0
+        if forecast:
+            drafting = self.costs.of_draft(drafted_s, measured[0])
+            left = self.credit - drafting
+            costs = self.costs.of_sizes(measured)
+            # The draft has been made already, so nodes that cost nothing can always be afforded.
+            gains = [
+                trust * (tokens - 1) - rate * cost if cost <= max(0.0, left) else -inf
+                for tokens, cost in zip(forecast, costs, strict=False)
+            ]
+            self._place = max(range(len(gains)), key=gains.__getitem__)
+            self.promised += forecast[self._place] - 1
+            self.spent += drafting + costs[self._place]
+            self.credit = left - costs[self._place]
+        return self.times.sizes[self._place]
 
     def learn(self, kept: int) -> None:
         """Take note that the step after the last `choose` has kept `kept` drafted tokens."""
@@ -183,6 +152,13 @@ class AutoBudget:
         self.credit += (1 + self.SLOWER) * kept
         deeper = [depth for depth in self.draft_s if depth > kept]
         self.depth = min(deeper, default=max(self.draft_s))
+
+    def took(self, seconds: float) -> None:
+        """Take note of how long the step after the last `choose` took."""
+        if not self._is_first:  # A turn's first step makes its own draft as well.
+            verify_s = self._measured[self._place]
+            self.costs.observe(self._place, verify_s, self._draft_s, seconds)
+        self._is_first = False
 
 
 class Budgeted(Wrapper):
@@ -221,7 +197,12 @@ class Budgeted(Wrapper):
         return draft.truncated(nodes)
 
     def after_step(self, kept: int) -> None:
+        super().after_step(kept)
         self.budget.learn(kept)
+
+    def took(self, seconds: float) -> None:
+        super().took(seconds)
+        self.budget.took(seconds)
 
     @property
     def kind(self) -> Hashable:

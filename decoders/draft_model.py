@@ -24,6 +24,15 @@ from decoders.tree import NO_GUESS, Draft, Tree
 DRAFTING = "drafting model"  # The name under which the harness hands it over.
 
 
+def check_vocabulary(drafting: Model, base: Model, folder: str) -> None:
+    """ValueError where a model cannot draft for another, as its vocabulary has another size."""
+    if drafting.vocab != base.vocab:
+        raise ValueError(
+            f"{folder!r} has a vocabulary of {drafting.vocab} tokens, and the base model one of "
+            f"{base.vocab}; a drafting model must have the same vocabulary"
+        )
+
+
 @dataclass
 class DraftModel(Decoder):
     any_depth: ClassVar[bool] = True
@@ -47,11 +56,7 @@ class DraftModel(Decoder):
     def setup(self, model: Model) -> None:
         super().setup(model)
         self.drafting: Model = self.files[DRAFTING]
-        if self.drafting.vocab != model.vocab:
-            raise ValueError(
-                f"{self.folder!r} has a vocabulary of {self.drafting.vocab} tokens, and the base "
-                f"model one of {model.vocab}; a drafting model must have the same vocabulary"
-            )
+        check_vocabulary(self.drafting, model, self.folder)
         nodes = super().max_nodes
         levels = min(self.depth, nodes - 1)
         self.beam = Beam(nodes, self.topk, self.topk, levels, model)

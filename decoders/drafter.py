@@ -78,6 +78,13 @@ class Drafter:
     def after_step(self, kept: int) -> None:
         """Take note that the step has kept `kept` drafted tokens. By default, do nothing."""
 
+    def took(self, seconds: float) -> None:
+        """Take note that the step that was just yielded took so long. By default, do nothing.
+
+        Called by a host that has a clock, or not at all. What a drafter makes of it must not change
+        tokens, only how many are drafted.
+        """
+
     @property
     def kind(self) -> Hashable:
         """Key of the operations that the next `propose` runs, known on the host."""
@@ -146,6 +153,9 @@ class Wrapper(Drafter):
 
     def after_step(self, kept: int) -> None:
         self.inner.after_step(kept)
+
+    def took(self, seconds: float) -> None:
+        self.inner.took(seconds)
 
     def sizes(self, nodes: int) -> Sequence[int]:
         return self.inner.sizes(nodes)

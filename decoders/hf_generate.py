@@ -1,23 +1,29 @@
-"""Two decoders that run transformers' own `generate` on the same model, as most users would.
+"""Decoders that run transformers' own `generate` on the same model, as most users would.
 
     hf-greedy       one token in each forward
+    hf-static       the same with a static cache; on a GPU, `generate` then compiles the forward
     prompt-lookup   assisted generation; each step verifies a chain copied from the text so far
+    assisted        assisted generation; each step verifies a chain from a smaller model
 
 The prefill is a separate forward, so that prefill and decode times mean the same as for every other
-decoder. Above temperature 0 both draw the samples that the rule draws (`decoders.accept`), so their
-tokens can be compared with greedy's as well.
+decoder. (The smaller model reads the prompt in its first step.) Above temperature 0 they draw the
+samples that the rule draws (`decoders.accept`), so their tokens can be compared with greedy's as
+well.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from transformers import (
+    Cache,
     DynamicCache,
     LogitsProcessor,
     LogitsProcessorList,
+    StaticCache,
     StoppingCriteria,
     StoppingCriteriaList,
 )
@@ -25,6 +31,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from decoders.accept import Exact, Rule
 from decoders.decoder import Decoder
+from decoders.draft_model import DRAFTING, check_vocabulary
 from decoders.drafter import Drafter
 from decoders.model.model import Model
 from decoders.step import NotANumber, Step, Stop
@@ -62,8 +69,12 @@ class _StepRecorder(StoppingCriteria):
         return args, kwargs
 
     def after_forward(self, module: object, args: tuple, output: CausalLMOutput) -> None:
+        self.read(output.logits)
+
+    def read(self, logits: Tensor) -> None:
+        """Take note of a forward's logits."""
         self.is_noted = False
-        is_sound = output.logits.amax(-1).isfinite().all()
+        is_sound = logits.amax(-1).isfinite().all()
         self.is_sound = is_sound if self.is_sound is None else self.is_sound & is_sound
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
@@ -77,6 +88,18 @@ class _StepRecorder(StoppingCriteria):
         self.steps.append(Step(tokens, self.nodes, finish))
         has_ended = finish is not None
         return torch.full((len(input_ids),), has_ended, dtype=torch.bool, device=input_ids.device)
+
+
+class _Watch(LogitsProcessor):
+    """Shows the logits of forwards over one token to a recorder."""
+
+    def __init__(self, recorder: _StepRecorder) -> None:
+        self.recorder = recorder
+        recorder.nodes = 1
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.recorder.read(scores)
+        return scores
 
 
 class _Choose(LogitsProcessor):
@@ -95,10 +118,16 @@ class _Choose(LogitsProcessor):
 class HFGreedy(Decoder):
     drafts: ClassVar[bool] = False
     max_nodes: ClassVar[int] = 1
+    # Whether a forward may read several tokens.
+    is_assisted: ClassVar[bool] = False
 
     def generate_options(self) -> dict[str, object]:
         """Further keyword arguments of `generate`."""
         return {}
+
+    def empty_cache(self, positions: int) -> Cache:
+        """A cache for a turn of so many positions, prompt included."""
+        return DynamicCache(config=self.model.lm.config)
 
     @torch.inference_mode()
     def decode(
@@ -109,7 +138,7 @@ class HFGreedy(Decoder):
         watched_by: Callable[[Drafter], Drafter] | None = None,
     ) -> Iterator[Step]:
         prompt = prompt.to(self.model.device).unsqueeze(0)
-        cache = {self.model.cache_keyword: DynamicCache(config=self.model.lm.config)}
+        cache = {self.model.cache_keyword: self.empty_cache(prompt.shape[1] + stop.max_tokens)}
         if prompt.shape[1] > 1:  # The last token's forward is the first step.
             with self.model.as_loaded():
                 self.model.lm(input_ids=prompt[:, :-1], use_cache=True, logits_to_keep=1, **cache)
@@ -117,42 +146,76 @@ class HFGreedy(Decoder):
 
     @torch.inference_mode()
     def _steps(
-        self, prompt: Tensor, cache: dict[str, DynamicCache], rule: Rule, stop: Stop
+        self, prompt: Tensor, cache: dict[str, Cache], rule: Rule, stop: Stop
     ) -> Iterator[Step]:
         length = prompt.shape[1]
         recorder = _StepRecorder(self.model, stop, length, prefilled=length - 1)
-        chooser = LogitsProcessorList([] if isinstance(rule, Exact) else [_Choose(rule)])
-        lm = self.model.lm
-        hooks = [
-            lm.register_forward_pre_hook(recorder.before_forward, with_kwargs=True),
-            lm.register_forward_hook(recorder.after_forward),
-        ]
-        try:
-            with self.model.as_loaded():
-                lm.generate(
-                    prompt,
-                    attention_mask=torch.ones_like(prompt),
-                    do_sample=False,
-                    max_new_tokens=stop.max_tokens,
-                    # Some releases' prompt lookup needs an end-of-text token. The first id beyond
-                    # the vocabulary never occurs.
-                    eos_token_id=sorted(stop.eos) or [self.model.vocab],
-                    pad_token_id=0,
-                    stopping_criteria=StoppingCriteriaList([recorder]),
-                    logits_processor=chooser,
-                    **self.generate_options(),
-                    **cache,
-                )
-        finally:
-            for hook in hooks:
-                hook.remove()
+        processors = [] if isinstance(rule, Exact) else [_Choose(rule)]
+        if not self.is_assisted:
+            processors.insert(0, _Watch(recorder))
+        with self._as_loaded(recorder):
+            self.model.lm.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                do_sample=False,
+                max_new_tokens=stop.max_tokens,
+                # Some releases' prompt lookup needs an end-of-text token. The first id beyond the
+                # vocabulary never occurs.
+                eos_token_id=sorted(stop.eos) or [self.model.vocab],
+                pad_token_id=0,
+                stopping_criteria=StoppingCriteriaList([recorder]),
+                logits_processor=LogitsProcessorList(processors),
+                **self.generate_options(),
+                **cache,
+            )
         if recorder.is_sound is not None and not recorder.is_sound:
             raise NotANumber(recorder.length)
         yield from recorder.steps
 
+    @contextmanager
+    def _as_loaded(self, recorder: _StepRecorder) -> Iterator[None]:
+        """The models without our changes, but with the recorder's hooks where they are needed.
+
+        A compiled forward would be compiled anew for the hooks of every turn.
+        """
+        lm = self.model.lm
+        with ExitStack() as stack:
+            stack.enter_context(self.model.as_loaded())
+            if self.is_assisted:
+                before = lm.register_forward_pre_hook(recorder.before_forward, with_kwargs=True)
+                stack.callback(before.remove)
+                stack.callback(lm.register_forward_hook(recorder.after_forward).remove)
+            yield
+
+
+@dataclass
+class HFStatic(HFGreedy):
+    slots: int = 2048  # Positions of the cache, at most the model's context.
+
+    def __post_init__(self) -> None:
+        if self.slots < 1:
+            raise ValueError(f"slots is {self.slots}; it must be at least 1")
+
+    def setup(self, model: Model) -> None:
+        super().setup(model)
+        self.cache: StaticCache | None = None
+
+    def empty_cache(self, positions: int) -> StaticCache:
+        """The cache of the last turn, emptied, as a new one would be compiled for again.
+
+        A longer one where this turn does not fit.
+        """
+        if self.cache is None or positions > self.capacity:
+            self.capacity = max(positions, min(self.slots, self.model.context))
+            self.cache = StaticCache(self.model.lm.config, max_cache_len=self.capacity)
+        self.cache.reset()
+        return self.cache
+
 
 @dataclass
 class PromptLookup(HFGreedy):
+    is_assisted: ClassVar[bool] = True
+
     tokens: int = 10  # Most candidates in a step.
     ngram: int = 2  # The longest ending of the text that is looked up.
 
@@ -163,3 +226,32 @@ class PromptLookup(HFGreedy):
 
     def generate_options(self) -> dict[str, object]:
         return {"prompt_lookup_num_tokens": self.tokens, "max_matching_ngram_size": self.ngram}
+
+
+@dataclass
+class Assisted(HFGreedy):
+    is_assisted: ClassVar[bool] = True
+    models: ClassVar[tuple[str, ...]] = (DRAFTING,)
+
+    model: str | None = None  # Folder or hub id of the smaller model.
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ValueError("it needs a model that assists: assisted:model=FOLDER, or a hub id")
+        self.folder = self.model  # `setup` puts the base model in place of the option.
+
+    def path_of(self, file: str) -> str | None:
+        return self.folder
+
+    def setup(self, model: Model) -> None:
+        super().setup(model)
+        self.assistant: Model = self.files[DRAFTING]
+        check_vocabulary(self.assistant, model, self.folder)
+
+    def generate_options(self) -> dict[str, object]:
+        return {"assistant_model": self.assistant.lm}
+
+    @contextmanager
+    def _as_loaded(self, recorder: _StepRecorder) -> Iterator[None]:
+        with self.assistant.as_loaded(), super()._as_loaded(recorder):
+            yield

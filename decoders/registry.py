@@ -33,8 +33,12 @@ BUILT_IN = {
     "recycling": "decoders.recycling:Recycling",
     "suffix": "decoders.suffix.decoder:Suffix",
     "draft": "decoders.draft_model:DraftModel",
+    "hydra": "decoders.hydra.decoder:Hydra",
+    "eagle": "decoders.eagle.decoder:Eagle",
     "hf-greedy": "decoders.hf_generate:HFGreedy",
+    "hf-static": "decoders.hf_generate:HFStatic",
     "prompt-lookup": "decoders.hf_generate:PromptLookup",
+    "assisted": "decoders.hf_generate:Assisted",
 }
 
 
@@ -89,6 +93,11 @@ def load(name: str) -> "type[Decoder]":
 def _imported(target: str) -> type:
     module, _, name = target.partition(":")
     return getattr(import_module(module), name)
+
+
+def weight_files() -> list[str]:
+    """The names of the files of tensors that decoders of this package need, sorted."""
+    return sorted({file for name in BUILT_IN for file in load(name).weights})
 
 
 def options(name: str) -> set[str]:

@@ -15,6 +15,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 RankPath = tuple[int, ...]  # [depth] the rank of the guess at each level; 0 is the best.
 MOST_NODES = 4096  # Limit for any tree: a file could ask for more than fits in memory.
@@ -70,6 +71,14 @@ class Tree:
     def truncated(self, nodes: int) -> "Tree":
         """The tree of the first `nodes` nodes. Parents come first, so it is complete."""
         return Tree(self.depth[:nodes], self.parent[:nodes], self.ancestors[:nodes])
+
+    def path_to(self, node: Tensor) -> Tensor:
+        """The nodes [1 + max_depth] from the root to `node` [1], padded with `node`.
+
+        >>> Tree.from_parent([0, 0, 0, 1, 1, 3]).path_to(torch.tensor([4])).tolist()
+        [0, 1, 4, 4]
+        """
+        return F.pad(self.ancestors.index_select(0, node).squeeze(0), (1, 0))
 
     def __len__(self) -> int:
         return self.depth.shape[0]

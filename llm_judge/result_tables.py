@@ -3,6 +3,7 @@
 A frame of grades has a row a judgment, with the columns model, question_id, turn and score.
 """
 
+import numpy as np
 import pandas as pd
 
 from bench.common.errors import UserError, warn
@@ -10,6 +11,7 @@ from bench.metrics import estimates, pooled_interval
 from bench.metrics.frames import answers_frame
 from bench.store.question_id import QuestionId
 from llm_judge.judge_folder import Bench
+from llm_judge.verdicts import HIGHEST_GRADE, LOWEST_GRADE
 
 LISTED = 5  # Most questions that a warning names.
 WINS = ["win", "loss", "tie"]  # Columns of `win_rates` that count matches.
@@ -41,11 +43,12 @@ def by_turn(grades: pd.DataFrame) -> dict[str, pd.Series]:
 def with_interval(grades: pd.DataFrame) -> tuple[float, float, float]:
     """The mean grade, and the lower and upper bound of its confidence interval.
 
-    The bounds are NaN for fewer than two questions.
+    The bounds are NaN for fewer than two questions. They are grades as well, from 1 to 10.
     """
     questions = grades.groupby("question_id").score.agg(["sum", "count"])
     bounds = pooled_interval(questions["sum"].to_numpy(), questions["count"].to_numpy())
-    return grades.score.mean(), *bounds
+    low, high = np.clip(bounds, LOWEST_GRADE, HIGHEST_GRADE).tolist()
+    return grades.score.mean(), low, high
 
 
 def by_category(grades: pd.DataFrame, categories: dict[QuestionId, str]) -> pd.DataFrame:

@@ -11,8 +11,9 @@
     reduced   (weight * row).sum(-1) as one compiled kernel, for one row (with --compile)
 
 decoders/engine/few_rows.py chooses among the first three by the number of rows. The ways take
-turns. Every number is a median over rounds: in microseconds, and as the bytes of weights read per
-second / the bytes per second that a plain copy moves.
+turns. On CUDA they are replayed as graphs, so that the host's launches are not timed. Every number
+is a median over rounds: in microseconds, and as the bytes of weights read per second / the bytes
+per second that a plain copy moves.
 """
 
 import json

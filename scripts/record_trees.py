@@ -43,7 +43,7 @@ def main() -> int:
     if recorded.different:
         print(
             f"error: {len(recorded.different)} answers did not come out as in the run (half "
-            "precision, or nodes=auto with workers); left out",
+            "precision); left out",
             file=sys.stderr,
         )
     return 1 if recorded.different else 0

@@ -118,6 +118,13 @@ def other_heads(path: Path) -> None:
     write_medusa1(path, "../plain", vocab=77)
 
 
+def diverged_heads(path: Path) -> None:
+    write_medusa1(path, "../plain")
+    tensors = torch.load(path / "medusa_lm_head.pt")
+    tensors["1.0.linear.weight"].fill_(torch.nan)
+    torch.save(tensors, path / "medusa_lm_head.pt")
+
+
 def escaping_index(path: Path) -> None:
     shutil.copytree(path.parent / "model", path)
     (path / "model.safetensors.index.json").write_text(
@@ -177,7 +184,7 @@ CASES = [
     Case("a question_id of 100 digits", ASK, question(question_id=10**99)),
     Case("a question_id that is a path", ASK, question(question_id="../../etc")),
     Case("a question_id that stands twice", ASK, question(question_id=1)),
-    Case("no category", ASK, question(category="")),
+    Case("a category that is no text", ASK, question(category=7)),
     Case("no turns", ASK, question(turns=[])),
     Case("a turn that is no text", ASK, question(turns=["a", 7])),
     Case("more questions skipped than there are", f"{RUN} --questions q.jsonl --skip 5"),
@@ -232,6 +239,19 @@ CASES = [
         "bad",
     ),
     Case("heads of another model", LOAD, other_heads, "bad"),
+    Case("heads of a training that diverged", LOAD, diverged_heads, "bad"),
+    Case(
+        "heads that name no base model",
+        "bench.run --model {}",
+        folder(config__json={"model_type": "medusa"}),
+        "bad",
+    ),
+    Case(
+        "an adapter",
+        "bench.run --model {}",
+        folder(config__json={"model_type": "llama"}, adapter_config__json={"peft_type": "LORA"}),
+        "bad",
+    ),
     Case(
         "a draft vocabulary of another model",
         f"{LOAD} --decoder dynamic:vocab=frequent",

@@ -2,6 +2,7 @@
 
     Medusa-1   config.json that names base_model_name_or_path (a folder relative to this one, or a
                hub id), and medusa_lm_head.safetensors or .pt
+    Hydra etc. the same with the file that another decoder needs (`Decoder.weights`)
     Medusa-2   an ordinary checkpoint with medusa_head.* tensors beside the model's, in one file or
                in shards
     any other  an ordinary checkpoint of a causal LM
@@ -9,6 +10,7 @@
 `where` is always the folder or hub id of a checkpoint. Pickles are read as tensors alone.
 """
 
+from collections.abc import Collection
 from hashlib import sha256
 from pathlib import Path
 
@@ -33,6 +35,7 @@ HEAD_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt", "model.safetens
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 # A model's weights, in the order in which transformers looks for them.
 WEIGHT_FILES = ("model.safetensors", INDEX_FILES[0], "pytorch_model.bin", INDEX_FILES[1])
+PICKLES = (".pt", ".bin")  # Endings of files of tensors in torch's own format.
 SAMPLE_BYTES = 1 << 20  # Bytes of each end of a file that go into the identity of a folder.
 
 
@@ -45,6 +48,12 @@ def find(where: str, filename: str) -> str | None:
         _raise_exceptions_for_connection_errors=False,
         _raise_exceptions_for_gated_repo=False,
     )
+
+
+def find_weights(where: str, filename: str) -> str | None:
+    """As `find`, for a file of tensors that may also be there as a pickle (PICKLES)."""
+    names = [filename, *(str(Path(filename).with_suffix(suffix)) for suffix in PICKLES)]
+    return next((path for name in names if (path := find(where, name))), None)
 
 
 def read_json(where: str, filename: str) -> dict | None:
@@ -158,15 +167,22 @@ def _is_dense(value: object) -> bool:
     return isinstance(value, Tensor) and value.layout == torch.strided
 
 
-def read_separate_heads(where: str) -> dict[str, Tensor]:
-    """Medusa-1: the heads' tensors, under their published names. UserError where there are none."""
+def read_separate_heads(where: str, others: Collection[str]) -> dict[str, Tensor] | None:
+    """Medusa-1: the heads' tensors, under their published names.
+
+    others: names of files with other kinds of heads. None: there is one of these alone. UserError
+    where there is no file of heads.
+    """
     paths = (find(where, name) for name in HEAD_FILES)
     path = next((path for path in paths if path), None)
-    if path is None:
-        raise UserError(
-            f"{where!r} names a base model but has no heads: expected {' or '.join(HEAD_FILES)}"
-        )
-    return read_tensors(path)
+    if path is not None:
+        return read_tensors(path)
+    if any(find_weights(where, name) for name in others):
+        return None
+    raise UserError(
+        f"{where!r} names a base model but has no heads: expected "
+        f"{' or '.join([*HEAD_FILES, *others])}"
+    )
 
 
 def read_merged_heads(where: str, names: set[str]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from bench.common.errors import UserError
 from bench.common.files import parse_json, read_document
-from bench.inputs.checkpoints import find, read_tensors
+from bench.inputs.checkpoints import find, find_weights, read_tensors
 from decoders.decoder import Decoder
 from decoders.model.model import Model
 
@@ -84,7 +84,7 @@ def _weights_path(decoder: Decoder, name: str, where: str) -> str:
             what = "is a folder" if Path(named).is_dir() else "does not exist"
             raise ValueError(f"it needs {name}, but {named} {what}")
         return named
-    path = find(where, name)
+    path = find_weights(where, name)
     if path is None:
         raise ValueError(f"it needs {name}, which is not beside the model, in {where}")
     return path

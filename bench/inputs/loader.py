@@ -50,6 +50,7 @@ from bench.inputs.gguf_files import GGUF, find_gguf, load_gguf
 from bench.inputs.head_layouts import shares_projection, to_published
 from bench.inputs.model_warnings import warnings_about
 from bench.inputs.published_models import MODELS, heads_folder, published_name
+from decoders import registry
 from decoders.engine.engine import Engine
 from decoders.model.heads import MedusaHeads
 from decoders.model.model import UnsupportedModel
@@ -166,7 +167,7 @@ def load(
     with _readable_errors(repr(name)):
         tensors = None
         if places.has_separate_heads:
-            tensors = read_separate_heads(places.where)
+            tensors = read_separate_heads(places.where, registry.weight_files())
         elif merged_names:
             tensors = read_merged_heads(places.where, merged_names)
     generation_config = lm.generation_config

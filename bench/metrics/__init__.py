@@ -5,8 +5,9 @@ turns are left out. An answer file holds less than a run: a number that it canno
 
     frames.py       the frame of a run's turns, and of an answer file
     rates.py        tokens per inference, tokens per second, ratios to a baseline, equality with it
-    intervals.py    confidence intervals: bootstrap over questions
+    intervals.py    confidence intervals over questions, which hold for few of them too
     acceptance.py   accept lengths: histogram, by depth, along the answer
+    repetition.py   answers that repeat themselves
     spec_bench.py   Spec-Bench's formulas, beside ours
     tables.py       these numbers by decoder, category and turn
 """
@@ -15,6 +16,7 @@ from bench.metrics.acceptance import (
     accept_length_along,
     accept_length_histogram,
     acceptance_by_depth,
+    window_of,
 )
 from bench.metrics.frames import COLUMNS, answers_frame, frame, table
 from bench.metrics.intervals import Estimate, pooled_interval
@@ -31,6 +33,7 @@ from bench.metrics.rates import (
     wall_clock_ratio_by_question,
     wall_clock_ratio_with_prefill,
 )
+from bench.metrics.repetition import REPEATS_ABOVE, repeated_share
 from bench.metrics.spec_bench import (
     mean_accepted_tokens,
     mean_tokens_per_second,
@@ -41,6 +44,7 @@ from bench.metrics.tables import acceptance_table, by, decoder_row, estimates, s
 __all__ = [
     "BASELINE",
     "COLUMNS",
+    "REPEATS_ABOVE",
     "Estimate",
     "accept_length_along",
     "accept_length_histogram",
@@ -57,6 +61,7 @@ __all__ = [
     "paired",
     "pooled_interval",
     "repeatability_by_question",
+    "repeated_share",
     "spec_bench_row",
     "spec_bench_speed_up",
     "table",
@@ -67,4 +72,5 @@ __all__ = [
     "wall_clock_ratio",
     "wall_clock_ratio_by_question",
     "wall_clock_ratio_with_prefill",
+    "window_of",
 ]

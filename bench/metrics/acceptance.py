@@ -6,8 +6,8 @@ The accept length of a step is 1 (the root) + the drafted tokens that were kept.
 import numpy as np
 import pandas as pd
 
-WINDOW = 64  # Tokens over which the accept length along an answer is averaged.
-FEWEST = 10  # Steps in a window. A mean of fewer is mostly noise.
+WINDOW = 64  # Tokens over which the accept length along an answer is averaged, at most.
+FEWEST = 10  # Steps of a mean along the answer, or at a depth. A mean of fewer is mostly noise.
 
 
 def accept_length_histogram(turns: pd.DataFrame) -> pd.Series:
@@ -27,10 +27,10 @@ def acceptance_by_depth(turns: pd.DataFrame) -> pd.DataFrame:
               (depth 1: all steps), and their tree had more than `depth` nodes. The last step of a
               turn is cut where the turn ends, so it counts as tried no deeper than it kept.
     accepted  the tried steps that did keep one.
-    rate      accepted / tried: how often this depth is right, given that depth - 1 was. It measures
-              the head of this depth. It is a lower bound of the head's top-k accuracy, because a
-              right guess that had no room in the tree counts as wrong. It equals the top-1 accuracy
-              where the tree is a single path.
+    rate      accepted / tried: how often this depth is right, given that depth - 1 was. Where a
+              decoder drafts with heads alone, it measures the head of this depth. It is a lower
+              bound of that head's top-k accuracy, because a right guess that had no room in the
+              tree counts as wrong. It equals the top-1 accuracy where the tree is a single path.
     share     steps with an accept length above `depth` / all steps.
 
     A run does not record which guess of a head was right, so top-k accuracy itself is not known.
@@ -43,6 +43,15 @@ def acceptance_by_depth(turns: pd.DataFrame) -> pd.DataFrame:
         tried, accepted = int(was_tried.sum()), int(is_deeper[was_tried].sum())
         rows.append((depth, tried, accepted, accepted / was_tried.sum(), is_deeper.mean()))
     return pd.DataFrame(rows, columns=["depth", "tried", "accepted", "rate", "share"])
+
+
+def window_of(turns: pd.DataFrame) -> int:
+    """Tokens for `accept_length_along` to average over: WINDOW, or a quarter of the median answer.
+
+    Answers of 30 tokens would have no course if 64 tokens made one point.
+    """
+    known = turns[turns.accept_lengths.notna()]
+    return WINDOW if known.empty else int(min(WINDOW, max(2, known.tokens.median() // 4)))
 
 
 def accept_length_along(turns: pd.DataFrame, window: int = WINDOW) -> pd.Series:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from bench.metrics.repetition import answer_class
 from bench.store.answer_files import Answer
 from bench.store.turn import Turn
 
@@ -23,6 +24,7 @@ COLUMNS = {
     "accept_lengths": "object",  # [steps] tokens that each step committed.
     "nodes": "object",  # [steps] nodes that each step verified.
     "token_ids": "object",  # [tokens]
+    "answer_class": "object",  # Of `repetition`. None where the tokens are not known.
 }
 
 
@@ -56,6 +58,7 @@ def frame(turns: Iterable[Turn]) -> pd.DataFrame:
             "accept_lengths": np.array(turn.accept_lengths, dtype=np.int32),
             "nodes": np.array(turn.nodes, dtype=np.int32),
             "token_ids": np.array(turn.token_ids, dtype=np.int64),
+            "answer_class": answer_class(np.array(turn.token_ids, dtype=np.int64)),
         }
         for turn in turns
         if not turn.failed
@@ -65,7 +68,7 @@ def frame(turns: Iterable[Turn]) -> pd.DataFrame:
 def answers_frame(answers: Iterable[Answer]) -> pd.DataFrame:
     """The frame of an answer file: the turns that are answered and have tokens and steps.
 
-    Answer files have no prefill_s, decode_s, nodes and token_ids.
+    Answer files have no prefill_s, decode_s, nodes, token_ids and answer_class.
     """
     return table(
         {

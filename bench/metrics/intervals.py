@@ -1,20 +1,21 @@
-"""Confidence intervals: percentile bootstrap over questions, with a fixed seed.
+"""Confidence intervals: jackknife over questions, on the logarithm, with Student's t.
 
-Questions are drawn, not turns, because the turns and choices of one question belong together. Two
-decoders' answers to a question belong together as well: the bootstrap is paired. An interval says
-how far the number would vary with other questions of the same kind. It does not cover the noise of
-a machine that was slow for a while.
+Questions are left out one at a time, not turns, because the turns and choices of one question
+belong together. Two decoders' answers to a question belong together as well, and are left out
+together: the interval is paired. An interval says how far the number would vary with other
+questions of the same kind. It does not cover the noise of a machine that was slow for a while.
+
+Few questions make wide intervals. Two equal decoders are told apart in 5 % of reports, whether
+these have two questions or eighty.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import DegenerateDataWarning, bootstrap
+from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
-RESAMPLES = 2000
-_BATCH = 4_000_000  # Resampled numbers at a time; bounds the memory.
+ROUNDING = 1e-12  # Logarithms that differ by less are equal.
 
 
 @dataclass(frozen=True)
@@ -27,49 +28,43 @@ class Estimate:
 
     @property
     def words(self) -> str:
-        """How a ratio compares with 1, in words.
+        """How a ratio compares with 1, in words. Bounds count as they are printed: two decimals.
 
         >>> Estimate(1.2, 1.1, 1.3).words, Estimate(0.9, 0.8, 0.95).words
         ('higher', 'lower')
         >>> Estimate(1.2, 0.9, 1.4).words, Estimate(1.2).words
         ('no significant difference', 'unknown')
+        >>> Estimate(1.1, 1.004, 1.2).words
+        'no significant difference'
         """
         if np.isnan(self.low):
             return "unknown"
-        if self.low > 1:
+        if round(self.low, 2) > 1:
             return "higher"
-        return "lower" if self.high < 1 else "no significant difference"
+        return "lower" if round(self.high, 2) < 1 else "no significant difference"
 
 
 def pooled_interval(*sums: np.ndarray) -> tuple[float, float]:
     """(low, high) of sum(a) / sum(b), or of (sum(a) / sum(b)) / (sum(c) / sum(d)).
 
     sums: a and b, or a, b, c and d, each [questions]: sums over a question's turns. The bounds are
-    NaN for fewer than two questions, or if a resample divides by 0.
+    NaN for fewer than two questions, or where nothing is left to divide by without one of them.
+
+    Questions differ in length, and a long one counts for more. Student's t therefore has as many
+    degrees of freedom as Kish's effective number of questions, less one.
     """
-    questions = len(sums[0])
-    if questions < 2:
+    parts = np.array(sums, dtype=float)  # [2 or 4, questions]
+    questions = parts.shape[1]
+    totals = parts.sum(1, keepdims=True)
+    rest = totals - parts  # The sums without each question.
+    if questions < 2 or (rest <= 0).any():
         return float("nan"), float("nan")
-
-    def statistic(*drawn: np.ndarray, axis: int) -> np.ndarray:
-        above, below, *baseline = (part.sum(axis) for part in drawn)
-        value = above / below
-        return value * baseline[1] / baseline[0] if baseline else value
-
-    # All tokens of a resample may be 0.
-    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateDataWarning)
-        interval = bootstrap(
-            tuple(np.asarray(part, dtype=float) for part in sums),
-            statistic,
-            paired=True,
-            vectorized=True,
-            confidence_level=CONFIDENCE,
-            n_resamples=RESAMPLES,
-            batch=max(1, _BATCH // questions),
-            method="percentile",
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-    if not np.isfinite(interval).all():
-        return float("nan"), float("nan")
-    return float(interval.low), float(interval.high)
+    signs = np.array([1.0, -1.0, -1.0, 1.0])[: len(parts)]
+    changes = signs @ np.log(rest) - signs @ np.log(totals)  # [questions]
+    changes[np.abs(changes) < ROUNDING] = 0
+    error = np.sqrt((questions - 1) / questions * np.sum(changes**2))
+    weights = (parts / totals).mean(0)  # [questions]; they add up to 1.
+    freedom = max(1.0, 1 / np.sum(weights**2) - 1)
+    reach = stdtrit(freedom, (1 + CONFIDENCE) / 2) * error
+    value = np.prod(totals[:, 0] ** signs)
+    return float(value * np.exp(-reach)), float(value * np.exp(reach))

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from bench.store.question_id import QuestionId
+
 BASELINE = "greedy"
 PAIR = ["question_id", "choice", "turn"]  # Equal for the same turn of two decoders.
 
@@ -58,31 +60,36 @@ def wall_clock_ratio_with_prefill(
 
 
 def wall_clock_ratio_by_question(
-    turns: pd.DataFrame, decoder: str, baseline: str = BASELINE
+    turns: pd.DataFrame, decoder: str, baseline: str = BASELINE, seconds: str = "decode_s"
 ) -> pd.Series:
     """Tokens per second / the baseline's, by question_id.
+
+    seconds: "decode_s", or "wall_s" for whole turns.
 
     A question that was answered several times has the ratio of the medians over its choices, as
     answers of a few tokens take a few milliseconds and vary.
     """
-    ours, theirs = both_known(*paired(turns, decoder, baseline), "decode_s")
-    return _median_speed(ours) / _median_speed(theirs)
+    ours, theirs = both_known(*paired(turns, decoder, baseline), seconds)
+    return _median_speed(ours, seconds) / _median_speed(theirs, seconds)
 
 
-def repeatability_by_question(turns: pd.DataFrame, decoder: str) -> pd.Series:
+def repeatability_by_question(
+    turns: pd.DataFrame, decoder: str, seconds: str = "decode_s"
+) -> pd.Series:
     """Tokens per second of a decoder's odd choices / its even choices, by question_id; medians.
 
-    The ratio would be 1 without noise. A question with one choice has none.
+    seconds: as in `wall_clock_ratio_by_question`. The ratio would be 1 without noise. A question
+    with one choice has none.
     """
-    timed = turns[(turns.decoder == decoder) & turns.decode_s.notna()].set_index(PAIR)
+    timed = turns[(turns.decoder == decoder) & turns[seconds].notna()].set_index(PAIR)
     is_odd = timed.index.get_level_values("choice") % 2 == 1
-    return (_median_speed(timed[is_odd]) / _median_speed(timed[~is_odd])).dropna()
+    return (_median_speed(timed[is_odd], seconds) / _median_speed(timed[~is_odd], seconds)).dropna()
 
 
-def _median_speed(turns: pd.DataFrame) -> pd.Series:
+def _median_speed(turns: pd.DataFrame, seconds: str) -> pd.Series:
     """Tokens per second by question_id: the median over its choices. `turns` has the index PAIR."""
-    sums = turns.groupby(level=["question_id", "choice"])[["tokens", "decode_s"]].sum()
-    return (sums.tokens / sums.decode_s).groupby(level="question_id").median()
+    sums = turns.groupby(level=["question_id", "choice"])[["tokens", seconds]].sum()
+    return (sums.tokens / sums[seconds]).groupby(level="question_id").median()
 
 
 def ratio_of(ours: pd.DataFrame, theirs: pd.DataFrame, column: str) -> float:
@@ -100,7 +107,7 @@ def both_known(
 
 
 def equal_to_baseline(
-    turns: pd.DataFrame, decoder: str, asked: Mapping[int, int], baseline: str = BASELINE
+    turns: pd.DataFrame, decoder: str, asked: Mapping[QuestionId, int], baseline: str = BASELINE
 ) -> tuple[int, int]:
     """(answers with the same tokens as the baseline's in every turn, answers that both finished).
 

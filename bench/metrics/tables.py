@@ -16,12 +16,15 @@ from bench.metrics.rates import (
     tokens_per_inference,
     tokens_per_second,
     tokens_per_second_with_prefill,
+    wall_clock_ratio_by_question,
 )
+from bench.metrics.repetition import REPEATING
 from bench.metrics.spec_bench import (
     mean_accepted_tokens,
     mean_tokens_per_second,
     spec_bench_speed_up,
 )
+from bench.store.question_id import QuestionId
 
 # Ratio -> the column of a frame that tokens are divided by.
 _RATIOS = {
@@ -61,7 +64,10 @@ def _sums(turns: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decoder_row(
-    turns: pd.DataFrame, decoder: str, asked: Mapping[int, int], baseline: str | None = BASELINE
+    turns: pd.DataFrame,
+    decoder: str,
+    asked: Mapping[QuestionId, int],
+    baseline: str | None = BASELINE,
 ) -> dict:
     """One decoder's headline numbers: a row of summary.csv.
 
@@ -70,6 +76,7 @@ def decoder_row(
     ours = turns[turns.decoder == decoder]
     same, compared = equal_to_baseline(turns, decoder, asked, baseline) if baseline else (0, 0)
     histogram = [round(share, 4) for share in accept_length_histogram(ours)]
+    repeating = ours[ours.answer_class == REPEATING]
     return {
         "decoder": decoder,
         "baseline": baseline,
@@ -81,7 +88,17 @@ def decoder_row(
         "equal_answers": same,
         "compared_answers": compared,
         "accept_length_histogram": histogram,
+        "median_question_ratio_with_prefill": _median_question(turns, decoder, baseline),
+        "repeating_turns": len(repeating),
+        "repeating_tokens": int(repeating.tokens.sum()),
     }
+
+
+def _median_question(turns: pd.DataFrame, decoder: str, baseline: str | None) -> float:
+    """The median over questions of the wall-clock ratio with prefill. NaN without a baseline."""
+    if baseline is None:
+        return float("nan")
+    return float(wall_clock_ratio_by_question(turns, decoder, baseline, "wall_s").median())
 
 
 def by(turns: pd.DataFrame, column: str, baselines: Mapping[str, str | None]) -> pd.DataFrame:

@@ -24,7 +24,7 @@ LEAST_SHOWN = -99.0  # Log probability. page.js shows smaller ones like this one
 def browser_data(
     turns: Sequence[Turn],
     baselines: Mapping[str, str | None],
-    questions: Mapping[int, Sequence[str]],
+    questions: Mapping[QuestionId, Sequence[str]],
     trees: Mapping[Key, AnswerTrees],
     room: int,
 ) -> tuple[bytes, list[str]]:
@@ -66,7 +66,7 @@ def embedded(data: object) -> bytes:
 def _questions(
     turns: Sequence[Turn],
     baselines: Mapping[str, str | None],
-    questions: Mapping[int, Sequence[str]],
+    questions: Mapping[QuestionId, Sequence[str]],
 ) -> dict[QuestionId, bytes]:
     """question_id -> its texts and all its answers, as JSON."""
     by_key = {turn.key: turn for turn in turns}

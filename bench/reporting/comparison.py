@@ -4,42 +4,51 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
-from bench import metrics
 from bench.common.errors import UserError, warn
 from bench.common.files import write_atomically
-from bench.reporting import tables
+from bench.reporting import alike, report_tables, verdicts
 from bench.reporting.figures import Figure, draw_all
+from bench.reporting.numbers import Numbers
 from bench.reporting.page import Page, conditions_of, write_page
-from bench.reporting.sources import CONDITIONS, Source, open_run
+from bench.reporting.run_source import open_run
+from bench.reporting.source import Source
+from bench.reporting.tables import Table, escaped
 from bench.store.answer_files import write_answers
+from bench.store.question_id import QuestionId
 
 SCHEMA_VERSION = 1  # Of --format json.
 LONGEST_TITLE = 120  # Characters of a page's title.
 
 
 @dataclass(frozen=True, eq=False)
-class Report:
-    """Sources side by side, and the baseline of each label."""
-
-    sources: Sequence[Source]
-    baselines: dict[str, str | None]  # Label -> label. None: it has no baseline.
+class Report(Numbers):
+    """Sources side by side, the baseline of each label, and all that is said of them."""
 
     @classmethod
     def of(cls, sources: Iterable[Source], baseline: str | None = None) -> "Report":
         """The report of some sources.
 
         baseline: a label that all are compared with, or a decoder, which is looked for in each
-        source. None: greedy of the same source. UserError where it is neither.
+        source. None: greedy of the same source. UserError where it is neither. A source that asks
+        other questions than the baseline's has none.
         """
-        sources = side_by_side(sources)
+        sources = alike.side_by_side(sources)
         labels = [label for source in sources for label in source.labels]
         if baseline in labels:
-            return cls(sources, dict.fromkeys(labels, baseline))
+            [home] = [source for source in sources if baseline in source.labels]
+            return cls(
+                sources,
+                {
+                    label: None if alike.asks_other_texts(source, home) else baseline
+                    for source in sources
+                    for label in source.labels
+                },
+            )
         baselines: dict[str, str | None] = {}
         for source in sources:
             found = source.baseline if baseline is None else _find(baseline, source)
@@ -48,93 +57,55 @@ class Report:
             raise UserError(f"--baseline is {baseline!r}; expected one of {', '.join(labels)}")
         return cls(sources, baselines)
 
-    # --- Numbers ----------------------------------------------------------------------------------
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """The turns of all sources. Its columns are `metrics.COLUMNS`."""
-        return pd.concat([source.frame for source in self.sources], ignore_index=True)
-
-    @cached_property
-    def summary(self) -> pd.DataFrame:
-        """A `metrics.decoder_row` for each label."""
-        return pd.DataFrame(
-            [
-                metrics.decoder_row(self.frame, label, source.asked, self.baselines[label])
-                for source in self.sources
-                for label in source.labels
-            ]
-        )
-
-    @cached_property
-    def by_category(self) -> pd.DataFrame:
-        return metrics.by(self.frame, "category", self.baselines)
-
-    @cached_property
-    def by_turn(self) -> pd.DataFrame:
-        return metrics.by(self.frame, "turn", self.baselines)
-
-    @cached_property
-    def acceptance(self) -> pd.DataFrame:
-        return metrics.acceptance_table(self.frame, self.baselines)
-
-    @cached_property
-    def spec_bench(self) -> list[dict]:
-        return [
-            metrics.spec_bench_row(self.frame, label, baseline)
-            for label, baseline in self.baselines.items()
-        ]
-
-    @cached_property
-    def by_question(self) -> dict[str, pd.Series]:
-        """Label -> wall-clock ratios by question, for labels that have a baseline and times."""
-        ratios = {
-            label: metrics.wall_clock_ratio_by_question(self.frame, label, baseline)
-            for label, baseline in self.baselines.items()
-            if baseline not in (None, label)
-        }
-        return {label: ratio for label, ratio in ratios.items() if ratio.notna().any()}
-
-    @cached_property
-    def repeatability(self) -> dict[str, pd.Series]:
-        """Label -> ratios to itself by question, for the baselines that `by_question` uses.
-
-        A baseline with one choice a question has none.
-        """
-        names = dict.fromkeys(
-            baseline for label, baseline in self.baselines.items() if label in self.by_question
-        )
-        ratios = {name: metrics.repeatability_by_question(self.frame, name) for name in names}
-        return {name: ratio for name, ratio in ratios.items() if len(ratio)}
-
     # --- Words, tables and figures ----------------------------------------------------------------
 
     @property
     def warnings(self) -> list[str]:
         of_sources = [warning for source in self.sources for warning in source.warnings]
-        return of_sources + incomparable(self.sources)
+        return [*alike.incomparable(self.sources), *of_sources]
 
     def verdicts(self) -> list[str]:
-        """Sentences on which label leads, and by how much. Empty: the runs were set differently."""
-        if set_differently(self.sources):
+        """Sentences on which label leads, and by how much. Empty: the sources do not compare."""
+        if any(source.is_mixed for source in self.sources):
             return []
-        environments = [source.environment for source in self.sources]
-        one_machine = all(each is not None and each == environments[0] for each in environments)
-        return tables.verdicts(self.frame, self.summary, one_machine)
+        if any(alike.unlike(*pair) for pair in combinations(self.sources, 2)):
+            return []
+        first = self.sources[0]
+        one_machine = all(alike.timed_alike(first, source) for source in self.sources)
+        return verdicts.sentences(self.frame, list(self.baselines), one_machine)
 
-    def tables(self) -> list[tables.Table]:
+    def headline(self) -> Table:
+        return report_tables.headline(self.summary, self.unranked)
+
+    def tables(self) -> list[Table]:
         """All tables that have a number, the headline first."""
-        made = [tables.headline(self.summary)]
-        for table, column in ((self.by_category, "category"), (self.by_turn, "turn")):
+        made = [self.headline()]
+        if self.differences:
+            made.append(report_tables.differences(self.differences, self._dtypes()))
+        groups = {
+            "category": self.by_category,
+            "turn": self.by_turn,
+            "answer_class": self.by_answer_class,
+        }
+        for column, table in groups.items():
             if len(table) and table[column].nunique() > 1:
-                made.append(tables.by_group(table, column))
-        if self.by_question and self.frame.question_id.nunique() > 1:
-            made.append(tables.by_question(self.by_question, self.repeatability))
+                made.append(report_tables.by_group(table, column))
+        ratios = self.by_question_with_prefill
+        if ratios and self.frame.question_id.nunique() > 1:
+            made.append(report_tables.by_question(ratios, self.repeatability_with_prefill))
         made += [
-            tables.acceptance(self.acceptance, self.summary),
-            tables.spec_bench(self.spec_bench),
+            report_tables.acceptance(self.acceptance, self.summary),
+            report_tables.spec_bench(self.spec_bench),
         ]
         return [table for table in made if table.used_cells().shape[1] > 1]
+
+    def _dtypes(self) -> dict[str, str | None]:
+        """Label -> the dtype that its model computes in, where that is recorded."""
+        return {
+            label: (source.environment or {}).get("dtype")
+            for source in self.sources
+            for label in source.labels
+        }
 
     def draw(self, folder: Path) -> list[Figure]:
         """Draw every figure that applies into `folder`."""
@@ -165,9 +136,9 @@ class Report:
         fits = len(title) < LONGEST_TITLE
         return title if fits else f"{len(self.sources)} sources side by side"
 
-    def _questions(self) -> dict[int, Sequence[str]]:
+    def _questions(self) -> dict[QuestionId, Sequence[str]]:
         """question_id -> its texts, where all sources that know them agree."""
-        versions: dict[int, set[tuple[str, ...]]] = {}
+        versions: dict[QuestionId, set[tuple[str, ...]]] = {}
         for source in self.sources:
             for question_id, texts in source.questions.items():
                 versions.setdefault(question_id, set()).add(tuple(texts))
@@ -195,8 +166,16 @@ class Report:
             "decoders": self.summary.to_dict("records"),
             "by_category": self.by_category.to_dict("records"),
             "by_turn": self.by_turn.to_dict("records"),
+            "by_answer_class": self.by_answer_class.to_dict("records"),
             "wall_clock_ratio_by_question": _by_question_id(self.by_question),
             "repeatability_by_question": _by_question_id(self.repeatability),
+            "wall_clock_ratio_with_prefill_by_question": _by_question_id(
+                self.by_question_with_prefill
+            ),
+            "repeatability_with_prefill_by_question": _by_question_id(
+                self.repeatability_with_prefill
+            ),
+            "differences": [each.as_json() for each in self.differences],
             "acceptance_by_depth": self.acceptance.to_dict("records"),
             "spec_bench": self.spec_bench,
         }
@@ -207,22 +186,28 @@ class Report:
         if form == "json":
             print(self.json())
             return
-        for table in self.tables():
-            if form == "terminal":
+        if form == "terminal":  # Its warnings are on stderr.
+            for table in self.tables():
                 table.print()
-            else:
-                print(table.markdown() if form == "markdown" else table.latex())
-        lines = self.verdicts()
-        if form == "latex":
-            lines = [f"% {line}" for line in lines]
-        elif form == "markdown":
-            lines = [f"- {tables.escaped(line)}" for line in lines]
-        print("\n".join(lines))
+            print("\n".join(self.verdicts()))
+            return
+        if notes := alike.incomparable(self.sources):
+            print(_as_lines(notes, form))
+        for table in self.tables():
+            print(table.markdown() if form == "markdown" else table.latex())
+        print(_as_lines(self.verdicts(), form))
+
+
+def _as_lines(sentences: Iterable[str], form: str) -> str:
+    """Sentences as a list of Markdown, or as comments of LaTeX."""
+    if form == "latex":
+        return "".join(f"% {' '.join(sentence.split())}\n" for sentence in sentences)
+    return "".join(f"- {escaped(sentence)}\n" for sentence in sentences)
 
 
 def print_summary(report: Report, title: str) -> None:
     """Print the headline table under a title, and which label leads."""
-    replace(tables.headline(report.summary), title=title).print()
+    replace(report.headline(), title=title).print()
     for line in report.verdicts():
         print(line)
 
@@ -286,95 +271,3 @@ def write_summary(folder: Path, report: Report) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "summary.csv", report.summary.to_csv(index=False))
     write_page(folder / "report.html", report.page(report.draw(folder / "figures")))
-
-
-# --- Do the sources compare? ----------------------------------------------------------------------
-
-
-def side_by_side(sources: Iterable[Source]) -> list[Source]:
-    """The same sources with labels that are unique among all of them.
-
-    The labels of several sources become run/decoder. Those of a single source stay as they are.
-    """
-    sources = list(sources)
-    if len(sources) < 2:
-        return sources
-    made: list[Source] = []
-    for source in sources:
-        taken = {other.name for other in made}
-        name, copy = source.name, 1
-        while name in taken:  # Two folders of one name.
-            copy += 1
-            name = f"{source.name} ({copy})"
-        made.append(_renamed(source, name))
-    return made
-
-
-def _renamed(source: Source, name: str) -> Source:
-    """The same source under another name, which its labels begin with."""
-    is_file = source.labels == (source.name,)
-    labels = {label: name if is_file else f"{name}/{label}" for label in source.labels}
-    turns = (turn for turn in source.turns if turn.decoder in labels)
-    trees = (answer for answer in source.trees.values() if answer.decoder in labels)
-    moved = [replace(answer, decoder=labels[answer.decoder]) for answer in trees]
-    return replace(
-        source,
-        name=name,
-        frame=source.frame.assign(decoder=source.frame.decoder.map(labels)),
-        labels=tuple(labels.values()),
-        options={labels[label]: source.options[label] for label in source.labels},
-        turns=tuple(replace(turn, decoder=labels[turn.decoder]) for turn in turns),
-        trees={answer.key: answer for answer in moved},
-    )
-
-
-def set_differently(sources: Iterable[Source]) -> list[str]:
-    """Conditions that differ between the sources that record them: "temperature 0.0, 0.7"."""
-    recorded = [source.conditions for source in sources if source.conditions is not None]
-    differing = []
-    for name in CONDITIONS:
-        values = list(dict.fromkeys(conditions[name] for conditions in recorded))
-        if len(values) > 1:
-            texts = ("by category" if value is None else str(value) for value in values)
-            differing.append(f"{name} {', '.join(texts)}")
-    return differing
-
-
-def incomparable(sources: Sequence[Source]) -> list[str]:
-    """Warnings where times, or the questions themselves, do not compare between sources."""
-    warnings = []
-    unknown = [source.name for source in sources if source.environment is None]
-    if len(sources) > 1 and unknown:
-        names = ", ".join(unknown) if len(unknown) < 4 else f"{len(unknown)} of these"
-        warnings.append(
-            f"what machine timed {names} is not recorded: compare times only where you know that "
-            "it was the same; tokens per inference compare anyway"
-        )
-    first, *others = [source for source in sources if source.environment is not None] or [None]
-    for other in others:
-        if differences := _other_machine(first, other):
-            warnings.append(
-                "times do not compare, only tokens per inference: different machines or versions "
-                f"({'; '.join(differences)})"
-            )
-    if differing := set_differently(sources):
-        warnings.append(
-            f"these runs were set differently, and none is said to lead: {'; '.join(differing)}"
-        )
-    for other in sources[1:]:
-        if other.asked != sources[0].asked:
-            warnings.append(
-                f"{other.name} and {sources[0].name} answer different questions; only ratios of "
-                "paired turns compare"
-            )
-    return warnings
-
-
-def _other_machine(first: Source, other: Source) -> list[str]:
-    """The differences between two sources' environments: "torch: 2.9 in a, 2.10 in b"."""
-    differences = []
-    for name in sorted(first.environment.keys() | other.environment.keys()):
-        ours, theirs = first.environment.get(name), other.environment.get(name)
-        if ours != theirs:
-            differences.append(f"{name}: {ours} in {first.name}, {theirs} in {other.name}")
-    return differences

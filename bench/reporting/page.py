@@ -21,6 +21,7 @@ from bench.common.files import write_atomically
 from bench.reporting.browser_data import browser_data
 from bench.reporting.figures import Figure
 from bench.reporting.tables import Table
+from bench.store.question_id import QuestionId
 from bench.store.run_record import Run
 from bench.store.trees import AnswerTrees
 from bench.store.turn import Key, Turn
@@ -43,7 +44,7 @@ class Page:
     baselines: Mapping[str, str | None]
     turns: Sequence[Turn]  # Failed ones included.
     # question_id -> what the user says, turn by turn; where that is known.
-    questions: Mapping[int, Sequence[str]]
+    questions: Mapping[QuestionId, Sequence[str]]
     trees: Mapping[Key, AnswerTrees]
     verdicts: Sequence[str] = ()  # Sentences on which decoder leads.
     warnings: Sequence[str] = ()

@@ -8,67 +8,21 @@ A fault that does not keep a source from being shown becomes one of its `warning
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-
-import pandas as pd
 
 from bench import metrics
 from bench.common.errors import UserError
-from bench.common.files import shown
 from bench.inputs.published_sets import QUESTIONS, SETS, fetched
 from bench.inputs.questions import Question, load_questions
+from bench.reporting import counts
+from bench.reporting.run_source import open_run
+from bench.reporting.source import Source, untimed
 from bench.store.answer_files import ANSWERS_FOLDER, Answer, read_answers
 from bench.store.question_id import QuestionId
-from bench.store.run_record import RUN_FILE, Config, Run, read_run
-from bench.store.trees import AnswerTrees, read_trees
-from bench.store.turn import TURNS_FILE, Key, Turn, read_turns
-from decoders.spec import Spec
-
-# Settings of a whole run that tokens and times depend on, whatever the decoder.
-CONDITIONS = (
-    "temperature",
-    "acceptance",
-    "top_p",
-    "posterior_threshold",
-    "posterior_alpha",
-    "max_new_tokens",
-)
-SHARED_OPTIONS = ("nodes", "topk", "depth", "tree")  # Of a run, for all decoders that have them.
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """Turns that were generated together.
-
-    A label is the name of a decoder in a report, unique among all sources.
-    """
-
-    name: str
-    frame: pd.DataFrame  # Columns: `metrics.COLUMNS`. `frame.decoder` holds labels.
-    labels: tuple[str, ...]  # In the order in which they are shown.
-    asked: dict[QuestionId, int]  # question_id -> how many turns it has.
-    options: dict[str, dict]  # Label -> its decoder's name and options; see `_options`.
-    environment: dict | None = None  # Machine and versions. None: not recorded.
-    conditions: dict | None = None  # CONDITIONS -> what the run was set to. None: not recorded.
-    complete: bool = True  # Was every turn finished?
-    warnings: tuple[str, ...] = ()
-    folder: Path | None = None  # The run's folder. None: an answer file.
-    run: Run | None = None  # The run.json in `folder`.
-    # Texts of all turns, failed ones included. Turns of an answer file have no numbers.
-    turns: tuple[Turn, ...] = ()
-    trees: Mapping[Key, AnswerTrees] = field(default_factory=dict)  # Of the turns that have some.
-    # question_id -> what the user says, turn by turn; where that is known.
-    questions: Mapping[int, Sequence[str]] = field(default_factory=dict)
-
-    @property
-    def baseline(self) -> str | None:
-        """The label of the source's own greedy decoder. None: it has none."""
-        for label in self.labels:
-            if self.options[label]["decoder"] == metrics.BASELINE:
-                return label
-        return None
+from bench.store.run_record import RUN_FILE
+from bench.store.turn import Turn
 
 
 class NoNumbers(UserError):
@@ -125,140 +79,6 @@ def _open_files(
     return opened, errors
 
 
-def _untimed(frame: pd.DataFrame, seconds: str) -> list[str]:
-    """Warnings of decoders that have times for some of their turns only."""
-    warnings = []
-    for decoder, turns in frame.groupby("decoder", sort=False):
-        untimed = turns[turns[seconds].isna()]
-        if 0 < len(untimed) < len(turns):
-            first = untimed.iloc[0]
-            warnings.append(
-                f"{decoder}: {len(untimed)} of {len(turns)} turns have no usable time, first "
-                f"question {first.question_id}, turn {first.turn}; they are in no time"
-            )
-    return warnings
-
-
-# --- Runs -----------------------------------------------------------------------------------------
-
-
-def open_run(folder: Path) -> Source:
-    """The run of a folder. UserError where it is no run of this version, or no turn is finished."""
-    run = read_run(folder)
-    decoders = run.config.decoders
-    turns, warnings = _turns_of_run(folder, run)
-    frame = metrics.frame(turns)
-    if strange := set(frame.question_id) - run.question_turns.keys():
-        raise UserError(
-            f"{folder / TURNS_FILE} has turns of question {min(strange)}, which this run does not "
-            "ask"
-        )
-    wanted = sum(run.question_turns.values()) * run.config.num_choices
-    finished = {decoder: int((frame.decoder == decoder).sum()) for decoder in decoders}
-    warnings += _unfinished(folder, run, finished, wanted)
-    warnings += _untimed(frame, "decode_s")
-    try:
-        trees = read_trees(folder)
-    except UserError as error:
-        trees = {}
-        warnings.append(f"{error}; the report is without trees")
-    if _has_moved(run):
-        warnings.append(
-            f"{folder}: its sittings were on different machines or versions; its times do not "
-            "compare"
-        )
-    try:
-        options = {decoder: _options(run.config, decoder, frame) for decoder in decoders}
-    except ValueError as error:
-        raise UserError(f"{folder / RUN_FILE} is damaged ({error}); restore it") from error
-    return Source(
-        name=folder.resolve().name,
-        frame=frame,
-        labels=tuple(decoder for decoder in decoders if finished[decoder]),
-        asked=run.question_turns,
-        options=options,
-        environment=run.environment.as_json(),
-        conditions={name: getattr(run.config, name) for name in CONDITIONS},
-        complete=all(count == wanted for count in finished.values()),
-        warnings=tuple(warnings),
-        folder=folder,
-        run=run,
-        turns=tuple(turns),
-        trees=trees,
-        questions=run.question_texts,
-    )
-
-
-def _turns_of_run(folder: Path, run: Run) -> tuple[list[Turn], list[str]]:
-    """The turns of the run's decoders, question by question, and warnings.
-
-    UserError where none of them is finished.
-    """
-    turns, warnings = read_turns(folder / TURNS_FILE)
-    # Workers finish in any order.
-    place = {question_id: at for at, question_id in enumerate(run.question_turns)}
-    turns.sort(key=lambda turn: (place.get(turn.question_id, 0), turn.place))
-    reason = ""
-    if others := sorted({turn.decoder for turn in turns} - set(run.config.decoders)):
-        more = f" and {len(others) - 1} more decoders" if len(others) > 1 else ""
-        reason = (
-            f"{folder / TURNS_FILE} has turns of {shown(others[0])}{more}, which {RUN_FILE} does "
-            "not name"
-        )
-        warnings.append(f"{reason}; they are left out")
-        turns = [turn for turn in turns if turn.decoder in run.config.decoders]
-    if all(turn.failed for turn in turns):
-        if turns:
-            reason = f"{len(turns)} failed, first: {turns[0].error}"
-        raise UserError(f"{folder} has no finished turn" + (f"; {reason}" if reason else ""))
-    return turns, warnings
-
-
-def _unfinished(folder: Path, run: Run, finished: Mapping[str, int], wanted: int) -> list[str]:
-    """Warnings of a run that has no end, and of decoders with fewer than `wanted` turns."""
-    warnings = []
-    if run.end is None:
-        warnings.append(
-            f"{folder}: this run is in progress, or was interrupted; what is shown may change"
-        )
-    for decoder, count in finished.items():
-        if count < wanted:
-            warnings.append(
-                f"{folder}: {decoder}: {count} of {wanted} turns are finished; the others are in "
-                "no number"
-            )
-    return warnings
-
-
-def _has_moved(run: Run) -> bool:
-    """Were the sittings of a run on different machines or versions?"""
-    environments = [
-        session.environment.as_json() for session in run.sessions if session.environment is not None
-    ]
-    return any(environment != environments[0] for environment in environments)
-
-
-def _options(config: Config, decoder: str, frame: pd.DataFrame) -> dict:
-    """`decoder` (its name), its options as far as they are known, `temperature` and `acceptance`.
-
-    Where `nodes` was not given, it is the largest tree that was verified. ValueError where the
-    decoder's spec cannot be parsed.
-    """
-    spec = Spec.parse(decoder)
-    trees = frame[frame.decoder == decoder].nodes
-    options: dict[str, object] = {"nodes": max((int(n.max(initial=0)) for n in trees), default=0)}
-    for name in SHARED_OPTIONS:
-        if (value := getattr(config, name)) is not None:
-            options[name] = value
-    return {
-        "decoder": spec.name,
-        **options,
-        **spec.options,
-        "temperature": config.temperature,
-        "acceptance": config.acceptance,
-    }
-
-
 # --- Answer files ---------------------------------------------------------------------------------
 
 
@@ -268,9 +88,11 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
     The categories are those of its rows where they have some, else those of its question set
     (`questions` as in `open_sources`).
     """
-    answers = list(read_answers(path).values())
+    told: list[str] = []
+    answers = list(read_answers(path, told.append).values())
     ids = {answer.model_id for answer in answers}
     label = (ids.pop() if len(ids) == 1 else "") or path.stem
+    answers, misfits = counts.with_fitting_lengths(answers, label)
     frame = metrics.answers_frame(answers).assign(decoder=label)
     if frame.empty:
         raise NoNumbers(
@@ -281,8 +103,20 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
     categories = {question_id: question.category for question_id, question in known.items()}
     of_set = frame.question_id.map(categories).astype(object)
     frame["category"] = frame.category.where(frame.category.notna(), of_set)
+    asked = {
+        answer.question_id: max(
+            *(len(choice.turns) for choice in answer.choices),
+            len(known[answer.question_id].turns) if answer.question_id in known else 1,
+        )
+        for answer in answers
+    }
+    turns = tuple(_turns_of_answers(label, answers, categories))
+    frame, wrong = counts.possible(frame, turns, label)
+    if frame.empty:
+        raise NoNumbers(f"{path} has no numbers to report: {wrong[0]}")
     failures = _failures(path, answers)
-    warnings = [*failures, *_untimed(frame, "wall_s")]
+    missing = counts.missing_turns(answers, asked, label)
+    warnings = [*told, *failures, *missing, *wrong, *misfits, *untimed(frame, "wall_s")]
     if frame.category.isna().any():
         warnings.append(
             f"{label}: the categories of its questions are not known here; name their set with "
@@ -292,20 +126,17 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
         name=label,
         frame=frame,
         labels=(label,),
-        asked={
-            answer.question_id: max(len(choice.turns) for choice in answer.choices)
-            for answer in answers
-        },
+        asked=asked,
         options={label: {"decoder": label}},
-        complete=not failures,
+        complete=not failures and not missing,
         warnings=tuple(warnings),
-        turns=tuple(_turns_of_answers(label, answers, categories)),
+        turns=turns,
         questions={question_id: question.turns for question_id, question in known.items()},
     )
 
 
 def _turns_of_answers(
-    label: str, answers: Iterable[Answer], categories: Mapping[int, str]
+    label: str, answers: Iterable[Answer], categories: Mapping[QuestionId, str]
 ) -> Iterable[Turn]:
     """The texts of an answer file as turns. What the file does not hold is empty, 0 or NaN."""
     for answer in answers:

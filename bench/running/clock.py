@@ -11,7 +11,12 @@ def synchronise(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def now(device: torch.device) -> float:
-    """Seconds of a monotonic clock, read once the device has finished its work."""
-    synchronise(device)
+def read() -> float:
+    """Seconds of a monotonic clock, for a caller that need not wait for a device."""
     return time.perf_counter()
+
+
+def now(device: torch.device) -> float:
+    """Seconds of the same clock, read once the device has finished its work."""
+    synchronise(device)
+    return read()

@@ -68,7 +68,8 @@ class RunConfig:
     )
     acceptance: str = flag(
         "lossless",
-        f"above temperature 0: {', '.join(ACCEPTANCES)}; at 0 it is always exact",
+        f"above temperature 0: {', '.join(ACCEPTANCES)}; at 0, tokens are always greedy's, up to "
+        "float32 ties",
         choices=ACCEPTANCES,
     )
     top_p: float = flag(
@@ -107,6 +108,11 @@ class RunConfig:
     tree: str | None = flag(
         None,
         "static's tree: a published name, a JSON file, or own (default: own where there is one)",
+    )
+    step_times: str | None = flag(
+        None,
+        f"for nodes={AUTO}: a run's folder or run.json, whose times are used throughout (default: "
+        "measured at the start, corrected while decoding)",
     )
     max_new_tokens: int = flag(1024, "tokens a turn at most", parse=int, least=1)
     num_choices: int = flag(

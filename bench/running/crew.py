@@ -5,6 +5,7 @@ from typing import Protocol
 
 from bench.inputs.questions import Question
 from bench.running.jobs import Job
+from bench.store.run_record import Difference
 from bench.store.turn import Turn
 
 
@@ -12,8 +13,8 @@ class Crew(Protocol):
     def facts(self) -> dict[str, object]:
         """What run.json records of the crew.
 
-        `model`, `environment`, `step_times`, `draft_times`, `warnings`, and further facts of some
-        crews.
+        `model`, `environment`, `step_times`, `step_times_spread`, `draft_times`, `warnings`, and
+        further facts of some crews.
         """
         ...
 
@@ -38,6 +39,6 @@ class Crew(Protocol):
 
     def first_difference(
         self, asked: list[str], answered: list[str], turn: Turn, base: Turn
-    ) -> str:
+    ) -> Difference:
         """Where a turn's tokens first differ from the base's, and how close the scores were."""
         ...

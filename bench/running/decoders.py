@@ -12,11 +12,11 @@ from bench.inputs.drafting_models import check_drafting_models, load_drafting_mo
 from bench.inputs.fitted import take_files, take_named_files
 from bench.inputs.loader import Loaded, model_identity
 from bench.running.config import RunConfig
-from bench.running.step_times import draft_times
+from bench.running.step_times import AutoTimes, draft_times
 from decoders import registry
-from decoders.budget import AutoBudget, Budgeted, StepTimes
+from decoders.budget import AutoBudget, Budgeted
 from decoders.decoder import Decoder
-from decoders.spec import Spec
+from decoders.spec import AUTO, Spec
 from decoders.step import NotANumber
 
 PROJECT = "decoders"  # The package whose decoders a commit of this project identifies.
@@ -60,6 +60,10 @@ def make_decoders(config: RunConfig) -> dict[str, Decoder]:
     for option in config.shared_options:
         if not any(option in _open_options(text) for text in specs):
             raise UserError(f"--{option} has no effect on {listed}; leave it out")
+    if config.step_times is not None and not any(each.auto for each in decoders.values()):
+        raise UserError(
+            f"--step-times has no effect on {listed}: none has nodes={AUTO}; leave it out"
+        )
     return decoders
 
 
@@ -127,16 +131,14 @@ def bind(
     text: str,
     decoder: Decoder,
     loaded: Loaded,
-    times: StepTimes | None = None,
-    draft_s: dict[int, float] | None = None,
+    times: AutoTimes | None = None,
 ) -> Decoder | Budgeted:
     """Give a decoder its files, wrap it in a budget if it needs one, and set it up on a model.
 
-    text: its spec. times: step times of this machine, for a budget. None: the decoder needs none.
-    draft_s: seconds that drafting adds, by depth. None: they are measured now. UserError where it
-    does not fit the model.
+    text: its spec. times: for a budget; those of drafting are measured now if they are missing.
+    None: the decoder needs no budget. UserError where it does not fit the model.
     """
-    bound = Budgeted(decoder, AutoBudget(times, draft_s)) if decoder.auto else decoder
+    bound = Budgeted(decoder, AutoBudget(times.steps)) if decoder.auto else decoder
     try:
         models = load_drafting_models(decoder, loaded)
         take_files(decoder, loaded.where, loaded.model, models)
@@ -149,8 +151,14 @@ def bind(
         raise UserError(
             f"decoder {text!r} cannot be set up: {described(error, decoder)}"
         ) from error
-    if isinstance(bound, Budgeted) and draft_s is None:
-        bound.budget.draft_s = draft_times(bound)
+    if isinstance(bound, Budgeted):
+        draft_s = times.draft_s.get(text) or draft_times(bound)
+        if (given := sorted(draft_s)) != (depths := list(decoder.draft_depths)):
+            raise UserError(
+                f"decoder {text!r} drafts to the depths {depths}, but the step times are of a run "
+                f"with {given}; give those of a run with the same model and flags"
+            )
+        bound.budget.draft_s = draft_s
     return bound
 
 

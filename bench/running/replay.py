@@ -1,9 +1,10 @@
 """Decoding the answers of a finished run a second time, with the trees of every step.
 
 A timed run never records its trees. The same model, prompt and seed give the same answer again.
+Budgets follow the clock (`nodes=auto`), so their trees are cut as the run has recorded.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 
 import torch
@@ -14,18 +15,40 @@ from bench.running.config import RunConfig
 from bench.running.decoders import make_decoders, tree_digests
 from bench.running.recorded_trees import step_tree, token_texts
 from bench.running.runner import Runner
+from bench.running.step_times import AutoTimes, auto_times
+from bench.store.budget_times import budget_times
 from bench.store.question_id import QuestionId
 from bench.store.run_record import Run
 from bench.store.trees import AnswerTrees, StepTree
 from bench.store.turn import Turn
-from decoders.budget import StepTimes
+from decoders.budget import LADDER, AutoBudget, Budgeted
+from decoders.decoder import Decoder
 from decoders.step import Step
+from decoders.step_costs import StepTimes
+from decoders.tree import Draft
+
+# Stands for times that a run did not record. With them, budgets allow trees of every size.
+NO_TIMES = AutoTimes(StepTimes((1,), LADDER, (tuple(1.0 for _ in LADDER),)))
+
+
+class _AsRecorded(Budgeted):
+    """Drafts in every step, and verifies as many nodes as a run did."""
+
+    def __init__(self, inner: Decoder, budget: AutoBudget, nodes: Iterable[int]) -> None:
+        super().__init__(inner, budget)
+        self.nodes = iter(nodes)
+
+    def _plan(self) -> None:
+        self.become((True, self.budget.depth))
+
+    def before_step(self, draft: Draft, forecast: Sequence[float], length: int) -> Draft:
+        self._plan()
+        return draft.truncated(next(self.nodes, 1))
 
 
 def reopen(run: Run) -> tuple[Runner, dict[QuestionId, Question]]:
     """The runner of a finished run, and its questions by id.
 
-    Decoders with nodes=auto get the times that the run measured; nothing is measured again.
     UserError where the model, the questions or the tree files have changed since.
     """
     settled = run.config.as_json()
@@ -41,7 +64,7 @@ def reopen(run: Run) -> tuple[Runner, dict[QuestionId, Question]]:
             "the run's questions or its tree files have changed since; its answers cannot be "
             "decoded again"
         )
-    runner = Runner.load(config, decoders, *_times(run), began=run.began)
+    runner = Runner.load(config, decoders, _times(run), began=run.began)
     if runner.loaded.identity != run.model.identity:
         raise UserError(
             f"{config.model!r} is no longer the model of this run; its answers cannot be decoded "
@@ -50,29 +73,27 @@ def reopen(run: Run) -> tuple[Runner, dict[QuestionId, Question]]:
     return runner, {question.question_id: question for question in questions.questions}
 
 
-def _times(run: Run) -> tuple[StepTimes | None, dict[str, dict[int, float]]]:
-    """The step times of a run, and the draft times of its decoders: spec -> depth -> seconds.
-
-    None: the run has not recorded them, as with workers.
-    """
-    times = None
-    if run.step_times is not None:
-        times = StepTimes(**{name: tuple(values) for name, values in run.step_times.items()})
-    draft_s = {
-        text: {int(depth): seconds for depth, seconds in by_depth.items()}
-        for text, by_depth in (run.draft_times or {}).items()
-    }
-    return times, draft_s
+def _times(run: Run) -> AutoTimes:
+    """The times that the run's budgets began with: their largest trees and depths follow."""
+    try:
+        recorded = budget_times(run)
+    except ValueError as error:
+        raise UserError(f"the run's step times are damaged: {error}") from error
+    return NO_TIMES if recorded is None else auto_times(recorded)
 
 
 def steps_with_trees(
-    runner: Runner, spec: str, prompt: list[int], temperature: float, seed: int
+    runner: Runner,
+    decoder: Decoder | Budgeted,
+    prompt: list[int],
+    temperature: float,
+    seed: int,
 ) -> Iterator[tuple[Step, StepTree]]:
     """The steps of one answer, each with its tree.
 
     ValueError where the prompt fills the context, or the decoder drafts no trees.
     """
-    model, decoder = runner.loaded.model, runner.decoders[spec]
+    model = runner.loaded.model
     room = model.context - len(prompt)
     if room < 1:
         raise ValueError(
@@ -91,11 +112,14 @@ def replay(
     answered: the texts of the turns before. ValueError as `steps_with_trees`.
     """
     prompt = runner.prompt(list(question.turns[: turn.turn]), answered)
+    decoder = runner.decoders[turn.decoder]
+    if isinstance(decoder, Budgeted):
+        decoder = _AsRecorded(decoder.inner, decoder.budget, turn.nodes)
     trees: list[StepTree] = []
     tokens: list[int] = []
     accept_lengths: list[int] = []
     nodes: list[int] = []
-    steps = steps_with_trees(runner, turn.decoder, prompt, turn.temperature, turn.seed)
+    steps = steps_with_trees(runner, decoder, prompt, turn.temperature, turn.seed)
     for step, tree in steps:
         trees.append(tree)
         tokens += step.tokens

@@ -5,6 +5,7 @@ comparable. The clock starts and stops at the edges of the prefill and of the wh
 device synchronised.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -16,15 +17,16 @@ from bench.inputs.chat import Chat
 from bench.inputs.devices import gpu_memory
 from bench.inputs.loader import Loaded, load
 from bench.inputs.questions import Question
-from bench.running.clock import now
+from bench.running.clock import now, read
 from bench.running.config import RunConfig
 from bench.running.decoders import bind, described, make_decoders, plain
 from bench.running.environment import environment, peak_bytes
 from bench.running.jobs import Job, failed_turn, known_fields
-from bench.running.step_times import step_times
+from bench.running.step_times import AutoTimes, given_times, measured_times
+from bench.store.run_record import Difference
 from bench.store.turn import Turn
 from decoders.accept import Exact, Rule, make_rule
-from decoders.budget import Budgeted, StepTimes
+from decoders.budget import Budgeted
 from decoders.decoder import Decoder
 from decoders.draft_check import Checked
 from decoders.engine.rehearsal import rehearse
@@ -43,14 +45,11 @@ class Runner:
         loaded: Loaded,
         chat: Chat,
         decoders: Mapping[str, Decoder],
-        times: StepTimes | None = None,
-        draft_s: Mapping[str, dict[int, float]] | None = None,
+        times: AutoTimes | None = None,
     ) -> None:
         """UserError where the chat's prompts are not what was asked.
 
-        times, draft_s: for decoders with `nodes=auto`, as an earlier run measured them.
-
-        draft_s is by spec. None: they are measured now.
+        times: for decoders with `nodes=auto`. None: they are measured now, if need be.
         """
         self.config = config
         self.loaded = loaded
@@ -60,11 +59,12 @@ class Runner:
         model, wanted = loaded.model, config.static_shapes
         model.static_shapes = model.device.type == "cuda" if wanted is None else wanted
         if times is None and any(decoder.auto for decoder in decoders.values()):
-            times = step_times(model)
-        self.step_times = times
+            times = measured_times(model)
+        self.times = times
+        # Times that were given stay as they are, so that budgets can be repeated.
+        self.follows_clock = config.step_times is None
         self.decoders = {
-            spec: bind(spec, decoder, loaded, times, (draft_s or {}).get(spec))
-            for spec, decoder in decoders.items()
+            spec: bind(spec, decoder, loaded, times) for spec, decoder in decoders.items()
         }
 
     @classmethod
@@ -72,16 +72,17 @@ class Runner:
         cls,
         config: RunConfig,
         decoders: Mapping[str, Decoder] | None = None,
-        times: StepTimes | None = None,
-        draft_s: Mapping[str, dict[int, float]] | None = None,
+        times: AutoTimes | None = None,
         began: datetime | None = None,
     ) -> "Runner":
         """Load what `config` asks for, and bind its decoders to it.
 
-        decoders: the result of `make_decoders`. None: they are made now. times, draft_s: as above.
-        began: when the run began, which is the time that a chat template is told. None: now.
+        decoders: the result of `make_decoders`. None: they are made now. times: as above. None:
+        those of --step-times, else they are measured. began: when the run began, which is the time
+        that a chat template is told. None: now.
         """
         decoders = make_decoders(config) if decoders is None else decoders
+        times = given_times(config, decoders) if times is None else times
         memory = None
         if config.device == "balanced":
             memory = gpu_memory(config.gpus, config.max_gpu_memory)
@@ -96,7 +97,7 @@ class Runner:
             compile=config.compile,
         )
         chat = Chat.of(loaded.tokenizer, config.template, began)
-        return cls(config, loaded, chat, decoders, times, draft_s)
+        return cls(config, loaded, chat, decoders, times)
 
     def facts(self) -> dict[str, object]:
         loaded = self.loaded
@@ -115,7 +116,8 @@ class Runner:
             "model": model,
             "environment": environment(loaded.model.device, loaded.model.dtype) | {"workers": 1},
             "changes": loaded.model.changes.listed(),
-            "step_times": asdict(self.step_times) if self.step_times else None,
+            "step_times": asdict(self.times.steps) if self.times else None,
+            "step_times_spread": self.times.spread if self.times else None,
             "draft_times": {spec: each.budget.draft_s for spec, each in budgeted.items()},
             "warnings": self.warnings,
         }
@@ -249,8 +251,12 @@ class Runner:
         finish = ""
         began = now(model.device)
         steps = decoder.decode(torch.tensor(prompt, device=model.device), rule, stop)
-        prefilled = now(model.device)
+        prefilled = step_began = now(model.device)
         for step in steps:
+            if self.follows_clock:
+                step_ended = read()  # The step has waited for the device.
+                decoder.took(step_ended - step_began)
+                step_began = step_ended
             tokens += step.tokens
             accept_lengths.append(len(step.tokens))
             nodes.append(step.nodes)
@@ -290,15 +296,16 @@ class Runner:
 
     def first_difference(
         self, asked: list[str], answered: list[str], turn: Turn, base: Turn
-    ) -> str:
+    ) -> Difference:
         pairs = zip(turn.token_ids, base.token_ids, strict=False)
         shorter = min(len(turn.token_ids), len(base.token_ids))
         first = next((at for at, (a, b) in enumerate(pairs) if a != b), shorter)
         text = self.prompt(asked, answered) + turn.token_ids[:first]
-        tokens, gap = self.gap(text, turn.temperature, turn.seed)
-        what = "likeliest" if turn.temperature == 0 else "highest with the sample's noise"
-        ours, theirs = (each.token_ids[first : first + 1] for each in (turn, base))
-        return f"token {first}: {ours} for {theirs}; {what} {tokens}, gap {gap:.3g}"
+        highest, gap = self.gap(text, turn.temperature, turn.seed)
+        ours, theirs = (next(iter(each.token_ids[first:]), None) for each in (turn, base))
+        gap = gap if math.isfinite(gap) else None  # run.json holds finite numbers.
+        found = dict(token=first, ours=ours, theirs=theirs, highest=highest, gap=gap)
+        return Difference.of(turn.key, **found)
 
     @torch.inference_mode()
     def gap(self, text: list[int], temperature: float, seed: int) -> tuple[list[int], float]:

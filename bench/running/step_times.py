@@ -1,19 +1,26 @@
 """Measures how long a step takes on this machine, for `--nodes auto`."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import cycle, islice
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from bench.common.errors import UserError, warn
 from bench.running.clock import now
+from bench.running.config import RunConfig
+from bench.store.budget_times import BudgetTimes, read_budget_times
 from decoders.accept import Exact
-from decoders.budget import LADDER, AutoBudget, Budgeted, StepTimes
+from decoders.budget import LADDER, AutoBudget, Budgeted
+from decoders.decoder import Decoder
 from decoders.drafter import Drafter
 from decoders.loop import decode
 from decoders.model.model import Model
 from decoders.step import Stop
+from decoders.step_costs import StepTimes
 from decoders.tree import Draft, Tree
 
 BLOCK = 6  # Steps of one kind in a row.
@@ -22,6 +29,11 @@ DRAFT_BLOCK = 12  # As BLOCK, where drafting is timed. It is a small share of a 
 DRAFTED = 8  # Nodes of a draft that are verified while drafting is timed.
 DEPTH = 4  # Of the trees that are timed. The time hardly depends on it.
 LENGTHS = (64, 512, 1280, 4096)  # Committed positions.
+# Spread from which on a measurement is not trusted. Another job on this machine causes more, and a
+# quiet machine less.
+NOISY = 0.15
+# Drafting takes at least this part of a one-node step. A noisy measurement may say less than that.
+LEAST_DRAFT = 0.02
 
 
 class _TakingTurns(Drafter):
@@ -49,8 +61,74 @@ def _tree_of_size(nodes: int) -> Tree:
     return Tree.from_parent([max(0, node - max(1, nodes // DEPTH)) for node in range(nodes)])
 
 
-def step_times(model: Model, sizes: tuple[int, ...] = LADDER, rounds: int = 2) -> StepTimes:
-    """Median seconds of a step by committed positions and nodes, drafting left out.
+@dataclass(frozen=True)
+class AutoTimes:
+    """What budgets begin with."""
+
+    steps: StepTimes
+    # By spec and depth, the seconds that drafting adds to a step. Specs may be missing.
+    draft_s: Mapping[str, dict[int, float]] = field(default_factory=dict)
+    # Of each measurement of `steps`, how much its samples varied: the range of the middle half of
+    # them, as a part of their median; of that, the median over lengths and sizes.
+    spread: tuple[float, ...] | None = None  # None: not known.
+
+
+def given_times(config: RunConfig, decoders: Mapping[str, Decoder]) -> AutoTimes | None:
+    """The times of --step-times. None: the flag was not given.
+
+    decoders: by spec. UserError where the file is wrong, or lacks one of those with nodes=auto.
+    """
+    if config.step_times is None:
+        return None
+    recorded = read_budget_times(Path(config.step_times))
+    for spec, decoder in decoders.items():
+        if decoder.auto and spec not in recorded.draft_s:
+            raise UserError(
+                f"--step-times {config.step_times} is of a run without {spec!r}; it has "
+                f"{', '.join(recorded.draft_s) or 'no decoder with nodes=auto'}"
+            )
+    return auto_times(recorded)
+
+
+def auto_times(recorded: BudgetTimes) -> AutoTimes:
+    """The times that a run recorded, for budgets."""
+    steps = recorded.step_times
+    seconds = tuple(map(tuple, steps.seconds))
+    return AutoTimes(StepTimes(tuple(steps.lengths), tuple(steps.sizes), seconds), recorded.draft_s)
+
+
+def measured_times(model: Model) -> AutoTimes:
+    """The step times of this machine. A noisy measurement is repeated once, and that is said."""
+    steps, first = step_times(model)
+    if first <= NOISY:
+        return AutoTimes(steps, spread=(first,))
+    again, second = step_times(model)
+    spread = first, second
+    if second <= NOISY:
+        warn(f"step times varied by {_percent(first)}, so they were measured again")
+        return AutoTimes(again, spread=spread)
+    warn(
+        f"step times vary by {_percent(first)} and {_percent(second)}, as on a busy machine; "
+        "nodes=auto begins with rough times, and corrects them while it decodes"
+    )
+    return AutoTimes(_shorter(steps, again), spread=spread)
+
+
+def _shorter(one: StepTimes, other: StepTimes) -> StepTimes:
+    """The shorter of both times of everything, as other jobs only make steps longer."""
+    pairs = zip(one.seconds, other.seconds, strict=True)
+    seconds = tuple(tuple(map(min, ours, theirs)) for ours, theirs in pairs)
+    return StepTimes(one.lengths, one.sizes, seconds)
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.0f} %"
+
+
+def step_times(
+    model: Model, sizes: tuple[int, ...] = LADDER, rounds: int = 2
+) -> tuple[StepTimes, float]:
+    """Median seconds of a step by committed positions and nodes, drafting left out, and the spread.
 
     The sizes take turns, a few steps each. So if the machine gets busy, it affects all sizes alike.
     """
@@ -58,12 +136,22 @@ def step_times(model: Model, sizes: tuple[int, ...] = LADDER, rounds: int = 2) -
     longest = model.context - 2 * steps
     lengths = tuple(length for length in LENGTHS if length <= longest)
     lengths = lengths or (max(1, model.context // 2),)
-    seconds = tuple(_seconds_at(model, length, sizes, steps) for length in lengths)
-    return StepTimes(lengths, sizes, seconds)
+    samples = [_samples_at(model, length, sizes, steps) for length in lengths]
+    seconds = tuple(tuple(map(statistics.median, by_size)) for by_size in samples)
+    spread = statistics.median(map(_spread, (each for by_size in samples for each in by_size)))
+    return StepTimes(lengths, sizes, seconds), spread
 
 
-def _seconds_at(model: Model, length: int, sizes: tuple[int, ...], steps: int) -> tuple[float, ...]:
-    """Median seconds by size, of `steps` steps from `length` positions on."""
+def _spread(samples: Sequence[float]) -> float:
+    """The range of the middle half of some samples, as a part of their median."""
+    if len(samples) < 2:
+        return 0.0
+    low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
+    return (high - low) / middle
+
+
+def _samples_at(model: Model, length: int, sizes: tuple[int, ...], steps: int) -> list[list[float]]:
+    """Samples of seconds by size, of `steps` steps from `length` positions on."""
     prompt = torch.arange(length) % model.vocab
     drafter, decoding = _TakingTurns(model, sizes), iter(())
     samples: dict[int, list[float]] = {size: [] for size in sizes}
@@ -77,7 +165,7 @@ def _seconds_at(model: Model, length: int, sizes: tuple[int, ...], steps: int) -
         elif number % BLOCK >= SETTLED and number >= len(sizes) * BLOCK:
             # The first round is not counted, as it may still set things up.
             samples[step.nodes].append(now(model.device) - began)
-    return tuple(statistics.median(samples[size]) for size in sizes)
+    return list(samples.values())
 
 
 class _AlwaysDrafting(Budgeted):
@@ -138,6 +226,7 @@ def _draft_time(decoder: Budgeted, depth: int, rounds: int) -> float:
                 if number >= SETTLED:
                     seconds.append(ended - began)
                 began = ended
+    least = LEAST_DRAFT * budget.times.seconds[0][0]
     if not samples[drafting] or not samples[held]:
-        return 0.0  # The context is too short for a single counted step.
-    return max(0.0, statistics.median(samples[drafting]) - statistics.median(samples[held]))
+        return least  # The context is too short for a single counted step.
+    return max(least, statistics.median(samples[drafting]) - statistics.median(samples[held]))

@@ -37,6 +37,7 @@ from bench.inputs.questions import Question
 from bench.running.config import RunConfig
 from bench.running.jobs import Job, failed_turn
 from bench.running.runner import Runner
+from bench.store.run_record import Difference
 from bench.store.turn import Key, Turn
 
 ATTEMPTS = 3  # Deaths of workers in one turn, after which it is recorded as failed.
@@ -73,7 +74,7 @@ class _Actor:
         assert self.runner is not None
         yield from self.runner.turns_of(job)
 
-    def first_difference(self, *about: object) -> str:
+    def first_difference(self, *about: object) -> Difference:
         assert self.runner is not None
         return self.runner.first_difference(*about)
 
@@ -194,12 +195,14 @@ class Workers:
             **first,
             "environment": first["environment"] | {"workers": len(self.workers)},
             "step_times": None,
+            "step_times_spread": None,
             "draft_times": None,
             "workers": [
                 {
                     "device": facts["environment"]["device"],
                     "threads": facts["environment"]["threads"],
                     "step_times": facts["step_times"],
+                    "step_times_spread": facts["step_times_spread"],
                     "draft_times": facts["draft_times"],
                 }
                 for facts in self._facts
@@ -290,7 +293,7 @@ class Workers:
 
     def first_difference(
         self, asked: list[str], answered: list[str], turn: Turn, base: Turn
-    ) -> str:
+    ) -> Difference:
         for worker in self.workers:
             try:
                 return ray.get(worker.actor.first_difference.remote(asked, answered, turn, base))
@@ -298,7 +301,7 @@ class Workers:
                 raise
             except RayError:
                 continue
-        return "where, no worker is left to say"
+        return Difference.of(turn.key)
 
 
 def _connect(address: str | None, count: int) -> None:

@@ -198,7 +198,7 @@ def answer_rows(run: Run, turns: Iterable[Turn], decoder: str, name: str) -> lis
     written as an answer. UserError where the run does not ask a turn's question.
     """
     finished = [turn for turn in turns if turn.decoder == decoder and not turn.failed]
-    by_question: dict[int, dict[int, list[Turn]]] = {}
+    by_question: dict[QuestionId, dict[int, list[Turn]]] = {}
     for turn in sorted(finished, key=lambda turn: turn.place):
         by_question.setdefault(turn.question_id, {}).setdefault(turn.choice, []).append(turn)
     rows = []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.common.errors import UserError, warn
 from bench.common.files import append_synced, mend_end, sole_writer, write_atomically
-from bench.store.run_record import RUN_FILE, Run, plain, read_run
+from bench.store.run_record import RUN_FILE, Difference, Git, Run, plain, read_run
 from bench.store.turn import TURNS_FILE, Key, Turn, iter_turns, parse_turn
 
 
@@ -113,6 +113,7 @@ class RunFolder:
             if not keys - self._offsets.keys():
                 return
             self._warn_of_another_place(session)
+            self._warn_of_other_code(session)
             self.run = self.run.resumed(session)
         try:
             self._write_run()
@@ -131,6 +132,17 @@ class RunFolder:
         if changed := list(_differences(before, now)):
             warn(f"this run was begun elsewhere ({'; '.join(changed)}); its times do not compare")
 
+    def _warn_of_other_code(self, session: dict[str, object]) -> None:
+        """Warn where this sitting's steps may be computed in another way than those before."""
+        now = Git.model_validate(plain(session["git"]))
+        before = self.run.codes
+        if before and now.commit and [now.words] != before:
+            warn(
+                f"this run was begun with other code ({', '.join(before)} there, {now.words} now); "
+                "its numbers will pool both, and reports will say so. Give another --out to keep "
+                "them apart"
+            )
+
     def append(self, turn: Turn) -> None:
         """Put a turn on disk, whole and synced, before returning."""
         try:
@@ -146,7 +158,15 @@ class RunFolder:
 
         peak_bytes: the most memory that this sitting took. None: not known.
         """
-        self.run = self.run.ended(now, peak_bytes)
+        self._replace_run(self.run.ended(now, peak_bytes))
+
+    def note_differences(self, differences: list[Difference]) -> None:
+        """Record which turns differ from greedy's, unless that is what is recorded already."""
+        if self.run.differences != differences:
+            self._replace_run(self.run.model_copy(update={"differences": differences}))
+
+    def _replace_run(self, run: Run) -> None:
+        self.run = run
         try:
             self._write_run()
         except OSError as error:

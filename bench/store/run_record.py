@@ -15,9 +15,11 @@ from bench.common.errors import UserError
 from bench.common.files import parse_json, read_document, shown
 from bench.common.validation import first_error
 from bench.store.question_id import QuestionId, parse_question_id
+from bench.store.turn import Key
 
 RUN_FILE = "run.json"
 SCHEMA_VERSION = 1
+TIE = 1e-4  # Logits in float32 vary by less where a forward pass is computed in another order.
 _Texts = Annotated[list[str], Field(fail_fast=True)]
 
 
@@ -75,6 +77,10 @@ class Git(Record):
     commit: str | None = None
     dirty: bool | None = None  # Whether it had changes that were not committed.
 
+    @property
+    def words(self) -> str:
+        return f"commit {(self.commit or 'unknown')[:9]}{' with changes' if self.dirty else ''}"
+
 
 class Environment(Record):
     """The machine and versions that the times of a run depend on."""
@@ -99,10 +105,37 @@ class Session(Record):
     environment: Environment | None = None
     step_times: dict | None = None  # `StepTimes` of decoders with nodes=auto. None: not measured.
     draft_times: dict | None = None  # Decoder with nodes=auto -> seconds of drafting by depth.
+    # How much each measurement of step times varied: see `bench.running.step_times`.
+    step_times_spread: list | None = None
     workers: list | None = None  # For each worker, its own facts. None: there were no workers.
     warnings: list | None = None  # What the user was told about the model and the machine.
     start: str | None = None  # ISO 8601.
     peak_bytes: int | None = None  # The most memory that the sitting took. None: not known.
+
+
+class Difference(Record):
+    """Where a lossless decoder's turn first differs from greedy's."""
+
+    question_id: QuestionId
+    decoder: str
+    choice: int
+    turn: int
+    token: int | None = None  # 0-based place in the turn. This and the rest: None if not known.
+    ours: int | None = None  # The decoder's token there. None: its turn has ended.
+    theirs: int | None = None  # Greedy's.
+    highest: list[int] | None = None  # The two tokens with the highest scores there.
+    gap: float | None = None  # Difference of their scores, if it is finite.
+
+    @classmethod
+    def of(cls, key: Key, **found: object) -> "Difference":
+        """That of a turn. found: what is known of the place."""
+        question_id, decoder, choice, turn = key
+        return cls(question_id=question_id, decoder=decoder, choice=choice, turn=turn, **found)
+
+    @property
+    def is_tie(self) -> bool:
+        """Is the gap within the rounding of float32?"""
+        return self.gap is not None and self.gap <= TIE
 
 
 def _question_turns(value: object) -> dict[QuestionId, int]:
@@ -139,11 +172,14 @@ class Run(Record):
     environment: Environment
     step_times: dict | None = None
     draft_times: dict | None = None
+    step_times_spread: list | None = None
     workers: list | None = None
     warnings: list | None = None
     start: str  # ISO 8601. Also the time that the run's chat template is told, in every sitting.
     sessions: Annotated[list[Session], Field(fail_fast=True)]
     end: str | None = None  # ISO 8601. None: in progress, or interrupted.
+    # Turns of lossless decoders that differ from greedy's. None: not looked for.
+    differences: Annotated[list[Difference], Field(fail_fast=True)] | None = None
 
     @property
     def began(self) -> datetime:
@@ -183,6 +219,12 @@ class Run(Record):
         sessions = [*self.sessions, Session.model_validate(plain(session))]
         return self.model_copy(update={"sessions": sessions, "end": None})
 
+    @property
+    def codes(self) -> list[str]:
+        """The code of its sittings, where recorded: commits, and whether they had changes."""
+        states = [each.git for each in self.sessions if each.git is not None and each.git.commit]
+        return list(dict.fromkeys(git.words for git in states))
+
     def ended(self, now: str, peak_bytes: int | None) -> "Run":
         """The same run at its end, with the memory that its last sitting took."""
         *before, last = self.sessions
@@ -200,16 +242,23 @@ def read_run(folder: Path) -> Run:
     path = folder / RUN_FILE
     if not path.exists():
         raise UserError(f"{folder} is not a run's folder: it has no {RUN_FILE}")
-    content = read_document(path)
     try:
-        fields = parse_json(content)
-        version = fields.get("schema_version") if isinstance(fields, dict) else None
-        if version not in (None, SCHEMA_VERSION):
-            raise UserError(
-                f"{path} has schema version {shown(version)}; this version reads {SCHEMA_VERSION}"
-            )
-        return Run.of_json(fields)
+        return read_run_file(path)
     except ValueError as error:
         raise UserError(
             f"{path} is damaged ({error}); restore it, or give another --out"
         ) from error
+
+
+def read_run_file(path: Path) -> Run:
+    """The run of a run.json, under any name. ValueError says what is wrong with its content.
+
+    UserError where it cannot be read, or another version wrote it.
+    """
+    fields = parse_json(read_document(path))
+    version = fields.get("schema_version") if isinstance(fields, dict) else None
+    if version not in (None, SCHEMA_VERSION):
+        raise UserError(
+            f"{path} has schema version {shown(version)}; this version reads {SCHEMA_VERSION}"
+        )
+    return Run.of_json(fields)

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from decoders.model.projection import projected
+
 MERGED_PREFIX = "medusa_head."
 _NAME = re.compile(r"(\d+)\.(\d+)\.(linear\.weight|linear\.bias|weight)")
 
@@ -83,11 +85,7 @@ class MedusaHeads(nn.Module):
 
     def _base_logits(self, x: Tensor) -> Tensor:
         """The base model's projection of x [heads, rows, hidden]."""
-        (projection,) = self._base
-        if torch.is_grad_enabled() and x.requires_grad:
-            # An engine's product for few rows has no gradient.
-            return F.linear(x, projection.weight, projection.bias)
-        return projection.forward(x)  # Past the hook by which the model notes hidden states.
+        return projected(self._base[0], x)
 
     def narrowed(self, tokens: Tensor) -> "MedusaHeads":
         """The same heads with a projection onto `tokens` [n] alone. Logits come in that order."""

@@ -1,6 +1,7 @@
 """A base language model and its Medusa heads behind one small interface.
 
     prefill        read a prompt
+    embed, project the embedding of tokens, and the output projection of hidden states
     draft_logits   the heads' logits at one hidden state
     verify         one forward pass over all nodes of a tree
     keep, advance  commit the accepted path
@@ -24,6 +25,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from decoders.model.attention import AttentionMasks
 from decoders.model.cache import KVCache
 from decoders.model.heads import MedusaHeads
+from decoders.model.projection import projected
 from decoders.model.tree_check import check_far, check_near, steady_context
 from decoders.tree import Draft
 
@@ -82,6 +84,7 @@ class Model:
             self.heads = heads.to(projection.weight.device, self.dtype).requires_grad_(False)
         config = lm.config.get_text_config()
         self.vocab: int = config.vocab_size
+        self.hidden: int = projection.weight.shape[1]  # Size of a hidden state.
         self.context: int = getattr(config, "max_position_embeddings", None) or 1 << 20
         # The name of the cache argument. Newer releases of transformers changed it.
         parameters = inspect.signature(lm.forward).parameters
@@ -155,6 +158,14 @@ class Model:
         with self.as_loaded():  # The changes are for few rows, and may not work under autocast.
             self.lm(input_ids=ids, use_cache=False, logits_to_keep=0)
         return self._hidden_states
+
+    def embed(self, token: Tensor) -> Tensor:
+        """The embeddings [..., hidden] of tokens [...], as the model's first layer reads them."""
+        return self.lm.get_input_embeddings()(token.to(self.device))
+
+    def project(self, hidden_states: Tensor) -> Tensor:
+        """The logits [..., vocab], float32, of hidden states [..., hidden]."""
+        return projected(self.lm.get_output_embeddings(), hidden_states).float()
 
     @torch.inference_mode()
     def draft_logits(

@@ -37,7 +37,8 @@ TIMES = {
     ANSWERS_FOLDER: {"wall_time", "tstamp", "answer_id"},
     RUN_FILE: {"command", "start", "start_unix", "end", "sessions", "git"},
 }
-TIMES_OF_COLUMNS = ("per_second", "wall_clock", "speed_up")  # In names of summary.csv's columns.
+# In names of summary.csv's columns.
+TIMES_OF_COLUMNS = ("per_second", "wall_clock", "speed_up", "with_prefill")
 
 
 @dataclass(frozen=True)

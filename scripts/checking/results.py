@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.common.errors import UserError
-from bench.reporting import tables
+from bench.reporting import report_tables
 from bench.reporting.comparison import Report
 from bench.reporting.sources import open_run
 from bench.store.run_record import RUN_FILE
@@ -90,7 +90,7 @@ def with_right_numbers(text: str, runs: Mapping[str, Path], page: str) -> str:
                 f"{page} shows numbers of {unknown[0]!r}; expected one of {', '.join(runs)}"
             )
         report = Report.of([open_run(runs[name]) for name in names])
-        cells = tables.headline(report.summary).cells.set_index("decoder")
+        cells = report_tables.headline_cells(report.summary, report.unranked).set_index("decoder")
         heading, rule, *rows = (_cells_of(line) for line in match["lines"].splitlines())
         _, *columns = heading
         decoders = [row[0] for row in rows]

@@ -33,7 +33,6 @@ DECODERS = (
     "dynamic:nodes=64",
     "dynamic:nodes=128",
 )
-HF_GREEDY = "hf-greedy"  # transformers' own loop, which has no phases.
 PROFILED = ("greedy", "dynamic:nodes=64")  # Kernel by kernel.
 PROFILED_STEPS = 16
 Setting = tuple[str, bool]  # A decoder's spec, and whether shapes are static.
@@ -76,6 +75,14 @@ def greedy_s(rows: list[dict]) -> float:
     )
 
 
+def peers_of(settings: ShapeSettings) -> tuple[str, str]:
+    """The specs of transformers' own loops, which have no phases.
+
+    The static cache holds the prompt and the answer, as `generate` makes it.
+    """
+    return "hf-greedy", f"hf-static:slots={settings.length + settings.tokens}"
+
+
 def _bound(text: str, model: Engine) -> Decoder:
     decoder = registry.make(Spec.parse(text))
     decoder.setup(model)
@@ -94,7 +101,8 @@ def rows_of(model: Engine, settings: ShapeSettings) -> list[dict[str, object]]:
     The decoders take turns, round by round.
     """
     made: list[Setting] = [(text, static) for static in (False, True) for text in DECODERS]
-    made.append((HF_GREEDY, False))
+    peers = peers_of(settings)
+    made += [(text, False) for text in peers]
     decoders = {setting: _bound(setting[0], model) for setting in made}
     samples: dict[Setting, list[float]] = {setting: [] for setting in made}
     for number in range(1 + settings.rounds):
@@ -112,7 +120,7 @@ def rows_of(model: Engine, settings: ShapeSettings) -> list[dict[str, object]]:
             "static_shapes": setting[1],
             "step_s": statistics.median(seconds),
         }
-        if setting[0] != HF_GREEDY:
+        if setting[0] not in peers:
             row |= _phases(decoders[setting], setting[1], row["step_s"], settings)
         rows.append(row)
     return rows

@@ -3,6 +3,7 @@
 command_line.py   from a command line to such a class
 training.py       of the scripts that train, fit and search
 measuring.py      of the scripts that measure
+checking.py       of the scripts that check
 step_numbers.py   a type of argument
 
 Nothing in this package needs torch, so that --help answers at once.

@@ -7,6 +7,7 @@ from pathlib import Path
 from bench.common.arguments import positive, temperatures, whole
 from bench.common.flags import REQUIRED, flag
 
+KINDS = ("medusa", "hydra", "eagle")
 FORMATS = ("medusa", "vllm")
 SAVE_DTYPES = ("float16", "bfloat16", "float32")
 SPECIAL_TOKENS = ("<|bos|>", "<|end|>", "<|user|>", "<|assistant|>")  # Of the demo's tokenizer.
@@ -26,9 +27,10 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadsSettings(ModelSettings):
-    """Training Medusa heads."""
+    """Training heads."""
 
     template: str | None
+    kind: str = flag("medusa", "what is trained", choices=KINDS)
     corpus: Path | None = flag(
         None, "chat JSONL to learn from, or whose prompts --distill takes (.gz allowed)", parse=Path
     )
@@ -39,7 +41,7 @@ class HeadsSettings(ModelSettings):
         parse=Path,
     )
     out: Path = flag(REQUIRED, "folder of the result and of checkpoints", parse=Path)
-    heads: int = flag(4, "Medusa heads", parse=whole(1))
+    heads: int = flag(4, "heads; eagle has one", parse=whole(1))
     layers: int = flag(1, "residual blocks of a head", parse=whole(1))
     share_projection: bool = flag(
         False, "end all heads in the model's own output projection, which stays as it is"

@@ -3,8 +3,10 @@
 models.py           loading the model that the flags name
 corpus.py           chat JSONL, and its answers as token ids
 distillation.py     answers of the model itself
-heads.py            Medusa heads: batches, the loss, starting weights, files
 heads_training.py   the loop of train_heads.py
+kind.py             what a kind of heads is; medusa.py, hydra.py and eagle.py are kinds
+batches.py          batches of answers, and the rows of one that heads learn from
+head_files.py       folders with trained heads
 tree_search.py      the best static tree
 calibration_notes.py, calibration_fit.py   candidates of `conditional`, and weights fitted to them
 frequent_tokens.py  the draft vocabulary

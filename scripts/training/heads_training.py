@@ -1,5 +1,6 @@
-"""Training Medusa heads while the model stays frozen (MEDUSA-1)."""
+"""Training heads of any kind while the model stays frozen."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,16 +10,20 @@ from tqdm import tqdm
 
 from bench.common.errors import UserError
 from bench.inputs.loader import Loaded
-from decoders.model.heads import MedusaHeads
 from settings.training import HeadsSettings
+from training.batches import batches
 from training.checkpoints import Checkpoint
 from training.corpus import Example, corpus_examples, read_examples
 from training.distillation import own_answers
-from training.heads import batches, heads_loss, starting_heads, write_heads, write_merged
+from training.eagle import EagleKind
+from training.hydra import HydraKind
+from training.kind import Kind, check_settings
+from training.medusa import MedusaKind
 from training.models import load_model, with_chat
 from training.schedule import Sitting, learning_rate
 
-CHECKPOINT = "heads_state.pt"
+KINDS: dict[str, type[Kind]] = {"medusa": MedusaKind, "hydra": HydraKind, "eagle": EagleKind}
+CHECKPOINTS = {"medusa": "heads_state.pt"}  # Of other kinds: their name and _state.pt.
 SAVE_EVERY_S = 120.0
 WARMUP_BATCHES = 20
 SETTLED_STEPS = 10  # Only after these is the speed used to predict a sitting's end.
@@ -29,8 +34,12 @@ class HeadsResult:
     """What was trained."""
 
     folder: Path
+    title: str  # What it is, in words.
+    parameters: int  # Numbers that were trained.
     seen: int  # Answer tokens, all sittings together.
-    loss: list[float] | None  # [heads] a running mean. None: all was trained before.
+    seconds: float  # All sittings together, without loading the model and making own answers.
+    measures: str  # What `loss` is of.
+    loss: list[float] | None  # A running mean. None: all was trained before.
 
 
 def train_heads(settings: HeadsSettings) -> HeadsResult:
@@ -44,20 +53,24 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
         raise UserError("--distill makes own answers, and --answers has them; give one of the two")
     if settings.merge and settings.format != "medusa":
         raise UserError(f"--merge writes Medusa-2 alone; leave out --format {settings.format}")
+    kind_of_heads = KINDS[settings.kind]
+    check_settings(kind_of_heads, settings)
     loaded = load_model(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
     examples = _examples(loaded, settings)
-    heads = starting_heads(loaded, settings.heads, settings.layers, settings.share_projection)
-    training = _Training(loaded, heads, examples, settings)
+    kind = kind_of_heads(loaded, settings)
+    training = _Training(kind, examples, settings)
     training.run()
-    folder = settings.out / ("merged" if settings.merge else "medusa")
-    dtype = getattr(torch, settings.save_dtype)
-    if settings.merge:
-        write_merged(loaded, heads, folder, dtype)
-    else:
-        write_heads(heads, loaded, settings.model, folder, dtype, settings.format)
-    loss = None if training.loss is None else training.loss.tolist()
-    return HeadsResult(folder, training.seen, loss)
+    folder = kind.write(settings.out, getattr(torch, settings.save_dtype))
+    return HeadsResult(
+        folder,
+        kind.title,
+        kind.parameters,
+        training.seen,
+        training.seconds,
+        kind.measures,
+        None if training.loss is None else training.loss.tolist(),
+    )
 
 
 def _examples(loaded: Loaded, settings: HeadsSettings) -> list[Example]:
@@ -95,26 +108,24 @@ def _examples(loaded: Loaded, settings: HeadsSettings) -> list[Example]:
 class _Training:
     """Heads, their optimizer, and how far they have come."""
 
-    def __init__(
-        self, loaded: Loaded, heads: MedusaHeads, examples: list[Example], settings: HeadsSettings
-    ) -> None:
-        self.loaded = loaded
-        self.heads = heads
+    def __init__(self, kind: Kind, examples: list[Example], settings: HeadsSettings) -> None:
+        self.kind = kind
         self.settings = settings
         self.optimizer = torch.optim.AdamW(
-            heads.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0
+            kind.heads.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0
         )
         self.seen = self.step = 0
-        self.loss: Tensor | None = None  # [heads] a running mean. None: before the first step.
-        self.checkpoint = Checkpoint(settings.out / CHECKPOINT, SAVE_EVERY_S)
-        device = heads.block_weight.device
+        self.seconds = 0.0
+        self.loss: Tensor | None = None  # [losses] a running mean. None: before the first step.
+        file = CHECKPOINTS.get(settings.kind, f"{settings.kind}_state.pt")
+        self.checkpoint = Checkpoint(settings.out / file, SAVE_EVERY_S)
+        device = next(kind.heads.parameters()).device
         if (state := self.checkpoint.read(device)) is not None:
-            heads.load_state_dict(state["heads"])
+            kind.heads.load_state_dict(state["heads"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.seen, self.step = state["seen"], state["step"]
-        self.weight = torch.tensor(
-            [settings.decay**head for head in range(settings.heads)], device=device
-        )
+            self.seconds = state.get("seconds", 0.0)  # Earlier versions did not count them.
+        self.weight = torch.tensor(kind.weight, device=device)
         self.batches = batches(examples, settings.batch_tokens, settings.seed)
         for _ in range(self.step):  # Those of earlier sittings.
             next(self.batches)
@@ -124,7 +135,9 @@ class _Training:
         settings = self.settings
         sitting = Sitting(self.seen, settings.tokens, settings.minutes)
         total = settings.tokens
-        bar = tqdm(total=int(total), initial=self.seen, unit="tok", unit_scale=True, desc="heads")
+        earlier_s, began = self.seconds, time.monotonic()
+        desc = settings.kind
+        bar = tqdm(total=int(total), initial=self.seen, unit="tok", unit_scale=True, desc=desc)
         with bar:
             while self.seen < total:
                 group = next(self.batches)
@@ -134,7 +147,8 @@ class _Training:
                 self.step += 1
                 bar.update(used)
                 losses = " ".join(f"{value:.2f}" for value in self.loss.tolist())
-                bar.set_postfix_str(f"loss by head {losses}")
+                bar.set_postfix_str(f"{self.kind.measures} {losses}")
+                self.seconds = earlier_s + time.monotonic() - began
                 if self.step > SETTLED_STEPS:
                     total = sitting.last_token(self.seen)
                 if self.checkpoint.is_due or self.seen >= total:
@@ -142,7 +156,7 @@ class _Training:
 
     def _update(self, group: list[Example], total: float) -> None:
         """One step of the optimizer. total: tokens at which the learning rate is 0."""
-        losses = heads_loss(self.loaded, self.heads, group, autocast=True)
+        losses = self.kind.losses(group)
         (losses.nan_to_num() * self.weight).sum().backward()
         warmup = WARMUP_BATCHES * self.settings.batch_tokens
         for each in self.optimizer.param_groups:
@@ -154,8 +168,9 @@ class _Training:
 
     def _state(self) -> dict:
         return {
-            "heads": self.heads.state_dict(),
+            "heads": self.kind.heads.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "seen": self.seen,
             "step": self.step,
+            "seconds": self.seconds,
         }

@@ -45,9 +45,9 @@ def answer_trees(runner: Runner, prompt: str, steps: int) -> list[StepTree]:
 
     UserError where the prompt is too long, or the decoder drafts no trees.
     """
-    (spec,) = runner.decoders
+    ((spec, decoder),) = runner.decoders.items()
     ids = runner.prompt([prompt], [])
-    made = islice(steps_with_trees(runner, spec, ids, temperature=0.0, seed=0), steps)
+    made = islice(steps_with_trees(runner, decoder, ids, temperature=0.0, seed=0), steps)
     try:
         return [tree for _, tree in made]
     except ValueError as error:

@@ -119,7 +119,7 @@ def test_runs_and_answer_files_side_by_side(run, tmp_path, capsys):
     assert rows["demo-dynamic"]["wall_clock_ratio"] is None
     for column in ("tokens_per_inference", "accept_length_histogram"):
         assert rows["demo-dynamic"][column] == rows["mine/dynamic"][column]
-    assert "what machine timed demo-dynamic is not recorded" in err
+    assert "model, questions, settings and machine of demo-dynamic are not recorded" in err
     assert "different machines" not in err
     assert (tmp_path / "all" / "figures" / "tokens_per_inference.png").exists()
     # One of them may be of another machine.

@@ -335,6 +335,11 @@ def test_a_difference_is_printed_with_its_gap(
         capsys.readouterr().err,
     )
     assert found
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["differences"]
+    assert [(str(each["theirs"]), f"{each['gap']:.3g}") for each in recorded] == [
+        (greedy, gap) for greedy, _, _, gap in found
+    ]
+    assert {(each["decoder"], each["ours"]) for each in recorded} == {("dynamic", 50)}
     for greedy, what, highest, gap in found:
         assert greedy == highest and float(gap) > 0
         assert what == ("likeliest" if temperature == 0 else "highest with the sample's noise")

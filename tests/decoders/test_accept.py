@@ -88,12 +88,12 @@ OPTIONS = {
 
 
 def tree_decoders() -> list[Decoder]:
-    """All decoders of ours that decode in our loop."""
+    """All decoders of ours that decode in our loop, and read nothing but logits and heads."""
     classes = {name: registry.load(name) for name in registry.BUILT_IN}
     decoders = [
         cls(**OPTIONS.get(name, {}))
         for name, cls in classes.items()
-        if cls.decode is Decoder.decode
+        if cls.decode is Decoder.decode and not cls.weights
     ]
     for decoder in decoders:
         if decoder.models:

@@ -3,13 +3,24 @@
 import pytest
 import torch
 
+from decoders import registry
 from decoders.accept import Exact, Sample
+from decoders.draft_model import DRAFTING
+from decoders.hf_generate import HFGreedy
 from decoders.model.model import Model
 from decoders.step import NotANumber, Stop
+from tests.helpers.companions import drafting_model
 from tests.helpers.models import PROMPT, tiny_heads, tiny_llama
 from tests.helpers.steps import bound, made, steps_of, tokens_of, turn
 
-SPECS = ("hf-greedy", "prompt-lookup", "prompt-lookup:tokens=3:ngram=1")
+SPECS = (
+    "hf-greedy",
+    "hf-static",
+    "hf-static:slots=40",
+    "prompt-lookup",
+    "prompt-lookup:tokens=3:ngram=1",
+    "assisted:model=tiny",
+)
 
 
 @pytest.mark.parametrize("rule", [Exact(), Sample(0.8, seed=3)])
@@ -20,8 +31,9 @@ def test_its_tokens_are_greedys(tiny_model, spec, rule):
         assert tokens_of(steps_of(model, spec, 80, rule)) == expected
 
 
-def test_one_token_a_step(tiny_model):
-    steps = steps_of(tiny_model, "hf-greedy", 20)
+@pytest.mark.parametrize("spec", ["hf-greedy", "hf-static"])
+def test_one_token_a_step(tiny_model, spec):
+    steps = steps_of(tiny_model, spec, 20)
     assert [(len(step.tokens), step.nodes) for step in steps] == [(1, 1)] * 20
     assert [step.finish for step in steps] == [None] * 19 + ["length"]
 
@@ -66,6 +78,61 @@ def test_nothing_is_left_at_the_model(tiny_model, spec, fails):
 def test_options_are_at_least_one(option):
     with pytest.raises(ValueError, match=f"{option} is 0; it must be at least 1"):
         made(f"prompt-lookup:{option}=0")
+
+
+def test_a_static_cache_is_made_once_and_again_where_it_is_too_short(tiny_model):
+    decoder = bound(tiny_model, "hf-static:slots=50")
+    expected = {
+        length: tokens_of(steps_of(tiny_model, "greedy", length)) for length in (10, 20, 90)
+    }
+    caches, slots = [], []
+    for length in (20, 10, 90, 20):
+        assert tokens_of(list(decoder.decode(*turn(length, Exact())))) == expected[length]
+        caches.append(decoder.cache)
+        slots.append(decoder.cache.layers[0].keys.shape[2])
+    assert caches[0] is caches[1] and caches[2] is caches[3] and caches[1] is not caches[2]
+    assert slots == [50, 50, len(PROMPT) + 90, len(PROMPT) + 90]
+
+
+def test_a_forward_that_may_be_compiled_has_no_hooks_of_a_turn(tiny_model):
+    """It would be compiled anew for each turn."""
+    lm, hooks = tiny_model.lm, []
+    lm.register_forward_pre_hook(
+        lambda *_: hooks.append(len(lm._forward_pre_hooks) + len(lm._forward_hooks))
+    )
+    list(bound(tiny_model, "hf-static").decode(*turn(5, Exact())))
+    assert set(hooks) == {1}
+
+
+def test_an_assistant_of_the_same_weights_is_always_right(tiny_model):
+    decoder = made("assisted:model=same")
+    decoder.take({DRAFTING: Model(tiny_llama())})
+    decoder.setup(tiny_model)
+    steps = list(decoder.decode(*turn(60, Exact())))
+    assert tokens_of(steps) == tokens_of(steps_of(tiny_model, "greedy", 60))
+    # How many tokens it drafts depends on how sure it is.
+    assert len(steps) <= 30 and all(len(step.tokens) == step.nodes for step in steps[:-1])
+
+
+def test_an_assistant_must_be_named_and_have_the_same_vocabulary(tiny_model):
+    with pytest.raises(ValueError, match="it needs a model that assists: assisted:model=FOLDER"):
+        made("assisted")
+    decoder = made("assisted:model=other")
+    decoder.take({DRAFTING: drafting_model(tiny_model, vocab_size=77)})
+    with pytest.raises(ValueError, match="'other' has a vocabulary of 77 tokens, and the base"):
+        decoder.setup(tiny_model)
+
+
+def test_a_cache_has_at_least_one_slot():
+    with pytest.raises(ValueError, match="slots is 0; it must be at least 1"):
+        made("hf-static:slots=0")
+
+
+def test_all_decoders_of_transformers_are_tested_here():
+    ours = {spec.partition(":")[0] for spec in SPECS}
+    assert ours == {
+        name for name, where in registry.BUILT_IN.items() if where.startswith(HFGreedy.__module__)
+    }
 
 
 REQUESTS = (

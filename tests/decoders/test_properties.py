@@ -17,12 +17,14 @@ from decoders.accept import Exact, Sample
 from decoders.budget import LADDER, Budgeted
 from decoders.decoder import Decoder
 from decoders.engine.engine import Engine
+from decoders.hydra.heads import FILE as HYDRA
 from decoders.model.attention import tree_mask
 from decoders.static.decoder import FILE as TREE
 from decoders.static.rank_tree import RankTree
 from decoders.step import Stop
 from decoders.tree import Tree
 from tests.helpers.companions import files_for, spec_of
+from tests.helpers.drafters import tiny_hydra
 from tests.helpers.models import randomise, tiny_heads, tiny_llama
 from tests.helpers.steps import bound, budget_of, made, tokens_of
 from tests.helpers.trees import brute_force, chosen_paths
@@ -130,7 +132,7 @@ def rank_trees(draw, model: Engine) -> RankTree:
 
 @st.composite
 def decoders(draw, model: Engine) -> dict[str, Decoder | Budgeted]:
-    """By name, every decoder of ours, and a dynamic one with a budget. None is set up yet."""
+    """By name, every decoder of ours, Hydra++, and one with a budget. None is set up yet."""
     options = {
         "nodes": draw(st.integers(1, 40)),
         "topk": draw(st.integers(1, min(model.vocab, 12))),
@@ -142,8 +144,11 @@ def decoders(draw, model: Engine) -> dict[str, Decoder | Budgeted]:
         drafters[name] = made(spec_of(name), {} if name == "static" else options)
         drafters[name].take(own_tree if name == "static" else files_for(drafters[name], model))
     drafters["conditional and suffix"] = made("conditional:suffix=4", options)
+    drafters["hydra++"] = made("hydra", options)
+    drafters["hydra++"].take({HYDRA: tiny_hydra(model, plus_plus=True)})
     slope = draw(st.sampled_from([0.0, 0.01, 0.2, 3.0]))  # One-node steps that a node costs.
-    auto = made("dynamic", options | {"nodes": "auto"})
+    auto = made(draw(st.sampled_from(["dynamic", "hydra", "eagle", "draft:model=tiny"])), options | {"nodes": "auto"})
+    auto.take(files_for(auto, model))
     drafters["auto"] = Budgeted(auto, budget_of([1 + slope * (size - 1) for size in LADDER]))
     return drafters
 

@@ -56,8 +56,8 @@ def test_options_of_a_spec_win_over_shared_ones():
     [
         (
             "dinamic",
-            "unknown decoder 'dinamic'. Did you mean 'dynamic'.*Available: conditional, draft, "
-            r"dynamic, .*greedy, .*recycling, static, suffix\.$",
+            "unknown decoder 'dinamic'. Did you mean 'dynamic'.*Available: assisted, conditional, "
+            r"draft, dynamic, .*greedy, .*recycling, static, suffix\.$",
         ),
         ("", "unknown decoder ''"),
         ("dynamic:node=3", "unknown option of decoder 'dynamic' 'node'. Did you mean 'nodes'"),
@@ -108,8 +108,9 @@ def test_a_plugin_must_be_a_dataclass_of_options(plugin, target):
 
 def test_every_name_is_a_decoder():
     names = [
-        "conditional", "draft", "dynamic", "greedy", "hf-greedy", "prompt-lookup", "recycling",
-        "static", "suffix",
+        "assisted", "conditional", "draft", "dynamic", "eagle", "greedy", "hf-greedy", "hf-static",
+        "hydra",
+        "prompt-lookup", "recycling", "static", "suffix",
     ]  # fmt: skip
     assert [name for name in registry.names() if name in registry.BUILT_IN] == names
     for name in names:

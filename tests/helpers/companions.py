@@ -4,12 +4,15 @@ from collections.abc import Mapping
 
 from decoders.decoder import Decoder
 from decoders.draft_model import DRAFTING
+from decoders.eagle.head import FILE as EAGLE
 from decoders.engine.engine import Engine
+from decoders.hydra.heads import FILE as HYDRA
 from decoders.model.model import Model
+from tests.helpers.drafters import tiny_eagle, tiny_hydra
 from tests.helpers.models import tiny_llama
 
 # Options that a decoder needs, by name.
-NEEDED_OPTIONS = {"draft": "model=tiny"}
+NEEDED_OPTIONS = {"draft": "model=tiny", "assisted": "model=tiny"}
 
 
 def spec_of(name: str) -> str:
@@ -20,7 +23,9 @@ def spec_of(name: str) -> str:
 
 def files_for(decoder: Decoder, model: Model) -> Mapping[str, object]:
     """The files and models that a decoder cannot do without, as `Decoder.take` receives them."""
-    return {DRAFTING: drafting_model(model)} if DRAFTING in decoder.models else {}
+    makers = {DRAFTING: drafting_model, HYDRA: tiny_hydra, EAGLE: tiny_eagle}
+    needed = [*decoder.models, *decoder.weights]
+    return {name: make(model) for name, make in makers.items() if name in needed}
 
 
 def drafting_model(model: Model, seed: int = 7, **changes) -> Engine:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from decoders.accept import Exact, Rule
-from decoders.budget import LADDER, AutoBudget, Budgeted, StepTimes
+from decoders.budget import LADDER, AutoBudget, Budgeted
 from decoders.decoder import Decoder
 from decoders.loop import decode
 from decoders.model.model import Model
@@ -14,6 +14,7 @@ from decoders.spec import Spec
 from decoders.static.decoder import FILE as TREE
 from decoders.static.rank_tree import RankTree
 from decoders.step import Step, Stop
+from decoders.step_costs import StepTimes
 from tests.helpers.companions import files_for
 from tests.helpers.models import PROMPT
 

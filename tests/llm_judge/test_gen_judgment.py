@@ -333,7 +333,7 @@ def test_published_answers_are_judged_with_the_published_prompts(bench, monkeypa
 
 
 def test_a_real_server_with_a_real_model(bench, monkeypatch, capsys, tmp_path):
-    """`transformers serve` with a random model as the judge: its replies have no verdict."""
+    """`transformers serve` with a random model as the judge: its replies find no end."""
     pytest.importorskip("uvicorn", reason="transformers serve needs its extra `serving`")
     folder = tmp_path / "noise"
     write_base(folder, max_position_embeddings=2048)
@@ -353,10 +353,11 @@ def test_a_real_server_with_a_real_model(bench, monkeypatch, capsys, tmp_path):
         bench.questions(2, turns=2)
         bench.answers("m", {n: ["one", "two"] for n in (1, 2)})
         given = ["--judge-model", str(folder), "--max-tokens", "8", "--parallel", "2"]
-        assert bench.judge(monkeypatch, url, *given) == 0
-        assert "4 of 4 judgments" in capsys.readouterr().out
-        assert bench.judge(monkeypatch, url, *given) == 0
-        assert "4 there already; 0 calls" in capsys.readouterr().out
+        for _ in range(2):  # The second time it asks for all of them again.
+            assert bench.judge(monkeypatch, url, *given) == 1
+            shown = capsys.readouterr()
+            assert "0 there already; 4 calls" in shown.out and "0 of 4 judgments" in shown.out
+            assert "failed 4x: the reply was cut off (finish_reason length)" in shown.err
     finally:
         process.terminate()
         process.wait(20)

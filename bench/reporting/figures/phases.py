@@ -5,13 +5,15 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from bench.reporting.figures.style import Figure, bar_style, canvas, legend
+from bench.reporting.figures.style import Figure, Names, bar_style, canvas, legend
 from bench.store.step_profile import PHASES, read_phases
 
 
 def draw_phases(path: Path, folder: Path) -> Figure:
     """Draw step_phases.png and .svg into `folder`. UserError where the file is another one."""
     rows, device = read_phases(path)
+    names = Names.of(row["decoder"] for row in rows)
+    rows = [row | {"decoder": names[row["decoder"]]} for row in rows]
     lengths = sorted({row["length"] for row in rows})
     panels_of = [[row for row in rows if row["length"] == length] for length in lengths]
     most = max(map(len, panels_of))
@@ -29,7 +31,7 @@ def draw_phases(path: Path, folder: Path) -> Figure:
     on_device = f", on {device}" if device else ""
     caption = (
         f"Time of a step by phase, the median of each{on_device}; beside each bar the tensor "
-        "operations outside the model's forward and the waits for the device."
+        f"operations outside the model's forward and the waits for the device.{names.key}"
     )
     return Figure(name, "Where a step's time goes", caption, folder / f"{name}.png")
 

@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from bench.reporting.figures.style import Figure, canvas, legend, line_style, spread
+from bench.reporting.figures.style import (
+    INTERVAL,
+    Figure,
+    Names,
+    canvas,
+    legend,
+    line_style,
+    spread,
+)
 
 _AXES = {
     "tokens_per_inference": "tokens per inference\n(tokens / step)",
@@ -17,6 +25,9 @@ _AXES = {
 def draw_quality(folder: Path, table: pd.DataFrame, baseline: str) -> Figure | None:
     """Draw quality.png and .svg into `folder`. None: no model has both a grade and a speed.
 
+    A model whose speed is not known, such as a plain one that was judged alone, is a line at its
+    quality.
+
     table: one row for each model (its index), with the columns quality, tokens_per_inference and
     wall_clock_ratio, each with _low and _high.
     """
@@ -25,13 +36,15 @@ def draw_quality(folder: Path, table: pd.DataFrame, baseline: str) -> Figure | N
         return None
     name = "quality"
     grid = dict(ncols=len(columns), squeeze=False)
+    names = Names.of(table.index)
+    table = table.rename(index=names.shown)
     with canvas(folder, name, 1.2 + 4.2 * len(columns), 4.2, **grid) as (figure, panels):
         for axes, column in zip(panels[0], columns, strict=True):
             _draw_points(axes, table, column)
         legend(figure, panels[0][0])
     caption = (
-        "Speed against the mean grade; bars: 95 % intervals, bootstrap over questions. "
-        f"Wall-clock ratios, prefill included, are to {baseline}."
+        f"Speed against the mean grade; {INTERVAL}. Wall-clock ratios, prefill included, are to "
+        f"{baseline}.{names.key}"
     )
     return Figure(name, "Speed against judged quality", caption, folder / f"{name}.png")
 
@@ -39,6 +52,8 @@ def draw_quality(folder: Path, table: pd.DataFrame, baseline: str) -> Figure | N
 def _draw_points(axes: Axes, table: pd.DataFrame, column: str) -> None:
     for at, (model, row) in enumerate(table.to_dict("index").items()):
         if pd.isna(row[column]):
+            style = {"color": line_style(at)["color"], "linestyle": ":", "zorder": 1}
+            axes.axvline(row["quality"], label=f"{model} (speed not known)", **style)
             continue
         across, up = (
             spread(np.array([[row[name], row[f"{name}_low"], row[f"{name}_high"]]]))

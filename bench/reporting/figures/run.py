@@ -4,16 +4,19 @@ They show numbers by category, accept lengths, acceptance by depth and along the
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from bench import metrics
-from bench.metrics.acceptance import FEWEST, WINDOW
+from bench.metrics.acceptance import FEWEST
 from bench.reporting.figures.style import (
     INTERVAL,
+    MOST_TICKS,
     Figure,
+    Names,
     bar_style,
     canvas,
     dodged,
@@ -21,8 +24,11 @@ from bench.reporting.figures.style import (
     line_style,
     points,
     shortened,
+    whole_ticks,
 )
 from bench.reporting.figures.sweep import draw_sweeps
+
+MOST_LENGTHS = 24  # Accept lengths from here on share a bar.
 
 
 def draw_all(
@@ -39,6 +45,19 @@ def draw_all(
     by_category: of `metrics.by`. baselines: label -> the label that it is compared with. options:
     label -> its decoder's name and options, which tell what is swept.
     """
+    texts = [value for own in options.values() for value in own.values() if isinstance(value, str)]
+    names = Names.of([*overall.decoder, *by_category.get("category", ()), *texts])
+    turns, overall, by_category = (
+        _renamed(table, names) for table in (turns, overall, by_category)
+    )
+    baselines = {names[label]: base and names[base] for label, base in baselines.items()}
+    options = {
+        names[label]: {
+            name: names[value] if isinstance(value, str) else value for name, value in own.items()
+        }
+        for label, own in options.items()
+        if label in names.shown
+    }
     labels = list(overall.decoder)
     table = overall.assign(category="all")
     if len(by_category) and by_category.category.nunique() > 1:
@@ -54,7 +73,19 @@ def draw_all(
             _along(folder, turns, labels),
         ]
     made += draw_sweeps(folder, overall.set_index("decoder"), options)
-    return [figure for figure in made if figure is not None]
+    return [
+        replace(figure, caption=figure.caption + names.key) for figure in made if figure is not None
+    ]
+
+
+def _renamed(table: pd.DataFrame, names: Names) -> pd.DataFrame:
+    """The same table with decoders and categories as figures show them."""
+    shown = {
+        column: table[column].map(names.shown)
+        for column in ("decoder", "category")
+        if column in table
+    }
+    return table.assign(**shown)
 
 
 def _tokens_per_inference(folder: Path, table: pd.DataFrame, labels: list[str]) -> Figure:
@@ -68,13 +99,8 @@ def _tokens_per_inference(folder: Path, table: pd.DataFrame, labels: list[str]) 
 def _wall_clock_ratio(
     folder: Path, table: pd.DataFrame, baselines: Mapping[str, str | None]
 ) -> Figure | None:
-    """Draw the ratios to the baselines. None: no label has a ratio to another one.
-
-    The ratio includes the prefill where no other is known, as in answer files.
-    """
-    column = "wall_clock_ratio"
-    if table[column].isna().all():
-        column = "wall_clock_ratio_with_prefill"
+    """Draw the ratios of whole turns to the baselines. None: no label has one to another label."""
+    column = "wall_clock_ratio_with_prefill"
     known = set(table.decoder[table[column].notna()])
     compared = [
         label
@@ -85,14 +111,13 @@ def _wall_clock_ratio(
         return None
     others = sorted({baselines[label] for label in compared})
     against = others[0] if len(others) == 1 else "the run's baseline"
-    prefill = "without prefill" if column == "wall_clock_ratio" else "prefill included"
     styles = [list(baselines).index(label) for label in compared]
     name = "wall_clock_ratio"
     axis_label = f"wall-clock ratio\n(tokens/s over {shortened(against, 26)}'s)"
     _by_category(folder, name, table, compared, styles, column, axis_label)
     caption = (
-        f"Tokens per second over those of {against} on the same turns, {prefill}; above 1 is "
-        f"faster ({INTERVAL})."
+        f"Tokens per second over those of {against} on the same turns, prefill included; above 1 "
+        f"is faster ({INTERVAL})."
     )
     return Figure(name, "Wall-clock ratio", caption, folder / f"{name}.png")
 
@@ -132,6 +157,7 @@ def _accept_lengths(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Fig
     shares = {
         label: metrics.accept_length_histogram(turns[turns.decoder == label]) for label in labels
     }
+    shares = {label: _pooled_tail(share) for label, share in shares.items()}
     longest = max(len(share) for share in shares.values())
     name = "accept_lengths"
     width = min(14.0, max(6.4, 1.2 + longest * (0.5 + 0.09 * len(labels))))
@@ -140,7 +166,10 @@ def _accept_lengths(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Fig
             places = share.index.to_numpy() + dodged(len(labels), at)
             style = bar_style(at) | {"label": label}
             axes.bar(places, 100 * share.to_numpy(), 0.8 / len(labels), **style)
-        axes.set_xticks(range(1, longest + 1))
+        ticks = whole_ticks(longest)
+        if longest == MOST_LENGTHS:
+            ticks[-1] = longest
+        axes.set_xticks(ticks, [f"{n}+" if n == MOST_LENGTHS else str(n) for n in ticks])
         axes.set_xlabel("accept length (tokens committed by a step)")
         axes.set_ylabel("share of steps (%)")
         axes.grid(axis="y", color="0.85")
@@ -151,13 +180,21 @@ def _accept_lengths(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Fig
     return Figure(name, "Accept lengths", caption, folder / f"{name}.png")
 
 
+def _pooled_tail(share: pd.Series) -> pd.Series:
+    """Shares of accept lengths, in which MOST_LENGTHS stands for all that are as long or longer."""
+    short = share[share.index < MOST_LENGTHS]
+    tail = share[share.index >= MOST_LENGTHS]
+    return pd.concat([short, pd.Series({MOST_LENGTHS: tail.sum()})]) if len(tail) else short
+
+
 def _by_depth(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Figure | None:
-    """Draw acceptance by depth. None: no decoder kept a drafted token."""
+    """Draw acceptance by depth. None: no decoder has a depth that was tried often enough."""
     tables = {label: metrics.acceptance_by_depth(turns[turns.decoder == label]) for label in labels}
+    tables = {label: table[table.tried >= FEWEST] for label, table in tables.items()}
     tables = {label: table for label, table in tables.items() if len(table)}
     if not tables:
         return None
-    deepest = max(len(table) for table in tables.values())
+    deepest = max(table.depth.max() for table in tables.values())
     name = "acceptance_by_depth"
     titles = {"rate": "given that depth - 1 was kept", "share": "of all steps"}
     with canvas(folder, name, 8.4, 3.8, ncols=2, sharey=True) as (figure, panels):
@@ -165,9 +202,10 @@ def _by_depth(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Figure | 
             for at, (label, table) in enumerate(tables.items()):
                 places = table.depth + dodged(len(tables), at, 0.25)
                 style = line_style(labels.index(label)) | {"label": label}
+                style["markevery"] = max(1, len(table) // MOST_TICKS)
                 axes.plot(places, 100 * table[column], **style)
             axes.set_title(title, fontsize=10)
-            axes.set_xticks(range(1, deepest + 1))
+            axes.set_xticks(whole_ticks(deepest))
             axes.set_xlim(0.6, deepest + 0.4)
             axes.set_ylim(-3, 103)
             axes.set_xlabel("depth (tokens ahead of the root)")
@@ -175,15 +213,20 @@ def _by_depth(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Figure | 
         panels[0].set_ylabel("drafted token kept (%)")
         legend(figure, panels[0])
     caption = (
-        "How often a drafted token is kept at each depth: given that the one before it was (the "
-        "accuracy of that head as the run met it, within the tree), and of all steps."
+        "How often a drafted token is kept at each depth: given that the one before it was (of "
+        "static and dynamic, the accuracy of that head as the run met it, within the tree), and of "
+        f"all steps. A line ends where fewer than {FEWEST} steps could have kept one."
     )
     return Figure(name, "Acceptance by depth", caption, folder / f"{name}.png")
 
 
 def _along(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Figure | None:
     """Draw the accept length along the answer. None: no decoder has enough steps."""
-    lines = {label: metrics.accept_length_along(turns[turns.decoder == label]) for label in labels}
+    window = metrics.window_of(turns)
+    lines = {
+        label: metrics.accept_length_along(turns[turns.decoder == label], window)
+        for label in labels
+    }
     lines = {label: line for label, line in lines.items() if len(line) > 1}
     if not lines:
         return None
@@ -195,12 +238,12 @@ def _along(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Figure | Non
             markers = (at * every // 8, every)
             axes.plot(line.index, line, label=label, markevery=markers, **line_style(at))
         axes.set_xlabel("place in the answer (tokens)")
-        axes.set_ylabel(f"accept length (tokens / step),\nmean over {WINDOW} tokens")
+        axes.set_ylabel(f"accept length (tokens / step),\nmean over {window} tokens")
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", color="0.85")
         legend(figure, axes)
     caption = (
-        f"Mean accept length of the steps within {WINDOW // 2} tokens of each place, over all "
+        f"Mean accept length of the steps within {window // 2} tokens of each place, over all "
         f"turns; a line ends where fewer than {FEWEST} steps are left."
     )
     return Figure(name, "Accept length along the answer", caption, folder / f"{name}.png")

@@ -3,10 +3,11 @@
 Series differ in colour and in marker or hatch, so that they can be told apart without colour.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from textwrap import wrap
 
@@ -17,6 +18,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from bench.common.files import write_atomically
 
@@ -25,7 +27,10 @@ COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#0
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 HATCHES = ["", "//", "..", "\\\\", "xx", "--", "++", "oo"]
 LINES = ["-", "--", "-.", ":"]
+FONT = FontProperties(family="DejaVu Sans")  # Comes with matplotlib.
+MOST_TICKS = 16  # Of an axis of whole numbers.
 _STYLE = {
+    "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -34,7 +39,10 @@ _STYLE = {
     "svg.hashsalt": "medusa-bench",  # The same numbers make the same file.
     "text.parse_math": False,  # A category may hold a dollar sign.
 }
-INTERVAL = "bars: 95 % intervals, bootstrap over questions"
+INTERVAL = "bars: 95 % intervals over questions, cut at the figure's edge"
+FARTHEST = (
+    2.5  # Times the largest value. An axis ends there, as intervals of few questions reach far.
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,37 @@ def canvas(
                 write_atomically(folder / f"{name}.{ending}", content.getvalue())
         finally:
             plt.close(figure)
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names as figures can show them. One that the font has no characters for becomes a number."""
+
+    shown: dict[str, str]
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> "Names":
+        """
+        >>> names = Names.of(["math", "推理", "翻訳"])
+        >>> names["math"], names["翻訳"], names.key
+        ('math', '[2]', ' [1]: 推理, [2]: 翻訳.')
+        """
+        glyphs = get_font(findfont(FONT)).get_charmap()
+        shown: dict[str, str] = {}
+        numbers = count(1)
+        for name in dict.fromkeys(names):
+            is_drawable = all(ord(character) in glyphs for character in name)
+            shown[name] = name if is_drawable else f"[{next(numbers)}]"
+        return cls(shown)
+
+    def __getitem__(self, name: str) -> str:
+        return self.shown[name]
+
+    @property
+    def key(self) -> str:
+        """What the numbers stand for, to be added to a caption. Empty: there are none."""
+        numbered = [f"{short}: {name}" for name, short in self.shown.items() if short != name]
+        return f" {', '.join(numbered)}." if numbered else ""
 
 
 def line_style(at: int) -> dict[str, object]:
@@ -125,6 +164,15 @@ def legend(figure: Canvas, axes: Axes) -> None:
     )
 
 
+def whole_ticks(most: int) -> list[int]:
+    """Places of ticks from 1 to `most`, with room for their labels.
+
+    >>> whole_ticks(5), whole_ticks(60)
+    ([1, 2, 3, 4, 5], [1, 5, 9, 13, 17, 21, 25, 29, 33, 37, 41, 45, 49, 53, 57])
+    """
+    return list(range(1, most + 1, -(-most // MOST_TICKS)))
+
+
 def dodged(series: int, at: int, width: float = 0.8) -> float:
     """Offset of series `at` of `series` from the middle of its group."""
     return (at - (series - 1) / 2) * width / series
@@ -142,8 +190,9 @@ def points(
     cell: (group, series) -> (value, low, high). NaN: there is no such number.
     styles: [series] numbers for `line_style`.
     """
+    drawn = np.array([[cell(group, name) for group in groups] for name in series])
     for at, name in enumerate(series):
-        values = np.array([cell(group, name) for group in groups])  # [groups, 3]
+        values = drawn[at]  # [groups, 3]
         places = np.arange(len(groups)) + dodged(len(series), at)
         style = line_style(styles[at]) | {"linestyle": "none", "capsize": 2, "elinewidth": 1.1}
         axes.errorbar(places, values[:, 0], yerr=spread(values), label=name, **style)
@@ -156,8 +205,16 @@ def points(
         rotation=25 if is_crowded else 0,
         ha="right" if is_crowded else "center",
     )
+    end_axis(axes, drawn[:, :, 0])
     axes.set_xlim(-0.5, len(groups) - 0.5)
     axes.grid(axis="y", color="0.85")
+
+
+def end_axis(axes: Axes, values: np.ndarray) -> None:
+    """End the vertical axis at FARTHEST times the largest of the values. NaN: there is none."""
+    known = values[np.isfinite(values)]
+    if len(known) and axes.get_ylim()[1] > FARTHEST * known.max():
+        axes.set_ylim(top=FARTHEST * known.max())
 
 
 def shortened(text: str, length: int) -> str:

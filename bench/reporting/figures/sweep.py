@@ -12,6 +12,7 @@ from bench.reporting.figures.style import (
     Figure,
     canvas,
     dodged,
+    end_axis,
     legend,
     line_style,
     spread,
@@ -23,6 +24,7 @@ AXES = {
     "depth": "depth (levels below the root)",
     "temperature": "temperature",
 }
+RATIO = "wall_clock_ratio_with_prefill"
 LOGARITHMIC = ("nodes", "topk")
 # Name of a line -> its (value of the option, label), ascending.
 Series = dict[str, list[tuple[float, str]]]
@@ -83,17 +85,17 @@ def draw_sweeps(folder: Path, table: pd.DataFrame, options: Mapping[str, Mapping
 
 def _draw(folder: Path, table: pd.DataFrame, option: str, series: Series) -> Figure:
     labels = [label for line in series.values() for _, label in line]
-    is_timed = table.loc[labels, "wall_clock_ratio"].notna().any()
+    is_timed = table.loc[labels, RATIO].notna().any()
     columns = {"tokens_per_inference": "tokens per inference\n(tokens / step)"}
     if is_timed:
-        columns["wall_clock_ratio"] = "wall-clock ratio\n(tokens/s over the baseline's)"
+        columns[RATIO] = "wall-clock ratio\n(tokens/s over the baseline's)"
     name = f"sweep_{option}"
     grid = dict(ncols=len(columns), squeeze=False)
     with canvas(folder, name, 4.6 * len(columns), 3.8, **grid) as (figure, panels):
         for axes, (column, axis_label) in zip(panels[0], columns.items(), strict=True):
             _draw_lines(axes, table, column, option, series)
             axes.set_ylabel(axis_label)
-            if column == "wall_clock_ratio":
+            if column == RATIO:
                 axes.axhline(1, color="0.2", linewidth=0.9)
         legend(figure, panels[0][0])
     what = "Tokens per inference and wall-clock ratio" if is_timed else "Tokens per inference"
@@ -120,6 +122,8 @@ def _draw_lines(axes: Axes, table: pd.DataFrame, column: str, option: str, serie
         ]
         style = line_style(at) | {"label": name, "capsize": 2, "elinewidth": 1}
         axes.errorbar(places, values[:, 0], yerr=spread(values), **style)
+    shown = [label for line in series.values() for _, label in line]
+    end_axis(axes, table.loc[shown, column].to_numpy(float))
     if is_logarithmic:
         axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [f"{value:g}" for value in ticks], minor=False)

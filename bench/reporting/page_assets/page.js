@@ -9,9 +9,15 @@
     if (name) element.className = name;
     return parent.appendChild(element);
   };
-  for (const image of document.querySelectorAll("figure img")) {
-    image.addEventListener("click", () => image.parentElement.classList.toggle("wide"));
+  const zoom = at("zoom");
+  for (const button of document.querySelectorAll("figure button")) {
+    button.addEventListener("click", () => {
+      zoom.querySelector(".scroll").replaceChildren(button.firstElementChild.cloneNode());
+      zoom.showModal();
+    });
   }
+  at("unzoom").addEventListener("click", () => zoom.close());
+  zoom.addEventListener("click", (event) => event.target === zoom && zoom.close()); // Beside it.
   if (!data.questions.length) return;
 
   // An answer is a list: see _answer in bench/reporting/browser_data.py.
@@ -96,7 +102,7 @@
     if (!choices.includes(chosen.choice)) chosen.choice = choices[0];
     const pick = (name) => (value) => {
       chosen[name] = value;
-      show();
+      showAndName();
     };
     buttons(at("turns"), turns, String, (turn) => turn === chosen.turn, pick("turn"));
     buttons(
@@ -134,6 +140,25 @@
     used = stepped.find((each) => each.trees) || stepped[0] || null;
   }
 
+  // Show what is chosen, and name it in the page's address.
+  function showAndName() {
+    show();
+    const { id } = shown[chosen.question];
+    history.replaceState(null, "", `#question-${id}-${chosen.turn}`);
+  }
+
+  // Show what the page's address names, if that is a question.
+  function follow() {
+    const [, id, turn = 1] = /^#question-(-?\d+)(?:-(\d+))?$/.exec(location.hash) || [];
+    const place = data.questions.findIndex((question) => String(question.id) === id);
+    if (place < 0) return;
+    at("differing").checked = false;
+    fillQuestions();
+    Object.assign(chosen, { question: place, turn: Number(turn) });
+    show();
+    at("answers").scrollIntoView();
+  }
+
   function toggle(name) {
     hidden.has(name) ? hidden.delete(name) : hidden.add(name);
     show();
@@ -141,13 +166,13 @@
 
   function move(by) {
     chosen.question = Math.min(Math.max(chosen.question + by, 0), shown.length - 1);
-    show();
+    showAndName();
   }
 
   function next(name, index) {
     const values = distinct(shown[chosen.question].answers, index);
     chosen[name] = values[(values.indexOf(chosen[name]) + 1) % values.length];
-    show();
+    showAndName();
   }
 
   // --- One decoder's answer ----------------------------------------------------------------------
@@ -447,7 +472,7 @@
 
   at("question").addEventListener("change", (event) => {
     chosen.question = Number(event.target.value);
-    show();
+    showAndName();
   });
   at("before").addEventListener("click", () => move(-1));
   at("after").addEventListener("click", () => move(1));
@@ -459,6 +484,7 @@
   });
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("select")) return;
+    if (zoom.open) return;
     if (
       event.key.startsWith("Arrow") &&
       event.target.matches("input[type=range], .scroll, .text, .tree")
@@ -488,4 +514,6 @@
   at("browser").hidden = false;
   fillQuestions();
   show();
+  follow();
+  window.addEventListener("hashchange", follow);
 })();

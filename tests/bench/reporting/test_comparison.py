@@ -53,9 +53,9 @@ def test_every_format_has_the_same_numbers(tmp_path, capsys):
     assert record["schema_version"] == 1 and record["verdicts"]
     assert record["by_category"] and record["acceptance_by_depth"]
     out = printed("markdown")
-    assert f"| dynamic | {number} (" in out and "| --- | ---: |" in out
+    assert re.search(rf"^\| dynamic \|.* {number} \(", out, re.M) and "| --- | ---: |" in out
     out = printed("latex")
-    assert re.search(rf"^dynamic & {number} .*\\\\$", out, re.M) and r"\toprule" in out
+    assert re.search(rf"^dynamic & .* {number} .*\\\\$", out, re.M) and r"\toprule" in out
 
 
 def test_names_from_strangers_are_text(tmp_path):

@@ -1,11 +1,15 @@
 """Figures: drawn where there is something to draw, and the same whenever they are drawn."""
 
+from itertools import pairwise
+
+import pandas as pd
 import pytest
 
+from bench import metrics
 from bench.reporting.comparison import Report
-from bench.reporting.figures import sweep
+from bench.reporting.figures import draw_quality, style, sweep
 from bench.reporting.sources import open_run
-from tests.helpers.runs import random_turns, write_run
+from tests.helpers.runs import make_turn, random_turns, write_run
 
 
 @pytest.mark.parametrize(
@@ -47,3 +51,85 @@ def test_sweeps_are_found():
         "d topk=2": [(8.0, "2-8"), (64.0, "2-64")],
         "d topk=4": [(8.0, "4-8"), (64.0, "4-64")],
     }
+
+
+def test_names_that_the_font_lacks_are_numbers_with_a_key(tmp_path, recwarn):
+    """They were boxes, with thirty warnings."""
+    turns = random_turns(["greedy", "dynamic"], ("推理", "math", "コーディング"))
+    run = write_run(tmp_path / "run", turns)
+    figures = Report.of([open_run(run)]).draw(tmp_path / "figures")
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+    for figure in figures:
+        assert figure.caption.endswith(" [1]: 推理, [2]: コーディング.")
+        assert "推" not in figure.path.with_suffix(".svg").read_text(encoding="utf-8")
+    plain = write_run(tmp_path / "plain", random_turns(["greedy", "dynamic"]))
+    assert "[1]" not in Report.of([open_run(plain)]).draw(tmp_path / "b")[0].caption
+
+
+def test_sixty_depths_have_labels_that_do_not_touch(tmp_path, monkeypatch):
+    turns = [
+        make_turn(accepts=[61] * 20, question_id=question, nodes=[64] * 20) for question in range(3)
+    ]
+    ticks = {}
+    original = style.plt.close
+
+    def noted(figure):
+        for axes in figure.axes:
+            figure.canvas.draw()
+            boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+            ticks[axes.get_xlabel()] = boxes
+        original(figure)
+
+    monkeypatch.setattr(style.plt, "close", noted)
+    Report.of([open_run(write_run(tmp_path / "run", turns))]).draw(tmp_path / "figures")
+    for name in ("accept length (tokens committed by a step)", "depth (tokens ahead of the root)"):
+        boxes = ticks[name]
+        assert len(boxes) > 5
+        assert all(left.x1 < right.x0 for left, right in pairwise(boxes)), name
+
+
+def test_an_interval_of_two_questions_does_not_flatten_the_others(tmp_path, monkeypatch):
+    turns = random_turns(["greedy", "dynamic"], ("math",), 6)
+    slow = {"question_id": 8, "category": "stem"}
+    turns += [make_turn("greedy", [1] * 9, 1.0, **slow | {"question_id": at}) for at in (8, 9)]
+    turns += [
+        make_turn("dynamic", [9], t, **slow | {"question_id": at}) for at, t in ((8, 9), (9, 1))
+    ]
+    tops = {}
+    original = style.plt.close
+
+    def noted(figure):
+        tops.update({axes.get_ylabel(): axes.get_ylim()[1] for axes in figure.axes})
+        original(figure)
+
+    monkeypatch.setattr(style.plt, "close", noted)
+    made = Report.of([open_run(write_run(tmp_path / "run", turns))])
+    made.draw(tmp_path / "figures")
+    highs = made.by_category.wall_clock_ratio_with_prefill_high
+    [top] = [top for label, top in tops.items() if label.startswith("wall-clock ratio")]
+    assert highs.max() > 10 and top < 5
+
+
+def test_short_answers_have_a_course(tmp_path):
+    turns = [
+        make_turn(accepts=[1] * 6 + [4] * 6, question_id=question, nodes=[8] * 12)
+        for question in range(20)
+    ]
+    frame = open_run(write_run(tmp_path / "run", turns)).frame
+    line = metrics.accept_length_along(frame, metrics.window_of(frame))
+    assert line.iloc[0] < 1.5 and line.iloc[-1] > 3.5
+
+
+def test_a_model_without_a_speed_is_in_the_quality_figure(tmp_path):
+    """A plain model that was judged, but has no steps in its answers, was missing."""
+    nan = float("nan")
+    rows = {"medusa": (6, 5.5, 6.5, 2.5, 2.4, 2.6), "plain": (6.2, 5.8, 6.6, nan, nan, nan)}
+    ends = ("", "_low", "_high")
+    columns = [f"{name}{end}" for name in ("quality", "tokens_per_inference") for end in ends]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    for end in ends:
+        table[f"wall_clock_ratio{end}"] = nan
+    figure = draw_quality(tmp_path, table, "plain")
+    drawn = figure.path.with_suffix(".svg").read_text()
+    assert "plain (speed not known)" in drawn  # matplotlib writes texts as comments, too.
+    assert draw_quality(tmp_path, table.loc[["plain"]], "plain") is None

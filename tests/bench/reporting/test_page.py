@@ -11,13 +11,15 @@ import pandas as pd
 import pytest
 
 from bench.reporting.browser_data import embedded, first_difference
+from bench.reporting.comparison import Report
 from bench.reporting.figures import Figure
 from bench.reporting.page import Page, write_page
+from bench.reporting.sources import open_run
 from bench.reporting.tables import Table
 from bench.store.trees import AnswerTrees, StepTree
 from bench.store.turn import Turn
 from tests.helpers.pages import HOSTILE, page_data
-from tests.helpers.runs import make_turn
+from tests.helpers.runs import make_turn, random_turns, write_run
 
 DOT = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
@@ -284,6 +286,51 @@ def test_no_part_is_wider_than_the_window(opened, width):
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width
     assert opened.execute_script(INSIDE, ".tree", "rect.kept") is True
     opened.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_figure_is_enlarged_by_a_key_and_its_keys_move_no_question(opened):
+    """At 390 pixels, a click did nothing, and no key did."""
+    opened.execute_script("document.querySelector('figure button').focus()")
+    press(opened, "\ue007")  # Enter.
+    assert opened.execute_script("return document.getElementById('zoom').open") is True
+    assert len(texts(opened, "#zoom img")) == 1
+    press(opened, "\ue014")
+    assert texts(opened, "#asked .user") == ["first <u>question</u>?"]
+    press(opened, "\ue00c")  # Escape.
+    assert opened.execute_script("return document.getElementById('zoom').open") is False
+    click(opened, "figure button")
+    click(opened, "#unzoom")
+    assert opened.execute_script("return document.getElementById('zoom').open") is False
+    assert opened.get_log("browser") == []
+
+
+def test_the_address_names_question_and_turn(opened, page):
+    address = page.as_uri()
+    opened.get("about:blank")
+    opened.get(f"{address}#question-81-2")
+    assert texts(opened, "#asked .user") == ["first <u>question</u>?", "second?"]
+    opened.execute_script("location.hash = '#question-82'")
+    opened.execute_async_script("setTimeout(arguments[0], 50)")
+    assert texts(opened, "#asked .user") == ["third?"]
+    press(opened, "\ue012")  # The left arrow.
+    assert opened.current_url == f"{address}#question-81-1"
+    opened.execute_script("location.hash = '#question-999'")
+    opened.execute_async_script("setTimeout(arguments[0], 50)")
+    assert texts(opened, "#asked .user") == ["first <u>question</u>?"]
+
+
+def test_on_a_phone_the_ratio_is_on_the_screen(chromium, tmp_path):
+    """It was beyond the right edge."""
+    names = ["greedy", "conditional:nodes=16:heads=false"]
+    run = write_run(tmp_path / "run", random_turns(names))
+    write_page(tmp_path / "report.html", Report.of([open_run(run)]).page([]))
+    size = {"width": 400, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    chromium.get((tmp_path / "report.html").as_uri())
+    right = "return document.querySelector('#headline tr:nth-child(2) td').getBoundingClientRect()"
+    assert chromium.execute_script(f"{right}.right") <= 400
+    assert "faster" in texts(chromium, "#headline tr:nth-child(2) td")[0]
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 CONTRAST = """

@@ -15,7 +15,7 @@ from decoders import registry
 from decoders.accept import Exact, Rule, Sample
 from decoders.engine.engine import Engine
 from decoders.step import Stop
-from tests.helpers.checkpoints import write_merged
+from tests.helpers.checkpoints import write_base, write_merged
 from tests.helpers.commands import basics, bench
 from tests.helpers.companions import spec_of
 from tests.helpers.models import TINY, randomise, tiny_heads, tiny_llama, tiny_tokenizer
@@ -151,7 +151,14 @@ def test_split_characters_stop_every_decoder_in_the_same_place(spec):
         assert expected[1] == "stop" and answer(model, spec, [3, 200, 90], stop) == expected
 
 
-def test_prompts_near_at_and_over_the_limit_as_a_run_records_them(tmp_path):
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> None:
+    """The model that some of DECODERS draft with, under its name."""
+    write_base(tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_prompts_near_at_and_over_the_limit_as_a_run_records_them(tiny, tmp_path):
     """The template adds 6 tokens of its own."""
     model = write_merged(tmp_path / "model")
     file = tmp_path / "long.jsonl"
@@ -181,7 +188,7 @@ def test_prompts_near_at_and_over_the_limit_as_a_run_records_them(tmp_path):
                 assert turn.token_ids == turns[n, "greedy", 0, 1].token_ids
 
 
-def test_a_run_of_one_token_a_turn(tmp_path):
+def test_a_run_of_one_token_a_turn(tiny, tmp_path):
     model = write_merged(tmp_path / "model")
     file = tmp_path / "q.jsonl"
     file.write_text(json.dumps({"question_id": 1, "category": "math", "turns": ["a", "b"]}) + "\n")
@@ -197,7 +204,7 @@ def test_an_empty_answer_is_an_answer(tmp_path, monkeypatch):
     """The first token ends the first turn. The second is asked all the same."""
     model = write_merged(tmp_path / "model")
     monkeypatch.setattr(Chat, "stops", lambda self, tokens: True)
-    made = classmethod(lambda cls, tokenizer, _=None: cls(tokenizer, "chat", ("",), frozenset()))
+    made = classmethod(lambda cls, tokenizer, *_: cls(tokenizer, "chat", ("",), frozenset()))
     monkeypatch.setattr(Chat, "of", made)
     file = tmp_path / "q.jsonl"
     file.write_text(json.dumps({"question_id": 1, "category": "math", "turns": ["a", "b"]}) + "\n")

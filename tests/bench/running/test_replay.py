@@ -1,18 +1,34 @@
 """Decoding a finished run's answers again."""
 
 import json
+from dataclasses import replace
 
+import pytest
+
+from bench.common.errors import UserError
 from bench.running.replay import reopen, replay
+from bench.running.step_times import AutoTimes
 from bench.store.run_record import read_run
 from bench.store.turn import read_turns
+from decoders.budget import LADDER
+from decoders.step_costs import StepTimes
 from tests.helpers.commands import basics, bench
+from tests.helpers.steps import FREE
 
 AUTO = ("dynamic:nodes=auto", "conditional:nodes=auto")
+DEPTHS = {  # Seconds of drafting: none.
+    "dynamic:nodes=auto": dict.fromkeys((2, 3, 4), 0.0),
+    "conditional:nodes=auto": dict.fromkeys((2, 3, 4, 5, 6), 0.0),
+}
 
 
-def test_the_trees_of_auto_are_those_of_the_budgets_that_the_run_had(model, questions, tmp_path):
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_the_trees_of_auto_are_those_that_the_run_verified(is_recorded, model, questions, tmp_path):
+    """Budgets followed a clock. Runs with workers have not even recorded what they began with."""
     folder = tmp_path / "auto"
     assert bench(*basics(model, questions, folder), "--decoder", ",".join(AUTO)) == 0
+    if not is_recorded:
+        change(folder, step_times=None, draft_times=None)
     runner, by_id = reopen(read_run(folder))
     turns = {turn.key: turn for turn in read_turns(folder / "turns.jsonl")[0]}
     assert len(turns) == 10
@@ -22,21 +38,55 @@ def test_the_trees_of_auto_are_those_of_the_budgets_that_the_run_had(model, ques
         assert [len(tree.token) for tree in trees.steps] == turn.nodes
 
 
-def test_a_reopened_run_measures_no_times(model, questions, tmp_path):
+def test_large_trees_come_out_again_whatever_a_clock_would_say(
+    model, questions, tmp_path, monkeypatch
+):
+    """As on a machine where nodes cost nothing."""
+    quick = AutoTimes(StepTimes((64,), LADDER, (FREE,)), {spec: DEPTHS[spec] for spec in AUTO})
+    monkeypatch.setattr("bench.running.runner.measured_times", lambda model: quick)
+    folder = tmp_path / "auto"
+    assert bench(*basics(model, questions, folder), "--decoder", ",".join(AUTO)) == 0
+    turns = read_turns(folder / "turns.jsonl")[0]
+    assert max(max(turn.nodes) for turn in turns) > 16
+    change(folder, step_times=None, draft_times=None)
+    runner, by_id = reopen(read_run(folder))
+    for turn in (turn for turn in turns if turn.turn == 1):
+        trees = replay(runner, by_id[turn.question_id], turn, [])
+        assert [len(tree.token) for tree in trees.steps] == turn.nodes
+
+
+def change(folder, **fields) -> None:
+    """Change a run.json."""
+    path = folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_an_answer_that_comes_out_otherwise_is_left_out(model, questions, tmp_path):
+    folder = tmp_path / "auto"
+    few = ["--decoder", AUTO[0], "--limit", 1]
+    assert bench(*basics(model, questions, folder), *few) == 0
+    runner, by_id = reopen(read_run(folder))
+    turn = read_turns(folder / "turns.jsonl")[0][0]
+    other = replace(turn, token_ids=[*turn.token_ids[:-1], 5])
+    assert replay(runner, by_id[turn.question_id], other, []) is None
+    shorter = replace(turn, nodes=turn.nodes[:3])
+    assert replay(runner, by_id[turn.question_id], shorter, []) is None
+
+
+def test_a_reopened_run_measures_no_times(model, questions, tmp_path, monkeypatch):
     folder = tmp_path / "auto"
     few = ["--decoder", ",".join(AUTO), "--limit", 1, "--max-new-tokens", 4]
     assert bench(*basics(model, questions, folder), *few) == 0
-    path = folder / "run.json"
-    run = json.loads(path.read_text())
-    rows = run["step_times"]["seconds"]
-    # As on a quick machine.
-    run["step_times"]["seconds"] = [[1.0 + 0.001 * at for at in range(len(row))] for row in rows]
-    run["draft_times"] = {
-        spec: dict.fromkeys(each, 0.001) for spec, each in run["draft_times"].items()
-    }
-    path.write_text(json.dumps(run))
+    monkeypatch.setattr("bench.running.runner.measured_times", None)
+    monkeypatch.setattr("bench.running.decoders.draft_times", None)
     runner, _ = reopen(read_run(folder))
     assert list(runner.decoders) == list(AUTO)
-    for spec, decoder in runner.decoders.items():
-        assert [list(row) for row in decoder.budget.times.seconds] == run["step_times"]["seconds"]
-        assert list(decoder.budget.draft_s.values()) == list(run["draft_times"][spec].values())
+
+
+def test_damaged_times_are_told(model, questions, tmp_path):
+    folder = tmp_path / "auto"
+    few = ["--decoder", AUTO[0], "--limit", 1, "--max-new-tokens", 4]
+    assert bench(*basics(model, questions, folder), *few) == 0
+    change(folder, step_times={"lengths": [1], "sizes": [2], "seconds": [[0.1]]})
+    with pytest.raises(UserError, match="the run's step times are damaged: its sizes begin with 2"):
+        reopen(read_run(folder))

@@ -8,6 +8,7 @@ import pytest
 
 from bench.common.errors import UserError
 from bench.store.run_folder import RunFolder
+from bench.store.run_record import Difference, read_run
 from tests.helpers.runs import ENVIRONMENT, make_turn
 
 CONFIG = {"decoders": ("dynamic",), "num_choices": 1, "temperature": 0.0}
@@ -66,6 +67,38 @@ def test_a_run_is_begun_interrupted_resumed_and_ended(tmp_path, capsys):
     with RunFolder.open(out, CONFIG) as folder:
         begin(folder)  # Nothing is missing.
     assert (out / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "git", [{"commit": "d" * 40, "dirty": False}, {"commit": "c", "dirty": True}]
+)
+def test_going_on_with_other_code_is_said(git, tmp_path, capsys):
+    """Steps of two versions were pooled without a word."""
+    with RunFolder.open(tmp_path / "run", CONFIG) as folder:
+        begin(folder)
+        folder.append(TURNS[0])
+    with RunFolder.open(tmp_path / "run", CONFIG) as folder:
+        begin(folder)
+        assert "other code" not in capsys.readouterr().err
+        folder.begin(KEYS, model=MODEL, session=session() | {"git": git}, **FACTS)
+    said = capsys.readouterr().err
+    assert "begun with other code (commit c there" in said and "will pool both" in said
+    assert len(folder.run.codes) == 2
+
+
+def test_differences_are_recorded_once(tmp_path):
+    found = Difference.of(TURNS[0].key, token=3, ours=1, theirs=None, highest=[1, 2], gap=1e-6)
+    assert found.is_tie
+    for differences in ([found], [found], []):
+        with RunFolder.open(tmp_path / "run", CONFIG) as folder:
+            begin(folder)
+            for turn in TURNS:
+                folder.append(turn)
+            before = (tmp_path / "run" / "run.json").stat().st_ino
+            is_known = folder.run.differences == differences
+            folder.note_differences(differences)
+            assert ((tmp_path / "run" / "run.json").stat().st_ino == before) == is_known
+        assert read_run(tmp_path / "run").differences == differences
 
 
 def test_what_is_not_this_run_is_refused(tmp_path):

@@ -31,7 +31,9 @@ SPECS = (
     "draft:model=tiny",
     "draft:model=tiny:nodes=auto",
     "hf-greedy",
+    "hf-static",
     "prompt-lookup",
+    "assisted:model=tiny",
 )
 FEW_ROWS = "linear layer for few rows"
 LAYERS = 15  # Linear layers of the tiny Llama: seven in each of two blocks, and the projection.
@@ -147,7 +149,7 @@ def test_every_engine_can_bring_back_what_was_installed():
             assert vars(sdpa_attention)[GROUPED_QUERIES] is installed
 
 
-@pytest.mark.parametrize("spec", ["hf-greedy", "prompt-lookup"])
+@pytest.mark.parametrize("spec", ["hf-greedy", "hf-static", "prompt-lookup", "assisted:model=tiny"])
 def test_transformers_own_generate_runs_on_the_model_as_it_was_loaded(engine, spec):
     seen = []
     engine.lm.register_forward_pre_hook(

@@ -20,6 +20,9 @@ SPECS = (
     "conditional:nodes=16",
     "conditional:nodes=auto",
     "recycling:nodes=16",
+    "hydra:nodes=16",
+    "eagle:nodes=16:depth=3",
+    "eagle:nodes=auto:depth=3",
 )
 
 

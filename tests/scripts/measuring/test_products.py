@@ -6,6 +6,7 @@ import bench_products
 import pytest
 import torch
 
+from decoders.engine.graphs import Graphs
 from measuring import products
 from tests.helpers.commands import script
 
@@ -21,6 +22,37 @@ def test_products_are_timed_in_every_way_that_there_is(tmp_path, monkeypatch, ca
     for row in rows:
         assert row["bytes_per_s"] == pytest.approx(4 * row["out"] * row["in"] / row["seconds"])
     assert "48 x 32" in capsys.readouterr().out
+
+
+def test_where_graphs_can_be_captured_they_are_replayed(captured, monkeypatch):
+    """A recorder stands in for CUDA graphs. The host then launches nothing while time is taken."""
+    monkeypatch.setattr(products, "BEYOND_CACHES", 1 << 10)
+    monkeypatch.setattr(products, "Graphs", capturing)
+    launched, timed, real = [], [], products.seconds_of
+
+    def columns(rows, weight):
+        launched.append(1)
+        return rows @ weight.T
+
+    def seconds_of(device, work):
+        before = len(launched)
+        timed.append(real(device, work))
+        assert len(launched) == before
+        return 1.0
+
+    monkeypatch.setattr(products, "columns", columns)
+    monkeypatch.setattr(products, "seconds_of", seconds_of)
+    size, rounds = (16, 8), 3
+    rows = products.rows_of(size, [2], torch.device("cpu"), torch.float32, rounds, False)
+    copies = 1 + (1 << 10) // (4 * 16 * 8)
+    assert len(timed) == rounds * len(rows) and len(launched) == 1 + 2 * copies
+    assert {row["seconds"] for row in rows} == {1 / (products.REPLAYS * copies)}
+
+
+def capturing(device: torch.device) -> Graphs:
+    graphs = Graphs(device)
+    graphs.captures = True
+    return graphs
 
 
 def test_the_demo_is_measured_with_its_joined_layers():

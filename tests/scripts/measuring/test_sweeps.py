@@ -25,4 +25,4 @@ def test_sweep_is_one_run_where_it_can_be_and_a_run_a_temperature(tmp_path, capf
     assert {f"sweep_{name}.png" for name in ("nodes", "topk", "temperature")} <= figures
     assert script(sweep.main, *arguments, "--decoder", "dinamic") == 2
     said = capfd.readouterr().err
-    assert "unknown decoder 'dinamic'. Did you mean 'dynamic'? Available: conditional," in said
+    assert "unknown decoder 'dinamic'. Did you mean 'dynamic'? Available: assisted," in said

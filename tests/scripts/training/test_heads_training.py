@@ -1,6 +1,7 @@
 """train_heads.py on a tiny model."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ import train_heads
 from bench.inputs.loader import load
 from decoders.model.heads import MedusaHeads
 from tests.helpers.checkpoints import write_base
-from tests.helpers.commands import script
-from training.heads import heads_loss
+from tests.helpers.commands import basics, bench, script
+from training.medusa import heads_loss
 
 
 @pytest.mark.parametrize("layout", ["medusa", "merged"])
@@ -121,3 +122,58 @@ def test_what_does_not_go_together_is_said(answers, tmp_path, monkeypatch, capsy
     assert script(train_heads.main, "--model", "base", "--out", "out", *SHORT, *arguments) == 2
     error = capsys.readouterr().err
     assert says.replace(".token", "[token") in error
+
+
+@pytest.mark.parametrize("kind", ["hydra", "eagle"])
+def test_any_kind_learns_from_the_same_answers_and_goes_on(
+    kind, short_corpus, tmp_path, questions, capsys
+):
+    """Its folder is a model whose decoder is ready."""
+    base = write_base(tmp_path / "base")
+    arguments = [
+        "--model", base, "--corpus", short_corpus, "--out", tmp_path / "out", "--max-length", 150,
+        "--distill", 8, "--distill-tokens", 20, "--distill-batch", 4, "--batch-tokens", 512,
+        "--save-dtype", "float32", "--device", "cpu", "--temperatures", 0, "--lr", 0.01,
+        "--kind", kind,
+    ]  # fmt: skip
+
+    def last_losses() -> list[float]:
+        return json.loads(re.search(r"\[.*\]", capsys.readouterr().out)[0])
+
+    assert script(train_heads.main, *arguments, "--tokens", 100) == 0
+    early = last_losses()
+    assert script(train_heads.main, *arguments, "--tokens", 6000) == 0
+    assert all(late < before - 0.1 for late, before in zip(last_losses(), early, strict=True))
+    state = torch.load(tmp_path / "out" / f"{kind}_state.pt", weights_only=True)
+    assert state["seen"] >= 6000 and state["seconds"] > 0
+    # Medusa's heads learn from the answers that are there.
+    (cache,) = (tmp_path / "out").glob("own_answers-*.jsonl")
+    made = cache.read_text()
+    if kind == "hydra":
+        assert script(train_heads.main, *arguments[:-2], "--tokens", 100) == 0
+    assert list((tmp_path / "out").glob("own_answers-*.jsonl")) == [cache]
+    assert cache.read_text() == made
+    run = basics(tmp_path / "out" / kind, questions, tmp_path / "run")
+    assert bench(*run, "--decoder", f"greedy,{kind}:nodes=8", "--temperature", 0) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run/turns.jsonl").read_text().splitlines()]
+    greedys, ours = (
+        [row["token_ids"] for row in rows if row["decoder"].startswith(name)]
+        for name in ("greedy", kind)
+    )
+    assert greedys == ours
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--kind", "eagle", "--heads", 3], "--heads has no effect with --kind eagle"),
+        (["--kind", "eagle", "--share-projection"], "--share-projection has no effect with --kind"),
+        (["--kind", "hydra", "--merge"], "--merge has no effect with --kind hydra; leave it out"),
+        (["--kind", "other"], "--kind is 'other'; expected medusa, hydra, eagle"),
+    ],
+)
+def test_a_flag_without_effect_on_a_kind_is_refused(answers, tmp_path, capsys, arguments, says):
+    write_base(tmp_path / "base")
+    common = ["--model", tmp_path / "base", "--answers", answers, "--out", tmp_path / "out"]
+    assert script(train_heads.main, *common, *arguments) == 2
+    assert says in capsys.readouterr().err

@@ -5,7 +5,7 @@ import torch
 from bench.inputs.loader import load
 from decoders.model.heads import MedusaHeads
 from tests.helpers.checkpoints import write_base
-from training.heads import batches, heads_loss
+from training.medusa import heads_loss
 
 
 def test_heads_learn_the_token_two_places_on(tmp_path):
@@ -24,14 +24,3 @@ def test_heads_learn_the_token_two_places_on(tmp_path):
         torch.nn.functional.cross_entropy(logits[1, 1:3], torch.tensor([8, 2])),
     ]
     torch.testing.assert_close(loss, torch.stack(expected))
-
-
-def test_an_epoch_of_batches_has_every_example_once_and_no_batch_is_too_large():
-    examples = [([number] * (1 + number % 7), 0) for number in range(50)]
-    source = batches(examples, batch_tokens=20, seed=1)
-    seen: list[int] = []
-    while len(seen) < len(examples):
-        group = next(source)
-        assert len(group) * max(len(ids) for ids, _ in group) <= 20
-        seen += [ids[0] for ids, _ in group]
-    assert sorted(seen) == list(range(50))

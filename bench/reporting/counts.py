@@ -1,0 +1,121 @@
+"""Do the counts of a source fit together? What cannot be is left out, with a warning.
+
+A turn whose counts are impossible is in no number. Accept lengths that do not add up to the tokens
+are in no number; the tokens and steps beside them still are.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from bench.store.answer_files import Answer, Choice
+from bench.store.question_id import QuestionId
+from bench.store.turn import Turn
+
+KEY = ["question_id", "decoder", "choice", "turn"]  # Columns of a frame: `Turn.key`.
+
+
+def impossible(tokens: int, steps: int, text: str) -> str:
+    """Why these counts cannot be those of one turn with this text. Empty: they can.
+
+    One step more than tokens is allowed, as some programs count the prefill as a step.
+
+    >>> impossible(0, 3, "Yes."), impossible(5, 3, "Yes.")
+    ('0 tokens for a text', '')
+    """
+    if not tokens and text.strip():
+        return "0 tokens for a text"
+    if bool(tokens) != bool(steps):
+        return f"{tokens} tokens in {steps} steps"
+    return f"{steps} steps for {tokens} tokens" if steps > tokens + 1 else ""
+
+
+def possible(
+    frame: pd.DataFrame, turns: Iterable[Turn], name: str
+) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of a frame whose counts are possible, and a warning where others are left out.
+
+    turns: those of the frame, with their texts. name: of the source.
+    """
+    text_of = {turn.key: turn.text for turn in turns}
+    keys = list(frame[KEY].itertuples(index=False, name=None))
+    reasons = [
+        impossible(tokens, steps, text_of[key])
+        for key, tokens, steps in zip(keys, frame.tokens, frame.steps, strict=True)
+    ]
+    wrong = [(key, reason) for key, reason in zip(keys, reasons, strict=True) if reason]
+    if not wrong:
+        return frame, []
+    (question_id, decoder, _, turn), reason = wrong[0]
+    warning = (
+        f"{name}: {len(wrong)} of {len(frame)} turns have impossible counts, first {decoder}, "
+        f"question {question_id}, turn {turn}: {reason}; they are in no number"
+    )
+    return frame[[not reason for reason in reasons]], [warning]
+
+
+def with_fitting_lengths(answers: Iterable[Answer], name: str) -> tuple[list[Answer], list[str]]:
+    """The same answers without accept lengths that do not fit, and a warning where there are some.
+
+    Lengths are one flat list for all turns of a choice, so a choice keeps all of them or none.
+    """
+    kept, wrong = [], []
+    for answer in answers:
+        choices = []
+        for choice in answer.choices:
+            misfit = _misfit(choice)
+            if misfit:
+                wrong.append((answer.question_id, misfit))
+                choice = replace(choice, accept_lengths=None)
+            choices.append(choice)
+        kept.append(replace(answer, choices=tuple(choices)))
+    if not wrong:
+        return kept, []
+    question_id, misfit = wrong[0]
+    warning = (
+        f"{name}: the accept lengths of {len(wrong)} answers do not fit their tokens, first "
+        f"question {question_id}, {misfit}; these lengths are left out, and tokens per inference "
+        "is new tokens / steps"
+    )
+    return kept, [warning]
+
+
+def _misfit(choice: Choice) -> str:
+    """How the accept lengths of a choice contradict its tokens. Empty: they do not.
+
+    Only turns that are answered count. A last step may hold more than was kept of it, where the
+    answer was cut at its end.
+    """
+    if choice.accept_lengths is None or choice.tokens is None:
+        return ""
+    for turn, (lengths, tokens) in enumerate(
+        zip(choice.accept_lengths, choice.tokens, strict=True), start=1
+    ):
+        if not choice.answered(turn):
+            break
+        if any(length < 1 for length in lengths):
+            return f"turn {turn}: a step that committed {min(lengths)} tokens"
+        beyond = sum(lengths) - tokens
+        if beyond < 0 or beyond >= max(1, lengths[-1] if lengths else 1):
+            return f"turn {turn}: they add up to {sum(lengths)}, and its tokens are {tokens}"
+    return ""
+
+
+def missing_turns(
+    answers: Sequence[Answer], asked: Mapping[QuestionId, int], name: str
+) -> list[str]:
+    """A warning where answers have fewer turns than their questions ask. asked: by question_id."""
+    short = [
+        (answer.question_id, len(choice.turns) + 1)
+        for answer in answers
+        for choice in answer.choices
+        if len(choice.turns) < asked[answer.question_id]
+    ]
+    if not short:
+        return []
+    question_id, turn = short[0]
+    return [
+        f"{name}: {len(short)} answers lack a turn, first question {question_id}, turn {turn}; "
+        "what is missing is in no number"
+    ]

@@ -1,0 +1,189 @@
+"""The source of a run's folder."""
+
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+import pandas as pd
+
+from bench import metrics
+from bench.common.errors import UserError
+from bench.common.files import shown
+from bench.reporting import counts
+from bench.reporting.source import Source, untimed
+from bench.store.question_id import in_order
+from bench.store.run_record import RUN_FILE, Config, Run, read_run
+from bench.store.trees import read_trees
+from bench.store.turn import TURNS_FILE, Turn, read_turns
+from decoders.spec import Spec
+
+# Settings that runs may differ in and still compare: what is compared, how much of it, and what
+# `_conditions` or the environment say better. All others must be alike, later versions' as well.
+MAY_DIFFER = {
+    "decoders",
+    "model",
+    "questions",
+    "questions_sha256",
+    "limit",
+    "skip",
+    "num_choices",
+    "nodes",
+    "topk",
+    "depth",
+    "tree",
+    "trees",
+    "plugins",
+    "files",
+    "device",
+    "gpus",
+    "max_gpu_memory",
+    "dtype",
+    "static_shapes",
+    "compile",
+    "trust_remote_code",
+}
+SHARED_OPTIONS = ("nodes", "topk", "depth", "tree")  # Of a run, for all decoders that have them.
+
+
+def open_run(folder: Path) -> Source:
+    """The run of a folder. UserError where it is no run of this version, or no turn is finished."""
+    run = read_run(folder)
+    decoders = run.config.decoders
+    turns, warnings = _turns_of_run(folder, run)
+    frame = metrics.frame(turns)
+    if strange := set(frame.question_id) - run.question_turns.keys():
+        raise UserError(
+            f"{folder / TURNS_FILE} has turns of question {min(strange, key=in_order)}, which this "
+            "run does not ask"
+        )
+    frame, impossible = counts.possible(frame, turns, str(folder))
+    warnings += impossible
+    if frame.empty:
+        raise UserError(f"{folder} has no numbers to report: {impossible[0]}")
+    wanted = sum(run.question_turns.values()) * run.config.num_choices
+    finished = {decoder: int((frame.decoder == decoder).sum()) for decoder in decoders}
+    warnings += _unfinished(folder, run, finished, wanted)
+    warnings += untimed(frame, "decode_s")
+    try:
+        trees = read_trees(folder)
+    except UserError as error:
+        trees = {}
+        warnings.append(f"{error}; the report is without trees")
+    if has_moved := _has_moved(run):
+        warnings.append(
+            f"{folder}: its sittings were on different machines or versions; its times do not "
+            "compare"
+        )
+    if is_mixed := len(run.codes) > 1:
+        warnings.append(
+            f"{folder}: its sittings ran different code ({', then '.join(run.codes)}), and its "
+            "numbers pool both; none of its decoders is said to lead"
+        )
+    try:
+        options = {decoder: _options(run.config, decoder, frame) for decoder in decoders}
+    except ValueError as error:
+        raise UserError(f"{folder / RUN_FILE} is damaged ({error}); restore it") from error
+    return Source(
+        name=folder.resolve().name,
+        frame=frame,
+        labels=tuple(decoder for decoder in decoders if finished[decoder]),
+        asked=run.question_turns,
+        options=options,
+        environment=run.environment.as_json(),
+        conditions=_conditions(run),
+        complete=all(count == wanted for count in finished.values()),
+        is_mixed=is_mixed,
+        has_moved=has_moved,
+        warnings=tuple(warnings),
+        folder=folder,
+        run=run,
+        turns=tuple(turns),
+        trees=trees,
+        differences=None if run.differences is None else tuple(run.differences),
+        questions=run.question_texts,
+    )
+
+
+def _conditions(run: Run) -> dict[str, object]:
+    """What decides the tokens of a run, whatever the decoder, as far as it is recorded.
+
+    `model files` is a digest of the model's identity, which older runs do not record.
+    """
+    set_to = run.config.as_json()
+    made = {name: value for name, value in set_to.items() if name not in MAY_DIFFER}
+    made["model"] = run.model.name
+    if run.model.identity is not None:
+        made["model files"] = sha256(run.model.identity.encode()).hexdigest()[:12]
+    if run.environment.dtype is not None:
+        made["dtype"] = run.environment.dtype
+    return made
+
+
+def _turns_of_run(folder: Path, run: Run) -> tuple[list[Turn], list[str]]:
+    """The turns of the run's decoders, question by question, and warnings.
+
+    UserError where none of them is finished.
+    """
+    turns, warnings = read_turns(folder / TURNS_FILE)
+    # Workers finish in any order.
+    place = {question_id: at for at, question_id in enumerate(run.question_turns)}
+    turns.sort(key=lambda turn: (place.get(turn.question_id, 0), turn.place))
+    reason = ""
+    if others := sorted({turn.decoder for turn in turns} - set(run.config.decoders)):
+        more = f" and {len(others) - 1} more decoders" if len(others) > 1 else ""
+        reason = (
+            f"{folder / TURNS_FILE} has turns of {shown(others[0])}{more}, which {RUN_FILE} does "
+            "not name"
+        )
+        warnings.append(f"{reason}; they are left out")
+        turns = [turn for turn in turns if turn.decoder in run.config.decoders]
+    if all(turn.failed for turn in turns):
+        if turns:
+            reason = f"{len(turns)} failed, first: {turns[0].error}"
+        raise UserError(f"{folder} has no finished turn" + (f"; {reason}" if reason else ""))
+    return turns, warnings
+
+
+def _unfinished(folder: Path, run: Run, finished: Mapping[str, int], wanted: int) -> list[str]:
+    """Warnings of a run that has no end, and of decoders with fewer than `wanted` turns."""
+    warnings = []
+    if run.end is None:
+        warnings.append(
+            f"{folder}: this run is in progress, or was interrupted; what is shown may change"
+        )
+    for decoder, count in finished.items():
+        if count < wanted:
+            warnings.append(
+                f"{folder}: {decoder}: {count} of {wanted} turns are finished; the others are in "
+                "no number"
+            )
+    return warnings
+
+
+def _has_moved(run: Run) -> bool:
+    """Were the sittings of a run on different machines or versions?"""
+    environments = [
+        session.environment.as_json() for session in run.sessions if session.environment is not None
+    ]
+    return any(environment != environments[0] for environment in environments)
+
+
+def _options(config: Config, decoder: str, frame: pd.DataFrame) -> dict:
+    """`decoder` (its name), its options as far as they are known, `temperature` and `acceptance`.
+
+    Where `nodes` was not given, it is the largest tree that was verified. ValueError where the
+    decoder's spec cannot be parsed.
+    """
+    spec = Spec.parse(decoder)
+    trees = frame[frame.decoder == decoder].nodes
+    options: dict[str, object] = {"nodes": max((int(n.max(initial=0)) for n in trees), default=0)}
+    for name in SHARED_OPTIONS:
+        if (value := getattr(config, name)) is not None:
+            options[name] = value
+    return {
+        "decoder": spec.name,
+        **options,
+        **spec.options,
+        "temperature": config.temperature,
+        "acceptance": config.acceptance,
+    }

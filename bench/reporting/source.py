@@ -1,0 +1,65 @@
+"""What a report compares: turns that were generated together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from bench import metrics
+from bench.store.question_id import QuestionId
+from bench.store.run_record import Difference, Run
+from bench.store.trees import AnswerTrees
+from bench.store.turn import Key, Turn
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Turns that were generated together.
+
+    A label is the name of a decoder in a report, unique among all sources.
+    """
+
+    name: str
+    frame: pd.DataFrame  # Columns: `metrics.COLUMNS`. `frame.decoder` holds labels.
+    labels: tuple[str, ...]  # In the order in which they are shown.
+    asked: dict[QuestionId, int]  # question_id -> how many turns it has.
+    options: dict[str, dict]  # Label -> its decoder's name and options; see `_options`.
+    environment: dict | None = None  # Machine and versions. None: not recorded.
+    # What decides its tokens, by name: see `_conditions`. None: not recorded.
+    conditions: dict | None = None
+    complete: bool = True  # Was every turn finished?
+    is_mixed: bool = False  # Were its sittings of different code?
+    has_moved: bool = False  # Were its sittings on different machines or versions?
+    warnings: tuple[str, ...] = ()
+    folder: Path | None = None  # The run's folder. None: an answer file.
+    run: Run | None = None  # The run.json in `folder`.
+    # Texts of all turns, failed ones included. Turns of an answer file have no numbers.
+    turns: tuple[Turn, ...] = ()
+    trees: Mapping[Key, AnswerTrees] = field(default_factory=dict)  # Of the turns that have some.
+    # Where lossless decoders differ from greedy. Their `decoder` is a label. None: not recorded.
+    differences: tuple[Difference, ...] | None = None
+    # question_id -> what the user says, turn by turn; where that is known.
+    questions: Mapping[QuestionId, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def baseline(self) -> str | None:
+        """The label of the source's own greedy decoder. None: it has none."""
+        for label in self.labels:
+            if self.options[label]["decoder"] == metrics.BASELINE:
+                return label
+        return None
+
+
+def untimed(frame: pd.DataFrame, seconds: str) -> list[str]:
+    """Warnings of decoders that have times for some of their turns only."""
+    warnings = []
+    for decoder, turns in frame.groupby("decoder", sort=False):
+        untimed = turns[turns[seconds].isna()]
+        if 0 < len(untimed) < len(turns):
+            first = untimed.iloc[0]
+            warnings.append(
+                f"{decoder}: {len(untimed)} of {len(turns)} turns have no usable time, first "
+                f"question {first.question_id}, turn {first.turn}; they are in no time"
+            )
+    return warnings

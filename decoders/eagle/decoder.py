@@ -1,0 +1,85 @@
+"""EAGLE-2 (arXiv 2406.16858): one decoder layer guesses features, and a dynamic tree of tokens.
+
+The layer reads pairs of a feature and the token after it (`decoders.eagle.head`). Among committed
+tokens, the features are the base model's own. Along a guessed path, each feature is the layer's own
+guess. The tree is made of the most likely paths (`decoders.beam`).
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from decoders.beam import Beam, check_beam
+from decoders.decoder import Decoder
+from decoders.draft_layer import DraftLayer
+from decoders.eagle.head import FILE, EagleHead
+from decoders.model.model import Model, Rows, Verified
+from decoders.tree import Draft
+
+
+@dataclass
+class Eagle(Decoder):
+    reads_prompt: ClassVar[bool] = True
+    any_depth: ClassVar[bool] = True
+    captures: ClassVar[bool] = True
+    weights: ClassVar[dict] = {FILE: EagleHead.from_published}
+
+    nodes: int | str = 64  # Or "auto".
+    topk: int = 10  # Guesses behind each node that is extended.
+    beam: int = 10  # Nodes of each level that are extended.
+    depth: int = 6  # Levels of the tree below the root.
+    path: str | None = None  # File of the head. None: FILE beside the model.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_beam(self.topk, self.beam, self.depth)
+
+    def path_of(self, file: str) -> str | None:
+        return self.path
+
+    def setup(self, model: Model) -> None:
+        super().setup(model)
+        self.head: EagleHead = self.files[FILE]
+        self.search = Beam(self.max_nodes, self.topk, self.beam, self.depth, model)
+        self.layer = DraftLayer(
+            self.head.layer, model, kept=1 + self.max_depth, ahead=self.search.most_extended
+        )
+        # [1, hidden] the last committed feature. Its pair waits for the next root.
+        self.feature = torch.zeros(1, model.hidden, dtype=model.dtype, device=self.layer.device)
+
+    @property
+    def max_depth(self) -> int:
+        return self.search.depth
+
+    def start(self, prompt: Tensor, rows: Rows) -> None:
+        self.layer.start(self._pairs(rows.hidden_states[:-1], prompt[1:]))
+        self.feature.copy_(rows.hidden_states[-1:])
+
+    def _pairs(self, features: Tensor, token: Tensor) -> Tensor:
+        """What the layer reads [rows, hidden] at features [rows, hidden] and the tokens after."""
+        return self.head.inputs(features, self.model.embed(token))
+
+    def observe(self, draft: Draft, verified: Verified, node: Tensor) -> None:
+        path = draft.tree.path_to(node)
+        features = verified.hidden_states.index_select(0, path)
+        features = torch.cat((self.feature, features[:-1]))
+        depth = draft.tree.depth.index_select(0, node)
+        self.layer.commit(self._pairs(features, draft.legal_token.take(path)), depth + 1)
+        self.feature.copy_(verified.hidden_states.index_select(0, node))
+
+    def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
+        feature = hidden_state
+        # [nodes extended before, rows that they look at] of `DraftLayer.read`.
+        attends = torch.ones(1, 0, dtype=torch.bool, device=feature.device)
+
+        def logits_of(parent: Tensor, token: Tensor) -> Tensor:
+            nonlocal feature, attends
+            own = torch.eye(len(token), dtype=torch.bool, device=feature.device)
+            attends = torch.cat((attends.index_select(0, parent), own), 1)
+            feature = feature.index_select(0, parent)
+            feature = self.layer.read(self._pairs(feature, token), attends)
+            return self.model.project(feature)
+
+        return self.search.grow(root, logits_of, self.draft_depth or self.max_depth)

@@ -1,0 +1,107 @@
+"""What steps cost: as measured before the first answer, then as observed while decoding.
+
+The host measures and hands the seconds over. Nothing here reads a clock.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, log
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Seconds that a verify forward takes on this machine, by context length and nodes."""
+
+    lengths: tuple[int, ...]  # Committed positions, ascending.
+    sizes: tuple[int, ...]  # Nodes, ascending from 1.
+    seconds: tuple[tuple[float, ...], ...]  # [lengths][sizes]
+
+    def at(self, length: int) -> list[float]:
+        """Seconds by size, linear between the measured lengths and flat outside them.
+
+        >>> StepTimes((0, 100), (1, 8), ((1.0, 2.0), (3.0, 6.0))).at(25)
+        [1.5, 3.0]
+        """
+        if len(self.lengths) == 1 or length <= self.lengths[0]:
+            return list(self.seconds[0])
+        upper = min(bisect_right(self.lengths, length), len(self.lengths) - 1)
+        low, high = self.lengths[upper - 1 : upper + 1]
+        part = min(1.0, (length - low) / (high - low))
+        rows = self.seconds[upper - 1], self.seconds[upper]
+        return [a + part * (b - a) for a, b in zip(*rows, strict=True)]
+
+
+class StepCosts:
+    """Costs of steps, compared with a greedy one, which verifies the root and drafts nothing.
+
+    A measured time is multiplied by factors: how slow the machine is now; how slow this number of
+    nodes is besides; for a draft, how slow drafting is besides. All of them are 1 at first.
+
+    A greedy step says how slow the machine is. If another step takes longer than expected, half of
+    it is laid to the machine, and half to its number of nodes and its draft. Steps of other kinds
+    then tell which of the two it was.
+
+    What was observed is forgotten after some tens of steps, whatever the machine did then.
+    """
+
+    MEMORY = 16  # Steps after which an observation has a third of its first weight.
+    SURPRISE = 2.0  # A step counts as at most so many times as long, or as short, as expected.
+
+    def __init__(self, sizes: int) -> None:
+        """sizes: how many numbers of nodes there are. The first is one node."""
+        self.machine = self.drafting = 1.0
+        self.by_size = [1.0] * sizes  # The first one stays 1.
+        self._steps = 0  # Observed so far.
+        # The steps in which each of these was observed last.
+        self._last_greedy = self._last_draft = 0
+        self._last_of_size = [0] * sizes
+
+    def of_sizes(self, measured: Sequence[float]) -> list[float]:
+        """By size, what a verify forward costs beyond a greedy step, in greedy steps.
+
+        measured: seconds by size, of all sizes or the first ones.
+        """
+        greedy_s = measured[0]
+        return [
+            max(0.0, factor * seconds / greedy_s - 1)
+            for factor, seconds in zip(self.by_size, measured, strict=False)
+        ]
+
+    def of_draft(self, draft_s: float, greedy_s: float) -> float:
+        """What a draft costs, in greedy steps. draft_s, greedy_s: measured seconds of both."""
+        return self.drafting * draft_s / greedy_s
+
+    @property
+    def needs_greedy(self) -> bool:
+        """Whether the last greedy step that was observed is too long ago to compare others with."""
+        return self._steps - self._last_greedy >= self.MEMORY
+
+    def observe(self, place: int, verify_s: float, draft_s: float | None, seconds: float) -> None:
+        """Take note of the seconds that a step took.
+
+        place: of its number of nodes among the sizes. verify_s: the measured seconds of its verify
+        forward. draft_s: those that drafting for the next step adds. None: it did not draft.
+        """
+        self._steps += 1
+        expected = self.by_size[place] * verify_s + self.drafting * (draft_s or 0.0)
+        times_as_long = seconds / (self.machine * expected)
+        surprise = log(max(1 / self.SURPRISE, min(self.SURPRISE, times_as_long)))
+        if place == 0 and draft_s is None:
+            self.machine *= exp(self._weight(self._last_greedy) * surprise)
+            self._last_greedy = self._steps
+            return
+        self.machine *= exp(surprise / self.MEMORY)
+        if place > 0:
+            self.by_size[place] *= exp(self._weight(self._last_of_size[place]) * surprise)
+            self._last_of_size[place] = self._steps
+        if draft_s is not None:
+            self.drafting *= exp(self._weight(self._last_draft) * surprise)
+            self._last_draft = self._steps
+
+    def _weight(self, last: int) -> float:
+        """The weight of an observation now of what was observed last in step `last`.
+
+        The longer ago that was, the less of it is kept.
+        """
+        return 1 - (1 - 1 / self.MEMORY) ** (self._steps - last)

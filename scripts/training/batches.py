@@ -1,0 +1,78 @@
+"""Batches of answers, and what heads learn from one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.inputs.loader import Loaded
+from training.corpus import Example
+
+CHUNK = 1024  # Examples within which rows of like length are put together.
+NO_TARGET = -100  # A label that the loss leaves out.
+
+
+def batches(examples: list[Example], batch_tokens: int, seed: int) -> Iterator[list[Example]]:
+    """Endless batches of about `batch_tokens` tokens with padding. `seed` fixes their order."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        # Sorting within large shuffled chunks keeps a batch's rows alike in length, and the batches
+        # random.
+        order = torch.randperm(len(examples), generator=generator).tolist()
+        groups = []
+        for start in range(0, len(order), CHUNK):
+            chunk = sorted((examples[at] for at in order[start : start + CHUNK]), key=_length)
+            groups += _cut(chunk, batch_tokens)
+        for at in torch.randperm(len(groups), generator=generator).tolist():
+            yield groups[at]
+
+
+def _length(example: Example) -> int:
+    return len(example[0])
+
+
+def _cut(ascending: list[Example], batch_tokens: int) -> list[list[Example]]:
+    """Examples of ascending length, cut into groups of at most `batch_tokens` with padding."""
+    groups: list[list[Example]] = [[]]
+    for example in ascending:
+        if groups[-1] and (len(groups[-1]) + 1) * _length(example) > batch_tokens:
+            groups.append([])
+        groups[-1].append(example)
+    return groups
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """A batch with the base model's hidden states, for heads that guess `ahead` tokens.
+
+    The root follows a row. A row is used where the root is in an answer.
+    """
+
+    ids: Tensor  # [batch, length], padded on the right.
+    is_answer: Tensor  # [batch, length]
+    hidden_states: Tensor  # [batch, length, hidden]
+    is_used: Tensor  # [batch, width]; every one of these rows has `ahead` + 1 columns after it.
+
+    @classmethod
+    def of(cls, loaded: Loaded, group: list[Example], ahead: int) -> "Lesson":
+        # So long that every head has a target at every row, which may be absent.
+        longest = max(map(_length, group)) + ahead
+        ids = torch.zeros(len(group), longest, dtype=torch.long)
+        is_answer = torch.zeros(len(group), longest, dtype=torch.bool)
+        for row, (tokens, start) in enumerate(group):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            is_answer[row, start : len(tokens)] = True
+        device = loaded.model.device
+        ids, is_answer = ids.to(device), is_answer.to(device)
+        # Nothing attends to the padding, which stands on the right.
+        hidden_states = loaded.model.hidden_states_of(ids)
+        return cls(ids, is_answer, hidden_states, is_answer[:, 1 : longest - ahead])
+
+    def shifted(self, values: Tensor, places: int) -> Tensor:
+        """The entries [used, ...] of values [batch, length, ...], `places` after each used row."""
+        return values[:, places : places + self.is_used.shape[1]][self.is_used]
+
+    def targets(self, places: int) -> Tensor:
+        """The token [used] so many places after each used row; NO_TARGET outside the answer."""
+        return self.shifted(self.ids.masked_fill(~self.is_answer, NO_TARGET), places)

@@ -1,0 +1,54 @@
+"""What train_heads.py needs of a kind of heads. A kind is one module with a class of this sort."""
+
+from abc import ABC, abstractmethod
+from dataclasses import fields
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from bench.common.errors import UserError
+from bench.common.flags import flag_name
+from bench.inputs.loader import Loaded
+from settings.training import HeadsSettings
+from training.corpus import Example
+
+
+class Kind(ABC):
+    """Heads in training, what they learn, and their files."""
+
+    # Settings that have no effect on this kind.
+    without: ClassVar[tuple[str, ...]] = ()
+    # What `losses` are of, for the progress bar.
+    measures: ClassVar[str] = "loss by head"
+
+    heads: nn.Module  # What is trained, in float32 on the base model's device.
+    weight: list[float]  # [losses] of the losses in their sum.
+    title: str  # What is trained, in words.
+
+    @abstractmethod
+    def __init__(self, loaded: Loaded, settings: HeadsSettings) -> None:
+        """The heads to begin with."""
+
+    @abstractmethod
+    def losses(self, group: list[Example]) -> Tensor:
+        """The mean losses [losses] of one batch. NaN where one has no target at all."""
+
+    @abstractmethod
+    def write(self, out: Path, dtype: torch.dtype) -> Path:
+        """Write the result into a folder below `out`. Returns that folder."""
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that are trained."""
+        return sum(parameter.numel() for parameter in self.heads.parameters())
+
+
+def check_settings(kind: type[Kind], settings: HeadsSettings) -> None:
+    """UserError where a setting is given that has no effect on this kind."""
+    for field in fields(settings):
+        if field.name in kind.without and getattr(settings, field.name) != field.default:
+            raise UserError(
+                f"{flag_name(field.name)} has no effect with --kind {settings.kind}; leave it out"
+            )

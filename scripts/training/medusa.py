@@ -1,0 +1,121 @@
+"""Medusa heads in training: the loss, starting weights, and files."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.inputs.checkpoints import HEAD_FILES
+from bench.inputs.head_layouts import SHARED, VLLM_FILE, VLLM_SHARED, to_vllm, vllm_config
+from bench.inputs.loader import Loaded
+from decoders.model.heads import MERGED_PREFIX, MedusaHeads
+from settings.training import HeadsSettings
+from training.batches import NO_TARGET, Lesson
+from training.corpus import Example
+from training.head_files import METADATA, plain, write_folder
+from training.kind import Kind
+
+
+class MedusaKind(Kind):
+    def __init__(self, loaded: Loaded, settings: HeadsSettings) -> None:
+        self.loaded = loaded
+        self.settings = settings
+        self.heads = starting_heads(
+            loaded, settings.heads, settings.layers, settings.share_projection
+        )
+        self.weight = [settings.decay**head for head in range(settings.heads)]
+        self.title = f"{settings.heads} heads"
+
+    def losses(self, group: list[Example]) -> Tensor:
+        return heads_loss(self.loaded, self.heads, group, autocast=True)
+
+    def write(self, out: Path, dtype: torch.dtype) -> Path:
+        folder = out / ("merged" if self.settings.merge else "medusa")
+        if self.settings.merge:
+            write_merged(self.loaded, self.heads, folder, dtype)
+        else:
+            write_heads(self.heads, self.loaded, folder, dtype, self.settings.format)
+        return folder
+
+
+def heads_loss(
+    loaded: Loaded, heads: MedusaHeads, group: list[Example], autocast: bool = False
+) -> Tensor:
+    """Mean cross-entropy [heads] over the answers' positions of one batch.
+
+    NaN where a head has no target at all. autocast: whether products are made in bfloat16.
+    """
+    with torch.autocast(loaded.model.device.type, torch.bfloat16, enabled=autocast):
+        lesson = Lesson.of(loaded, group, ahead=len(heads))
+        logits = heads(lesson.shifted(lesson.hidden_states, 0).float())  # [heads, rows, vocab]
+    losses = [
+        F.cross_entropy(head_logits.float(), lesson.targets(head + 2), ignore_index=NO_TARGET)
+        for head, head_logits in enumerate(logits)
+    ]
+    return torch.stack(losses)
+
+
+def starting_heads(
+    loaded: Loaded, heads: int, layers: int, share_projection: bool = False
+) -> MedusaHeads:
+    """Heads to train: the model's own where they have this shape.
+
+    Otherwise, residual blocks of zeros, followed by the model's output projection.
+    share_projection: True: all heads share that projection. False: each head trains a copy of it.
+    """
+    projection = loaded.model.lm.get_output_embeddings()
+    vocab, hidden = projection.weight.shape
+    shared = projection if share_projection else None
+    made = MedusaHeads(heads, hidden, vocab, layers, shared).to(projection.weight.device)
+    own = loaded.model.heads.state_dict() if loaded.model.heads is not None else {}
+    shapes = {name: tensor.shape for name, tensor in own.items()}
+    if shapes == {name: tensor.shape for name, tensor in made.state_dict().items()}:
+        made.load_state_dict(own)
+    elif not share_projection:
+        with torch.no_grad():
+            made.out_weight.copy_(projection.weight.expand_as(made.out_weight))
+    return made.float()
+
+
+def write_heads(
+    heads: MedusaHeads,
+    loaded: Loaded,
+    out: Path,
+    dtype: torch.dtype,
+    format: str = "medusa",
+) -> None:
+    """Write the heads, and a configuration that names the base model.
+
+    format: "medusa", a Medusa-1 folder, or "vllm", which has names of its own.
+    """
+    tensors, file, config = plain(heads.published(), dtype), HEAD_FILES[0], _config(heads)
+    if format == "vllm":
+        tensors, file = to_vllm(tensors, len(heads.block_weight)), VLLM_FILE
+        config |= vllm_config(heads, loaded.model.vocab)
+        if heads.shares_projection:  # vLLM reads it from this file.
+            projection = loaded.model.lm.get_output_embeddings().weight
+            tensors |= plain({VLLM_SHARED: projection}, dtype)
+    write_folder(loaded, out, file, tensors, config)
+
+
+def write_merged(loaded: Loaded, heads: MedusaHeads, out: Path, dtype: torch.dtype) -> None:
+    """Write a Medusa-2 folder: the model and its heads in one checkpoint."""
+    out.mkdir(parents=True, exist_ok=True)
+    lm = loaded.model.lm
+    lm.config.update({**_config(heads), "dtype": str(dtype).removeprefix("torch.")})
+    lm.config.save_pretrained(out)
+    loaded.generation_config.save_pretrained(out)
+    loaded.tokenizer.save_pretrained(out)
+    state = lm.state_dict()
+    # Tied tensors are written once, under the name that comes first.
+    names = {tensor.data_ptr(): name for name, tensor in reversed(state.items())}.values()
+    state = {name: state[name] for name in names}
+    state |= {MERGED_PREFIX + name: tensor for name, tensor in heads.published().items()}
+    save_file(plain(state, dtype), out / "model.safetensors", metadata=METADATA)
+
+
+def _config(heads: MedusaHeads) -> dict[str, object]:
+    config = {"medusa_num_heads": len(heads), "medusa_num_layers": len(heads.block_weight)}
+    return config | ({SHARED: True} if heads.shares_projection else {})

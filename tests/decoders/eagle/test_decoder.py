@@ -1,0 +1,67 @@
+"""EAGLE's trees, against a naive version that computes everything anew for every guess."""
+
+import pytest
+
+from decoders.accept import Exact, Sample, Threshold
+from decoders.acceptance import Typical
+from decoders.eagle.head import FILE, EagleHead
+from decoders.engine.engine import Engine
+from decoders.model.model import Model
+from tests.helpers.drafters import eagle_tensors, naive_beam, naive_eagle, paths_of, tiny_eagle
+from tests.helpers.models import FAMILIES, PROMPT, randomise, tiny_heads, tiny_llama
+from tests.helpers.steps import COSTLY, FREE, GROWING, bound, steps_of, tokens_of, turn
+
+# Random heads are hardly ever right. This rule keeps some of their guesses all the same.
+EASY = Threshold(1.0, Typical(0.003, 0.003))
+
+
+@pytest.mark.parametrize("static_shapes", [False, True])
+@pytest.mark.parametrize(
+    "spec", ["eagle:nodes=14:topk=4:beam=3:depth=4", "eagle:nodes=3:depth=2", "eagle:nodes=30"]
+)
+def test_every_tree_is_that_of_the_paper(static_shapes, spec):
+    model = Engine(tiny_llama())
+    model.static_shapes = static_shapes
+    tensors = eagle_tensors()
+    decoder = bound(model, spec, files={FILE: EagleHead.from_published(tensors, model)})
+    expected_tree = decoder.nodes, decoder.topk, decoder.beam, decoder.max_depth
+    plain, text, accepted = Model(tiny_llama()), PROMPT.tolist(), set()
+    for step in decoder.decode(*turn(30, EASY)):
+        root = int(step.draft.token[0])
+        logits_of = naive_eagle(plain, tensors, text, root)
+        expected, found = naive_beam(logits_of, *expected_tree), paths_of(step.draft)
+        assert list(found) == list(expected)
+        assert list(found.values()) == pytest.approx(list(expected.values()), abs=1e-3)
+        text += step.tokens
+        accepted.add(len(step.tokens))
+    assert len(accepted) > 1  # Some steps kept more than others.
+
+
+@pytest.mark.parametrize("rule", [Exact, lambda: Sample(0.7, seed=3)])
+def test_tokens_are_greedys_with_a_budget_too(rule):
+    model = Engine(tiny_llama())
+    files = {FILE: tiny_eagle(model)}
+    expected = tokens_of(steps_of(model, "greedy", rule=rule()))
+    for model.static_shapes in (False, True):
+        for spec in ("eagle", "eagle:nodes=1", "eagle:nodes=auto"):
+            for seconds in (FREE, GROWING, COSTLY):
+                steps = steps_of(model, spec, rule=rule(), seconds=seconds, files=files)
+                assert tokens_of(steps) == expected
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma3-window", "phi", "qwen3"])
+def test_any_family_can_have_such_a_head(family):
+    model = Engine(randomise(FAMILIES[family]()), tiny_heads())
+    files = {FILE: tiny_eagle(model)}
+    expected = tokens_of(steps_of(model, "greedy", tokens=20))
+    assert tokens_of(steps_of(model, "eagle:nodes=9", tokens=20, files=files)) == expected
+
+
+def test_a_second_turn_forgets_the_first():
+    """The same prompt gets the same trees, whatever was decoded before."""
+    model = Engine(tiny_llama())
+    decoder = bound(model, "eagle:nodes=9", files={FILE: tiny_eagle(model)})
+    first, second = (
+        [paths_of(step.draft) for step in decoder.decode(*turn(20, Exact()))] for _ in range(2)
+    )
+    assert first == second

@@ -1,0 +1,24 @@
+"""EAGLE's head in training."""
+
+import torch
+from torch.nn import functional as F
+
+from bench.inputs.loader import load
+from decoders.eagle.head import EagleHead
+from tests.helpers.checkpoints import write_base
+from tests.helpers.drafters import eagle_tensors, naive_layer
+from training.eagle import head_losses
+
+
+def test_the_head_learns_the_next_feature_and_the_base_models_distribution(tmp_path):
+    loaded = load(str(write_base(tmp_path)), device="cpu")
+    model, ids, tensors = loaded.model, [1, 5, 6, 7, 8, 2], eagle_tensors()
+    losses = head_losses(loaded, EagleHead.from_published(tensors, model), [(ids, 2)])
+    features = model.hidden_states_of(torch.tensor([ids]))[0]
+    pairs = torch.cat((model.embed(torch.tensor(ids[1:])), features[:-1]), -1)
+    guessed = naive_layer(tensors, pairs @ tensors["fc.weight"].T + tensors["fc.bias"])
+    # Rows 1 to 3 come before the roots 6, 7, 8 of the answer, behind which it goes on.
+    guess, truth = guessed[1:4], features[2:5]
+    wanted, log_prob = model.project(truth).softmax(-1), model.project(guess).log_softmax(-1)
+    expected = [F.smooth_l1_loss(guess, truth), -(wanted * log_prob).sum(-1).mean()]
+    torch.testing.assert_close(losses, torch.stack(expected), rtol=1e-4, atol=1e-4)
