@@ -147,7 +147,10 @@ def decoders(draw, model: Engine) -> dict[str, Decoder | Budgeted]:
     drafters["hydra++"] = made("hydra", options)
     drafters["hydra++"].take({HYDRA: tiny_hydra(model, plus_plus=True)})
     slope = draw(st.sampled_from([0.0, 0.01, 0.2, 3.0]))  # One-node steps that a node costs.
-    auto = made(draw(st.sampled_from(["dynamic", "hydra", "eagle", "draft:model=tiny"])), options | {"nodes": "auto"})
+    auto = made(
+        draw(st.sampled_from(["dynamic", "hydra", "eagle", "draft:model=tiny"])),
+        options | {"nodes": "auto"},
+    )
     auto.take(files_for(auto, model))
     drafters["auto"] = Budgeted(auto, budget_of([1 + slope * (size - 1) for size in LADDER]))
     return drafters
