@@ -23,9 +23,11 @@ from decoders.best_nodes import BestNodes
 from decoders.conditional import calibration
 from decoders.conditional.calibration import Calibration
 from decoders.conditional.successors import CHUNK, NOTHING, Known, Successors
+from decoders.conditional.suffix_path import SuffixPath
 from decoders.decoder import Decoder
 from decoders.draft_vocabulary import DraftVocabulary, check_vocab, parse_vocabulary
 from decoders.model.model import Model, Rows, Verified
+from decoders.spec import AUTO
 from decoders.tree import NO_GUESS, Draft
 
 
@@ -45,6 +47,8 @@ class Conditional(Decoder):
     successors: int = 4  # Successors remembered for each token, and for each pair of tokens.
     context: int = 2  # Tokens by which successors are looked up: 1 or 2.
     heads: bool = True  # Whether the heads are asked at all.
+    # Nodes that may go to what followed the longest suffix of the text where it occurred before.
+    suffix: int = 0
     # What heads guess from: "all" or "frequent". None: all, or with nodes=auto the frequent tokens
     # where they are known.
     vocab: str | None = None
@@ -57,6 +61,11 @@ class Conditional(Decoder):
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         if self.context not in (1, 2):
             raise ValueError(f"context is {self.context}; expected 1 or 2")
+        if self.suffix < 0 or (self.suffix > 0 and self.auto):
+            raise ValueError(
+                f"suffix is {self.suffix}; expected 0 or more, and 0 with nodes={AUTO}"
+            )
+        self.captures = self.suffix == 0  # The suffix is looked up on the host.
         check_vocab(self.vocab)
         if self.vocab is not None and not self.heads:
             raise ValueError("vocab is what heads guess from; with heads=false leave it out")
@@ -87,6 +96,8 @@ class Conditional(Decoder):
         # [levels, evidence]
         self.head_weight = torch.tensor(by_level(fitted.head_weight), device=model.device)
         self.last = torch.zeros(1, dtype=torch.long, device=model.device)  # Before the root.
+        # All drafts have one shape where shapes are static.
+        self.static_depth = self.max_depth if model.static_shapes else 0
         self._lay_out(by_level(fitted.coverage) + [fitted.beyond] * self.levels, model.device)
 
     def _lay_out(self, coverage: list[float], device: torch.device) -> None:
@@ -109,9 +120,11 @@ class Conditional(Decoder):
 
     @property
     def max_depth(self) -> int:
-        return self.levels
+        return max(self.levels, self.max_nodes - 1) if self.suffix else self.levels
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
+        if self.suffix:
+            self.suffix_path = SuffixPath(prompt, self.suffix)
         self.vocabulary.start(prompt)
         self.table.forget()
         prompt = prompt.to(self.model.device)
@@ -123,6 +136,8 @@ class Conditional(Decoder):
         self.unlearned: list[tuple[Tensor, Tensor]] = []
 
     def observe(self, draft: Draft, verified: Verified, node: Tensor) -> None:
+        if self.suffix:
+            self.suffix_path.observe(draft, node)
         if len(draft.tree) == 1 and not self.model.static_shapes:
             # Nothing was drafted. Only drafting reads the table, so learning can wait.
             self.unlearned.append((draft.token, verified.logits))
@@ -174,7 +189,10 @@ class Conditional(Decoder):
         # An unused candidate has no token, and neither has any node below it.
         token = token.masked_fill(score < NOTHING / 2, NO_GUESS)
         covered, parents_start = self.covered[: len(token)], self.parents_start[: len(token)]
-        return self.best.tree(token, score + covered, torch.cat(parents) + parents_start)
+        draft = self.best.tree(token, score + covered, torch.cat(parents) + parents_start)
+        if self.suffix:
+            draft = self.suffix_path.put_into(draft, self.static_depth)
+        return draft
 
     def _mixed(
         self, level: int, head_log_prob: Tensor, guess: Tensor, guess_log_prob: Tensor, known: Known

@@ -56,7 +56,7 @@ class Suffix(Decoder):
             missing, depth = self.nodes - len(parent), self.max_depth
             parent, token = parent + missing * [0], token + missing * [NO_GUESS]
         device = self.model.device
-        tree = _tree(tuple(parent), depth).to(device)
+        tree = shaped_tree(tuple(parent), depth).to(device)
         return Draft(tree, torch.tensor(token, device=device))
 
     def _followed(self) -> tuple[list[int], list[int]]:
@@ -65,11 +65,8 @@ class Suffix(Decoder):
         parent, token = [0], [text[-1]]
         child: dict[tuple[int, int], int] = {}  # (node, token) -> the node of that token below it.
         for length, end in islice(self.automaton.earlier(), self.width):
-            depth = self.nodes if self.width == 1 else AT_LEAST + PER_TOKEN * length
             node = 0
-            for step in range(depth):
-                # Behind the end of the text, what is drafted repeats.
-                guess = text[end + step % (len(text) - end)]
+            for guess in followed(text, length, end, self.nodes if self.width == 1 else None):
                 if (node, guess) not in child:
                     if len(parent) == self.nodes:
                         break
@@ -80,8 +77,18 @@ class Suffix(Decoder):
         return parent, token
 
 
+def followed(text: list[int], length: int, end: int, depth: int | None = None) -> list[int]:
+    """The tokens behind an occurrence, from place `end` on.
+
+    length: of the match; it decides how many where `depth` is None. Behind the end of the text,
+    what was given repeats.
+    """
+    count = AT_LEAST + PER_TOKEN * length if depth is None else depth
+    return [text[end + step % (len(text) - end)] for step in range(count)]
+
+
 @lru_cache(maxsize=64)
-def _tree(parent: tuple[int, ...], depth: int) -> Tree:
+def shaped_tree(parent: tuple[int, ...], depth: int) -> Tree:
     """The tree of a parent array. `depth`: its max_depth at least."""
     tree = Tree.from_parent(parent)
     itself = torch.arange(len(tree)).unsqueeze(1)

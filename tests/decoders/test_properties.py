@@ -143,10 +143,14 @@ def decoders(draw, model: Engine) -> dict[str, Decoder | Budgeted]:
     for name in registry.BUILT_IN:
         drafters[name] = made(spec_of(name), {} if name == "static" else options)
         drafters[name].take(own_tree if name == "static" else files_for(drafters[name], model))
+    drafters["conditional and suffix"] = made("conditional:suffix=4", options)
     drafters["hydra++"] = made("hydra", options)
     drafters["hydra++"].take({HYDRA: tiny_hydra(model, plus_plus=True)})
     slope = draw(st.sampled_from([0.0, 0.01, 0.2, 3.0]))  # One-node steps that a node costs.
-    auto = made(draw(st.sampled_from(["dynamic", "hydra", "eagle"])), options | {"nodes": "auto"})
+    auto = made(
+        draw(st.sampled_from(["dynamic", "hydra", "eagle", "draft:model=tiny"])),
+        options | {"nodes": "auto"},
+    )
     auto.take(files_for(auto, model))
     drafters["auto"] = Budgeted(auto, budget_of([1 + slope * (size - 1) for size in LADDER]))
     return drafters

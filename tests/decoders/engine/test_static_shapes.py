@@ -8,7 +8,7 @@ from decoders.tree import Draft, Tree
 from tests.helpers.models import FAMILIES, randomise, tiny_heads, tiny_llama
 from tests.helpers.steps import steps_of, tokens_of
 
-NEEDING_NO_HEADS = ("recycling", "suffix", "draft:model=tiny")
+NEEDING_NO_HEADS = ("recycling", "suffix", "draft:model=tiny", "conditional:nodes=16:suffix=6")
 
 
 @pytest.mark.parametrize(
