@@ -69,7 +69,8 @@ class Model:
         self.lm = lm.eval().requires_grad_(False)
         # transformers' `generate` would obey the checkpoint's penalties, limits and beams, which no
         # other decoder knows.
-        lm.generation_config = _plain(lm.generation_config)
+        if (plain := _plain(lm.generation_config)) != lm.generation_config:
+            lm.generation_config = plain
         self.dtype = lm.dtype
         self.device: torch.device = lm.get_input_embeddings().weight.device
         projection = lm.get_output_embeddings()

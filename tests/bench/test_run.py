@@ -322,7 +322,8 @@ def test_a_difference_is_printed_with_its_gap(
 
     def disturbed(self, draft):
         rows = original(self, draft)
-        if len(draft.tree) > 1 and self.length > 60:
+        # Smaller trees are those that a model is tried with when it is loaded.
+        if len(draft.tree) > 8 and self.length > 60:
             rows.logits[:, 50] += 100
         return rows
 
@@ -408,7 +409,7 @@ def test_what_lies_behind_a_name_may_not_change(what, model, questions, tmp_path
     [
         (lambda row: row.pop("prefill_s"), "it has no 'prefill_s'"),
         (lambda row: row.update(text=None), "text is None, expected a valid string"),
-        (lambda row: row.update(question_id="1"), "question_id is '1'"),
+        (lambda row: row.update(question_id="1"), "question_id must be an integer, found '1'"),
         (lambda row: row.update(token_ids="aaaa"), "token_ids is 'aaaa'"),
         (lambda row: row.update(decode_s="x"), "decode_s is 'x'"),
         (lambda row: row.update(accept_lengths=[1]), "do not add up"),

@@ -17,7 +17,7 @@ from decoders.engine.engine import Engine
 from decoders.step import Stop
 from tests.helpers.checkpoints import write_base, write_merged
 from tests.helpers.commands import basics, bench
-from tests.helpers.companions import spec_of
+from tests.helpers.companions import spec_of, write_weights
 from tests.helpers.models import TINY, randomise, tiny_heads, tiny_llama, tiny_tokenizer
 from tests.helpers.steps import bound, tokens_of
 
@@ -161,6 +161,7 @@ def tiny(tmp_path, monkeypatch) -> None:
 def test_prompts_near_at_and_over_the_limit_as_a_run_records_them(tiny, tmp_path):
     """The template adds 6 tokens of its own."""
     model = write_merged(tmp_path / "model")
+    write_weights(tmp_path / "model")
     file = tmp_path / "long.jsonl"
     lengths = {1: CONTEXT - 2, 2: CONTEXT - 1, 3: CONTEXT, 4: CONTEXT + 1, 5: 30}
     rows = [
@@ -190,6 +191,7 @@ def test_prompts_near_at_and_over_the_limit_as_a_run_records_them(tiny, tmp_path
 
 def test_a_run_of_one_token_a_turn(tiny, tmp_path):
     model = write_merged(tmp_path / "model")
+    write_weights(tmp_path / "model")
     file = tmp_path / "q.jsonl"
     file.write_text(json.dumps({"question_id": 1, "category": "math", "turns": ["a", "b"]}) + "\n")
     out = tmp_path / "run"

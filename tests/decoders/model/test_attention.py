@@ -84,6 +84,6 @@ def test_layers_of_an_unknown_type_are_refused():
 def test_a_model_that_ignores_the_tree_mask_is_noticed(kind, monkeypatch):
     """What a bool mask under eager attention, or a family with its own masks, would do silently."""
     model = kind(tiny_llama())
-    monkeypatch.setattr(AttentionMasks, "of", lambda self, tree, committed, width: None)
+    monkeypatch.setattr(AttentionMasks, "of", lambda self, *_: None)
     with pytest.raises(UnsupportedModel, match="differs from plain text"):
         model.check_tree_attention()
