@@ -37,7 +37,7 @@ MOST = 81  # Nodes of the published tree, root included.
 class Recycling(Decoder):
     captures: ClassVar[bool] = True
 
-    nodes: int = MOST  # Fewer: those with the most descendants in the published tree.
+    nodes: int = 81  # MOST. Fewer: those with the most descendants in the published tree.
     keep: bool = False  # Whether what was learned outlives the conversation.
 
     def __post_init__(self) -> None:

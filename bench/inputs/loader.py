@@ -157,16 +157,21 @@ def load(
     """
     device = check_device(device, load_in_8bit or load_in_4bit)
     options = _LoadOptions(device, dtype, load_in_8bit, load_in_4bit, max_memory, trust_remote_code)
-    with _readable_errors(repr(name)), patience(f"loading model {name!r}"):
+    with _readable_errors(repr(name)):
         places = _places(name)
     is_elsewhere = places.base != places.where
     what = f"{places.base!r}, the base model of {name!r}," if is_elsewhere else repr(name)
-    with _readable_errors(what):
+    with _readable_errors(what), patience(f"loading model {name!r}"):
         if places.gguf is not None:
             lm, tokenizer = _load_gguf(places.gguf, options)
             merged_names = set()
         else:
-            check_config(places.base)
+            try:
+                check_config(places.base)
+            except UserError as error:
+                if not is_elsewhere:
+                    raise
+                raise UserError(f"{what} cannot be used: {error}") from error
             lm, merged_names = _load_lm(places.base, options)
 
             def load_tokenizer() -> PreTrainedTokenizerBase:

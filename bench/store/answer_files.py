@@ -193,8 +193,9 @@ def _by_turn(flat: object, steps: tuple[int, ...] | None) -> tuple[tuple[int, ..
         return None
     if not all(type(length) is int for length in flat):
         return None
-    if not all(0 <= length <= LONGEST_STEP for length in flat):
-        wrong = next(length for length in flat if not 0 <= length <= LONGEST_STEP)
+    # Smaller numbers that are wrong are told where they are counted.
+    wrong = next((length for length in flat if abs(length) > LONGEST_STEP), None)
+    if wrong is not None:
         raise ValueError(f"accept_lengths has {shown(wrong)}; a step commits 1 to {LONGEST_STEP}")
     ends = list(accumulate(steps))
     return tuple(tuple(flat[end - count : end]) for end, count in zip(ends, steps, strict=True))

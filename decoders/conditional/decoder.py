@@ -35,7 +35,6 @@ from decoders.tree import NO_GUESS, Draft
 class Conditional(Decoder):
     reads_prompt: ClassVar[bool] = True
     any_depth: ClassVar[bool] = True
-    captures: ClassVar[bool] = True
     fitted: ClassVar[dict] = {
         calibration.FILE: Calibration.parse,
         draft_vocabulary.FILE: parse_vocabulary,
@@ -65,7 +64,6 @@ class Conditional(Decoder):
             raise ValueError(
                 f"suffix is {self.suffix}; expected 0 or more, and 0 with nodes={AUTO}"
             )
-        self.captures = self.suffix == 0  # The suffix is looked up on the host.
         check_vocab(self.vocab)
         if self.vocab is not None and not self.heads:
             raise ValueError("vocab is what heads guess from; with heads=false leave it out")
@@ -117,6 +115,10 @@ class Conditional(Decoder):
         self.parents_start = torch.tensor([0, *starts[:-1]]).repeat_interleave(spread).to(device)
         self.covered = torch.tensor(covered).repeat_interleave(spread).to(device)
         self.best = BestNodes(self.max_nodes, widths, device)
+
+    @property
+    def captures(self) -> bool:
+        return self.suffix == 0  # The suffix is looked up on the host.
 
     @property
     def max_depth(self) -> int:

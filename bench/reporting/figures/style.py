@@ -41,9 +41,8 @@ _STYLE = {
     "text.parse_math": False,  # A category may hold a dollar sign.
 }
 INTERVAL = "bars: 95 % intervals over questions, cut at the figure's edge"
-FARTHEST = (
-    2.5  # Times the largest value. An axis ends there, as intervals of few questions reach far.
-)
+# Times the largest value. An axis ends there, as intervals of few questions reach far.
+FARTHEST = 2.5
 
 
 @dataclass(frozen=True)
@@ -213,10 +212,17 @@ def points(
 
 
 def end_axis(axes: Axes, values: np.ndarray) -> None:
-    """End the vertical axis at FARTHEST times the largest of the values. NaN: there is none."""
+    """End the vertical axis at FARTHEST times the largest of the values. NaN: there is none.
+
+    It begins at 0 or above where no value is below.
+    """
     known = values[np.isfinite(values)]
-    if len(known) and axes.get_ylim()[1] > FARTHEST * known.max():
-        axes.set_ylim(top=FARTHEST * known.max())
+    if not len(known):
+        return
+    bottom, top = axes.get_ylim()
+    if known.min() >= 0:
+        bottom = max(0.0, bottom)
+    axes.set_ylim(bottom, min(top, FARTHEST * known.max()))
 
 
 def shortened(text: str, length: int) -> str:

@@ -11,6 +11,7 @@ from bench.running.config import RunConfig
 from bench.running.decoders import make_decoder, make_decoders
 from bench.running.digests import file_digests, plugin_digests
 from bench.running.session import run
+from bench.running.step_times import AutoTimes
 from bench.store.turn import read_turns
 from decoders import registry
 from decoders.budget import LADDER, StepTimes
@@ -72,8 +73,8 @@ class Own(Decoder):
 @pytest.fixture(autouse=True)
 def steps_of_a_quiet_machine(monkeypatch):
     """Measured times would decide how many nodes may be drafted, whatever a decoder does wrong."""
-    times = StepTimes((0,), LADDER, (FREE,))
-    monkeypatch.setattr("bench.running.runner.step_times", lambda model: times)
+    times = AutoTimes(StepTimes((0,), LADDER, (FREE,)))
+    monkeypatch.setattr("bench.running.runner.measured_times", lambda model: times)
     yield
     torch.set_default_dtype(torch.float32)
 
