@@ -180,7 +180,7 @@ def test_what_is_written_is_read_with_the_same_numbers(tmp_path):
         answer_rows(run, [make_turn(question_id=9)], "dynamic", "name")
 
 
-@pytest.mark.parametrize("length", [300_000_000, 2**31 - 1, 10**12, -5, 4097])
+@pytest.mark.parametrize("length", [300_000_000, 2**31 - 1, 10**12, 4097])
 def test_an_accept_length_that_no_step_has_is_refused(tmp_path, length):
     """A histogram of it would fill the memory."""
     choice = {
