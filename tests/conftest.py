@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -20,6 +21,8 @@ transformers.logging.set_verbosity_error()
 # A shell's background ignores Ctrl-C, and what is tested would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# Tables are as wide as they are in a file, whatever terminal the tests run in.
+os.environ.pop("COLUMNS", None)
 torch.set_num_threads(1)  # The models are tiny. A second thread would only add waiting.
 
 
