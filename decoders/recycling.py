@@ -30,20 +30,20 @@ CHILDREN = [
     1, 1, 1, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 1, 0, 0, 3, 1, 1, 0, 0, 1, 0, 0, 0,
     0, 1, 0, 1, 0, 0, 2, 0, 0, 1,
 ]  # fmt: skip
-MOST = 81  # Nodes of the published tree, root included.
 
 
 @dataclass
 class Recycling(Decoder):
     captures: ClassVar[bool] = True
 
-    nodes: int = 81  # MOST. Fewer: those with the most descendants in the published tree.
+    # Root included. Fewer: those with the most descendants in the published tree.
+    nodes: int = 81
     keep: bool = False  # Whether what was learned outlives the conversation.
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.nodes > MOST:
-            raise ValueError(f"nodes is {self.nodes}; the published tree has {MOST}")
+        if self.nodes > Recycling.nodes:
+            raise ValueError(f"nodes is {self.nodes}; the published tree has {Recycling.nodes}")
         self.paths = published_paths(self.nodes)
 
     def setup(self, model: Model) -> None:

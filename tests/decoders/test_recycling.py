@@ -6,7 +6,7 @@ import torch
 from decoders.accept import Exact, Sample
 from decoders.engine.engine import Engine
 from decoders.model.model import Rows, Verified
-from decoders.recycling import MOST, SUCCESSORS, Recycling, published_paths
+from decoders.recycling import SUCCESSORS, Recycling, published_paths
 from decoders.step import Stop
 from decoders.tree import NO_GUESS, Draft, Tree
 from tests.helpers.models import PROMPT, tiny_llama
@@ -38,11 +38,11 @@ def best(logits: torch.Tensor) -> list[int]:
 
 
 def test_the_tree_is_the_published_one():
-    assert published_paths(MOST) == PUBLISHED
+    assert published_paths(Recycling.nodes) == PUBLISHED
     assert Recycling().nodes == 1 + len(PUBLISHED) == 81
 
 
-@pytest.mark.parametrize("nodes", range(1, MOST))
+@pytest.mark.parametrize("nodes", range(1, Recycling.nodes))
 def test_a_smaller_tree_is_a_part_of_every_larger_one(nodes):
     paths, larger = published_paths(nodes), published_paths(nodes + 1)
     assert len(paths) == nodes - 1 and set(paths) < set(larger)
@@ -50,7 +50,7 @@ def test_a_smaller_tree_is_a_part_of_every_larger_one(nodes):
 
 
 @pytest.mark.parametrize("rule", [Exact(), Sample(0.8, seed=3)])
-@pytest.mark.parametrize("nodes", [MOST, 16, 2])
+@pytest.mark.parametrize("nodes", [Recycling.nodes, 16, 2])
 @pytest.mark.parametrize("vocab", [101, 5])
 def test_a_draft_is_read_from_the_latest_successors_of_each_token(nodes, vocab, rule):
     model = Engine(tiny_llama(vocab_size=vocab))
