@@ -68,7 +68,7 @@ class JudgeClient:
         self._form = Form()
         self._lock = Lock()
         self._has_answered = False
-        self._refused = 0  # Calls.
+        self._failed = 0  # Calls whose failure has advice.
         # An event loop can cut off a call at any moment.
         self.loop = asyncio.new_event_loop()
         Thread(target=self.loop.run_forever, daemon=True).start()
@@ -96,10 +96,12 @@ class JudgeClient:
         return reply
 
     def _is_of_every_call(self, error: CallFailed) -> bool:
+        """Whether every call would fail like this one, as far as is known by now."""
         with self._lock:
-            self._refused += 1
-            is_first = not self._has_answered
-            return error.calls is None or (is_first and self._refused >= error.calls)
+            self._failed += 1
+            if error.calls is None:
+                return True
+            return not self._has_answered and self._failed >= error.calls
 
     def _is_last_try(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None

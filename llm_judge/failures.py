@@ -28,8 +28,8 @@ class CallFailed(Exception):
 
     advice: what to tell the user where every call fails so, in words that follow the endpoint's
         URL. Empty: the failure says nothing about other calls.
-    calls: so many failures are taken for all, unless a call was answered. None: one is, in any
-        case.
+    calls: how many failures end the command, as long as no call was answered. None: this one ends
+        it in any case. It matters only with advice.
     """
 
     def __init__(self, said: str, advice: str = "", calls: int | None = None) -> None:

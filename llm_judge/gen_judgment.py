@@ -30,10 +30,11 @@ from bench.common.arguments import positive, whole
 from bench.common.errors import UserError, exit_cleanly, warn
 from bench.common.files import sole_writer
 from bench.common.signals import Stopped
+from bench.store.question_id import first_few
 from llm_judge.flags import add_data_flags, add_judgment_flags
 from llm_judge.judge_folder import Bench
 from llm_judge.judging import Match
-from llm_judge.judging_plan import listed, plan
+from llm_judge.judging_plan import plan
 from llm_judge.judgments import has_verdict
 from llm_judge.ledger import Ledger
 
@@ -203,7 +204,7 @@ def _report(ledger: Ledger, failed: dict[str, list[Match]]) -> int:
     print(f"{ledger.path}: {len(rows)} of {len(ledger.matches)} judgments{without}")
     for message, matches in sorted(failed.items(), key=lambda each: -len(each[1]))[:3]:
         questions = list(dict.fromkeys(match.question_id for match in matches))
-        warn(f"failed {len(matches)}x: {message} (question {listed(questions)})")
+        warn(f"failed {len(matches)}x: {message} (question {first_few(questions)})")
     if failed:
         print(
             f"error: {sum(map(len, failed.values()))} calls failed and are no scores; the same "

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.common.errors import UserError, warn
 from bench.inputs.questions import Question
 from bench.store.answer_files import Answer, read_answers
-from bench.store.question_id import QuestionId
+from bench.store.question_id import QuestionId, first_few
 from llm_judge.judge_folder import Bench
 from llm_judge.judging import (
     NEED_REFERENCE,
@@ -25,8 +25,6 @@ from llm_judge.judging import (
     turns_judged,
 )
 from llm_judge.thinking import without_thinking
-
-LISTED = 5  # Most questions that a message names.
 
 
 def plan(
@@ -110,7 +108,7 @@ def _warn_of_strangers(
     if strange:
         warn(
             f"{model} answers {len(strange)} questions that the bench does not have "
-            f"({listed(strange)}); they are not judged"
+            f"({first_few(strange)}); they are not judged"
         )
 
 
@@ -128,7 +126,7 @@ def _warn_of_holes(
         if holes:
             warn(
                 f"{model} has no answer in turn {turn} to {len(holes)} of {len(questions)} "
-                f"questions ({listed(holes)}); they are not judged"
+                f"questions ({first_few(holes)}); they are not judged"
             )
     if any(len(answer.choices) > 1 for answer in answers.values()):
         print(
@@ -142,7 +140,7 @@ def _warn_of_later_turns(questions: Iterable[Question]) -> None:
     long = [each.question_id for each in questions if turns_judged(each) < len(each.turns)]
     if long:
         warn(
-            f"{len(long)} questions have more than two turns ({listed(long)}); only their first "
+            f"{len(long)} questions have more than two turns ({first_few(long)}); only their first "
             "turn is judged, turns 2 and on are not"
         )
 
@@ -181,11 +179,6 @@ def _without_thoughts(answers: dict[QuestionId, Answer]) -> dict[QuestionId, Ans
         )
         for question_id, answer in answers.items()
     }
-
-
-def listed(numbers: Sequence[int]) -> str:
-    """The first of these numbers."""
-    return ", ".join(map(str, numbers[:LISTED])) + (", ..." if len(numbers) > LISTED else "")
 
 
 def _reference_file(bench: Bench, judge: str) -> Path:

@@ -4,7 +4,7 @@ A row is on disk before the next one begins, and one command at a time writes a 
 needs two calls. Until both replies are there, the first waits in `<file>.games`, so that it is not
 asked for again after a crash.
 
-Rows are FastChat's, and say besides what else decided the reply: `prompt_sha256` (of the system
+Rows have FastChat's fields, and two more: `prompt_sha256` (of the system
 prompt and the template) and `temperature`.
 """
 
@@ -116,7 +116,7 @@ class Ledger:
             )
 
     def _change(self, row: dict, match: Match | None, digests: dict[str, str]) -> str:
-        """What a row says was other than it is today. Rows of other programs say less."""
+        """How a row's prompt, answer or temperature differs from today's. Empty: it does not."""
         prompt = row["judge"][1]
         today = digests.get(prompt)
         if match is not None and prompt not in (match.prompt, ""):

@@ -3,7 +3,7 @@
 The bytes are parsed here and not by the client library, which trusts them. They may be a web page,
 a stream of events that was not asked for, or nested 100,000 deep.
 
-An absence is no reply: text that is empty, was cut off at a limit or was withheld by a filter makes
+Text that is empty, was cut off at a limit or was withheld by a filter makes
 the call fail.
 """
 
@@ -39,7 +39,10 @@ class Reply:
 
 
 def read_reply(body: bytes) -> Reply:
-    """The reply in the body of a response. CallFailed where there is none; ErrorBody."""
+    """The reply in the body of a response.
+
+    CallFailed where there is none. ErrorBody where the body is an error.
+    """
     if body.lstrip().startswith((b"data:", b"event:", b":")):
         text, finish, usage = _of_events(body)
     else:

@@ -9,11 +9,10 @@ import pandas as pd
 from bench.common.errors import UserError, warn
 from bench.metrics import estimates, pooled_interval
 from bench.metrics.frames import answers_frame
-from bench.store.question_id import QuestionId
+from bench.store.question_id import QuestionId, first_few
 from llm_judge.judge_folder import Bench
 from llm_judge.verdicts import HIGHEST_GRADE, LOWEST_GRADE
 
-LISTED = 5  # Most questions that a warning names.
 WINS = ["win", "loss", "tie"]  # Columns of `win_rates` that count matches.
 
 
@@ -135,11 +134,10 @@ def unknown(grades: pd.DataFrame, categories: dict[QuestionId, str]) -> str:
     strange = grades[~grades.question_id.isin(list(categories))]
     if strange.empty:
         return ""
-    ids = strange.question_id.unique()
-    listed = ", ".join(map(str, ids[:LISTED])) + (", ..." if len(ids) > LISTED else "")
+    ids = first_few(strange.question_id.unique())
     return (
         f"{len(strange)} of {len(grades)} judgments are of questions that the bench does not have "
-        f"({listed}); they are in the averages, and not in the table by category"
+        f"({ids}); they are in the averages, and not in the table by category"
     )
 
 

@@ -23,7 +23,6 @@ import shortuuid
 
 from bench.common.errors import UserError, warn
 from bench.common.files import (
-    NAMED,
     json_line,
     refuse_links,
     safe_name,
@@ -32,7 +31,7 @@ from bench.common.files import (
     tell_left_out,
     write_atomically,
 )
-from bench.store.question_id import QuestionId, check_question_id
+from bench.store.question_id import QuestionId, check_question_id, first_few
 from bench.store.run_record import Run
 from bench.store.turn import MOST_TURNS, Turn
 
@@ -103,10 +102,9 @@ def read_answers(path: Path, tell: Callable[[str], None] = warn) -> dict[Questio
         raise UserError(problems[0] if problems else f"{path} has no answer in it")
     tell_left_out(path, problems, tell)
     if again:
-        listed = ", ".join(map(str, list(again)[:NAMED])) + (", ..." if len(again) > NAMED else "")
         tell(
-            f"{path} answers {len(again)} questions more than once ({listed}); the last answer to "
-            "each counts"
+            f"{path} answers {len(again)} questions more than once ({first_few(list(again))}); the "
+            "last answer to each counts"
         )
     return answers
 

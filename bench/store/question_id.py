@@ -1,13 +1,14 @@
 """What identifies a question: an integer, or a text that is no number, such as "81_DE"."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bench.common.files import shown
 
 QuestionId = int | str
 LIMIT = 1 << 63  # Every integer is smaller.
 LONGEST = 100  # Characters of a text.
+NAMED = 5  # Ids that a message names at most.
 _NUMBER = re.compile(r"-?\d+")
 _TEXT = re.compile(r"\w[\w ./:#+@=-]*")
 
@@ -60,6 +61,16 @@ def ranges(question_ids: Iterable[QuestionId]) -> str:
         else:
             runs.append([each])
     return ", ".join("-".join(map(str, ends)) for ends in runs)
+
+
+def first_few(question_ids: Sequence[QuestionId]) -> str:
+    """The first question ids, as a message names them.
+
+    >>> first_few([81, 82]), first_few(range(9))
+    ('81, 82', '0, 1, 2, 3, 4, ...')
+    """
+    more = ", ..." if len(question_ids) > NAMED else ""
+    return ", ".join(map(str, question_ids[:NAMED])) + more
 
 
 def in_order(question_id: QuestionId) -> tuple[bool, QuestionId]:
