@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.common import arguments
-from bench.common.errors import UserError, exit_cleanly, warn
-from bench.common.media import one_line
+from bench.common.errors import UserError, exit_cleanly, print_error, warn
 from bench.common.waiting import patience
 
 if TYPE_CHECKING:
-    from bench.reporting.sources import Source
+    from bench.reporting.source import Source
 
 # bench.reporting is imported inside functions: it loads pandas and matplotlib, and --help does not
 # wait for them.
@@ -111,7 +110,7 @@ def open_all(paths: Sequence[Path], questions: str | None) -> tuple[list[Source]
         if isinstance(error, NoNumbers):
             warn(f"{error}; it is left out")
         else:
-            print(f"error: {one_line(str(error))}", file=sys.stderr)
+            print_error(error)
             is_complete = False
     if not sources:
         raise UserError("none of these can be shown")

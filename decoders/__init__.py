@@ -9,7 +9,10 @@ budget.py       how many nodes a step verifies             step_costs.py  what s
 draft_check.py  what a draft must be
 draft_vocabulary.py   the tokens that are worth guessing
 best_nodes.py, beam.py, draft_layer.py   what several decoders build trees with
-greedy.py, hf_generate.py, static/, dynamic/, conditional/, hydra/, eagle/   the decoders
+kept_tokens.py, conversation.py   a turn's tokens on the host; which turns belong together
+options.py      the options of decoders, read without importing torch
+greedy.py, recycling.py, draft_model.py, hf_generate.py   decoders of one file
+static/, dynamic/, conditional/, suffix/, hydra/, eagle/  decoders of several
 model/          a language model and its heads
 engine/         the same model, made fast
 """

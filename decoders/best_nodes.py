@@ -47,7 +47,7 @@ class BestNodes:
         for _ in range(deepest - 1):
             generations.append(above.index_select(0, generations[-1]))
         depth = self._depth.index_select(0, chosen)
-        # The ancestor at a level is so many generations up.
+        # The ancestor at level d is depth - d generations up.
         up = (depth.unsqueeze(1) - self._level[:deepest]).clamp(min=0)
         ancestors = torch.stack(generations, 1).gather(1, up)
         tree = Tree(depth, above, ancestors)

@@ -154,10 +154,10 @@ class DraftLayer:
         if not self.model.static_shapes:
             # The step under way has committed at most `kept` rows that the host does not know of.
             width = min(width, self.model.length + self.kept + ahead)
-        hidden = torch.finfo(self.dtype).min
+        masked = torch.finfo(self.dtype).min
         mask = torch.zeros(width, dtype=self.dtype, device=self.device)
-        mask.masked_fill_(torch.arange(width, device=self.device) >= self.length, hidden)
-        among = torch.zeros_like(attends, dtype=self.dtype).masked_fill(~attends, hidden)
+        mask.masked_fill_(torch.arange(width, device=self.device) >= self.length, masked)
+        among = torch.zeros_like(attends, dtype=self.dtype).masked_fill(~attends, masked)
         mask = mask.expand(rows, -1).index_copy(1, slots, among)
         position = self.length + attends.sum(-1) - 1
         self.cache.static = slots[ahead - rows :], width

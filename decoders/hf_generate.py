@@ -193,6 +193,7 @@ class HFStatic(HFGreedy):
     slots: int = 2048  # Positions of the cache, at most the model's context.
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.slots < 1:
             raise ValueError(f"slots is {self.slots}; it must be at least 1")
 
@@ -220,6 +221,7 @@ class PromptLookup(HFGreedy):
     ngram: int = 2  # The longest ending of the text that is looked up.
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("tokens", "ngram"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -236,6 +238,7 @@ class Assisted(HFGreedy):
     model: str | None = None  # Folder or hub id of the smaller model.
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.model:
             raise ValueError("it needs a model that assists: assisted:model=FOLDER, or a hub id")
         self.folder = self.model  # `setup` puts the base model in place of the option.

@@ -1,4 +1,4 @@
-"""The text of a turn on the host, for decoders that draft from what it says."""
+"""The kept tokens of a turn, on the host."""
 
 import torch
 from torch import Tensor
@@ -10,15 +10,14 @@ class KeptTokens:
     """Collects the tokens that the steps of a turn keep. One transfer brings them to the host."""
 
     def __init__(self) -> None:
-        self._waiting: list[Tensor] = []  # By step: depth of the kept node, root, path.
+        self._waiting: list[Tensor] = []  # By step [2 + max_depth]: depth of the kept node, path.
         self._is_root_known = False  # Whether the first waiting root was returned already.
 
     def observe(self, draft: Draft, node: Tensor) -> None:
-        """A step has kept the path to `node` [1] of a draft."""
-        tree = draft.tree
-        path = tree.ancestors.index_select(0, node).squeeze(0)
-        depth, tokens = tree.depth.index_select(0, node), draft.token.index_select(0, path)
-        self._waiting.append(torch.cat((depth, draft.token[:1], tokens)))
+        """Take note that a step has kept the path to `node` [1] of a draft."""
+        depth = draft.tree.depth.index_select(0, node)
+        tokens = draft.token.index_select(0, draft.tree.path_to(node))
+        self._waiting.append(torch.cat((depth, tokens)))
 
     def new(self, root: Tensor) -> list[int]:
         """The tokens kept since the last call, and `root` [1], which is kept as well.

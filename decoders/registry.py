@@ -55,7 +55,7 @@ OTHER_NAMES = {
     "generate": "hf-greedy",
     "lookahead": "prompt-lookup",
     "pld": "prompt-lookup",
-    "token-recycling": "conditional",
+    "token-recycling": "recycling",
 }
 
 

@@ -38,15 +38,15 @@ class StepCosts:
     A measured time is multiplied by factors: how slow the machine is now; how slow this number of
     nodes is besides; for a draft, how slow drafting is besides. All of them are 1 at first.
 
-    A greedy step says how slow the machine is. If another step takes longer than expected, half of
-    it is laid to the machine, and half to its number of nodes and its draft. Steps of other kinds
-    then tell which of the two it was.
+    A greedy step corrects the machine's factor alone. Any other step corrects three factors: the
+    machine's by 1/MEMORY of what surprises, and those of its number of nodes and of its draft by
+    `_weight`, which grows with the time since each was last observed.
 
     What was observed is forgotten after some tens of steps, whatever the machine did then.
     """
 
     MEMORY = 16  # Steps after which an observation has a third of its first weight.
-    SURPRISE = 2.0  # A step counts as at most so many times as long, or as short, as expected.
+    SURPRISE = 2.0  # Observed / expected seconds count as 1/SURPRISE to SURPRISE.
 
     def __init__(self, sizes: int) -> None:
         """sizes: how many numbers of nodes there are. The first is one node."""

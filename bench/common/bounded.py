@@ -52,6 +52,8 @@ def bounded(work: Callable[[], object], seconds: float, memory: int) -> object:
         if os.WTERMSIG(status) == signal.SIGALRM:
             raise OutOfBounds(f"it takes more than {seconds:g} s")
         raise OutOfBounds(f"it takes more than {memory >> 20} MiB, or crashes")
+    if not content:  # The child could not even say what went wrong.
+        raise OutOfBounds(f"it takes more than {memory >> 20} MiB, or crashes")
     answer = json.loads(content)
     if answer["error"].startswith(MemoryError.__name__):
         raise OutOfBounds(f"it takes more than {memory >> 20} MiB")
@@ -72,8 +74,10 @@ def _run(work: Callable[[], object], seconds: float, memory: int, writing: int) 
     except BaseException as error:  # noqa: BLE001 - whatever it is, the child ends here
         answer["error"] = told(error)
     finally:
-        os.write(writing, json.dumps(answer).encode())
-        os._exit(0)
+        try:
+            os.write(writing, json.dumps(answer).encode())
+        finally:
+            os._exit(0)
 
 
 def _limit_memory(memory: int) -> None:

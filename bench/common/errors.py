@@ -21,6 +21,11 @@ def warn(text: str) -> None:
     print(f"warning: {visible(text)}", file=sys.stderr)
 
 
+def print_error(error: UserError) -> None:
+    """Print an error on one line of stderr."""
+    print(f"error: {one_line(str(error)[:LONGEST_MESSAGE])}", file=sys.stderr)
+
+
 def exit_cleanly(command: Callable[[], int | None]) -> None:
     """Run a command and exit the process with its status; None is 0.
 
@@ -32,7 +37,7 @@ def exit_cleanly(command: Callable[[], int | None]) -> None:
         with StopAtOnce():
             sys.exit(command() or 0)
     except UserError as error:
-        print(f"error: {one_line(str(error)[:LONGEST_MESSAGE])}", file=sys.stderr)
+        print_error(error)
         sys.exit(2)
     except KeyboardInterrupt as stop:
         print("\ninterrupted", file=sys.stderr)

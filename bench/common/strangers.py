@@ -26,8 +26,8 @@ def strangers_code(
 ) -> Iterator[None]:
     """A context for code that is not ours. Whatever it raises becomes a StrangersError.
 
-    say: makes the message from it. expected: errors that
-    pass through. So do a UserError, and a signal that ends the command.
+    say: makes the message from it. expected: errors that pass through. So do a UserError, and a
+    signal that ends the command.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """What a checkpoint may ask for, checked before memory or time is taken.
 
-A configuration may ask for millions of layers, a tokenizer or a chat template for terabytes of
-text, and a file of weights may claim more than it holds.
+A configuration may ask for millions of layers. A tokenizer or a chat template may make terabytes of
+a short text. A file of weights may be compressed, or claim more than it holds.
 """
 
 import re
@@ -110,15 +110,19 @@ def check_tokenizer(name: str, load: Callable[[], PreTrainedTokenizerBase]) -> N
         )
 
 
-def check_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """UserError where a tokenizer's chat template makes far too much of a short conversation."""
-    said = [("user", PROBE), ("assistant", "yes"), ("user", "and then?")]
-    messages = [{"role": role, "content": content} for role, content in said]
-    for turns in (1, 3) if tokenizer.chat_template else ():
+def check_chat_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """UserError where a tokenizer's chat template makes far too much of a short conversation.
 
-        def fill(turns: int = turns) -> int:
+    Messages are tried as texts and as lists of parts, as `Chat` may give either.
+    """
+    said = [("user", PROBE), ("assistant", "yes"), ("user", "and then?")]
+    texts = [{"role": role, "content": content} for role, content in said]
+    parts = [each | {"content": [{"type": "text", "text": each["content"]}]} for each in texts]
+    for messages in (texts[:1], texts, parts[:1], parts) if tokenizer.chat_template else ():
+
+        def fill(messages: list[dict] = messages) -> int:
             filled = tokenizer.apply_chat_template(
-                messages[:turns], tokenize=False, add_generation_prompt=True
+                messages, tokenize=False, add_generation_prompt=True
             )
             return len(filled)
 

@@ -35,7 +35,7 @@ from bench.common.errors import UserError
 from bench.common.files import shown
 from bench.common.strangers import strangers_code, told
 from bench.common.waiting import patience
-from bench.inputs.bounds import check_template, check_tokenizer
+from bench.inputs.bounds import check_chat_template, check_tokenizer
 from bench.inputs.checkpoints import (
     BASE,
     DEMO,
@@ -181,7 +181,7 @@ def load(
 
             check_tokenizer(name, load_tokenizer)
             tokenizer = load_tokenizer()
-        check_template(name, tokenizer)
+        check_chat_template(name, tokenizer)
     with _readable_errors(repr(name)):
         tensors = None
         if places.has_separate_heads:

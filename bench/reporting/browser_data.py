@@ -165,7 +165,7 @@ def _steps(trees: Sequence[StepTree]) -> list[list]:
     return steps
 
 
-def _that_fit(entries: Mapping[int, bytes], room: int) -> list[int]:
+def _that_fit(entries: Mapping[QuestionId, bytes], room: int) -> list[QuestionId]:
     """The keys of all entries, or of as many as fit into `room` bytes.
 
     They are evenly spaced, as question sets are often ordered by category.

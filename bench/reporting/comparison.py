@@ -96,10 +96,18 @@ class Report(Numbers):
         if ratios and self.frame.question_id.nunique() > 1:
             made.append(report_tables.by_question(ratios, self.repeatability_with_prefill))
         made += [
-            report_tables.acceptance(self.acceptance, self.summary),
+            report_tables.acceptance(self.acceptance, self.summary, self._kinds()),
             report_tables.spec_bench(self.spec_bench),
         ]
         return [table for table in made if table.used_cells().shape[1] > 1]
+
+    def _kinds(self) -> dict[str, str]:
+        """Label -> the name of its decoder, without options."""
+        return {
+            label: own["decoder"]
+            for source in self.sources
+            for label, own in source.options.items()
+        }
 
     def _dtypes(self) -> dict[str, str | None]:
         """Label -> the dtype that its model computes in, where that is recorded."""
@@ -204,8 +212,8 @@ class Report(Numbers):
 def _as_lines(sentences: Iterable[str], form: str) -> str:
     """Sentences as a list of Markdown, or as comments of LaTeX."""
     if form == "latex":
-        return "".join(f"% {media.visible(media.one_line(sentence))}\n" for sentence in sentences)
-    return "".join(f"- {media.visible(media.markdown(sentence))}\n" for sentence in sentences)
+        return "".join(f"% {media.one_line(sentence)}\n" for sentence in sentences)
+    return "".join(f"- {media.markdown(sentence)}\n" for sentence in sentences)
 
 
 def print_summary(report: Report, title: str) -> None:
@@ -218,7 +226,8 @@ def print_summary(report: Report, title: str) -> None:
 def _find(decoder: str, source: Source) -> str | None:
     """A source's first label whose decoder has this name or spec. None: there is none."""
     for label in source.labels:
-        if decoder in (source.options[label]["decoder"], label.rpartition("/")[2]):
+        own = label.removeprefix(f"{source.name}/")
+        if decoder in (source.options[label]["decoder"], own):
             return label
     return None
 

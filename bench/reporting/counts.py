@@ -11,9 +11,7 @@ import pandas as pd
 
 from bench.store.answer_files import Answer, Choice
 from bench.store.question_id import QuestionId
-from bench.store.turn import Turn
-
-KEY = ["question_id", "decoder", "choice", "turn"]  # Columns of a frame: `Turn.key`.
+from bench.store.turn import KEY, Turn
 
 
 def impossible(tokens: int, steps: int, text: str) -> str:
@@ -39,7 +37,7 @@ def possible(
     turns: those of the frame, with their texts. name: of the source.
     """
     text_of = {turn.key: turn.text for turn in turns}
-    keys = list(frame[KEY].itertuples(index=False, name=None))
+    keys = list(frame[list(KEY)].itertuples(index=False, name=None))
     reasons = [
         impossible(tokens, steps, text_of[key])
         for key, tokens, steps in zip(keys, frame.tokens, frame.steps, strict=True)

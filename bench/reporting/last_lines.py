@@ -5,7 +5,7 @@ import pandas as pd
 from bench.common.media import one_line
 from bench.reporting.comparison import Report
 from bench.reporting.page import remark_on
-from bench.reporting.sources import Source
+from bench.reporting.source import Source
 
 LEAST_TURNS = 4  # Of greedy, for its spread to be told.
 BUSY = 1.5  # Ratio of greedy's slow to its fast answers. Longer texts alone make far less of it.

@@ -12,6 +12,7 @@ from bench.reporting.tables import NONE, Table
 from bench.store.run_record import TIE, Difference
 
 SLOWER = 0.97  # Wall-clock ratio. Below it, a question counts as slower than the baseline.
+HEADS_ALONE = ("static", "dynamic")  # Decoders that draft with heads alone.
 LENGTHS = 12  # Accept lengths from here on are one number in a table.
 MOST_DEPTHS = 10  # Columns of a table. Where there are more depths, powers of two have columns.
 NOT_ALIKE = "not alike"  # In place of "faster" or "slower".
@@ -64,7 +65,10 @@ def _caption(summary: pd.DataFrame, unranked: Collection[str]) -> str:
     if (summary.compared_answers > 0).any():
         parts.append("equal: token for token, up to float32 ties, each of which is printed")
     if unranked:
-        parts.append(f"{NOT_ALIKE}: of another setting, machine or code than the baseline")
+        parts.append(
+            f"{NOT_ALIKE}: of other settings, questions or machine than the baseline, or of a run "
+            "whose sittings were not alike"
+        )
     if summary.turns.nunique() > 1:
         counts = (f"{row['turns']} of {row['decoder']}" for row in summary.to_dict("records"))
         parts.append(f"turns: {', '.join(counts)}")
@@ -179,10 +183,11 @@ def by_question(ratios: Mapping[str, pd.Series], repeatability: Mapping[str, pd.
     return Table("By question", pd.DataFrame(rows), caption)
 
 
-def acceptance(table: pd.DataFrame, summary: pd.DataFrame) -> Table:
+def acceptance(table: pd.DataFrame, summary: pd.DataFrame, kinds: Mapping[str, str]) -> Table:
     """One row for each decoder: its accept lengths, and how often each depth is kept.
 
-    table: of `metrics.acceptance_table`. summary: of `metrics.decoder_row`s.
+    table: of `metrics.acceptance_table`. summary: of `metrics.decoder_row`s. kinds: label -> the
+    name of its decoder, without options.
     """
     deepest = max(table.depth[table.tried >= FEWEST], default=0)
     columns = [d for d in range(1, deepest + 1) if deepest <= MOST_DEPTHS or not d & (d - 1)]
@@ -204,17 +209,12 @@ def acceptance(table: pd.DataFrame, summary: pd.DataFrame) -> Table:
         f"being of {LENGTHS} or more; depth d: % of the steps kept at depth d - 1 that are kept at "
         f"d too, where at least {FEWEST} steps were"
     )
-    if any(_drafts_with_heads_alone(name) for name in summary.decoder):
+    if any(kinds[label] in HEADS_ALONE for label in summary.decoder):
         caption += (
             "; static and dynamic draft with heads alone, and there it is the accuracy of head d "
             "as the run met it, within the tree"
         )
     return Table("Acceptance", made, caption)
-
-
-def _drafts_with_heads_alone(label: str) -> bool:
-    """Is this "static" or "dynamic", with or without options and the name of a run?"""
-    return label.rpartition("/")[2].partition(":")[0] in ("static", "dynamic")
 
 
 def _shares(histogram: Sequence[float]) -> str:

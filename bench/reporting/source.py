@@ -25,9 +25,9 @@ class Source:
     frame: pd.DataFrame  # Columns: `metrics.COLUMNS`. `frame.decoder` holds labels.
     labels: tuple[str, ...]  # In the order in which they are shown.
     asked: dict[QuestionId, int]  # question_id -> how many turns it has.
-    options: dict[str, dict]  # Label -> its decoder's name and options; see `_options`.
+    options: dict[str, dict]  # Label -> its decoder's name and options; see `run_source._options`.
     environment: dict | None = None  # Machine and versions. None: not recorded.
-    # What decides its tokens, by name: see `_conditions`. None: not recorded.
+    # What decides its tokens, by name: see `run_source._conditions`. None: not recorded.
     conditions: dict | None = None
     complete: bool = True  # Was every turn finished?
     is_mixed: bool = False  # Were its sittings of different code?
@@ -56,11 +56,11 @@ def untimed(frame: pd.DataFrame, seconds: str) -> list[str]:
     """Warnings of decoders that have times for some of their turns only."""
     warnings = []
     for decoder, turns in frame.groupby("decoder", sort=False):
-        untimed = turns[turns[seconds].isna()]
-        if 0 < len(untimed) < len(turns):
-            first = untimed.iloc[0]
+        unknown = turns[turns[seconds].isna()]
+        if 0 < len(unknown) < len(turns):
+            first = unknown.iloc[0]
             warnings.append(
-                f"{decoder}: {len(untimed)} of {len(turns)} turns have no usable time, first "
+                f"{decoder}: {len(unknown)} of {len(turns)} turns have no usable time, first "
                 f"question {first.question_id}, turn {first.turn}; they are in no time"
             )
     return warnings

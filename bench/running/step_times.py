@@ -66,7 +66,7 @@ class AutoTimes:
     """What budgets begin with."""
 
     steps: StepTimes
-    # By spec and depth, the seconds that drafting adds to a step. Specs may be missing.
+    # By label and depth, the seconds that drafting adds to a step. Labels may be missing.
     draft_s: Mapping[str, dict[int, float]] = field(default_factory=dict)
     # Of each measurement of `steps`, how much its samples varied: the range of the middle half of
     # them, as a part of their median; of that, the median over lengths and sizes.
@@ -76,7 +76,7 @@ class AutoTimes:
 def given_times(config: RunConfig, decoders: Mapping[str, Decoder]) -> AutoTimes | None:
     """The times of --step-times. None: the flag was not given.
 
-    decoders: by spec. UserError where the file is wrong, or lacks one of those with nodes=auto.
+    decoders: by label. UserError where the file is wrong, or lacks one of those with nodes=auto.
     """
     if config.step_times is None:
         return None

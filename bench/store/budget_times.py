@@ -48,7 +48,7 @@ class BudgetTimes(_Checked):
 
     @property
     def draft_s(self) -> dict[str, dict[int, float]]:
-        """Seconds that drafting adds to a step, by spec and depth."""
+        """Seconds that drafting adds to a step, by label and depth."""
         return {
             spec: {int(depth): seconds for depth, seconds in by_depth.items()}
             for spec, by_depth in self.draft_times.items()

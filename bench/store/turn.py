@@ -15,6 +15,7 @@ from bench.store.question_id import QuestionId, check_question_id, in_order
 TURNS_FILE = "turns.jsonl"
 LONGEST_CATEGORY = 100  # Characters. A category is shown in tables and under figures.
 MOST_TURNS = 1000  # Of a conversation.
+KEY = ("question_id", "decoder", "choice", "turn")  # The fields that make a `Key`.
 Key = tuple[QuestionId, str, int, int]  # (question_id, decoder, choice, turn) of a turn.
 
 # The types of a row's fields. They are checked where a row is read, not where a Turn is made.

@@ -6,7 +6,7 @@ longest suffix that also ends elsewhere. (Blumer et al. 1985; for drafting: SAM 
 2024, arXiv 2411.10666.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 EMPTY = 0  # The state of the empty substring. Its link is BEYOND.
@@ -38,6 +38,11 @@ class SuffixAutomaton:
         self.text: list[int] = []
         self._states = [_State(length=0, link=BEYOND)]
         self._whole = EMPTY  # The state of the whole text.
+
+    def extend(self, tokens: Iterable[int]) -> None:
+        """Append tokens to the text, in order."""
+        for token in tokens:
+            self.append(token)
 
     def append(self, token: int) -> None:
         """Append a token to the text."""

@@ -41,15 +41,13 @@ class Suffix(Decoder):
     def start(self, prompt: Tensor, rows: Rows) -> None:
         self.kept = KeptTokens()
         self.automaton = SuffixAutomaton(self.width)
-        for token in prompt.tolist():
-            self.automaton.append(token)
+        self.automaton.extend(prompt.tolist())
 
     def observe(self, draft: Draft, verified: Verified, node: Tensor) -> None:
         self.kept.observe(draft, node)
 
     def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
-        for token in self.kept.new(root):
-            self.automaton.append(token)
+        self.automaton.extend(self.kept.new(root))
         parent, token = self._followed()
         depth = 0
         if self.model.static_shapes:  # Then all drafts have one shape.

@@ -23,13 +23,12 @@ import bench.run
 from bench.common.errors import UserError, exit_cleanly
 from bench.store.answer_files import ANSWERS_FOLDER
 from bench.store.run_record import RUN_FILE
-from bench.store.turn import TURNS_FILE
+from bench.store.turn import KEY, TURNS_FILE
 
 SUMMARY_FILE = "summary.csv"
 MOST_KILLS = 3  # Of one run.
 POLL_S = 0.002
 STDOUT, STDERR = 1, 2  # File descriptors.
-KEY = ("question_id", "decoder", "choice", "turn")
 # File -> the fields that may differ between two runs: times, values that contain a time, and values
 # that may change in the meantime.
 TIMES = {

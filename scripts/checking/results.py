@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from bench.common.errors import UserError
 from bench.reporting import report_tables
 from bench.reporting.comparison import Report
-from bench.reporting.sources import open_run
+from bench.reporting.run_source import open_run
 from bench.store.run_record import RUN_FILE
 from bench.store.turn import TURNS_FILE
 

@@ -14,7 +14,7 @@ from bench.inputs.fitted import read_fitted
 from bench.inputs.questions import load_questions
 from bench.metrics.frames import answers_frame, frame
 from bench.metrics.rates import tokens_per_inference, tokens_per_second
-from bench.reporting.sources import open_run
+from bench.reporting.run_source import open_run
 from bench.store.answer_files import answer_rows, model_id, read_answers
 from bench.store.run_folder import RunFolder
 from bench.store.run_record import RUN_FILE, SCHEMA_VERSION

@@ -1,6 +1,6 @@
 """The settings of the checking scripts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,16 @@ from settings.measuring import report_file
 LOADS = ("never", "first", "sometimes", "always")  # When this machine is busy.
 
 
-def loads(text: str) -> list[str]:
-    """An argument type: some of LOADS, with commas between them."""
-    chosen = texts(text)
-    if not chosen or not set(chosen) <= set(LOADS):
-        raise UserError(f"--load is {text!r}; expected some of {','.join(LOADS)}")
-    return chosen
+def some_of(name: str, allowed: Sequence[str]) -> Callable[[str], list[str]]:
+    """An argument type: some of `allowed`, with commas between them. name: of the flag."""
+
+    def parse(text: str) -> list[str]:
+        chosen = texts(text)
+        if not chosen or not set(chosen) <= set(allowed):
+            raise UserError(f"{name} is {text!r}; expected some of {','.join(allowed)}")
+        return chosen
+
+    return parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,9 @@ class StressSettings:
         parse=texts,
     )
     max_new_tokens: int = flag(128, "tokens a turn at most", parse=whole(1))
-    load: Sequence[str] = flag(LOADS, "when the machine is busy, comma-separated", parse=loads)
+    load: Sequence[str] = flag(
+        LOADS, "when the machine is busy, comma-separated", parse=some_of("--load", LOADS)
+    )
     loops: int = flag(2, "busy loops at once", parse=whole(1))
     seconds: float = flag(20.0, "how long the machine is busy with `first`", parse=positive)
     least: float = flag(
@@ -51,18 +57,10 @@ class StressSettings:
 PARTS = ("graphs", "shape", "products", "auto")  # Of a check of a GPU.
 
 
-def parts(text: str) -> list[str]:
-    """An argument type: some of PARTS, with commas between them."""
-    chosen = texts(text)
-    if not chosen or not set(chosen) <= set(PARTS):
-        raise UserError(f"--part is {text!r}; expected some of {','.join(PARTS)}")
-    return chosen
-
-
 @dataclass(frozen=True, kw_only=True)
 class GpuSettings:
     """What is promised of a GPU."""
 
-    part: Sequence[str] = flag(PARTS, "comma-separated", parse=parts)
+    part: Sequence[str] = flag(PARTS, "comma-separated", parse=some_of("--part", PARTS))
     model: Sequence[str] = flag(("demo",), "for auto, comma-separated", parse=texts)
     out: Path = flag(REQUIRED, "a folder for outputs and files, made if need be", parse=Path)

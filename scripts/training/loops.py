@@ -15,6 +15,7 @@ from bench.common.errors import UserError
 from bench.inputs.chat import Chat
 from bench.inputs.loader import load
 from settings.training import LoopsSettings
+from training.batches import NO_TARGET
 from training.checkpoints import Checkpoint, settled
 from training.corpus import Example, corpus_examples
 from training.distillation import generate
@@ -25,7 +26,6 @@ CHECKPOINT = "unlearn_state.pt"
 SAVE_EVERY_S = 120.0
 GOES_ON_WITH = ("out", "updates", "device", "seed")  # Settings that may change then.
 WARMUP = 5  # Updates.
-NO_TARGET = -100  # A label that the loss leaves out.
 
 
 def _examples(chat: Chat, settings: LoopsSettings) -> list[Example]:

@@ -126,7 +126,7 @@ def test_a_name_that_cannot_be_typed_is_no_name(plugin):
         ("Medusa_Plus", "dynamic"),
         ("baseline", "greedy"),
         ("GREEDY", "greedy"),
-        ("token_recycling", "conditional"),
+        ("token_recycling", "recycling"),
         ("condtional", "conditional"),
     ],
 )

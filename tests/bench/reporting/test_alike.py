@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.reporting.comparison import Report
-from bench.reporting.sources import open_run
+from bench.reporting.run_source import open_run
 from tests.helpers.runs import ENVIRONMENT, random_turns, run_json, write_run
 
 TURNS = random_turns(["greedy", "dynamic"])

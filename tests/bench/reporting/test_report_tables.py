@@ -1,12 +1,14 @@
 """Tables: what they say, and that they fit a terminal."""
 
+from dataclasses import replace
+
 import pytest
 
 from bench.reporting import report_tables
 from bench.reporting.comparison import Report
-from bench.reporting.sources import open_run
+from bench.reporting.run_source import open_run
 from bench.store.run_record import Difference
-from tests.helpers.runs import ENVIRONMENT, make_turn, random_turns, write_run
+from tests.helpers.runs import ENVIRONMENT, make_turn, random_turns, run_json, write_run
 
 LONG = "conditional:heads=false:nodes=16"
 DECODERS = ["greedy", "static:tree=mc_sim_7b_63", "dynamic", LONG, "prompt-lookup"]
@@ -119,3 +121,17 @@ def test_every_difference_from_greedy_is_printed_with_its_gap(tmp_path):
     assert report_tables.differences(both.differences[-1:], {"half/dynamic": "float16"}).cells[
         "float32 tie"
     ].tolist() == ["-"]
+
+
+def test_a_decoder_is_known_by_its_spec_and_not_by_its_label(tmp_path):
+    """A label is the user's own, and an option may hold a slash."""
+    turns = random_turns(["greedy", "small", "static:tree=a/b.json"])
+    config = run_json(turns)["config"]
+    config["decoders"] = ["greedy", "small=dynamic:nodes=8", "static:tree=a/b.json"]
+    run = open_run(write_run(tmp_path / "run", turns, config=config))
+    alone = Report.of([replace(run, labels=("greedy", "small"))])
+    assert any("accuracy of head d" in table.caption for table in alone.tables())
+    both = Report.of([run, run], "static:tree=a/b.json")
+    assert set(both.baselines.values()) == {
+        "run/static:tree=a/b.json", "run (2)/static:tree=a/b.json"
+    }  # fmt: skip
