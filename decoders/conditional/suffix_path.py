@@ -19,8 +19,7 @@ class SuffixPath:
         self.most = most
         self._kept = KeptTokens()
         self._automaton = SuffixAutomaton(most=1)
-        for token in prompt.tolist():
-            self._automaton.append(token)
+        self._automaton.extend(prompt.tolist())
 
     def observe(self, draft: Draft, node: Tensor) -> None:
         self._kept.observe(draft, node)
@@ -30,8 +29,7 @@ class SuffixPath:
 
         It has as many nodes as before, and `depth` levels at least.
         """
-        for token in self._kept.new(draft.token[:1]):
-            self._automaton.append(token)
+        self._automaton.extend(self._kept.new(draft.token[:1]))
         length, end = next(self._automaton.earlier(), (0, 0))
         path = followed(self._automaton.text, length, end) if length >= LEAST else []
         token, parent = draft.token.tolist(), draft.tree.parent.tolist()

@@ -34,3 +34,11 @@ def test_time_and_crashes_are_bounded(work, says):
 def test_memory_is_bounded():
     with pytest.raises(OutOfBounds, match="more than 64 MiB"):
         bounded(lambda: len("a" * (1 << 33)), 10, 64 * MIB)
+
+
+def test_a_child_that_cannot_tell_its_answer_ends_all_the_same():
+    """It must never return into the code of its parent."""
+    parent = os.getpid()
+    with pytest.raises(OutOfBounds, match="or crashes"):
+        bounded(lambda: object(), 5.0, 1 << 30)  # JSON has no such value.
+    assert os.getpid() == parent

@@ -205,3 +205,16 @@ def test_a_pickle_that_claims_more_than_it_holds_is_refused(tmp_path, what):
     write(tmp_path / "heads" / "medusa_lm_head.pt")
     with pytest.raises(UserError, match=says):
         load(folder, device="cpu")
+
+
+@forks
+def test_a_template_that_multiplies_parts_alone_is_refused(tmp_path):
+    """It fails on messages that are texts, and would be given lists of parts."""
+    template = (
+        "{% if messages[0].content is string %}{{ raise_exception('no texts') }}{% endif %}"
+        "{% for _ in range(99999) %}{{ messages[0].content[0].text }}{% endfor %}"
+    )
+    write_base(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(template)
+    with pytest.raises(UserError, match="the chat template of .* makes"):
+        load(str(tmp_path), device="cpu")
