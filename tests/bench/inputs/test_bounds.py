@@ -216,5 +216,5 @@ def test_a_template_that_multiplies_parts_alone_is_refused(tmp_path):
     )
     write_base(tmp_path)
     (tmp_path / "chat_template.jinja").write_text(template)
-    with pytest.raises(UserError, match="the chat template of .* makes"):
+    with pytest.raises(UserError, match=r"the chat template of .* makes"):
         load(str(tmp_path), device="cpu")
