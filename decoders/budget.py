@@ -50,18 +50,11 @@ class AutoBudget:
     """
 
     SLOWER = 0.02  # Greedy steps of credit that each committed token adds.
+    SLOWEST = 3.0  # One-node steps. Sizes whose verify forward takes longer are never used.
 
-    def __init__(
-        self,
-        times: StepTimes,
-        draft_s: dict[int, float] | None = None,
-        most: float = 3.0,
-    ) -> None:
-        """draft_s: seconds that drafting adds to a step, by depth. None: not measured yet, 0.
-
-        most: sizes whose verify forward takes longer than this many one-node steps are never used.
-        """
-        limit = most * times.seconds[0][0]
+    def __init__(self, times: StepTimes, draft_s: dict[int, float] | None = None) -> None:
+        """draft_s: seconds that drafting adds to a step, by depth. None: not measured yet, 0."""
+        limit = self.SLOWEST * times.seconds[0][0]
         self.times = times
         self.max_nodes = max(
             size for size, seconds in zip(times.sizes, times.seconds[0], strict=True)
@@ -78,15 +71,14 @@ class AutoBudget:
         if not self._conversation.continues(prompt):
             self.credit = 0.0
         self.depth = min(self.draft_s)
-        # What is believed of a turn at first weighs as much as so many tokens of its own.
+        # All counts begin with `prior`. Both ratios of them are then 1, and change slowly at first.
         prior = float(StepCosts.MEMORY)
-        self.tokens = self.spent = prior  # `spent` is what they took, in greedy steps.
-        self.kept = self.promised = prior
-        # Of the current step: the place of its number of nodes among the sizes, measured seconds by
-        # size, and those of drafting for the next step. None: it does not draft.
-        self._place = 0
-        self._measured = self.times.at(len(prompt))
-        self._draft_s: float | None = None
+        self.tokens = self.spent = prior  # Tokens, and the greedy steps that they took.
+        self.kept = self.promised = prior  # Drafted tokens: those kept, and those expected.
+        # Of the current step:
+        self._size_index = 0  # Index, among the sizes, of its number of nodes.
+        self._measured = self.times.at(len(prompt))  # Seconds by size.
+        self._draft_s: float | None = None  # Of drafting for the next step. None: it does not.
         self._is_first = True
 
     def drafts(self) -> bool:
@@ -129,7 +121,7 @@ class AutoBudget:
         self.tokens += 1
         self.spent += 1
         self.credit += self.SLOWER
-        self._place = 0
+        self._size_index = 0
         if forecast:
             drafting = self.costs.of_draft(drafted_s, measured[0])
             left = self.credit - drafting
@@ -139,11 +131,11 @@ class AutoBudget:
                 trust * (tokens - 1) - rate * cost if cost <= max(0.0, left) else -inf
                 for tokens, cost in zip(forecast, costs, strict=False)
             ]
-            self._place = max(range(len(gains)), key=gains.__getitem__)
-            self.promised += forecast[self._place] - 1
-            self.spent += drafting + costs[self._place]
-            self.credit = left - costs[self._place]
-        return self.times.sizes[self._place]
+            best = self._size_index = max(range(len(gains)), key=gains.__getitem__)
+            self.promised += forecast[best] - 1
+            self.spent += drafting + costs[best]
+            self.credit = left - costs[best]
+        return self.times.sizes[self._size_index]
 
     def learn(self, kept: int) -> None:
         """Take note that the step after the last `choose` has kept `kept` drafted tokens."""
@@ -156,8 +148,8 @@ class AutoBudget:
     def took(self, seconds: float) -> None:
         """Take note of how long the step after the last `choose` took."""
         if not self._is_first:  # A turn's first step makes its own draft as well.
-            verify_s = self._measured[self._place]
-            self.costs.observe(self._place, verify_s, self._draft_s, seconds)
+            verify_s = self._measured[self._size_index]
+            self.costs.observe(self._size_index, verify_s, self._draft_s, seconds)
         self._is_first = False
 
 
@@ -217,4 +209,4 @@ class Budgeted(Wrapper):
     def become(self, kind: Hashable) -> None:
         self.is_drafting, self.inner.draft_depth = kind
 
-    decode = Decoder.decode  # Through this drafter, as the budget decides.
+    decode = Decoder.decode  # The loop then calls this wrapper, and not `inner`.

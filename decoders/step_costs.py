@@ -38,9 +38,10 @@ class StepCosts:
     A measured time is multiplied by factors: how slow the machine is now; how slow this number of
     nodes is besides; for a draft, how slow drafting is besides. All of them are 1 at first.
 
-    A greedy step corrects the machine's factor alone. Any other step corrects three factors: the
-    machine's by 1/MEMORY of what surprises, and those of its number of nodes and of its draft by
-    `_weight`, which grows with the time since each was last observed.
+    The surprise of a step is the logarithm of its seconds over the expected ones. A greedy step
+    corrects the machine's factor alone. Any other step corrects three factors: the machine's by
+    1/MEMORY of the surprise, and those of its number of nodes and of its draft by `_weight` of it.
+    That weight grows with the number of steps since each was last observed.
 
     What was observed is forgotten after some tens of steps, whatever the machine did then.
     """
@@ -77,31 +78,35 @@ class StepCosts:
         """Whether the last greedy step that was observed is too long ago to compare others with."""
         return self._steps - self._last_greedy >= self.MEMORY
 
-    def observe(self, place: int, verify_s: float, draft_s: float | None, seconds: float) -> None:
+    def observe(
+        self, size_index: int, verify_s: float, draft_s: float | None, seconds: float
+    ) -> None:
         """Take note of the seconds that a step took.
 
-        place: of its number of nodes among the sizes. verify_s: the measured seconds of its verify
-        forward. draft_s: those that drafting for the next step adds. None: it did not draft.
+        size_index: index, among the sizes, of its number of nodes. verify_s: the measured seconds
+        of its verify forward. draft_s: those that drafting for the next step adds. None: it did not
+        draft.
         """
         self._steps += 1
-        expected = self.by_size[place] * verify_s + self.drafting * (draft_s or 0.0)
+        expected = self.by_size[size_index] * verify_s + self.drafting * (draft_s or 0.0)
         times_as_long = seconds / (self.machine * expected)
         surprise = log(max(1 / self.SURPRISE, min(self.SURPRISE, times_as_long)))
-        if place == 0 and draft_s is None:
+        if size_index == 0 and draft_s is None:
             self.machine *= exp(self._weight(self._last_greedy) * surprise)
             self._last_greedy = self._steps
             return
         self.machine *= exp(surprise / self.MEMORY)
-        if place > 0:
-            self.by_size[place] *= exp(self._weight(self._last_of_size[place]) * surprise)
-            self._last_of_size[place] = self._steps
+        if size_index > 0:
+            weight = self._weight(self._last_of_size[size_index])
+            self.by_size[size_index] *= exp(weight * surprise)
+            self._last_of_size[size_index] = self._steps
         if draft_s is not None:
             self.drafting *= exp(self._weight(self._last_draft) * surprise)
             self._last_draft = self._steps
 
     def _weight(self, last: int) -> float:
-        """The weight of an observation now of what was observed last in step `last`.
+        """The weight of an observation made now, where the one before it was made in step `last`.
 
-        The longer ago that was, the less of it is kept.
+        The longer ago that was, the less of the earlier one is kept.
         """
         return 1 - (1 - 1 / self.MEMORY) ** (self._steps - last)

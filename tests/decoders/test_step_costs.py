@@ -10,10 +10,10 @@ DRAFT = 0.5
 
 
 def observed(costs: StepCosts, *steps: tuple[int, bool, float], times: int = 1) -> None:
-    """Let costs observe steps: place of the size, whether it drafts, seconds."""
+    """Let costs observe steps: index of the size, whether it drafts, seconds."""
     for _ in range(times):
-        for place, drafts, seconds in steps:
-            costs.observe(place, MEASURED[place], DRAFT if drafts else None, seconds)
+        for index, drafts, seconds in steps:
+            costs.observe(index, MEASURED[index], DRAFT if drafts else None, seconds)
 
 
 def steps_of_machine(slowness: float, size: float, draft: float) -> list[tuple[int, bool, float]]:
