@@ -7,15 +7,15 @@ than its own prefix, so none stands in the tree without it.
 """
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from decoders.best_nodes import BestNodes
+from decoders.best_nodes import NO_SCORE, BestNodes
+from decoders.decoder import Decoder
 from decoders.model.model import Model
 from decoders.tree import Draft
-
-LEAST = -1e3  # Log probability of a guess whose logits are NaN or infinite.
 
 
 class Beam:
@@ -51,30 +51,52 @@ class Beam:
     ) -> Draft:
         """The tree of the best nodes behind `root` [1], of `depth` levels, most likely first.
 
-        logits_of: a function of the nodes that a level extends, called once a level: of each
-        parent's index [extended] among the nodes extended before, and of their tokens [extended].
-        It returns what follows them, logits [extended, vocab].
+        logits_of: called once a level, with the nodes that are extended: the index [extended] of
+        each one's parent among the nodes of the last call, and their tokens [extended]. It returns
+        the logits [extended, vocab] of what follows them.
         """
         if self.depth == 0:
             return Draft.of_root(root)
         token, parent = root, torch.zeros_like(root)
         score = torch.zeros(1, device=root.device)
         tokens, scores, parents = [token], [score], [parent]
-        first = 0  # Index, among all candidates, of the level that is extended.
+        level_start = 0  # Index, among all candidates, of the extended level's first one.
         for above, width in zip(self.widths[:depth], self.widths[1:], strict=False):
             extended = slice(min(above, self.beam))  # Each level stands in descending order.
             token, parent, score = token[extended], parent[extended], score[extended]
             logits = logits_of(parent, token).to(root.device)
-            log_prob = logits.log_softmax(-1).nan_to_num(nan=LEAST, neginf=LEAST)
+            log_prob = logits.log_softmax(-1).nan_to_num(nan=NO_SCORE, neginf=NO_SCORE)
             guess_log_prob, guess = log_prob.topk(self.topk)  # [extended, topk]
             score, best = (score.unsqueeze(1) + guess_log_prob).flatten().topk(width)
             parent = best.div(self.topk, rounding_mode="floor")
             token = guess.take(best)
             tokens.append(token)
             scores.append(score)
-            parents.append(parent + first)
-            first += above
+            parents.append(parent + level_start)
+            level_start += above
         return self.best_nodes.tree(torch.cat(tokens), torch.cat(scores), torch.cat(parents))
+
+
+class BeamDecoder(Decoder):
+    """A decoder whose own weights guess trees level by level (Hydra, EAGLE).
+
+    A subclass has the options nodes, topk, beam, depth and path. Its `setup` makes `search`, the
+    `Beam` that grows its trees.
+    """
+
+    any_depth: ClassVar[bool] = True
+    captures: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_beam(self.topk, self.beam, self.depth)
+
+    def path_of(self, file: str) -> str | None:
+        return self.path
+
+    @property
+    def max_depth(self) -> int:
+        return self.search.depth
 
 
 def check_beam(topk: int, beam: int, depth: int | None) -> None:

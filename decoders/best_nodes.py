@@ -8,6 +8,10 @@ from torch import Tensor
 
 from decoders.tree import Draft, Tree
 
+# Score of a candidate that is missing, or whose logits are NaN. It is finite, so that the score of
+# a path still descends below it.
+NO_SCORE = -1e3
+
 
 class BestNodes:
     """Makes a tree of the highest scores. Candidates stand level by level, the root first."""
@@ -17,7 +21,7 @@ class BestNodes:
 
         widths: number of candidates at each depth; the first is the root's, 1.
         """
-        # Depth of the deepest candidate, by how many levels of candidates are given.
+        # Number of candidates -> the depth of the deepest one.
         self._deepest = {count: depth for depth, count in enumerate(accumulate(widths))}
         levels = torch.arange(len(widths))
         self._depth = levels.repeat_interleave(torch.tensor(widths)).to(device)

@@ -59,17 +59,17 @@ class DraftModel(Decoder):
         check_vocabulary(self.drafting, model, self.folder)
         nodes = super().max_nodes
         levels = min(self.depth, nodes - 1)
-        self.beam = Beam(nodes, self.topk, self.topk, levels, model)
+        self.search = Beam(nodes, self.topk, self.topk, levels, model)
         # A step keeps at most a whole path and the next root.
         self.chain = Tree.from_parent([0, *range(levels + 1)]).to(model.device)
 
     @property
     def max_nodes(self) -> int:
-        return min(super().max_nodes, sum(self.beam.widths))
+        return min(super().max_nodes, sum(self.search.widths))
 
     @property
     def max_depth(self) -> int:
-        return self.beam.depth
+        return self.search.depth
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
         self.kept = KeptTokens()
@@ -78,7 +78,7 @@ class DraftModel(Decoder):
         # Whether the text still fits into the drafting model's context.
         self.fits = self.max_depth > 0 and len(prompt) <= drafting.context
         if self.fits:
-            beyond = len(self.chain) + self.beam.most_extended
+            beyond = len(self.chain) + self.search.most_extended
             room = self.model.cache.capacity - len(prompt) + beyond
             drafting.prefill(prompt, room)
 
@@ -92,7 +92,7 @@ class DraftModel(Decoder):
         if not self.fits:
             return Draft.of_root(root)
         levels = _Levels(self.drafting, root, self._read(text), depth)
-        draft = self.beam.grow(root, levels.logits_of, depth)
+        draft = self.search.grow(root, levels.logits_of, depth)
         self.drafting.advance(1)  # The root stays in its cache. The levels are overwritten.
         return draft
 

@@ -41,7 +41,7 @@ def written_options(target: str) -> tuple[Option, ...]:
 
 
 def _with_bases(classes: dict[str, ast.ClassDef], name: str) -> list[ast.ClassDef]:
-    """A class and its bases in the same file, bases first. `Decoder` itself has no options."""
+    """A class and its bases in the same file, bases first. Those in other files have no options."""
     if name not in classes:
         return []
     bases = [ast.unparse(base) for base in classes[name].bases]

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from decoders import draft_vocabulary
-from decoders.best_nodes import BestNodes
+from decoders.best_nodes import NO_SCORE, BestNodes
 from decoders.conditional import calibration
 from decoders.conditional.calibration import Calibration
-from decoders.conditional.successors import CHUNK, NOTHING, Known, Successors
+from decoders.conditional.successors import CHUNK, Known, Successors
 from decoders.conditional.suffix_path import SuffixPath
 from decoders.decoder import Decoder
 from decoders.draft_vocabulary import DraftVocabulary, check_vocab, parse_vocabulary
@@ -165,7 +165,7 @@ class Conditional(Decoder):
         if self.head_levels:
             # head_log_prob: [heads, tokens]. guess, guess_log_prob: [heads, topk].
             logits = self.vocabulary.logits(hidden_state, min(depth, self.head_levels))
-            head_log_prob = logits.log_softmax(-1).nan_to_num(nan=NOTHING)
+            head_log_prob = logits.log_softmax(-1).nan_to_num(nan=NO_SCORE)
             guess_log_prob, columns = head_log_prob.topk(self.topk)
             guess = self.vocabulary.token(columns)
             head_log_prob = self.vocabulary.with_others(head_log_prob)
@@ -189,7 +189,7 @@ class Conditional(Decoder):
             parents.append(parent)
         token, score = torch.cat(tokens), torch.cat(scores)
         # An unused candidate has no token, and neither has any node below it.
-        token = token.masked_fill(score < NOTHING / 2, NO_GUESS)
+        token = token.masked_fill(score < NO_SCORE / 2, NO_GUESS)
         covered, parents_start = self.covered[: len(token)], self.parents_start[: len(token)]
         draft = self.best.tree(token, score + covered, torch.cat(parents) + parents_start)
         if self.suffix:
@@ -206,7 +206,7 @@ class Conditional(Decoder):
         parents = len(known.token)
         is_same = guess.unsqueeze(1).eq(known.token.unsqueeze(1))  # [parents, topk, k]
         bonus_of_guess = torch.where(is_same, known.bonus.unsqueeze(1), 0.0).sum(-1)
-        bonus_of_other = known.bonus.masked_fill(is_same.any(1), NOTHING)
+        bonus_of_other = known.bonus.masked_fill(is_same.any(1), NO_SCORE)
         weight = self.head_weight[level].take(known.evidence).unsqueeze(1)
         other_log_prob = head_log_prob.take(self.vocabulary.column(known.token))
         marginal = torch.cat((guess_log_prob.expand(parents, -1), other_log_prob), 1)

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from decoders.best_nodes import NO_SCORE
 from decoders.tree import NO_GUESS
 
 SLOTS = 65_521  # Rows for pairs; a prime.
 # The row of token 0. NO_GUESS is -2, so its row is two before, which belongs to no token.
 SINGLES = SLOTS - NO_GUESS
-NOTHING = -1e3  # Score of a missing candidate. It is finite, so that sums of it still descend.
 CHUNK = 256  # Rows that are learned at once.
 
 
@@ -33,7 +33,7 @@ class Known:
     """What is known to follow some tokens."""
 
     token: Tensor  # [rows, k] int64; -1 where nothing is known.
-    # [rows, k] weight[evidence] * log(1 + p / floor) of the base model's p; NOTHING where nothing
+    # [rows, k] weight[evidence] * log(1 + p / floor) of the base model's p; NO_SCORE where nothing
     # is known.
     bonus: Tensor
     evidence: Tensor  # [rows] int64: 0 nothing, 1 one token, 2 two tokens, 3 two and confirmed.
@@ -73,7 +73,7 @@ class Successors:
         self._pair.fill_(-1)
         self._claim.fill_(-1)
         self._token[SLOTS:] = -1
-        self._bonus[SLOTS:] = NOTHING
+        self._bonus[SLOTS:] = NO_SCORE
         self._evidence[SLOTS:] = 0
 
     def after(self, before: Tensor, token: Tensor) -> Known:

@@ -11,8 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from decoders.beam import Beam, check_beam
-from decoders.decoder import Decoder
+from decoders.beam import Beam, BeamDecoder
 from decoders.draft_layer import DraftLayer
 from decoders.eagle.head import FILE, EagleHead
 from decoders.model.model import Model, Rows, Verified
@@ -20,10 +19,8 @@ from decoders.tree import Draft
 
 
 @dataclass
-class Eagle(Decoder):
+class Eagle(BeamDecoder):
     reads_prompt: ClassVar[bool] = True
-    any_depth: ClassVar[bool] = True
-    captures: ClassVar[bool] = True
     weights: ClassVar[dict] = {FILE: EagleHead.from_published}
 
     nodes: int | str = 64  # Or "auto".
@@ -31,13 +28,6 @@ class Eagle(Decoder):
     beam: int = 10  # Nodes of each level that are extended.
     depth: int = 6  # Levels of the tree below the root.
     path: str | None = None  # File of the head. None: FILE beside the model.
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_beam(self.topk, self.beam, self.depth)
-
-    def path_of(self, file: str) -> str | None:
-        return self.path
 
     def setup(self, model: Model) -> None:
         super().setup(model)
@@ -48,10 +38,6 @@ class Eagle(Decoder):
         )
         # [1, hidden] the last committed feature. Its pair waits for the next root.
         self.feature = torch.zeros(1, model.hidden, dtype=model.dtype, device=self.layer.device)
-
-    @property
-    def max_depth(self) -> int:
-        return self.search.depth
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
         self.layer.start(self._pairs(rows.hidden_states[:-1], prompt[1:]))

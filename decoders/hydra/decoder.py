@@ -11,8 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from decoders.beam import Beam, check_beam
-from decoders.decoder import Decoder, check_depth
+from decoders.beam import Beam, BeamDecoder
+from decoders.decoder import check_depth
 from decoders.draft_layer import DraftLayer
 from decoders.hydra.heads import FILE, HydraHeads
 from decoders.model.model import Model, Rows, Verified
@@ -20,9 +20,7 @@ from decoders.tree import Draft
 
 
 @dataclass
-class Hydra(Decoder):
-    any_depth: ClassVar[bool] = True
-    captures: ClassVar[bool] = True
+class Hydra(BeamDecoder):
     weights: ClassVar[dict] = {FILE: HydraHeads.from_published}
 
     nodes: int | str = 64  # Or "auto".
@@ -30,13 +28,6 @@ class Hydra(Decoder):
     beam: int = 10  # Nodes of each level that are extended.
     depth: int | None = None  # None: as deep as there are heads.
     path: str | None = None  # File of the heads. None: FILE beside the model.
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_beam(self.topk, self.beam, self.depth)
-
-    def path_of(self, file: str) -> str | None:
-        return self.path
 
     @property
     def reads_prompt(self) -> bool:
@@ -56,10 +47,6 @@ class Hydra(Decoder):
             self.summary = torch.zeros(
                 1, model.hidden, dtype=model.dtype, device=self.prefix.device
             )
-
-    @property
-    def max_depth(self) -> int:
-        return self.search.depth
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
         if self.prefix is not None:

@@ -14,9 +14,9 @@ from bench.inputs.chat import Chat
 from bench.inputs.fitted import read_fitted, take_files
 from bench.inputs.loader import Loaded
 from bench.reporting.figures import draw_reliability
+from decoders.best_nodes import NO_SCORE
 from decoders.conditional.calibration import FILE, MOST_COVERED, Calibration
 from decoders.conditional.decoder import Conditional
-from decoders.conditional.successors import NOTHING
 from settings.training import CalibrationSettings
 from training.calibration_notes import Notes, notes_of, steps_of
 from training.corpus import corpus_examples
@@ -122,7 +122,7 @@ def log_likelihood(
     weight = head_weight[notes.depth, notes.evidence].unsqueeze(1)
     bonus = torch.log1p(notes.successor_prob / floor)
     bonus = successor_weight[notes.evidence].unsqueeze(1) * bonus
-    score = (weight * notes.marginal + bonus).masked_fill(notes.is_absent, NOTHING)
+    score = (weight * notes.marginal + bonus).masked_fill(notes.is_absent, NO_SCORE)
     target = notes.target.clamp(min=0).unsqueeze(1)
     return score.log_softmax(-1).gather(1, target).squeeze(1)
 

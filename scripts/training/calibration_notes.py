@@ -7,9 +7,9 @@ from torch import Tensor
 
 from bench.inputs.loader import Loaded
 from decoders.accept import Exact
+from decoders.best_nodes import NO_SCORE
 from decoders.conditional.calibration import FILE, Calibration
 from decoders.conditional.decoder import Conditional
-from decoders.conditional.successors import NOTHING
 from decoders.model.model import Verified
 from decoders.step import Step, Stop
 from decoders.tree import Draft
@@ -96,11 +96,12 @@ class Watched(Conditional):
         prob = prob[:levels]
         prob_of_guess = torch.where(is_same, prob.unsqueeze(1), 0.0).sum(-1)
         is_absent = torch.cat(
-            (torch.zeros_like(guess, dtype=torch.bool), is_same.any(1) | (bonus == NOTHING)), 1
+            (torch.zeros_like(guess, dtype=torch.bool), is_same.any(1) | (bonus == NO_SCORE)), 1
         )
         right = right.to(device).unsqueeze(1)
         is_right = torch.cat((guess, successor), 1).eq(right[:levels]) & ~is_absent
-        is_beyond_right = known.token[levels:].eq(right[levels:]) & (known.bonus[levels:] > NOTHING)
+        is_known = known.bonus[levels:] > NO_SCORE
+        is_beyond_right = known.token[levels:].eq(right[levels:]) & is_known
         return Notes(
             depth=torch.arange(levels),
             evidence=known.evidence[:levels].cpu(),

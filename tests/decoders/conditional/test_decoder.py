@@ -8,10 +8,10 @@ import torch
 from decoders import draft_vocabulary
 from decoders.accept import Exact, Rule, Sample, Threshold
 from decoders.acceptance import Typical
+from decoders.best_nodes import NO_SCORE
 from decoders.conditional import calibration
 from decoders.conditional.calibration import Calibration
 from decoders.conditional.decoder import Conditional
-from decoders.conditional.successors import NOTHING
 from decoders.draft_vocabulary import OUTSIDE
 from decoders.engine.engine import Engine
 from decoders.model.model import Rows, Verified
@@ -100,7 +100,7 @@ def test_the_tree_is_the_top_of_the_score_by_brute_force(seed, nodes, depth, gue
         paths |= longer
         level_paths = longer
     expected = sorted(paths.values(), reverse=True)[:nodes]
-    is_real = [node for node, score in enumerate(draft.log_prob.tolist()) if score > NOTHING / 2]
+    is_real = [node for node, score in enumerate(draft.log_prob.tolist()) if score > NO_SCORE / 2]
     found = draft.log_prob[is_real]
     torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-4, atol=1e-4)
     for node in is_real:

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from decoders.conditional.successors import NOTHING, SLOTS, Successors
+from decoders.best_nodes import NO_SCORE
+from decoders.conditional.successors import SLOTS, Successors
 from decoders.tree import NO_GUESS
 
 K = 3
@@ -29,7 +30,7 @@ def test_the_successors_of_a_pair_before_those_of_its_last_token_before_none():
     pair, single, nothing = (found.after(ids(a), ids(b)) for a, b in ((5, 7), (6, 7), (5, 8)))
     assert pair.token.tolist() == single.token.tolist() == [[1, 2, 3]]
     assert [each.evidence.item() for each in (pair, single, nothing)] == [2, 1, 0]
-    assert nothing.bonus.eq(NOTHING).all() and nothing.token.eq(-1).all()
+    assert nothing.bonus.eq(NO_SCORE).all() and nothing.token.eq(-1).all()
 
 
 def test_a_later_row_replaces_an_earlier_one_and_of_equal_ones_the_first_counts():
