@@ -30,6 +30,7 @@ from decoders.acceptance import ACCEPTANCES, Typical
 from decoders.tree import Draft, Tree
 
 NO_TOKEN = -1
+NOISE_BLOCK = 64  # Positions whose noise is made at once.
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,22 +202,22 @@ class Sample(Rule):
             logits = logits.masked_fill(is_outside.scatter(-1, order, is_outside), float("-inf"))
         return logits
 
-    def _noise(self, like: Tensor, start: int, count: int, block: int = 64) -> Tensor:
+    def _noise(self, like: Tensor, start: int, count: int) -> Tensor:
         """Gumbel noise [count, vocab] of the positions from `start` on.
 
         It is made a block of positions at a time, and the blocks in use are kept.
         """
-        needed = range(start // block, (start + count - 1) // block + 1)
+        needed = range(start // NOISE_BLOCK, (start + count - 1) // NOISE_BLOCK + 1)
         self._blocks = {number: self._blocks.get(number) for number in needed}
         for number, rows in self._blocks.items():
             if rows is None:
                 seed = fold(self.seed, number)
                 generator = torch.Generator(like.device).manual_seed(seed)
-                rows = torch.empty(block, like.shape[-1], device=like.device)
+                rows = torch.empty(NOISE_BLOCK, like.shape[-1], device=like.device)
                 self._blocks[number] = rows.exponential_(generator=generator).log_().neg_()
         blocks = list(self._blocks.values())
         rows = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
-        return rows.narrow(0, start - needed[0] * block, count)
+        return rows.narrow(0, start - needed[0] * NOISE_BLOCK, count)
 
 
 def make_rule(

@@ -9,7 +9,7 @@ from decoders.decoder import Decoder
 from decoders.drafter import Wrapper
 from decoders.tree import NO_GUESS, Draft, Tree
 
-ROUNDING = 1e-3  # By which a log probability may exceed 0.
+ROUNDING = 1e-3  # A log probability may exceed 0 by this much.
 
 
 class Checked(Wrapper):

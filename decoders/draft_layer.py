@@ -4,8 +4,9 @@ Some trained drafters are a layer of the same kind as the base model's. What it 
 (features, embeddings) is the drafter's. This module makes the layer by the base model's
 configuration, and keeps its cache.
 
-Rows are committed in the order of the text. Behind them, `read` looks ahead: its rows attend to all
-committed rows, and to one another as a matrix says. They are forgotten by being overwritten.
+Rows are committed in the order of the text. `read` looks ahead: its rows stand behind the committed
+ones. They attend to all committed rows, and to one another as a matrix says. Later rows overwrite
+them.
 """
 
 from collections.abc import Mapping
@@ -69,7 +70,7 @@ def llama_layer(
     return layer
 
 
-def place(module: nn.Module, model: Model) -> None:
+def move_to_base(module: nn.Module, model: Model) -> None:
     """Move a drafter's module to where the base model's hidden states are, in its dtype.
 
     Only parameters get the dtype: rotary frequencies would lose their precision.
@@ -101,7 +102,7 @@ class Published(nn.Module):
         with torch.no_grad():
             for name, own in self.published().items():
                 own.copy_(tensors[name])
-        place(self, model)
+        move_to_base(self, model)
 
 
 class DraftLayer:

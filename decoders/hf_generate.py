@@ -38,7 +38,11 @@ from decoders.step import NotANumber, Step, Stop
 
 
 class _StepRecorder(StoppingCriteria):
-    """Records the tokens of every forward, cuts them as our loop does, and ends the turn."""
+    """Records a step for every forward, cuts its tokens as our loop does, and ends the turn.
+
+    transformers calls it behind each forward, as a stopping criterion. The forward's logits reach
+    it before: by hooks of the model in assisted generation, otherwise by `_Watch`.
+    """
 
     def __init__(self, model: Model, stop: Stop, prompt: int, prefilled: int) -> None:
         """prompt: positions of the prompt. prefilled: how many of them are in the cache."""
@@ -49,11 +53,12 @@ class _StepRecorder(StoppingCriteria):
         self.nodes = 0  # Positions that the last forward read; 0 before the first one.
         self.committed: list[int] = []
         self.steps: list[Step] = []
-        self.is_noted = True  # Whether the last forward was noted.
-        self.is_sound: Tensor | None = None  # Whether all rows of logits had a finite maximum.
+        self.has_step = True  # Whether the step of the last forward is recorded.
+        # [] bool: whether every row of logits had a finite maximum. None: there was no forward yet.
+        self.is_sound: Tensor | None = None
 
     def before_forward(self, module: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        """Correct the inputs of assisted generation.
+        """Correct the inputs of assisted generation, and count the positions that are read.
 
         Its first forward gets the whole prompt, even where the cache holds most of it. Its last one
         may get candidates beyond the context. None of these is kept, but their positions must be
@@ -72,15 +77,16 @@ class _StepRecorder(StoppingCriteria):
         self.read(output.logits)
 
     def read(self, logits: Tensor) -> None:
-        """Take note of a forward's logits."""
-        self.is_noted = False
+        """Check the logits of a forward. Its step is then still to be recorded."""
+        self.has_step = False
         is_sound = logits.amax(-1).isfinite().all()
         self.is_sound = is_sound if self.is_sound is None else self.is_sound & is_sound
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
-        if self.is_noted:  # Earlier releases' assisted generation asks about candidates, too.
+        """[batch] bool: whether the turn ends behind the text `input_ids` [batch, length]."""
+        if self.has_step:  # Earlier releases' assisted generation asks about candidates, too.
             return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        self.is_noted = True
+        self.has_step = True
         new = input_ids[0, self.length :].tolist()
         tokens, finish = self.stop.cut(self.committed, new)
         self.length = input_ids.shape[1]
@@ -91,7 +97,7 @@ class _StepRecorder(StoppingCriteria):
 
 
 class _Watch(LogitsProcessor):
-    """Shows the logits of forwards over one token to a recorder."""
+    """Passes the logits of each forward to a recorder. Every forward reads one token."""
 
     def __init__(self, recorder: _StepRecorder) -> None:
         self.recorder = recorder
@@ -103,7 +109,7 @@ class _Watch(LogitsProcessor):
 
 
 class _Choose(LogitsProcessor):
-    """Leaves only the token that the rule chooses at each position."""
+    """Rules out every token but the one that the rule chooses at a position."""
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
@@ -116,6 +122,8 @@ class _Choose(LogitsProcessor):
 
 @dataclass
 class HFGreedy(Decoder):
+    """`generate` with one token in each forward. Base class of the others."""
+
     drafts: ClassVar[bool] = False
     max_nodes: ClassVar[int] = 1
     # Whether a forward may read several tokens.
@@ -174,9 +182,10 @@ class HFGreedy(Decoder):
 
     @contextmanager
     def _as_loaded(self, recorder: _StepRecorder) -> Iterator[None]:
-        """The models without our changes, but with the recorder's hooks where they are needed.
+        """A context in which the model has none of our changes.
 
-        A compiled forward would be compiled anew for the hooks of every turn.
+        For assisted generation it has the recorder's hooks. Otherwise it has none, as a compiled
+        forward would be compiled anew for the hooks of every turn.
         """
         lm = self.model.lm
         with ExitStack() as stack:
@@ -190,6 +199,8 @@ class HFGreedy(Decoder):
 
 @dataclass
 class HFStatic(HFGreedy):
+    """`generate` with a static cache, for which it compiles the forward on a GPU."""
+
     slots: int = 2048  # Positions of the cache, at most the model's context.
 
     def __post_init__(self) -> None:
@@ -202,9 +213,9 @@ class HFStatic(HFGreedy):
         self.cache: StaticCache | None = None
 
     def empty_cache(self, positions: int) -> StaticCache:
-        """The cache of the last turn, emptied, as a new one would be compiled for again.
+        """The last turn's cache, emptied: for a new one the forward would be compiled again.
 
-        A longer one where this turn does not fit.
+        A longer one is made where this turn does not fit.
         """
         if self.cache is None or positions > self.capacity:
             self.capacity = max(positions, min(self.slots, self.model.context))
@@ -215,6 +226,8 @@ class HFStatic(HFGreedy):
 
 @dataclass
 class PromptLookup(HFGreedy):
+    """`generate` with candidates that are copied from the text so far."""
+
     is_assisted: ClassVar[bool] = True
 
     tokens: int = 10  # Most candidates in a step.
@@ -232,6 +245,8 @@ class PromptLookup(HFGreedy):
 
 @dataclass
 class Assisted(HFGreedy):
+    """`generate` with candidates of a smaller model."""
+
     is_assisted: ClassVar[bool] = True
     models: ClassVar[tuple[str, ...]] = (DRAFTING,)
 

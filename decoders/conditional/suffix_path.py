@@ -8,7 +8,7 @@ from decoders.suffix.automaton import SuffixAutomaton
 from decoders.suffix.decoder import followed, shaped_tree
 from decoders.tree import Draft
 
-LEAST = 2  # Tokens of a suffix that is followed.
+SHORTEST = 2  # Tokens of a suffix. What followed a shorter one is not taken.
 
 
 class SuffixPath:
@@ -27,20 +27,26 @@ class SuffixPath:
     def put_into(self, draft: Draft, depth: int) -> Draft:
         """The draft with the path below its root, in place of its least likely nodes.
 
-        It has as many nodes as before, and `depth` levels at least.
+        The draft's nodes must come most likely first. The result has as many nodes as the draft,
+        and at least `depth` levels.
         """
         self._automaton.extend(self._kept.new(draft.token[:1]))
         length, end = next(self._automaton.earlier(), (0, 0))
-        path = followed(self._automaton.text, length, end) if length >= LEAST else []
+        path = followed(self._automaton.text, length, end) if length >= SHORTEST else []
         token, parent = draft.token.tolist(), draft.tree.parent.tolist()
         child = {(parent[node], token[node]): node for node in range(1, len(token))}
-        for given in range(min(self.most, len(token) - 1) + 1):
-            kept, node, new = len(token) - given, 0, list(path)
-            while new and 0 < child.get((node, new[0]), 0) < kept:
-                node = child[node, new.pop(0)]
-            if len(new) <= given:
+        # Find how few of the last nodes can be removed so that the rest of the path fits in their
+        # stead. The beginning of the path may lie in the draft already. But a removed node may be
+        # part of that beginning, so each number is tried anew.
+        for removed in range(min(self.most, len(token) - 1) + 1):
+            kept, node, rest = len(token) - removed, 0, list(path)
+            # Walk down the kept nodes as far as they are the path.
+            while rest and 0 < child.get((node, rest[0]), 0) < kept:
+                node = child[node, rest.pop(0)]
+            if len(rest) <= removed:
                 break
-        new = new[:given]
-        below = [node, *range(kept, kept + given - 1)] if new else []
-        tree = shaped_tree((*parent[:kept], *below), depth).to(draft.token.device)
+        new = rest[:removed]  # Where even `most` nodes do not suffice, the path is cut.
+        # A chain below the node at which the walk has ended.
+        above = [node, *range(kept, kept + removed - 1)] if new else []
+        tree = shaped_tree((*parent[:kept], *above), depth).to(draft.token.device)
         return Draft(tree, torch.tensor(token[:kept] + new, device=draft.token.device))

@@ -42,12 +42,13 @@ class TopPaths:
         table = torch.cat(sections).long()
         # Levels that no path reaches. There, rows of ancestors are padded with the node itself.
         padding = torch.arange(members).unsqueeze(1).expand(-1, depth - shape.max_depth)
-        places = [
+        entries = [
             tokens_at + cells.amax(1), depths_at + shape.depth, shape.parent,
             *shape.ancestors.T, *padding.T,
         ]  # fmt: skip
         self._cells = cells.to(device)
-        self._places = torch.stack(places).to(device)  # [3 + depth, members], into the table
+        # [3 + depth, members] indices into the table: token, depth, parent and ancestors of each.
+        self._entries = torch.stack(entries).to(device)
         self._member = torch.arange(members, device=device)
         self._table = table.to(device)
         self._node = self._table[:members]
@@ -73,8 +74,8 @@ class TopPaths:
         keys = torch.add(self._member, score.abs().view(torch.int32), alpha=1 << 29)
         order = keys.topk(self.nodes, largest=False).indices  # [nodes]
         self._node.scatter_(0, order, self._member[: self.nodes])
-        found = self._table.take(self._places.index_select(1, order))
-        fixed, ancestors = found.split((3, len(self._places) - 3))
+        found = self._table.take(self._entries.index_select(1, order))
+        fixed, ancestors = found.split((3, len(self._entries) - 3))
         token, depth, parent = fixed.unbind()
         return Draft(Tree(depth, parent, ancestors.mT), token, score.index_select(0, order))
 

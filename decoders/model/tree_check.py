@@ -1,11 +1,11 @@
-"""Does a model read a tree as it reads the tree's paths as plain text? Tried on small trees.
+"""Tests whether a model reads a tree as it reads the tree's paths as plain text.
 
-    check_near       behind a short prompt
-    steady_context   positions up to which a pass that reaches farther changes nothing before
-    check_far        behind more positions than a sliding window holds
+    check_near       a small tree behind a short prompt
+    steady_context   how long a text may be before its length changes how earlier rows are computed
+    check_far        a small tree behind more positions than a sliding window holds
 
-A verified tree is right only where the row of a node depends on the node and its ancestors alone.
-Configurations do not say so reliably. So the model itself is asked.
+A verified tree is right only where the row of a node depends on the text before the tree, the node
+and its ancestors alone. Configurations do not say so reliably. So the model itself is run.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from decoders.tree import Draft, Tree
 
 PARENT = (0, 0, 0, 1, 1)
 PROMPT = 6  # Tokens.
-ROWS = 16  # Rows that a far position must not change.
-FAR = 1024  # Positions before the far tree. More where a window is longer.
+ROWS = 16  # Rows at the beginning of a text that a far position must not change.
+FAR = 1024  # Positions before the far tree. Behind a longer window there are more.
 FARTHEST = 1 << 15  # Longer windows are not tried: their cache may not fit into memory.
 BEYOND = 8  # Positions by which the far tree lies beyond a window.
 
@@ -44,7 +44,10 @@ class Readable(Protocol):
 
 
 def check_near(model: Readable) -> None:
-    """Compare a tree behind a short prompt with plain texts. ValueError where they differ."""
+    """Compare a tree behind a short prompt with its paths as plain texts.
+
+    ValueError where they differ, or where the logits are NaN.
+    """
     prompt, draft = _prompt_and_draft(model)
     model.prefill(prompt, room=len(draft.tree))
     in_tree = model.verify(draft).logits.float()
@@ -91,27 +94,30 @@ def check_far(model: Readable) -> None:
 
 
 def steady_context(model: Readable) -> int:
-    """The most positions of a text in which no row changes because a later one is far away.
+    """The longest text, in positions, in which a far position leaves all earlier rows unchanged.
 
-    Some rotary embeddings (LongRoPE, dynamic NTK) turn all positions of a pass in another way once
-    its farthest one exceeds a limit. A tree reaches farther than the path that is kept of it.
+    Some rotary embeddings (LongRoPE, dynamic NTK) compute all positions of a forward in another way
+    once its farthest position exceeds a limit. A tree reaches farther than the path that is kept of
+    it. So beyond that limit the tree's rows would differ from the path's.
     """
     rows = min(ROWS, model.context - 3)
     if rows < 2:
         return model.context
     near = _rows_before(model, rows, rows + 1)
-    # Not 0 where the rows of a pass are put together by what they hold, as in mixtures of experts.
+    # How much rows vary without a far position. In a mixture of experts, rows that go to the same
+    # expert are computed together, so another row changes the rounding of these.
     noise = _distance(_rows_before(model, rows, rows + 2), near)
     limit = max(10 * noise, 1e-5 if model.dtype == torch.float32 else 0.02)
 
     def is_steady(context: int) -> bool:
         found = _rows_before(model, rows, context - 1)
-        _rows_before(model, rows, rows + 1)  # Dynamic NTK remembers a far position until now.
+        _rows_before(model, rows, rows + 1)  # Dynamic NTK stays switched until a short text comes.
         return _distance(found, near) <= limit
 
     low, high = rows + 3, model.context
     if is_steady(high):
         return high
+    # Bisection: a text of `low` positions is steady, one of `high` is not.
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if is_steady(middle) else (low, middle)
@@ -119,7 +125,7 @@ def steady_context(model: Readable) -> int:
 
 
 def _rows_before(model: Readable, rows: int, last: int) -> Tensor:
-    """The logits [rows, vocab] of a plain text whose next and last token is at position `last`."""
+    """The logits [rows, vocab] of a text's first rows. One more token is at position `last`."""
     positions = torch.tensor([[*range(rows), last]], device=model.device)
     tokens = _tokens(model, rows + 1).unsqueeze(0)
     output = model.lm(input_ids=tokens, position_ids=positions, use_cache=False)
@@ -151,6 +157,10 @@ def _distance(found: Tensor, expected: Tensor) -> float:
 
 
 def _compare(model: Readable, in_tree: Tensor, plain: Tensor, where: str) -> None:
+    """ValueError where the logits of a path in a tree differ from those as plain text.
+
+    where: added to the message, such as " at position 1024".
+    """
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.1
     distance = _distance(in_tree, plain)
     if not distance < tolerance:

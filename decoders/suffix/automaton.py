@@ -1,9 +1,9 @@
 """A suffix automaton: every substring of a text, in a number of states linear in its length.
 
-Substrings that end at the same places share a state. A state knows the length of the longest of
-them, the last places where they end, and which tokens follow them. Its link is the state of their
-longest suffix that also ends elsewhere. (Blumer et al. 1985; for drafting: SAM Decoding, Hu et al.
-2024, arXiv 2411.10666.)
+Substrings that end at the same positions share a state. A state knows the length of the longest of
+them, the last positions where they end, and which tokens follow them. Its link is the state of
+their longest suffix that also ends elsewhere. (Blumer et al. 1985; for drafting: SAM Decoding, Hu
+et al. 2024, arXiv 2411.10666.)
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,8 +17,8 @@ BEYOND = -1
 class _State:
     length: int  # Of its longest substring.
     link: int
-    # Places behind its latest occurrences, the latest first. That at the end of the text is added
-    # with the next token.
+    # Positions right behind its latest occurrences, the latest first. The occurrence at the end of
+    # the text is added with the next token.
     ends: tuple[int, ...] = ()
     next: dict[int, int] = field(default_factory=dict)  # State behind each following token.
 
@@ -52,17 +52,22 @@ class SuffixAutomaton:
         new, state = len(states), self._whole
         states.append(_State(len(self.text), EMPTY))
         self._whole = new
+        # From the longest suffix of the old text to the shortest: where none was followed by this
+        # token before, the new state follows.
         while state != BEYOND and token not in states[state].next:
             states[state].next[token] = new
             state = states[state].link
         if state == BEYOND:
             return
+        # This suffix and the token make the longest suffix of the new text that occurred before. It
+        # is in the state `known`, and has `length` tokens.
         known = states[state].next[token]
         longer, length = states[known], states[state].length + 1
         if longer.length == length:
             states[new].link = known
             return
-        # The substrings of `longer` up to this length now end here too, its longer ones do not.
+        # The substrings of `longer` up to this length now end here too. Its longer ones do not, so
+        # the state is split.
         split = len(states)
         states.append(_State(length, longer.link, longer.ends, dict(longer.next)))
         longer.link = states[new].link = split
@@ -79,10 +84,10 @@ class SuffixAutomaton:
             state = found.link
 
     def earlier(self) -> Iterator[tuple[int, int]]:
-        """Earlier occurrences of the longest suffixes of the text: (length, place behind it).
+        """Earlier occurrences of suffixes of the text: (length of the suffix, position behind it).
 
-        The longest suffix first, and of equally long ones the latest. `most` of them are the true
-        first ones; there may be more.
+        The longest suffix first, and of equally long ones the latest. After the first `most` of
+        them some may be missing.
         """
         given: set[int] = set()
         state = self._whole

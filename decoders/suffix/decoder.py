@@ -76,10 +76,10 @@ class Suffix(Decoder):
 
 
 def followed(text: list[int], length: int, end: int, depth: int | None = None) -> list[int]:
-    """The tokens behind an occurrence, from place `end` on.
+    """The tokens behind an occurrence, from position `end` on.
 
-    length: of the match; it decides how many where `depth` is None. Behind the end of the text,
-    what was given repeats.
+    length: tokens of the match. depth: how many tokens are returned. None: the longer the match,
+    the more. At the end of the text they begin again with those from `end` on.
     """
     count = AT_LEAST + PER_TOKEN * length if depth is None else depth
     return [text[end + step % (len(text) - end)] for step in range(count)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from decoders.draft_layer import llama_layer, place
+from decoders.draft_layer import llama_layer, move_to_base
 from decoders.eagle.head import EagleHead
 from decoders.hydra.heads import PREFIX, HydraHeads
 from decoders.model.model import Model
@@ -27,7 +27,7 @@ def tiny_hydra(model: Model, heads: int = 5, seed: int = 1, plus_plus: bool = Fa
         torch.manual_seed(seed)  # Of the biases.
         prefix = llama_layer(model, has_norms=True) if plus_plus else None
         made = randomise(HydraHeads(model, heads, layers=2, prefix=prefix), seed)
-    place(made, model)
+    move_to_base(made, model)
     return made
 
 
@@ -35,7 +35,7 @@ def tiny_eagle(model: Model, seed: int = 1) -> EagleHead:
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # Of the bias.
         made = randomise(EagleHead(model), seed)
-    place(made, model)
+    move_to_base(made, model)
     return made
 
 
