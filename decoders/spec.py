@@ -8,7 +8,13 @@ A spec is parsed once, here, and printed back by `str`. Nothing in this module n
 
 from dataclasses import dataclass
 
+BASELINE = "greedy"  # The decoder that all others are compared with.
 AUTO = "auto"  # As the value of `nodes`: a budget chooses the number in every step.
+# The largest value of `nodes`, and the limit of any tree: a file could ask for more than fits in
+# memory.
+MOST_NODES = 4096
+# Options that a command line may set once, for all decoders that have them.
+SHARED_OPTIONS = ("nodes", "topk", "depth", "tree")
 LONGEST_LABEL = 60  # Characters.
 
 

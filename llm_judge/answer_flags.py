@@ -14,6 +14,7 @@ from bench.common.arguments import whole
 from bench.common.errors import UserError
 from bench.common.flags import add_flag, flag_name
 from bench.running.config import RunConfig
+from decoders.spec import BASELINE
 from llm_judge.flags import add_data_flags
 
 # Flags of bench.run, with the same name, default and meaning here.
@@ -144,7 +145,7 @@ def workers(args: argparse.Namespace) -> int:
 def _acceptance(decoder: str, args: argparse.Namespace) -> dict[str, object]:
     """The fields of RunConfig that say which drafted tokens are accepted."""
     rules = ("sampling", "fast", "posterior_threshold", "posterior_alpha", "top_p")
-    if decoder == "greedy":
+    if decoder == BASELINE:
         _refuse(args, rules, "the acceptance of drafted tokens; the baseline drafts none")
         return {}
     if args.temperature == 0:

@@ -19,7 +19,7 @@ ALLOWED = {
     "decoders": (),
     "bench.common": (),
     "bench.store": ("bench.common", "decoders.spec"),
-    "bench.metrics": ("bench.store", "bench.common"),
+    "bench.metrics": ("bench.store", "bench.common", "decoders.spec"),
     "bench.inputs": ("bench.store", "bench.common", "decoders"),
     "bench.reporting": (
         "bench.metrics",

@@ -21,17 +21,13 @@ from bench.metrics.acceptance import (
 from bench.metrics.frames import COLUMNS, answers_frame, frame, table
 from bench.metrics.intervals import Estimate, pooled_interval
 from bench.metrics.rates import (
-    BASELINE,
     equal_to_baseline,
     paired,
     repeatability_by_question,
     tokens_per_inference,
     tokens_per_second,
     tokens_per_second_with_prefill,
-    tpi_ratio,
-    wall_clock_ratio,
     wall_clock_ratio_by_question,
-    wall_clock_ratio_with_prefill,
 )
 from bench.metrics.repetition import REPEATS_ABOVE, repeated_share
 from bench.metrics.spec_bench import (
@@ -42,7 +38,6 @@ from bench.metrics.spec_bench import (
 from bench.metrics.tables import acceptance_table, by, decoder_row, estimates, spec_bench_row
 
 __all__ = [
-    "BASELINE",
     "COLUMNS",
     "REPEATS_ABOVE",
     "Estimate",
@@ -68,9 +63,6 @@ __all__ = [
     "tokens_per_inference",
     "tokens_per_second",
     "tokens_per_second_with_prefill",
-    "tpi_ratio",
-    "wall_clock_ratio",
     "wall_clock_ratio_by_question",
-    "wall_clock_ratio_with_prefill",
     "window_of",
 ]

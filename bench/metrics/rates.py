@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from bench.store.question_id import QuestionId
+from decoders.spec import BASELINE
 
-BASELINE = "greedy"
 PAIR = ["question_id", "choice", "turn"]  # Equal for the same turn of two decoders.
 
 
@@ -37,26 +37,6 @@ def paired(
     theirs = turns[turns.decoder == baseline].set_index(PAIR)
     both = ours.index.intersection(theirs.index)
     return ours.loc[both], theirs.loc[both]
-
-
-def tpi_ratio(turns: pd.DataFrame, decoder: str, baseline: str = BASELINE) -> float:
-    """Tokens per inference / the baseline's, on the turns that both finished."""
-    return ratio_of(*paired(turns, decoder, baseline), "steps")
-
-
-def wall_clock_ratio(turns: pd.DataFrame, decoder: str, baseline: str = BASELINE) -> float:
-    """Tokens per second / the baseline's, on the turns that both finished with a time."""
-    return ratio_of(*paired(turns, decoder, baseline), "decode_s")
-
-
-def wall_clock_ratio_with_prefill(
-    turns: pd.DataFrame, decoder: str, baseline: str = BASELINE
-) -> float:
-    """Tokens per second with prefill / the baseline's.
-
-    An answer file's wall_time gives this ratio alone.
-    """
-    return ratio_of(*paired(turns, decoder, baseline), "wall_s")
 
 
 def wall_clock_ratio_by_question(

@@ -12,7 +12,8 @@ both sides have the recorded tokens.
 
 import pandas as pd
 
-from bench.metrics.rates import BASELINE, ratio
+from bench.metrics.rates import ratio
+from decoders.spec import BASELINE
 
 
 def mean_accepted_tokens(turns: pd.DataFrame) -> float:

@@ -8,7 +8,6 @@ import pandas as pd
 from bench.metrics.acceptance import accept_length_histogram, acceptance_by_depth
 from bench.metrics.intervals import Estimate, pooled_interval
 from bench.metrics.rates import (
-    BASELINE,
     both_known,
     equal_to_baseline,
     paired,
@@ -25,8 +24,11 @@ from bench.metrics.spec_bench import (
     spec_bench_speed_up,
 )
 from bench.store.question_id import QuestionId
+from decoders.spec import BASELINE
 
-# Ratio -> the column of a frame that tokens are divided by.
+# Ratio to the baseline -> the column of a frame that tokens are divided by. Both sides are pooled
+# over the turns that both decoders finished, and that have a value in the column. Of an answer file
+# only wall_s is known: its wall_time includes the prefill.
 _RATIOS = {
     "tpi_ratio": "steps",
     "wall_clock_ratio": "decode_s",

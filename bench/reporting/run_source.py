@@ -15,7 +15,7 @@ from bench.store.question_id import in_order
 from bench.store.run_record import RUN_FILE, Config, Run, read_run
 from bench.store.trees import read_trees
 from bench.store.turn import TURNS_FILE, Turn, read_turns
-from decoders.spec import Spec
+from decoders.spec import SHARED_OPTIONS, Spec
 
 # Settings that runs may differ in and still compare: what is compared, how much of it, and what
 # `_conditions` or the environment say better. All others must be alike, later versions' as well.
@@ -42,7 +42,6 @@ MAY_DIFFER = {
     "compile",
     "trust_remote_code",
 }
-SHARED_OPTIONS = ("nodes", "topk", "depth", "tree")  # Of a run, for all decoders that have them.
 
 
 def open_run(folder: Path) -> Source:

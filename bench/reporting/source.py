@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench import metrics
 from bench.common.media import one_line
 from bench.store.question_id import QuestionId
 from bench.store.run_record import Difference, Run
 from bench.store.trees import AnswerTrees
 from bench.store.turn import Key, Turn
+from decoders.spec import BASELINE
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Source:
     def baseline(self) -> str | None:
         """The label of the source's own greedy decoder. None: it has none."""
         for label in self.labels:
-            if self.options[label]["decoder"] == metrics.BASELINE:
+            if self.options[label]["decoder"] == BASELINE:
                 return label
         return None
 

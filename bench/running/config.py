@@ -12,7 +12,7 @@ from bench.inputs.published_sets import SETS
 from bench.inputs.templates import OWN, check_template
 from decoders import registry
 from decoders.acceptance import ACCEPTANCES, Typical
-from decoders.spec import AUTO, Spec
+from decoders.spec import AUTO, BASELINE, SHARED_OPTIONS, Spec
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 MOST_CHOICES = 10_000
@@ -23,9 +23,6 @@ TEMPERATURES = {
     "reasoning": 0.0, "stem": 0.1, "humanities": 0.1,
 }  # fmt: skip
 OTHER_TEMPERATURE = 0.7
-# Options of decoders that a flag gives to every decoder that has them.
-SHARED_OPTIONS = ("nodes", "topk", "depth", "tree")
-BASELINE = "greedy"  # The decoder that all others are compared with.
 
 
 def parse_nodes(text: str) -> int | str:

@@ -34,9 +34,9 @@ from bench.common.files import (
 from bench.store.question_id import QuestionId, check_question_id, first_few
 from bench.store.run_record import Run
 from bench.store.turn import MOST_TURNS, Turn
+from decoders.spec import MOST_NODES
 
 FAILED = ("ERROR", "$ERROR$")  # FastChat and MEDUSA write these in place of an answer.
-LONGEST_STEP = 4096  # Tokens that a step commits at most: no tree is deeper.
 LONGEST_LABEL = 200  # Characters of a model_id that are shown.
 LARGEST = 1e15  # The largest count or time allowed. Sums of such numbers are still exact.
 ANSWERS_FOLDER = "answers"  # In a run's folder.
@@ -191,10 +191,11 @@ def _by_turn(flat: object, steps: tuple[int, ...] | None) -> tuple[tuple[int, ..
         return None
     if not all(type(length) is int for length in flat):
         return None
-    # Smaller numbers that are wrong are told where they are counted.
-    wrong = next((length for length in flat if abs(length) > LONGEST_STEP), None)
+    # A step commits a path of its tree, and so no more tokens than a tree has nodes. (`counts`, in
+    # bench.reporting, tells of numbers that are wrong and smaller.)
+    wrong = next((length for length in flat if abs(length) > MOST_NODES), None)
     if wrong is not None:
-        raise ValueError(f"accept_lengths has {shown(wrong)}; a step commits 1 to {LONGEST_STEP}")
+        raise ValueError(f"accept_lengths has {shown(wrong)}; a step commits 1 to {MOST_NODES}")
     ends = list(accumulate(steps))
     return tuple(tuple(flat[end - count : end]) for end, count in zip(ends, steps, strict=True))
 

@@ -9,9 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bench.common.errors import UserError
 from bench.common.validation import first_error
 from bench.store.run_record import RUN_FILE, Run, read_run_file
+from decoders.spec import MOST_NODES
 
 _Length = Annotated[int, Field(ge=1, le=1 << 31)]
-_Nodes = Annotated[int, Field(ge=1, le=4096)]  # The most that any tree may have.
+_Nodes = Annotated[int, Field(ge=1, le=MOST_NODES)]
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Depth = Annotated[str, Field(pattern=r"^\d{1,9}$")]
 _DraftSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]

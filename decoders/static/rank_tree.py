@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from decoders.tree import MOST_NODES, RankPath
+from decoders.spec import MOST_NODES
+from decoders.tree import RankPath
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from bench.running.jobs import jobs
 from bench.running.runner import Runner
 from bench.store.turn import Turn
 from checking.load import busy, schedule
+from decoders.spec import BASELINE
 from settings.checking import StressSettings
 
 SCHEMA_VERSION = 1
-GREEDY = "greedy"
 
 
 def stress(settings: StressSettings, command: list[str]) -> dict[str, object]:
@@ -30,7 +30,7 @@ def stress(settings: StressSettings, command: list[str]) -> dict[str, object]:
     command: what the report records as the command line.
     """
     config = RunConfig(
-        decoders=(GREEDY, *settings.decoder),
+        decoders=(BASELINE, *settings.decoder),
         model=settings.model,
         questions=settings.questions,
         temperature=0.0,
@@ -76,7 +76,7 @@ def compared(turns: list[Turn], spec: str) -> dict[str, object]:
     if failed := next((turn for turn in turns if turn.failed), None):
         raise UserError(f"{failed.decoder!r}, question {failed.question_id}: {failed.error}")
     pairs = [
-        (turn, by_key[turn.question_id, GREEDY, turn.choice, turn.turn])
+        (turn, by_key[turn.question_id, BASELINE, turn.choice, turn.turn])
         for turn in turns
         if turn.decoder == spec
     ]

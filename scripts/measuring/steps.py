@@ -17,6 +17,7 @@ from bench.running.environment import environment
 from bench.running.phases import StepProfile, counted_steps, timed_steps
 from bench.store.step_profile import PHASES, SCHEMA_VERSION
 from decoders.decoder import Decoder
+from decoders.spec import BASELINE
 from settings.measuring import StepSettings
 
 COUNTED = 3  # Steps whose operations are counted.
@@ -30,7 +31,7 @@ def measure_steps(settings: StepSettings, command: list[str]) -> dict[str, objec
     check_device(settings.device)
     loaded = load(settings.model, settings.device, settings.dtype, compile=settings.compile)
     loaded.model.static_shapes = settings.static_shapes
-    texts = dict.fromkeys(["greedy", *settings.decoder])
+    texts = dict.fromkeys([BASELINE, *settings.decoder])
     decoders = {text: _bound(text, loaded) for text in texts}
     return {
         "schema_version": SCHEMA_VERSION,
@@ -130,7 +131,7 @@ def table(rows: list[dict]) -> Table:
     ratios = ("outside /\nforward", "outside /\ngreedy step", "step /\ngreedy step")
     for name in ("nodes", "length", *PHASES, "step", *ratios, "operations", "waits"):
         out.add_column(name, justify="right", no_wrap=True)
-    greedy = {row["length"]: row["step_s"] for row in rows if row["decoder"] == "greedy"}
+    greedy = {row["length"]: row["step_s"] for row in rows if row["decoder"] == BASELINE}
     for row in rows:
         greedy_s, outside_s, step_s = greedy[row["length"]], row["outside_s"], row["step_s"]
         out.add_row(

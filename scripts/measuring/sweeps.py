@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.common.errors import UserError, warn
 from bench.common.files import safe_name
 from decoders import registry
-from decoders.spec import Spec
+from decoders.spec import BASELINE, Spec
 
 SOME_FAILED = 1  # Exit status of bench.run where some turns failed.
 Values = Mapping[str, Sequence[str]]  # Name of an option or flag -> its values as they were typed.
@@ -23,7 +23,7 @@ def specs(decoders: Sequence[str], values: Values) -> list[str]:
     >>> specs(["dynamic"], {"nodes": ["8", "16"], "topk": ["4"]})
     ['greedy', 'dynamic:nodes=8:topk=4', 'dynamic:nodes=16:topk=4']
     """
-    made = [Spec.parse("greedy")]
+    made = [Spec.parse(BASELINE)]
     for text in decoders:
         try:
             spec = Spec.parse(text)

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from decoders.spec import MOST_NODES
 from decoders.static.rank_tree import RankTree, checked_paths
-from decoders.tree import MOST_NODES, Tree
+from decoders.tree import Tree
 
 
 def test_a_tree_is_paths_counts_or_an_object():
