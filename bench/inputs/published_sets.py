@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 from platformdirs import user_cache_path
 
 from bench.common.errors import UserError
-from bench.common.files import write_atomically
+from bench.common.files import digest_of, write_atomically
 
 # Environment variables: the folder of the cache, and where files are downloaded from.
 CACHE, MIRROR = "MEDUSA_BENCH_CACHE", "MEDUSA_BENCH_MIRROR"
@@ -127,7 +127,7 @@ def fetched(name: str, file: str, download: bool = True) -> Path | None:
 
 def _is_right(path: Path, remote: Remote) -> bool:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest() == remote.sha256
+        return digest_of(path) == remote.sha256
     except OSError:
         return False
 

@@ -55,10 +55,10 @@ def window_of(turns: pd.DataFrame) -> int:
 
 
 def accept_length_along(turns: pd.DataFrame, window: int = WINDOW) -> pd.Series:
-    """Mean accept length by place in the answer, smoothed; index: token 0, 1, ...
+    """Mean accept length along the answer, smoothed. Index of the series: token 0, 1, ...
 
     The value at token t is the mean over the steps, of all turns, that began at most window / 2
-    tokens from t. The series ends before the first place with fewer than FEWEST such steps.
+    tokens from t. The series ends before the first token with fewer than FEWEST such steps.
     """
     lengths, _, _ = _steps(turns)
     if not len(lengths):

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from bench.store.question_id import QuestionId, ranges
 from bench.store.trees import AnswerTrees, StepTree
-from bench.store.turn import Key, Turn
+from bench.store.turn import Key, Turn, common_length
 
 MOST_TREE_BYTES = 8_000_000  # For all trees of a page.
 LEAST_SHOWN = -99.0  # Log probability. page.js shows smaller ones like this one.
@@ -114,7 +114,7 @@ def _seconds(time: float) -> float | None:
 
 
 def first_difference(turn: Turn, base: Turn | None) -> int | None:
-    """0-based place of the first token that differs from the baseline's; -1 where none does.
+    """Index of the first token that differs from the baseline's. -1 where none does.
 
     None where there is nothing to compare.
     """
@@ -122,9 +122,7 @@ def first_difference(turn: Turn, base: Turn | None) -> int | None:
         return None
     if turn.token_ids == base.token_ids:
         return -1
-    pairs = zip(turn.token_ids, base.token_ids, strict=False)
-    shorter = min(len(turn.token_ids), len(base.token_ids))
-    return next((place for place, (ours, theirs) in enumerate(pairs) if ours != theirs), shorter)
+    return common_length(turn.token_ids, base.token_ids)
 
 
 def _trees(
@@ -173,5 +171,5 @@ def _that_fit(entries: Mapping[QuestionId, bytes], room: int) -> list[QuestionId
     kept = list(entries)
     while kept and (total := sum(len(entries[key]) + 1 for key in kept)) > room:
         count = min(len(kept) - 1, int(len(kept) * max(room, 0) / total))
-        kept = [kept[(2 * place + 1) * len(kept) // (2 * count)] for place in range(count)]
+        kept = [kept[(2 * number + 1) * len(kept) // (2 * count)] for number in range(count)]
     return kept

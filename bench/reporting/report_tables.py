@@ -17,6 +17,7 @@ LENGTHS = 12  # Accept lengths from here on are one number in a table.
 MOST_DEPTHS = 10  # Columns of a table. Where there are more depths, powers of two have columns.
 NOT_ALIKE = "not alike"  # In place of "faster" or "slower".
 SPEED_WORDS = {"higher": "faster", "lower": "slower"}
+GROUPS = {"answer_class": "answer"}  # Columns of `metrics.by` that are called otherwise in tables.
 
 
 def headline(summary: pd.DataFrame, unranked: Collection[str] = ()) -> Table:
@@ -119,9 +120,6 @@ def _tie(difference: Difference, dtype: str | None) -> str:
     if dtype != "float32" or difference.gap is None:
         return NONE
     return "yes" if difference.is_tie else "no: the decoder is wrong there"
-
-
-GROUPS = {"answer_class": "answer"}  # Columns of `metrics.by` that are called otherwise in tables.
 
 
 def by_group(table: pd.DataFrame, column: str) -> Table:

@@ -126,8 +126,8 @@ def _turns_of_run(folder: Path, run: Run) -> tuple[list[Turn], list[str]]:
     """
     turns, warnings = read_turns(folder / TURNS_FILE)
     # Workers finish in any order.
-    place = {question_id: at for at, question_id in enumerate(run.question_turns)}
-    turns.sort(key=lambda turn: (place.get(turn.question_id, 0), turn.place))
+    order = {question_id: number for number, question_id in enumerate(run.question_turns)}
+    turns.sort(key=lambda turn: (order.get(turn.question_id, 0), turn.sort_key))
     reason = ""
     if others := sorted({turn.decoder for turn in turns} - set(run.config.labels)):
         more = f" and {len(others) - 1} more decoders" if len(others) > 1 else ""

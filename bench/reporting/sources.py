@@ -142,18 +142,18 @@ def _turns_of_answers(
 ) -> Iterable[Turn]:
     """The texts of an answer file as turns. What the file does not hold is empty, 0 or NaN."""
     for answer in answers:
-        for index, choice in enumerate(answer.choices):
-            for place, text in enumerate(choice.turns):
-                failed = not choice.answered(place + 1)
+        for number, choice in enumerate(answer.choices):
+            for index, text in enumerate(choice.turns):
+                failed = not choice.answered(index + 1)
                 lengths = (
-                    () if failed or not choice.accept_lengths else choice.accept_lengths[place]
+                    () if failed or not choice.accept_lengths else choice.accept_lengths[index]
                 )
                 yield Turn(
                     question_id=answer.question_id,
                     category=answer.category or categories.get(answer.question_id, ""),
                     decoder=label,
-                    choice=index,
-                    turn=place + 1,
+                    choice=number,
+                    turn=index + 1,
                     temperature=math.nan,
                     seed=0,
                     prompt_tokens=0,
@@ -178,17 +178,17 @@ def _failures(path: Path, answers: Iterable[Answer]) -> list[str]:
                 for column in (choice.steps, choice.tokens, choice.wall_s)
                 if column is not None
             ]
-            for place in range(len(choice.turns)):
-                if choice.answered(place + 1):
+            for index in range(len(choice.turns)):
+                if choice.answered(index + 1):
                     continue
                 are_copied = (
-                    place > 0
+                    index > 0
                     and bool(numbers)
-                    and all(column[place] == column[place - 1] for column in numbers)
+                    and all(column[index] == column[index - 1] for column in numbers)
                 )
                 copied = " with the numbers of the turn before" if are_copied else ""
                 warnings.append(
-                    f"{path.name}: question {answer.question_id}, turn {place + 1} is recorded as "
+                    f"{path.name}: question {answer.question_id}, turn {index + 1} is recorded as "
                     f"an error{copied}; it is left out"
                 )
     return warnings

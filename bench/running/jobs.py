@@ -32,8 +32,8 @@ def jobs(config: RunConfig, questions: tuple[Question, ...]) -> Iterator[Job]:
     labels = config.labels
     for number, question in enumerate(questions):
         for choice in range(config.num_choices):
-            for place in range(len(labels)):
-                yield Job(question, choice, labels[(number + place) % len(labels)])
+            for later in range(len(labels)):
+                yield Job(question, choice, labels[(number + later) % len(labels)])
 
 
 def known_fields(config: RunConfig, job: Job, turn: int) -> dict[str, object]:

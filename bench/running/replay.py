@@ -94,14 +94,9 @@ def steps_with_trees(
 
     ValueError where the prompt fills the context, or the decoder drafts no trees.
     """
-    model = runner.loaded.model
-    room = model.context - len(prompt)
-    if room < 1:
-        raise ValueError(
-            f"the prompt has {len(prompt)} tokens, but the model's context is {model.context}"
-        )
-    rule, stop = runner.rule_and_stop(decoder, room, temperature, seed)
-    for step in decoder.decode(torch.tensor(prompt, device=model.device), rule, stop):
+    rule, stop = runner.rule_and_stop(decoder, runner.room_behind(prompt), temperature, seed)
+    ids = torch.tensor(prompt, device=runner.loaded.model.device)
+    for step in decoder.decode(ids, rule, stop):
         yield step, step_tree(step)
 
 

@@ -28,7 +28,7 @@ from bench.running.jobs import Job, failed_turn, known_fields
 from bench.running.shared_model import SharedModel
 from bench.running.step_times import AutoTimes, given_times, measured_times
 from bench.store.run_record import Difference
-from bench.store.turn import Turn, check_turn
+from bench.store.turn import Turn, check_turn, common_length
 from decoders.accept import Exact, Rule, make_rule
 from decoders.budget import Budgeted
 from decoders.decoder import Decoder
@@ -276,11 +276,7 @@ class Runner:
     ) -> dict[str, object]:
         """Generate a turn. Returns the fields of a `Turn` that result from it."""
         model = self.loaded.model
-        room = model.context - len(prompt)
-        if room < 1:
-            raise ValueError(
-                f"the prompt has {len(prompt)} tokens, but the model's context is {model.context}"
-            )
+        room = self.room_behind(prompt)
         rule, stop = self.rule_and_stop(decoder, room, temperature, seed)
         tokens: list[int] = []
         accept_lengths: list[int] = []
@@ -313,12 +309,21 @@ class Runner:
             "step_ends": self.chat.step_ends(tokens, accept_lengths),
         }
 
+    def room_behind(self, prompt: list[int]) -> int:
+        """Positions of the context that a prompt leaves free. ValueError where it leaves none."""
+        context = self.loaded.model.context
+        if len(prompt) >= context:
+            raise ValueError(
+                f"the prompt has {len(prompt)} tokens, but the model's context is {context}"
+            )
+        return context - len(prompt)
+
     def rule_and_stop(
         self, decoder: Decoder | Budgeted, room: int, temperature: float, seed: int
     ) -> tuple[Rule, Stop]:
         """How a turn's tokens are accepted, and when it ends.
 
-        room: positions that are left in the context after the prompt.
+        room: positions that are left in the context behind the prompt.
         """
         config = self.config
         rule = make_rule(
@@ -334,9 +339,7 @@ class Runner:
     def first_difference(
         self, asked: list[str], answered: list[str], turn: Turn, base: Turn
     ) -> Difference:
-        pairs = zip(turn.token_ids, base.token_ids, strict=False)
-        shorter = min(len(turn.token_ids), len(base.token_ids))
-        first = next((at for at, (a, b) in enumerate(pairs) if a != b), shorter)
+        first = common_length(turn.token_ids, base.token_ids)
         text = self.prompt(asked, answered) + turn.token_ids[:first]
         highest, gap = self.gap(text, turn.temperature, turn.seed)
         ours, theirs = (next(iter(each.token_ids[first:]), None) for each in (turn, base))

@@ -35,9 +35,8 @@ from bench.store.run_record import Difference
 from bench.store.turn import Turn
 from decoders.decoder import Decoder
 
-PER_QUESTION = (
-    20  # Bytes of run.json that a question, and each of its turns, takes beside its text.
-)
+# Bytes of run.json that a question takes beside its text. Each of its turns takes as many.
+PER_QUESTION = 20
 
 
 def run(
@@ -243,7 +242,7 @@ def _differences(
 
 
 def _where(found: Difference, what: str) -> str:
-    """The place of a difference in words. what: what the tokens with the highest scores are."""
+    """Where two answers differ, in words. what: what the tokens with the highest scores are."""
     if found.token is None:
         return "where, no worker is left to say"
     ours, theirs = ([] if token is None else [token] for token in (found.ours, found.theirs))

@@ -81,9 +81,9 @@ class _Actor:
 
 @dataclass(eq=False)
 class _Worker:
-    """A place for a worker. Its process may be replaced."""
+    """One of the workers. Its process may be replaced by another."""
 
-    place: int  # From 0 on.
+    number: int  # From 0 on. Also that of its share of the placement group.
     actor: object  # Ray's handle of an `_Actor`.
 
 
@@ -110,7 +110,7 @@ class Workers:
         _connect(address, count)
         try:
             self._claim(count)
-            self.workers = [_Worker(place, self._start(place)) for place in range(count)]
+            self.workers = [_Worker(number, self._start(number)) for number in range(count)]
             self._facts = self._ready(None)
             self._check()
         except BaseException:
@@ -146,9 +146,11 @@ class Workers:
             )
         self._options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0}
 
-    def _start(self, place: int) -> object:
-        """Start a process in this place. Returns Ray's handle of it."""
-        strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=place)
+    def _start(self, number: int) -> object:
+        """Start the process of a worker. Returns Ray's handle of it."""
+        strategy = PlacementGroupSchedulingStrategy(
+            self._group, placement_group_bundle_index=number
+        )
         actor = ray.remote(**self._options)(_Actor).options(scheduling_strategy=strategy)
         return actor.remote(self.config, os.getcwd(), self._threads, self.began)
 
@@ -285,7 +287,7 @@ class Workers:
     def _replace(self, worker: _Worker) -> object:
         """Start a new process in place of a dead one. Returns the handle of its getting ready."""
         ray.kill(worker.actor)  # It may be alive, but unreachable.
-        worker.actor = self._start(worker.place)
+        worker.actor = self._start(worker.number)
         return worker.actor.ready.remote(self.questions)
 
     def peak_bytes(self) -> None:

@@ -56,7 +56,7 @@ class Choice:
     @cached_property
     def _finished(self) -> int:
         """How many turns there are before the first failed one."""
-        failed = (place for place, text in enumerate(self.turns) if text in FAILED)
+        failed = (index for index, text in enumerate(self.turns) if text in FAILED)
         return next(failed, len(self.turns))
 
     def answered(self, turn: int) -> bool:
@@ -226,7 +226,7 @@ def answer_rows(run: Run, turns: Iterable[Turn], decoder: str, name: str) -> lis
     """
     finished = [turn for turn in turns if turn.decoder == decoder and not turn.failed]
     by_question: dict[QuestionId, dict[int, list[Turn]]] = {}
-    for turn in sorted(finished, key=lambda turn: turn.place):
+    for turn in sorted(finished, key=lambda turn: turn.sort_key):
         by_question.setdefault(turn.question_id, {}).setdefault(turn.choice, []).append(turn)
     rows = []
     for question_id, choices in by_question.items():

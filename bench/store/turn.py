@@ -1,6 +1,6 @@
 """One generated turn, and the rows of turns.jsonl, which hold one turn each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -62,13 +62,24 @@ class Turn:
         return self.question_id, self.decoder, self.choice, self.turn
 
     @property
-    def place(self) -> tuple:
-        """A key to sort turns by: as `key`, where question ids may be integers and texts."""
+    def sort_key(self) -> tuple:
+        """As `key`, but it also sorts turns where some question ids are integers and some texts."""
         return in_order(self.question_id), self.decoder, self.choice, self.turn
 
     @property
     def failed(self) -> bool:
         return self.finish_reason == "error"
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two answers share before they first differ, or before one of them ends.
+
+    >>> common_length([5, 6, 7], [5, 6, 8, 9]), common_length([5], [5, 6])
+    (2, 1)
+    """
+    pairs = zip(one, other, strict=False)
+    shorter = min(len(one), len(other))
+    return next((index for index, (ours, theirs) in enumerate(pairs) if ours != theirs), shorter)
 
 
 _ROW = TypeAdapter(Turn)
