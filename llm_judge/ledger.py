@@ -4,8 +4,8 @@ A row is on disk before the next one begins, and one command at a time writes a 
 needs two calls. Until both replies are there, the first waits in `<file>.games`, so that it is not
 asked for again after a crash.
 
-Rows have FastChat's fields, and two more: `prompt_sha256` (of the system
-prompt and the template) and `temperature`.
+Rows have FastChat's fields, and two more: `prompt_sha256` (of the system prompt and the template)
+and `temperature`.
 """
 
 import time

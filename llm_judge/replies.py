@@ -3,8 +3,7 @@
 The bytes are parsed here and not by the client library, which trusts them. They may be a web page,
 a stream of events that was not asked for, or nested 100,000 deep.
 
-Text that is empty, was cut off at a limit or was withheld by a filter makes
-the call fail.
+Text that is empty, was cut off at a limit or was withheld by a filter makes the call fail.
 """
 
 from dataclasses import dataclass

@@ -18,10 +18,10 @@ from bench.common.errors import UserError
 from bench.common.files import shown
 
 MOST_LAYERS = 10_000  # Where the number of tensors is not known.
-SECONDS = 10.0  # That a tokenizer or a template may take for a short text.
-MEMORY = 2 << 30  # Bytes that it may take.
-MOST_TOKENS = 16  # That a character may become, or that a token may become in characters.
-MOST_CHARACTERS = 1 << 20  # That a template may make of a short conversation.
+SECONDS = 10.0  # Most time of a tokenizer or a template for a short text.
+MEMORY = 2 << 30  # Most bytes of memory for it.
+MOST_TOKENS = 16  # Most tokens of a character, and most characters of a token, on average.
+MOST_CHARACTERS = 1 << 20  # Most characters that a template makes of a short conversation.
 # Every kind of character that a tokenizer may treat in a way of its own, and a long word.
 PROBE = "".join(map(chr, range(32, 127))) + f" äöüß Ελ рус 你好 日本 한국 😀\n\t{40 * 'a'} end"
 # Entries that say how many layers are made. (max_window_layers says from where on a window holds.)

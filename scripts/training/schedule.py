@@ -2,13 +2,15 @@
 
 import time
 
+DECAY = 0.25  # The last part of a training, over which the learning rate falls to 0.
 
-def learning_rate(seen: float, total: float, warmup: float, decay: float = 0.25) -> float:
+
+def learning_rate(seen: float, total: float, warmup: float) -> float:
     """A factor in [0, 1]: linear warm-up, constant, and linear decay over the last part.
 
-    seen, total, warmup: in the same unit, such as tokens. decay: the part of `total` that decays.
+    seen, total, warmup: in the same unit, such as tokens.
     """
-    return min(1.0, (seen + 1) / warmup, max(0.0, (total - seen) / (decay * total)))
+    return min(1.0, (seen + 1) / warmup, max(0.0, (total - seen) / (DECAY * total)))
 
 
 class Sitting:

@@ -144,7 +144,7 @@ def legend(figure: Canvas, axes: Axes) -> None:
         return
     labels = ["\n".join(wrap(label, 46, break_on_hyphens=True)) for label in labels]
     longest = max(len(line) for label in labels for line in label.split("\n"))
-    characters = figure.get_figwidth() * 11  # That fit beside each other, roughly.
+    characters = figure.get_figwidth() * 11  # Roughly as many fit beside each other.
     columns = max(1, min(len(labels), int(characters // (longest + 6))))
     rows = -(-len(labels) // columns)
     columns = -(-len(labels) // rows)  # So that no row is much shorter than the others.
