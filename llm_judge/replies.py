@@ -8,7 +8,8 @@ Text that is empty, was cut off at a limit or was withheld by a filter makes the
 
 from dataclasses import dataclass
 
-from bench.common.files import parse_json, shown
+from bench.common.files import shown
+from bench.common.strict_json import parse_json
 from llm_judge.failures import CallFailed, EndpointTrouble, NoCompletion
 from llm_judge.thinking import without_thinking
 

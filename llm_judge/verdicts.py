@@ -22,7 +22,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bench.common.files import parse_json
+from bench.common.strict_json import parse_json
 from llm_judge.thinking import outside_thinking
 
 NO_GRADE = -1  # Score of a reply without a grade, as in FastChat. Averages leave it out.

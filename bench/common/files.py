@@ -3,13 +3,12 @@
 Writing: a file is replaced as a whole, or a row is appended as a whole. The content is on the disk
 before the call returns. Only one process at a time writes a file of rows (`sole_writer`).
 
-Reading: JSON in strict UTF-8 with finite numbers. A line or a document has at most LONGEST bytes; a
-longer line is not read to its end. An error message names the file and the line.
+Reading: a line or a document has at most LONGEST bytes; a longer line is not read to its end. An
+error message names the file and the line. What JSON may hold is in `bench.common.strict_json`.
 """
 
 import gzip
 import json
-import math
 import os
 import shlex
 import socket
@@ -27,9 +26,9 @@ import psutil
 from filelock import FileLock, Timeout
 
 from bench.common.errors import UserError
+from bench.common.strict_json import parse_json, parse_row
 
 LONGEST = 16 << 20  # Bytes of a line of JSON, or of a JSON document.
-DEEPEST = 100  # Lists and objects within each other, in JSON.
 LONGEST_NAME = 200  # Bytes of a file's name. File systems take 255.
 NAMED = 3  # Lines of a file that warnings name. Further ones are counted.
 
@@ -265,20 +264,6 @@ def tell_left_out(path: Path, problems: Sequence[str], tell: Callable[[str], Non
         tell(f"{path}: {len(problems) - NAMED} more lines are left out")
 
 
-def parse_row(line: bytes, where: str, nan: bool = False) -> dict:
-    """The object of a line. UserError says what the line holds instead, and names `where`.
-
-    nan: as in `parse_json`.
-    """
-    try:
-        row = parse_json(line, nan)
-    except ValueError as error:
-        raise UserError(f"{where} is not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: expected an object, found {type(row).__name__}")
-    return row
-
-
 def read_document(path: Path) -> bytes:
     """The content of a JSON document. UserError where it is unreadable or longer than LONGEST."""
     check_regular(path)
@@ -304,61 +289,6 @@ def check_regular(path: Path) -> None:
         raise UserError(
             f"{path} is {'a folder' if stat.S_ISDIR(kind) else 'a pipe or device'}; expected a file"
         )
-
-
-def parse_json(content: bytes, nan: bool = False) -> object:
-    """A JSON value of strict UTF-8, finite numbers, and text that can be written again.
-
-    nan: allow NaN all the same. ValueError says what is wrong.
-    """
-    try:
-        value = json.loads(
-            content.decode("utf-8-sig"),
-            parse_constant=_nan if nan else _not_a_number,
-            parse_float=_finite,
-        )
-        _check_depth(value, content)
-        if b"\\u" in content:
-            json.dumps(value, ensure_ascii=False).encode()
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{error.msg} at character {error.pos + 1}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start + 1} is not UTF-8") from None
-    except UnicodeEncodeError:
-        raise ValueError("it holds half of a surrogate pair, which is not Unicode") from None
-    except ValueError as error:
-        raise ValueError(str(error).split(";")[0]) from None
-    return value
-
-
-def _check_depth(value: object, content: bytes) -> None:
-    """ValueError where a value is nested deeper than DEEPEST. `content`: its JSON."""
-    if content.count(b"[") + content.count(b"{") <= DEEPEST:
-        return
-    level = [value]
-    for _ in range(DEEPEST):
-        inner = [each.values() if isinstance(each, dict) else each for each in level]
-        level = [each for members in inner for each in members if isinstance(each, (dict, list))]
-        if not level:
-            return
-    raise ValueError("it is nested too deeply")
-
-
-def _not_a_number(text: str) -> float:
-    raise ValueError(f"{text} is not a number in JSON")
-
-
-def _nan(text: str) -> float:
-    return math.nan if text == "NaN" else _not_a_number(text)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:20]} is larger than any number here")
-    return value
 
 
 def digest_of(path: Path) -> str:

@@ -22,7 +22,8 @@ from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
 from bench.common.errors import UserError
-from bench.common.files import parse_json, read_document, shown
+from bench.common.files import read_document, shown
+from bench.common.strict_json import parse_json
 from bench.inputs.bounds import check_layers, check_sizes, check_zip, tensor_names
 from bench.inputs.head_layouts import unwrapped
 from decoders.model.heads import MERGED_PREFIX

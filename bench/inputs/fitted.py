@@ -10,7 +10,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from bench.common.errors import UserError
-from bench.common.files import parse_json, read_document
+from bench.common.files import read_document
+from bench.common.strict_json import parse_json
 from bench.inputs.checkpoints import find, find_weights, read_tensors
 from decoders.decoder import Decoder, declared
 from decoders.model.model import Model

@@ -11,7 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from bench.common.errors import UserError
-from bench.common.files import parse_row, read_lines, shown
+from bench.common.files import read_lines, shown
+from bench.common.strict_json import parse_row
 from bench.inputs.published_sets import QUESTIONS, SETS, fetched
 from bench.store.question_id import QuestionId, check_question_id
 from bench.store.turn import LONGEST_CATEGORY, MOST_TURNS

@@ -19,7 +19,8 @@ from pydantic import (
 )
 
 from bench.common.errors import UserError
-from bench.common.files import parse_json, read_document, shown
+from bench.common.files import read_document, shown
+from bench.common.strict_json import parse_json
 from bench.common.validation import first_error
 from bench.store.question_id import QuestionId, parse_question_id
 from bench.store.turn import Key

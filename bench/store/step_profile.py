@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from bench.common.errors import UserError
-from bench.common.files import parse_json, read_document
+from bench.common.files import read_document
+from bench.common.strict_json import parse_json
 
 SCHEMA_VERSION = 1
 PHASES = ("draft", "propose", "verify", "accept", "commit")  # Of a step, in this order.

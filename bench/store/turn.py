@@ -8,7 +8,8 @@ from typing import Annotated
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 
 from bench.common.errors import UserError
-from bench.common.files import json_line, parse_json, read_lines
+from bench.common.files import json_line, read_lines
+from bench.common.strict_json import parse_json
 from bench.common.validation import first_error
 from bench.store.question_id import QuestionId, check_question_id, in_order
 

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import bench.common.files
+import bench.common.strict_json
 import bench.common.validation
 import bench.inputs.fitted
 import bench.inputs.questions
@@ -28,6 +29,7 @@ from checking.targets import TARGETS
 # The modules whose branches guide the fuzzer. Those of other modules would only distract it.
 READERS: tuple[ModuleType, ...] = (
     bench.common.files,
+    bench.common.strict_json,
     bench.common.validation,
     bench.inputs.fitted,
     bench.inputs.questions,

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.common.errors import UserError
-from bench.common.files import parse_json, read_lines
+from bench.common.files import read_lines
+from bench.common.strict_json import parse_json
 from bench.inputs.chat import Chat
 from training.json_array import begins_array, read_array
 

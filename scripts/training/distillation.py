@@ -12,7 +12,8 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from bench.common.errors import UserError
-from bench.common.files import parse_json, write_atomically
+from bench.common.files import write_atomically
+from bench.common.strict_json import parse_json
 from bench.inputs.loader import Loaded
 from training.corpus import Example
 

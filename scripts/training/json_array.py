@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TextIO
 
 from bench.common.errors import UserError
-from bench.common.files import LONGEST, check_regular, parse_json
+from bench.common.files import LONGEST, check_regular
+from bench.common.strict_json import parse_json
 
 CHUNK = 1 << 20  # Characters that are read at once.
 NEAR_END = 16  # An error so many characters before the end of a chunk may be about its end.

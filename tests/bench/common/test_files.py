@@ -1,37 +1,11 @@
-"""What is read is bounded; what is written can be read again; links are not followed."""
-
-import json
+"""What is written can be read again; links are not followed."""
 
 import pytest
 
 from bench.common import files
 from bench.common.errors import UserError
-from bench.common.files import (
-    DEEPEST,
-    append_synced,
-    json_line,
-    mend_end,
-    parse_json,
-    refuse_links_in,
-    sole_writer,
-)
-
-
-def nested(depth: int, opening: str = "[", closing: str = "]") -> bytes:
-    return (opening * depth + "1" + closing * depth).encode()
-
-
-@pytest.mark.parametrize("pair", [("[", "]"), ('{"a":', "}")])
-def test_how_deep_json_may_be(pair):
-    parse_json(nested(DEEPEST, *pair))
-    for depth in (DEEPEST + 1, 900, 200_000):
-        with pytest.raises(ValueError, match="nested too deeply"):
-            parse_json(nested(depth, *pair))
-
-
-def test_brackets_in_texts_and_beside_each_other_are_no_depth():
-    value = {"text": "[{" * 5000, "list": [[]] * 5000}
-    assert parse_json(json.dumps(value).encode()) == value
+from bench.common.files import append_synced, json_line, mend_end, refuse_links_in, sole_writer
+from bench.common.strict_json import parse_json
 
 
 def test_a_row_that_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
