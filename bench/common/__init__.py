@@ -1,1 +1,1 @@
-"""Used by all of bench: files, errors, signals, arguments, the terminal. Imports none of it."""
+"""Used by all of bench: files, JSON, errors, signals, arguments, terminal. Imports none of it."""

@@ -14,10 +14,7 @@ all under the same names.
 """
 
 import os
-import signal
-import socket
 import sys
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,6 +31,7 @@ from tqdm import tqdm
 
 from bench.common.errors import UserError
 from bench.inputs.questions import Question
+from bench.running.cluster import connect, cpus_each, gpus_each
 from bench.running.config import RunConfig
 from bench.running.jobs import Job, failed_turn
 from bench.running.runner import Runner
@@ -42,7 +40,6 @@ from bench.store.turn import Key, Turn
 
 ATTEMPTS = 3  # Deaths of workers in one turn, after which it is recorded as failed.
 PATIENCE_S = 60.0  # The wait for a cluster whose cores or GPUs are in use.
-CONNECT_S = 10.0  # The wait for the address of a cluster. Ray would try for minutes.
 
 
 class _Actor:
@@ -107,7 +104,7 @@ class Workers:
         """began: see `Runner.load`."""
         self.config, self.began = config, began
         self.questions: Sequence[Question] = ()  # A replacement warms up with these.
-        _connect(address, count)
+        connect(address, count)
         try:
             self._claim(count)
             self.workers = [_Worker(number, self._start(number)) for number in range(count)]
@@ -131,8 +128,8 @@ class Workers:
         Ray would wait silently for a worker that does not fit. UserError says so instead.
         """
         device = self.config.device
-        gpus = _gpus_each(self.config)
-        cpus = _cpus_each(count, gpus)
+        gpus = gpus_each(self.config)
+        cpus = cpus_each(count, gpus)
         if device == "auto" and not gpus:
             self.config = replace(self.config, device="cpu")
         self._threads = None if gpus else cpus
@@ -304,82 +301,6 @@ class Workers:
             except RayError:
                 continue
         return Difference.of(turn.key)
-
-
-def _connect(address: str | None, count: int) -> None:
-    """Join the cluster at `address`. None: start one here, with a core for each worker at least."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    at_end = signal.getsignal(signal.SIGTERM)  # Ray puts a handler of its own in its place.
-    try:
-        host, _, port = (address or "").rpartition(":")
-        if host and port.isdecimal():
-            socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
-        if address is not None:
-            ray.init(address=address, **quiet)
-        else:
-            cores = max(count, torch.get_num_threads())
-            ray.init(
-                address="local",
-                num_cpus=cores,
-                include_dashboard=False,
-                object_store_memory=1 << 27,
-                **quiet,
-            )
-    except (OSError, OverflowError, ValueError, RuntimeError) as error:
-        what = "no local cluster can be started"
-        if address:
-            what = f"the cluster at {address!r} cannot be joined"
-        raise UserError(f"Ray: {what}: {' '.join(str(error).split())[:300]}") from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, at_end)
-
-
-def _gpus_each(config: RunConfig) -> int:
-    """How many GPUs a worker needs. 0: it works on the CPU."""
-    device = config.device
-    if device == "balanced":
-        if config.gpus is None:
-            raise UserError(
-                "--device balanced with --workers needs --gpus: the number of GPUs that each "
-                "worker's model takes"
-            )
-        return config.gpus
-    if device == "auto":
-        return int(ray.cluster_resources().get("GPU", 0) > 0)
-    if device not in ("cpu", "cuda"):
-        raise UserError(
-            f"--device {device!r} names one device; workers share out all of them: use cuda, cpu "
-            "or balanced"
-        )
-    return int(device == "cuda")
-
-
-def _cpus_each(count: int, gpus: int) -> int:
-    """The cores that each of `count` workers claims. UserError where the workers do not fit.
-
-    On the CPU they are an equal share of all cores. Beside GPUs it is one core.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-    def room(cpus: int) -> int:
-        """How many workers of `cpus` cores fit, each on one machine."""
-        by_cpu = [int(node.get("CPU", 0) // cpus) for node in nodes]
-        if not gpus:
-            return sum(by_cpu)
-        by_gpu = [int(node.get("GPU", 0) // gpus) for node in nodes]
-        return sum(map(min, by_cpu, by_gpu))
-
-    if room(1) < count:
-        all_cpus, all_gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
-        needs = f"{gpus} GPUs and a CPU" if gpus else "a CPU"
-        raise UserError(
-            f"--workers is {count}, and each needs {needs} on one machine; Ray has {all_cpus:.0f} "
-            f"CPUs and {all_gpus:.0f} GPUs on {len(nodes)} machines: at most {room(1)} workers"
-        )
-    most = 1 if gpus else int(max(node.get("CPU", 0) for node in nodes))
-    return max(cpus for cpus in range(1, most + 1) if room(cpus) >= count)
 
 
 def _as_user_error(error: RayTaskError) -> Exception:

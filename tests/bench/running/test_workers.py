@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from bench.common.errors import UserError
 from bench.store.turn import read_turns
 from tests.helpers.checkpoints import write_merged
 from tests.helpers.commands import bench
@@ -166,22 +165,6 @@ def test_what_cannot_run_says_so_at_once(basics, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "bench.running.workers", raising=False)
     assert "pip install 'medusa-bench[ray]'" in refused("--workers", 2)
-
-
-def test_more_gpus_than_there_are(monkeypatch):
-    from bench.running import workers
-
-    nodes = [
-        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 4.0}},
-        {"Alive": True, "Resources": {"CPU": 3.0, "GPU": 1.0}},
-        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
-    ]
-    monkeypatch.setattr(workers.ray, "nodes", lambda: nodes)
-    assert workers._cpus_each(5, 1) == 1 and workers._cpus_each(2, 2) == 1
-    assert [workers._cpus_each(count, 0) for count in (1, 2, 3)] == [8, 4, 3]
-    says = r"needs 2 GPUs and a CPU on one machine; Ray has 11 CPUs and 5 GPUs.* at most 2"
-    with pytest.raises(UserError, match=says):
-        workers._cpus_each(3, 2)
 
 
 def test_ctrl_c_stops_the_workers(basics, tmp_path):
