@@ -20,34 +20,23 @@
   zoom.addEventListener("click", (event) => event.target === zoom && zoom.close()); // Beside it.
   if (!data.questions.length) return;
 
-  // An answer is a list: see _answer in bench/reporting/browser_data.py.
-  const named = ([
-    decoder,
-    choice,
-    turn,
-    text,
-    accepts,
-    ends,
-    nodes,
-    finish,
-    prompt,
-    prefill,
-    seconds,
-    difference,
-  ]) => ({
-    decoder,
-    choice,
-    turn,
-    text,
-    accepts,
-    ends,
-    nodes,
-    finish,
-    prompt,
-    prefill,
-    seconds,
-    difference,
-  });
+  // An answer is a list of these: see _answer in bench/reporting/browser_data.py.
+  const FIELDS = [
+    "decoder",
+    "choice",
+    "turn",
+    "text",
+    "accepts",
+    "ends",
+    "nodes",
+    "finish",
+    "prompt",
+    "prefill",
+    "seconds",
+    "difference",
+  ];
+  const field = (answer, name) => answer[FIELDS.indexOf(name)];
+  const named = (answer) => Object.fromEntries(FIELDS.map((name, index) => [name, answer[index]]));
   const strength = (accept) => [0.12, 0.22, 0.32, 0.42, 0.5][Math.min(accept, 5) - 1];
   const hidden = new Set();
   const chosen = { question: 0, turn: 1, choice: 0 };
@@ -56,7 +45,7 @@
   let used = null; // The card whose steps the keys move.
 
   const differs = (question) =>
-    question.answers.some((answer) => answer[11] !== null && answer[11] >= 0);
+    question.answers.some((answer) => (field(answer, "difference") ?? -1) >= 0);
 
   // --- Choosing a question, turn, choice and decoders --------------------------------------------
 
@@ -91,14 +80,14 @@
     where.hidden = values.length < 2;
   }
 
-  const distinct = (answers, index) =>
-    [...new Set(answers.map((answer) => answer[index]))].sort((a, b) => a - b);
+  const distinct = (answers, name) =>
+    [...new Set(answers.map((answer) => field(answer, name)))].sort((a, b) => a - b);
 
   function show() {
     const question = shown[chosen.question];
-    const turns = distinct(question.answers, 2);
+    const turns = distinct(question.answers, "turn");
     if (!turns.includes(chosen.turn)) chosen.turn = turns[0];
-    const choices = distinct(question.answers, 1);
+    const choices = distinct(question.answers, "choice");
     if (!choices.includes(chosen.choice)) chosen.choice = choices[0];
     const pick = (name) => (value) => {
       chosen[name] = value;

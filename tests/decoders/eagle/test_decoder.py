@@ -1,18 +1,17 @@
 """EAGLE's trees, against a naive version that computes everything anew for every guess."""
 
+from functools import partial
+
 import pytest
 
-from decoders.accept import Exact, Sample, Threshold
-from decoders.acceptance import Typical
+from decoders.accept import Exact, Sample
 from decoders.eagle.head import FILE, EagleHead
 from decoders.engine.engine import Engine
 from decoders.model.model import Model
-from tests.helpers.drafters import eagle_tensors, naive_beam, naive_eagle, paths_of, tiny_eagle
-from tests.helpers.models import FAMILIES, PROMPT, randomise, tiny_heads, tiny_llama
+from tests.helpers.drafters import eagle_tensors, naive_eagle, paths_of, tiny_eagle
+from tests.helpers.models import FAMILIES, randomise, tiny_heads, tiny_llama
+from tests.helpers.naive_trees import compare_trees
 from tests.helpers.steps import COSTLY, FREE, GROWING, bound, steps_of, tokens_of, turn
-
-# Random heads are hardly ever right. This rule keeps some of their guesses all the same.
-EASY = Threshold(1.0, Typical(0.003, 0.003))
 
 
 @pytest.mark.parametrize("static_shapes", [False, True])
@@ -24,17 +23,8 @@ def test_every_tree_is_that_of_the_paper(static_shapes, spec):
     model.static_shapes = static_shapes
     tensors = eagle_tensors()
     decoder = bound(model, spec, files={FILE: EagleHead.from_published(tensors, model)})
-    expected_tree = decoder.nodes, decoder.topk, decoder.beam, decoder.max_depth
-    plain, text, accepted = Model(tiny_llama()), PROMPT.tolist(), set()
-    for step in decoder.decode(*turn(30, EASY)):
-        root = int(step.draft.token[0])
-        logits_of = naive_eagle(plain, tensors, text, root)
-        expected, found = naive_beam(logits_of, *expected_tree), paths_of(step.draft)
-        assert list(found) == list(expected)
-        assert list(found.values()) == pytest.approx(list(expected.values()), abs=1e-3)
-        text += step.tokens
-        accepted.add(len(step.tokens))
-    assert len(accepted) > 1  # Some steps kept more than others.
+    naive = partial(naive_eagle, Model(tiny_llama()), tensors)
+    compare_trees(decoder, naive, tokens=30)
 
 
 @pytest.mark.parametrize("rule", [Exact, lambda: Sample(0.7, seed=3)])

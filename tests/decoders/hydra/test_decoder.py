@@ -1,19 +1,18 @@
 """Hydra's trees, against a naive version of the paper's heads."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from decoders.accept import Exact, Sample, Threshold
-from decoders.acceptance import Typical
+from decoders.accept import Exact, Sample
 from decoders.engine.engine import Engine
 from decoders.hydra.heads import FILE, HydraHeads
 from decoders.model.model import Model
-from tests.helpers.drafters import hydra_tensors, naive_beam, naive_hydra, paths_of, tiny_hydra
-from tests.helpers.models import PROMPT, tiny_llama
-from tests.helpers.steps import FREE, bound, steps_of, tokens_of, turn
-
-# Random heads are hardly ever right. This rule keeps some of their guesses all the same.
-EASY = Threshold(1.0, Typical(0.003, 0.003))
+from tests.helpers.drafters import hydra_tensors, naive_hydra, tiny_hydra
+from tests.helpers.models import tiny_llama
+from tests.helpers.naive_trees import compare_trees
+from tests.helpers.steps import FREE, bound, steps_of, tokens_of
 
 
 @pytest.mark.parametrize("static_shapes", [False, True])
@@ -24,17 +23,8 @@ def test_every_tree_is_that_of_the_paper(static_shapes, plus_plus, spec):
     model.static_shapes = static_shapes
     tensors = hydra_tensors(plus_plus=plus_plus)
     decoder = bound(model, spec, files={FILE: HydraHeads.from_published(tensors, model)})
-    expected_tree = decoder.nodes, decoder.topk, decoder.beam, decoder.max_depth
-    plain, text, accepted = Model(tiny_llama()), PROMPT.tolist(), set()
-    for step in decoder.decode(*turn(40, EASY)):
-        root = int(step.draft.token[0])
-        logits_of = naive_hydra(plain, tensors, text, root)
-        expected, found = naive_beam(logits_of, *expected_tree), paths_of(step.draft)
-        assert list(found) == list(expected)
-        assert list(found.values()) == pytest.approx(list(expected.values()), abs=1e-3)
-        text += step.tokens
-        accepted.add(len(step.tokens))
-    assert len(accepted) > 1  # Some steps kept more than others.
+    naive = partial(naive_hydra, Model(tiny_llama()), tensors)
+    compare_trees(decoder, naive, tokens=40)
 
 
 @pytest.mark.parametrize("rule", [Exact, lambda: Sample(0.7, seed=3)])
