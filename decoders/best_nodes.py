@@ -45,7 +45,8 @@ class BestNodes:
         order = self._order[: len(token)]
         ranked, candidates = score.sort(descending=True, stable=True)
         chosen = candidates[: len(order)]
-        node = torch.zeros_like(parent).scatter_(0, chosen, order)  # By candidate.
+        # [candidates] the node that each chosen candidate becomes.
+        node = torch.zeros_like(parent).scatter_(0, chosen, order)
         above = node.take(parent.index_select(0, chosen))  # [nodes]
         generations = [order]  # Each node, its parent, its parent's parent, ...
         for _ in range(deepest - 1):

@@ -78,7 +78,8 @@ class AutoBudget:
         # Of the current step:
         self._size_index = 0  # Index, among the sizes, of its number of nodes.
         self._measured = self.times.at(len(prompt))  # Seconds by size.
-        self._draft_s: float | None = None  # Of drafting for the next step. None: it does not.
+        # Seconds that drafting for the next step takes. None: it does not draft.
+        self._draft_s: float | None = None
         self._is_first = True
 
     def drafts(self) -> bool:

@@ -10,7 +10,8 @@ class KeptTokens:
     """Collects the tokens that the steps of a turn keep. One transfer brings them to the host."""
 
     def __init__(self) -> None:
-        self._waiting: list[Tensor] = []  # By step [2 + max_depth]: depth of the kept node, path.
+        # One tensor [2 + max_depth] a step: the depth of the kept node, and the tokens of its path.
+        self._waiting: list[Tensor] = []
         self._is_root_known = False  # Whether the first waiting root was returned already.
 
     def observe(self, draft: Draft, node: Tensor) -> None:

@@ -130,7 +130,7 @@ class Match:
     prompt: str  # Name of the prompt.
     system: str
     users: tuple[str, ...]  # The prompts: one, or two with the answers in either order.
-    prompt_sha256: str = ""  # Of the system prompt and the template.
+    prompt_sha256: str = ""  # Digest of the system prompt and the template.
 
     @property
     def key(self) -> tuple:

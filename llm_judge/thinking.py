@@ -2,7 +2,7 @@
 
 import re
 
-# As DeepSeek and Qwen write them, Magistral, Kimi and gpt-oss.
+# The tags of DeepSeek and Qwen, of Magistral, of Kimi and of gpt-oss.
 _NAMES = "(?:think|thinking|thoughts?|seed:think)"
 _OPENING = rf"<{_NAMES}>|\[THINK\]|◁think▷|<\|channel\|>analysis<\|message\|>"
 _CLOSING = rf"</{_NAMES}>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>"

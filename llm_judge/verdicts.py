@@ -150,7 +150,7 @@ _BRACKETS = str.maketrans(
     {"【": "[", "】": "]", "〔": "[", "〕": "]", "〖": "[", "〗": "]"}
     | {"⟦": "[[", "⟧": "]]", "〚": "[[", "〛": "]]"}
 )
-_ESCAPED = re.compile(r"\\([\[\]*_])")  # By Markdown.
+_ESCAPED = re.compile(r"\\([\[\]*_])")  # Characters that Markdown escapes.
 
 
 def _plain(reply: str) -> str:

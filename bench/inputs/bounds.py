@@ -17,7 +17,7 @@ from bench.common.bounded import OutOfBounds, bounded
 from bench.common.errors import UserError
 from bench.common.files import shown
 
-MOST_LAYERS = 10_000  # Where the number of tensors is not known.
+MOST_LAYERS = 10_000  # Most layers, where the number of tensors is not known.
 SECONDS = 10.0  # Most time of a tokenizer or a template for a short text.
 MEMORY = 2 << 30  # Most bytes of memory for it.
 MOST_TOKENS = 16  # Most tokens of a character, and most characters of a token, on average.

@@ -19,7 +19,7 @@ from bench.store.turn import LONGEST_CATEGORY, MOST_TURNS
 
 SAMPLE = "sample"
 SAMPLE_FOLDER = Path(str(files(__package__) / "sample"))
-NO_CATEGORY = "none"  # Of a question whose row has none.
+NO_CATEGORY = "none"  # The category of a question whose row has none.
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class QuestionSet:
     """The questions of a file, or a part of them."""
 
     name: str
-    sha256: str  # Of the whole file.
+    sha256: str  # Digest of the whole file.
     questions: tuple[Question, ...]
 
 

@@ -11,7 +11,7 @@ from bench.store.turn import Turn
 
 # The columns of a frame. Where the file lacks a value, a number is NaN, and an array is None.
 COLUMNS = {
-    "question_id": "int64",  # Of texts: "object".
+    "question_id": "int64",  # "object" where some are texts.
     "category": "object",
     "decoder": "object",
     "choice": "int64",
@@ -24,7 +24,7 @@ COLUMNS = {
     "accept_lengths": "object",  # [steps] tokens that each step committed.
     "nodes": "object",  # [steps] nodes that each step verified.
     "token_ids": "object",  # [tokens]
-    "answer_class": "object",  # Of `repetition`. None where the tokens are not known.
+    "answer_class": "object",  # A class of `repetition`. None where the tokens are not known.
 }
 
 

@@ -23,7 +23,7 @@ from bench.reporting.tables import Table
 from bench.store.answer_files import write_answers
 from bench.store.question_id import QuestionId
 
-SCHEMA_VERSION = 1  # Of --format json.
+SCHEMA_VERSION = 1  # The version of --format json.
 LONGEST_TITLE = 120  # Characters of a page's title.
 
 

@@ -7,7 +7,7 @@ from bench.reporting.comparison import Report
 from bench.reporting.page import remark_on
 from bench.reporting.source import Source
 
-LEAST_TURNS = 4  # Of greedy, for its spread to be told.
+LEAST_TURNS = 4  # Fewest turns of greedy for which its spread is told.
 BUSY = 1.5  # Ratio of greedy's slow to its fast answers. Longer texts alone make far less of it.
 
 

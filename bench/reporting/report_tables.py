@@ -15,7 +15,7 @@ SLOWER = 0.97  # Wall-clock ratio. Below it, a question counts as slower than th
 HEADS_ALONE = ("static", "dynamic")  # Decoders that draft with heads alone.
 LENGTHS = 12  # Accept lengths from here on are one number in a table.
 MOST_DEPTHS = 10  # Columns of a table. Where there are more depths, powers of two have columns.
-NOT_ALIKE = "not alike"  # In place of "faster" or "slower".
+NOT_ALIKE = "not alike"  # Shown in place of "faster" or "slower".
 SPEED_WORDS = {"higher": "faster", "lower": "slower"}
 GROUPS = {"answer_class": "answer"}  # Columns of `metrics.by` that are called otherwise in tables.
 

@@ -37,7 +37,7 @@ class Source:
     run: Run | None = None  # The run.json in `folder`.
     # Texts of all turns, failed ones included. Turns of an answer file have no numbers.
     turns: tuple[Turn, ...] = ()
-    trees: Mapping[Key, AnswerTrees] = field(default_factory=dict)  # Of the turns that have some.
+    trees: Mapping[Key, AnswerTrees] = field(default_factory=dict)  # Those that were recorded.
     # Where lossless decoders differ from greedy. Their `decoder` is a label. None: not recorded.
     differences: tuple[Difference, ...] | None = None
     # question_id -> what the user says, turn by turn; where that is known.

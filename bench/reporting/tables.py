@@ -24,7 +24,7 @@ class Table:
     """A table of text."""
 
     title: str
-    cells: pd.DataFrame  # Of str. Its columns are the headings.
+    cells: pd.DataFrame  # Texts. Its columns are the headings.
     caption: str = ""
 
     def used_cells(self) -> pd.DataFrame:

@@ -27,7 +27,7 @@ GAP = 0.34  # Between the boxes of two depths.
 MARGIN = 0.15
 HEAD, FOOT, BETWEEN = 0.85, 0.6, 0.75  # Above the tree, below it, and between tree and mask.
 LEAST_WIDTH = 6.4
-LEAST_SIDE, MOST_SIDE = 2.2, 6.0  # Of the mask.
+LEAST_SIDE, MOST_SIDE = 2.2, 6.0  # Limits of the mask's side.
 SIDE_OF_NODE = 0.085
 
 

@@ -18,7 +18,7 @@ from bench.inputs.loader import model_identity
 from decoders.decoder import Decoder, declared
 
 PROJECT = "decoders"  # The package whose decoders a commit of this project identifies.
-HERE = Path()  # As an option it names nothing in particular.
+HERE = Path()  # An option with this value names nothing in particular.
 OURS = (PROJECT, "bench", "llm_judge")
 
 
@@ -103,8 +103,8 @@ def _sources(decoder: Decoder) -> dict[str, Path]:
     while waiting:
         module = waiting.pop()
         top = _top(module.__name__)
-        is_strange = top in OURS or top in sys.stdlib_module_names
-        if module.__name__ in seen or is_strange or set(packages.get(top, ())) - own:
+        is_known = top in OURS or top in sys.stdlib_module_names
+        if module.__name__ in seen or is_known or set(packages.get(top, ())) - own:
             continue
         seen.add(module.__name__)
         files |= _files_of(module, top)

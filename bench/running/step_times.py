@@ -25,9 +25,9 @@ from decoders.tree import Draft, Tree
 
 BLOCK = 6  # Steps of one kind in a row.
 SETTLED = 3  # First steps of a block, not counted: other sizes' data fills the cache.
-DRAFT_BLOCK = 12  # As BLOCK, where drafting is timed. It is a small share of a step.
+DRAFT_BLOCK = 12  # Steps of one kind in a row where drafting is timed, a small share of a step.
 DRAFTED = 8  # Nodes of a draft that are verified while drafting is timed.
-DEPTH = 4  # Of the trees that are timed. The time hardly depends on it.
+DEPTH = 4  # Depth of the trees that are timed. The time hardly depends on it.
 LENGTHS = (64, 512, 1280, 4096)  # Committed positions.
 # Spread from which on a measurement is not trusted. Another job on this machine causes more, and a
 # quiet machine less.
@@ -66,10 +66,11 @@ class AutoTimes:
     """What budgets begin with."""
 
     steps: StepTimes
-    # By label and depth, the seconds that drafting adds to a step. Labels may be missing.
+    # Seconds that drafting adds to a step, by label and depth. Labels may be missing.
     draft_s: Mapping[str, dict[int, float]] = field(default_factory=dict)
-    # Of each measurement of `steps`, how much its samples varied: the range of the middle half of
-    # them, as a part of their median; of that, the median over lengths and sizes.
+    # How much the samples of each measurement of `steps` varied. Of one length and size it is the
+    # range of the middle half of the samples, as a part of their median. Of a measurement it is the
+    # median over lengths and sizes.
     spread: tuple[float, ...] | None = None  # None: not known.
 
 
@@ -180,7 +181,7 @@ class _AlwaysDrafting(Budgeted):
 
 
 class _Held(Drafter):
-    """Proposes one draft in every step, so that a step without drafting can be timed."""
+    """Proposes the same draft in every step, so that steps without drafting can be timed."""
 
     def __init__(self, drafter: Drafter, draft: Draft) -> None:
         self.setup(drafter.model)

@@ -39,7 +39,7 @@ from decoders.spec import MOST_NODES
 FAILED = ("ERROR", "$ERROR$")  # FastChat and MEDUSA write these in place of an answer.
 LONGEST_LABEL = 200  # Characters of a model_id that are shown.
 LARGEST = 1e15  # The largest count or time allowed. Sums of such numbers are still exact.
-ANSWERS_FOLDER = "answers"  # In a run's folder.
+ANSWERS_FOLDER = "answers"  # The folder of the answer files in a run's folder.
 
 
 @dataclass(frozen=True)

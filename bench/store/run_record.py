@@ -141,7 +141,7 @@ class Difference(Record):
     decoder: str
     choice: int
     turn: int
-    token: int | None = None  # 0-based place in the turn. This and the rest: None if not known.
+    token: int | None = None  # Its index in the turn. This and the rest: None if not known.
     ours: int | None = None  # The decoder's token there. None: its turn has ended.
     theirs: int | None = None  # Greedy's.
     highest: list[int] | None = None  # The two tokens with the highest scores there.
@@ -149,7 +149,7 @@ class Difference(Record):
 
     @classmethod
     def of(cls, key: Key, **found: object) -> "Difference":
-        """That of a turn. found: what is known of the place."""
+        """The difference in a turn. found: what is known of the token that differs."""
         question_id, decoder, choice, turn = key
         return cls(question_id=question_id, decoder=decoder, choice=choice, turn=turn, **found)
 

@@ -7,7 +7,7 @@ from bench.common.files import read_document
 from bench.common.strict_json import parse_json
 
 SCHEMA_VERSION = 1
-PHASES = ("draft", "propose", "verify", "accept", "commit")  # Of a step, in this order.
+PHASES = ("draft", "propose", "verify", "accept", "commit")  # Phases of a step, in order.
 _EXPECTED = "expected the JSON file that scripts/bench_step.py writes"
 
 

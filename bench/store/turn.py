@@ -15,7 +15,7 @@ from bench.store.question_id import QuestionId, check_question_id, in_order
 
 TURNS_FILE = "turns.jsonl"
 LONGEST_CATEGORY = 100  # Characters. A category is shown in tables and under figures.
-MOST_TURNS = 1000  # Of a conversation.
+MOST_TURNS = 1000  # Most turns of a conversation.
 KEY = ("question_id", "decoder", "choice", "turn")  # The fields that make a `Key`.
 Key = tuple[QuestionId, str, int, int]  # (question_id, decoder, choice, turn) of a turn.
 

@@ -93,7 +93,8 @@ class Conditional(Decoder):
 
         # [levels, evidence]
         self.head_weight = torch.tensor(by_level(fitted.head_weight), device=model.device)
-        self.last = torch.zeros(1, dtype=torch.long, device=model.device)  # Before the root.
+        # [1] the last committed token; the root follows it.
+        self.last = torch.zeros(1, dtype=torch.long, device=model.device)
         # All drafts have one shape where shapes are static.
         self.static_depth = self.max_depth if model.static_shapes else 0
         self._lay_out(by_level(fitted.coverage) + [fitted.beyond] * self.levels, model.device)
@@ -180,6 +181,7 @@ class Conditional(Decoder):
                 conditional = mixed.log_softmax(-1)
             else:
                 candidate = known.token
+                # Where all candidates are missing, log_softmax alone would make them likely.
                 conditional = known.bonus.log_softmax(-1).minimum(known.bonus)
             score, best = (score.unsqueeze(1) + conditional).flatten().topk(width)
             parent = best.div(candidate.shape[1], rounding_mode="floor")

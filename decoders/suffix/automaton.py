@@ -15,7 +15,7 @@ BEYOND = -1
 
 @dataclass
 class _State:
-    length: int  # Of its longest substring.
+    length: int  # Tokens of its longest substring.
     link: int
     # Positions right behind its latest occurrences, the latest first. The occurrence at the end of
     # the text is added with the next token.

@@ -26,7 +26,7 @@ from bench.store.run_record import RUN_FILE
 from bench.store.turn import KEY, TURNS_FILE
 
 SUMMARY_FILE = "summary.csv"
-MOST_KILLS = 3  # Of one run.
+MOST_KILLS = 3  # Most kills of one run.
 POLL_S = 0.002
 STDOUT, STDERR = 1, 2  # File descriptors.
 # File -> the fields that may differ between two runs: times, values that contain a time, and values
@@ -36,7 +36,7 @@ TIMES = {
     ANSWERS_FOLDER: {"wall_time", "tstamp", "answer_id"},
     RUN_FILE: {"command", "start", "start_unix", "end", "sessions", "git"},
 }
-# In names of summary.csv's columns.
+# Parts of the names of summary.csv's columns that depend on times.
 TIMES_OF_COLUMNS = ("per_second", "wall_clock", "speed_up", "with_prefill")
 
 
@@ -44,7 +44,7 @@ TIMES_OF_COLUMNS = ("per_second", "wall_clock", "speed_up", "with_prefill")
 class Kills:
     """Counts of the kills. No run lost or repeated a turn."""
 
-    turns: int  # Of a run.
+    turns: int  # Turns of a run.
     kills: int
     midway: int  # Kills between the first row and the last.
     torn: int  # Runs that a kill left with a torn row.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import cycle
 from math import inf
 
-BUSY_S, QUIET_S = 4.0, 6.0  # Of "sometimes".
+BUSY_S, QUIET_S = 4.0, 6.0  # Phases of the load "sometimes".
 # A loop ends with the process that started it, however that ends.
 LOOP = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
 Phase = tuple[float, bool]  # Seconds, and whether the machine is busy during them.

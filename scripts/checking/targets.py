@@ -162,7 +162,7 @@ def run(file: Path) -> None:
     file.replace(folder / RUN_FILE)
     (folder / TURNS_FILE).write_text(json_line(asdict(TURN)))
     config = open_run(folder).run.config.as_json()
-    with RunFolder.open(folder, config) as opened:  # As who resumes it.
+    with RunFolder.open(folder, config) as opened:  # As a resumed run opens it.
         found = [opened.turn(key) for key in opened]
         for decoder in opened.run.config.labels:
             for row in answer_rows(opened.run, found, decoder, model_id(opened.run, decoder)):

@@ -1,7 +1,7 @@
 """Training and fitting: what the scripts of the same names do.
 
 models.py           loading the model that the flags name
-corpus.py           chat JSONL, and its answers as token ids
+corpus.py           conversations, and their answers as token ids; json_array.py reads one layout
 distillation.py     answers of the model itself
 heads_training.py   the loop of train_heads.py
 kind.py             what a kind of heads is; medusa.py, hydra.py and eagle.py are kinds
@@ -14,5 +14,6 @@ perplexity.py       loss on held-out conversations
 tokenizer.py, packed_corpus.py, demo_training.py   the demo's base model
 loops.py            less repetition in greedy answers
 schedule.py         learning rate, and how far a sitting goes
+costs.py            memory and time of a training, printed before they are spent
 checkpoints.py      state that survives an interruption
 """

@@ -7,7 +7,7 @@ import torch
 
 from bench.common.errors import warn
 
-BYTES = 16  # Of a parameter in training: weight, gradient and the optimizer's two moments.
+BYTES = 16  # Memory of a parameter in training: weight, gradient, the optimizer's two moments.
 
 
 def say_memory(parameters: int, device: torch.device) -> None:

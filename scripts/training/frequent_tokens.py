@@ -22,8 +22,8 @@ class FrequentTokens:
     """The tokens that were kept, and the counts that they were chosen by."""
 
     tokens: list[int]  # Most frequent first.
-    own: Counter[int]  # Of the model's own answers.
-    corpus: Counter[int]  # Of the corpus' answers.
+    own: Counter[int]  # Counts in the model's own answers.
+    corpus: Counter[int]  # Counts in the corpus' answers.
 
     def share_of(self, counts: Counter[int]) -> float:
         """The part of all counted tokens that is among the kept ones."""

@@ -24,8 +24,8 @@ from training.medusa import MedusaKind
 from training.models import load_model, with_chat
 from training.schedule import Sitting, learning_rate
 
-KINDS: dict[str, type[Kind]] = {"medusa": MedusaKind, "hydra": HydraKind, "eagle": EagleKind}
-CHECKPOINTS = {"medusa": "heads_state.pt"}  # Of other kinds: their name and _state.pt.
+CLASSES: dict[str, type[Kind]] = {"medusa": MedusaKind, "hydra": HydraKind, "eagle": EagleKind}
+CHECKPOINTS = {"medusa": "heads_state.pt"}  # Files by kind. Other kinds have <kind>_state.pt.
 SAVE_EVERY_S = 120.0
 WARMUP_BATCHES = 20
 # Settings that may change when a training goes on. The others decide what is learned.
@@ -59,7 +59,7 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
         raise UserError("--distill makes own answers, and --answers has them; give one of the two")
     if settings.merge and settings.format != "medusa":
         raise UserError(f"--merge writes Medusa-2 alone; leave out --format {settings.format}")
-    kind_of_heads = KINDS[settings.kind]
+    kind_of_heads = CLASSES[settings.kind]
     check_settings(kind_of_heads, settings)
     loaded = load_model(settings)
     settings.out.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,8 @@ MarkedText = tuple[list[int], list[bool]]  # Tokens, and which of them are to be
 Measured = dict[str, float]
 CHECKPOINT = "unlearn_state.pt"
 SAVE_EVERY_S = 120.0
-GOES_ON_WITH = ("out", "updates", "device", "seed")  # Settings that may change then.
+# Settings that may change when a training goes on. The others decide what is learned.
+GOES_ON_WITH = ("out", "updates", "device", "seed")
 WARMUP = 5  # Updates.
 
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from bench.reporting.figures.style import Figure, canvas, line_style
 
-EDGES = np.concatenate(([0.0], np.geomspace(1e-3, 1.0, 16)))  # Of the bins.
+EDGES = np.concatenate(([0.0], np.geomspace(1e-3, 1.0, 16)))  # Edges of the bins.
 
 
 def draw_reliability(folder: Path, predicted: np.ndarray, accepted: np.ndarray) -> Figure:

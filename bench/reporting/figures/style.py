@@ -29,7 +29,7 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 HATCHES = ["", "//", "..", "\\\\", "xx", "--", "++", "oo"]
 LINES = ["-", "--", "-.", ":"]
 FONT = FontProperties(family="DejaVu Sans")  # Comes with matplotlib.
-MOST_TICKS = 16  # Of an axis of whole numbers.
+MOST_TICKS = 16  # Most ticks of an axis of whole numbers.
 _STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -49,7 +49,7 @@ FARTHEST = 2.5
 class Figure:
     """A figure on disk."""
 
-    name: str  # Of its files, without the ending.
+    name: str  # The name of its files, without the ending.
     title: str
     caption: str
     path: Path  # The PNG. The SVG lies beside it.
