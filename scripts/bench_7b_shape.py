@@ -17,26 +17,23 @@ decoders take turns:
     transformers' `generate` / our greedy decoding
 """
 
-import json
 import sys
 
 from bench.common.errors import exit_cleanly
 from settings.command_line import parse_settings
 from settings.measuring import ShapeSettings
+from settings.report_files import write_report
 
 
 def main() -> None:
     settings = parse_settings("bench_7b_shape.py", __doc__, ShapeSettings)
     settings.check()
     # Imported late: torch takes seconds to load, and a wrong flag should be told at once.
-    from bench.common.files import write_atomically
     from measuring.shape_steps import lines_of, measure_shape
 
     report = measure_shape(settings, sys.argv)
     print("\n".join(lines_of(report)))
-    if settings.out is not None:
-        write_atomically(settings.out, json.dumps(report, indent=1) + "\n")
-        print(settings.out)
+    write_report(report, settings.out)
 
 
 if __name__ == "__main__":

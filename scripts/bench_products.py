@@ -16,18 +16,17 @@ is a median over rounds: in microseconds, and as the bytes of weights read per s
 per second that a plain copy moves.
 """
 
-import json
 import sys
 
 from bench.common.errors import exit_cleanly
 from settings.command_line import parse_settings
 from settings.measuring import ProductSettings
+from settings.report_files import write_report
 
 
 def main() -> None:
     settings = parse_settings("bench_products.py", __doc__, ProductSettings)
     # Imported late: torch takes seconds to load, and a wrong flag should be told at once.
-    from bench.common.files import write_atomically
     from bench.common.terminal import print_table
     from measuring.products import measure_products, table
 
@@ -37,9 +36,7 @@ def main() -> None:
         f"{device}, {settings.dtype}: a copy moves {copied:.1f} GB/s, reads and writes both counted"
     )
     print_table(table(report["rows"]))
-    if settings.out is not None:
-        write_atomically(settings.out, json.dumps(report, indent=1) + "\n")
-        print(settings.out)
+    write_report(report, settings.out)
 
 
 if __name__ == "__main__":

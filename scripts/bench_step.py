@@ -13,26 +13,23 @@ number is a median.
     waits        times that the host waits for the device
 """
 
-import json
 import sys
 
 from bench.common.errors import exit_cleanly
 from settings.command_line import parse_settings
 from settings.measuring import StepSettings
+from settings.report_files import write_report
 
 
 def main() -> None:
     settings = parse_settings("bench_step.py", __doc__, StepSettings)
     # Imported late: torch takes seconds to load, and a wrong flag should be told at once.
-    from bench.common.files import write_atomically
     from bench.common.terminal import print_table
     from measuring.steps import measure_steps, table
 
     report = measure_steps(settings, sys.argv)
     print_table(table(report["rows"]))
-    if settings.out is not None:
-        write_atomically(settings.out, json.dumps(report, indent=1) + "\n")
-        print(settings.out)
+    write_report(report, settings.out)
 
 
 if __name__ == "__main__":

@@ -14,26 +14,23 @@ greedy's, of the same turn. Medians over all turns are printed, and over the lat
 The exit status is 1 where a median is below --least, or an answer is not greedy's.
 """
 
-import json
 import sys
 
 from bench.common.errors import exit_cleanly
 from settings.checking import StressSettings
 from settings.command_line import parse_settings
+from settings.report_files import write_report
 
 
 def main() -> int:
     settings = parse_settings("stress_auto.py", __doc__, StressSettings)
     # Imported late: torch takes seconds to load, and a wrong flag should be told at once.
-    from bench.common.files import write_atomically
     from bench.common.terminal import print_table
     from checking.stress import faults, stress, table
 
     report = stress(settings, sys.argv)
     print_table(table(report["rows"]))
-    if settings.out is not None:
-        write_atomically(settings.out, json.dumps(report, indent=1) + "\n")
-        print(settings.out)
+    write_report(report, settings.out)
     found = faults(report["rows"], settings.least)
     for fault in found:
         print(f"error: {fault}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Do sources compare? Says how they differ, and brings their labels side by side.
+"""Whether sources compare: how they differ, in warnings, and their labels side by side.
 
 Tokens compare where the same questions were asked of the same model with the same settings. Times
 compare where also the machine is the same. What an answer file does not record is said.
@@ -59,18 +59,18 @@ def _renamed(source: Source, name: str) -> Source:
 
 
 def unlike(one: Source, other: Source) -> bool:
-    """Do the tokens of two sources not compare? Unknown conditions count as the same."""
+    """Whether the tokens of two sources do not compare. Unknown conditions count as the same."""
     return bool(set_differently([one, other])) or asks_other_texts(one, other)
 
 
 def timed_alike(one: Source, other: Source) -> bool:
-    """Are the times of two sources known to be of one machine?"""
+    """Whether the times of two sources are known to be of one machine."""
     has_moved = one.has_moved or other.has_moved
     return not has_moved and one.environment is not None and one.environment == other.environment
 
 
 def may_rank(source: Source, home: Source) -> bool:
-    """May a decoder of one source be said to be faster or slower than one of the other?
+    """Whether a decoder of one source may be said to be faster or slower than one of the other.
 
     Where nothing is recorded, it may: a warning says so first.
     """
@@ -102,7 +102,7 @@ def _in_words(name: str, value: object) -> str:
 
 
 def asks_other_texts(one: Source, other: Source) -> bool:
-    """Do two runs ask other texts under the same question_id?
+    """Whether two runs ask different texts under the same question_id.
 
     Of older runs, which do not record the texts, the digests of the question files are compared.
     """

@@ -1,4 +1,4 @@
-"""Do the counts of a source fit together? What cannot be is left out, with a warning.
+"""Checks that the counts of a source fit together. What cannot be is left out, with a warning.
 
 A turn whose counts are impossible is in no number. Accept lengths that do not add up to the tokens
 are in no number; the tokens and steps beside them still are.

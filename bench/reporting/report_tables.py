@@ -53,7 +53,7 @@ def headline_cells(summary: pd.DataFrame, unranked: Collection[str] = ()) -> pd.
 
 
 def _has_own_tpi_ratio(summary: pd.DataFrame) -> bool:
-    """Does the TPI ratio say more than tokens per inference? It does not where greedy's are 1."""
+    """Whether the TPI ratio says more than tokens per inference: not where greedy's are 1."""
     known = summary[summary.tpi_ratio.notna()]
     return not np.isclose(known.tpi_ratio, known.tokens_per_inference, rtol=1e-3).all()
 

@@ -161,7 +161,7 @@ def _unfinished(folder: Path, run: Run, finished: Mapping[str, int], wanted: int
 
 
 def _has_moved(run: Run) -> bool:
-    """Were the sittings of a run on different machines or versions?"""
+    """Whether the sittings of a run were on different machines or versions."""
     environments = [
         session.environment.as_json() for session in run.sessions if session.environment is not None
     ]

@@ -29,9 +29,9 @@ class Source:
     environment: dict | None = None  # Machine and versions. None: not recorded.
     # What decides its tokens, by name: see `run_source._conditions`. None: not recorded.
     conditions: dict | None = None
-    complete: bool = True  # Was every turn finished?
-    is_mixed: bool = False  # Were its sittings of different code?
-    has_moved: bool = False  # Were its sittings on different machines or versions?
+    complete: bool = True  # Whether every turn was finished.
+    is_mixed: bool = False  # Whether its sittings ran different code.
+    has_moved: bool = False  # Whether they were on different machines or versions.
     warnings: tuple[str, ...] = ()
     folder: Path | None = None  # The run's folder. None: an answer file.
     run: Run | None = None  # The run.json in `folder`.

@@ -53,7 +53,7 @@ def rows_of(parent: Sequence[int]) -> list[int]:
 
 
 def ancestor_mask(parent: Sequence[int]) -> np.ndarray:
-    """[nodes, nodes] bool: is the column's node an ancestor of the row's node, or that node itself?
+    """[nodes, nodes] bool: whether the column's node is the row's node or an ancestor of it.
 
     >>> ancestor_mask([0, 0, 0, 1]).astype(int).tolist()
     [[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 0, 1]]

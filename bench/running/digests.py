@@ -53,7 +53,7 @@ def file_digests(decoders: Mapping[str, Decoder]) -> dict[str, dict[str, str]]:
 
 
 def is_plugin(decoder: Decoder) -> bool:
-    """Is this a decoder of another package?"""
+    """Whether this is a decoder of another package."""
     return type(decoder).__module__.partition(".")[0] != PROJECT
 
 

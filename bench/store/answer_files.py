@@ -60,7 +60,7 @@ class Choice:
         return next(failed, len(self.turns))
 
     def answered(self, turn: int) -> bool:
-        """Is there an answer to `turn` (1-based) and to all turns before it?"""
+        """Whether there is an answer to `turn` (1-based) and to all turns before it."""
         return turn <= self._finished
 
 

@@ -83,7 +83,7 @@ class RunFolder:
             self._offsets[turn.key] = offset
 
     def __contains__(self, key: Key) -> bool:
-        """Is this turn finished?"""
+        """Whether this turn is finished."""
         return key in self._offsets
 
     def __len__(self) -> int:
@@ -216,7 +216,7 @@ def _remove_traces(folder: Path) -> None:
 
 
 def _is_trace(path: Path) -> bool:
-    """Is this a lock or a temporary file? A process that is killed early leaves nothing else."""
+    """Whether this is a lock or a temporary file: all that a process leaves if killed early."""
     return path.name.startswith(".") and path.suffix in (".lock", ".tmp")
 
 

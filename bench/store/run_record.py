@@ -155,7 +155,7 @@ class Difference(Record):
 
     @property
     def is_tie(self) -> bool:
-        """Is the gap within the rounding of float32?"""
+        """Whether the gap is within the rounding of float32."""
         return self.gap is not None and self.gap <= TIE
 
 

@@ -5,6 +5,7 @@ training.py       of the scripts that train, fit and search
 measuring.py      of the scripts that measure
 checking.py       of the scripts that check
 step_numbers.py   a type of argument
+report_files.py   the file with all numbers of a script that measures
 
 Nothing in this package needs torch, so that --help answers at once.
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.common.arguments import positive, texts, whole
 from bench.common.errors import UserError
 from bench.common.flags import REQUIRED, flag
-from settings.measuring import report_file
+from settings.report_files import report_file
 
 LOADS = ("never", "first", "sometimes", "always")  # When this machine is busy.
 

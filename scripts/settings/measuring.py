@@ -7,6 +7,7 @@ from pathlib import Path
 from bench.common.arguments import texts, whole, wholes
 from bench.common.errors import UserError
 from bench.common.flags import flag
+from settings.report_files import report_file
 
 DTYPES = ("float16", "bfloat16", "float32")
 STEP_DECODERS = (
@@ -20,14 +21,6 @@ STEP_DECODERS = (
 )
 ATTENTION_HEADS = 32  # Of the model of Vicuna-7B's shape.
 MEDUSA_HEADS = 4
-
-
-def report_file(text: str) -> Path:
-    """An argument type: a file to write. UserError where its folder is not there."""
-    path = Path(text)
-    if not path.parent.is_dir():
-        raise UserError(f"--out is {path}, but there is no folder {path.parent}")
-    return path
 
 
 def product_sizes(text: str) -> list[tuple[int, int]]:

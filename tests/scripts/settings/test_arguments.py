@@ -5,7 +5,8 @@ import argparse
 import pytest
 
 from bench.common.errors import UserError
-from settings.measuring import product_sizes, report_file
+from settings.measuring import product_sizes
+from settings.report_files import report_file
 from settings.step_numbers import step_numbers
 
 
