@@ -211,7 +211,7 @@ class Sample(Rule):
         self._blocks = {number: self._blocks.get(number) for number in needed}
         for number, rows in self._blocks.items():
             if rows is None:
-                seed = fold(self.seed, number)
+                seed = seed_of(self.seed, number)
                 generator = torch.Generator(like.device).manual_seed(seed)
                 rows = torch.empty(NOISE_BLOCK, like.shape[-1], device=like.device)
                 self._blocks[number] = rows.exponential_(generator=generator).log_().neg_()
@@ -244,7 +244,7 @@ def make_rule(
     raise ValueError(f"unknown acceptance {acceptance!r}; available: {', '.join(ACCEPTANCES)}")
 
 
-def fold(*parts: object) -> int:
+def seed_of(*parts: object) -> int:
     """A seed below 2**63 that depends on every part, and is the same on every machine."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

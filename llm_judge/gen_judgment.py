@@ -123,7 +123,7 @@ def main() -> int:
     args = parser().parse_args()
     bench = Bench.of(args.bench_name, args.data_dir)
     bench.questions()
-    path = bench.judgments(args.judge_model, "single" if args.mode == "single" else "pair")
+    path = bench.judgments(args.judge_model, is_single=args.mode == "single")
     if args.dry_run:
         _missing(_ledger(bench, path, args), bench, args)
         return 0

@@ -67,8 +67,9 @@ class Bench:
         """The folder of the reference answers."""
         return self.folder / "reference_answer"
 
-    def judgments(self, judge: str, kind: str) -> Path:
-        """The file of a judge's judgments. kind: "single" or "pair"."""
+    def judgments(self, judge: str, is_single: bool) -> Path:
+        """The file of a judge's grades (is_single), or of its comparisons of pairs."""
+        kind = "single" if is_single else "pair"
         return self.folder / "model_judgment" / f"{safe_name(judge)}_{kind}.jsonl"
 
     def questions(self) -> QuestionSet:

@@ -88,8 +88,8 @@ def main() -> int:
 
 def _judgments(bench: Bench, args: argparse.Namespace) -> list[dict]:
     """Print how many judgments have a verdict, and return these. UserError where none has."""
-    kind = "single" if args.mode == "single" else "pair"
-    path = args.input_file or bench.judgments(args.judge_model, kind)
+    is_single = args.mode == "single"
+    path = args.input_file or bench.judgments(args.judge_model, is_single)
     if not path.is_file():
         there = ", ".join(sorted(each.name for each in path.parent.glob("*.jsonl"))) or "none"
         raise UserError(
@@ -97,9 +97,9 @@ def _judgments(bench: Bench, args: argparse.Namespace) -> list[dict]:
             "first"
         )
     rows = _of_one_judge(read_judgments(path), args.judge_model, path)
-    if any(("score" in row) != (kind == "single") for row in rows):
+    if any(("score" in row) != is_single for row in rows):
         raise UserError(f"{path} holds judgments of another kind than --mode {args.mode} shows")
-    if args.figure is not None and kind == "pair":
+    if args.figure is not None and not is_single:
         raise UserError("--figure draws grades; leave it out, or use --mode single")
     if args.model_list:
         wanted = set(args.model_list)
@@ -113,7 +113,7 @@ def _judgments(bench: Bench, args: argparse.Namespace) -> list[dict]:
     print(f"{path}: {len(rows)} judgments{unread}")
     if not read:
         which = " of these models" if args.model_list else ""
-        scale = f" (a grade is from {LOWEST_GRADE} to {HIGHEST_GRADE})" if kind == "single" else ""
+        scale = f" (a grade is from {LOWEST_GRADE} to {HIGHEST_GRADE})" if is_single else ""
         raise UserError(f"{path} has no verdict that could be shown{which}{scale}")
     return read
 

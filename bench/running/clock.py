@@ -11,7 +11,7 @@ def synchronise(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def read() -> float:
+def host_now() -> float:
     """Seconds of a monotonic clock, for a caller that need not wait for a device."""
     return time.perf_counter()
 
@@ -19,4 +19,4 @@ def read() -> float:
 def now(device: torch.device) -> float:
     """Seconds of the same clock, read once the device has finished its work."""
     synchronise(device)
-    return read()
+    return host_now()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from bench.inputs.questions import Question
 from bench.running.config import RunConfig
 from bench.store.turn import Key, Turn
-from decoders.accept import fold
+from decoders.accept import seed_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def known_fields(config: RunConfig, job: Job, turn: int) -> dict[str, object]:
         "turn": turn,
         "temperature": config.temperature_of(question.category),
         # Without the decoder, so that at one temperature all decoders draw the same samples.
-        "seed": fold(config.seed, question.question_id, job.choice, turn),
+        "seed": seed_of(config.seed, question.question_id, job.choice, turn),
     }
 
 

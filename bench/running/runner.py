@@ -19,7 +19,7 @@ from bench.inputs.chat import Chat
 from bench.inputs.devices import gpu_memory
 from bench.inputs.loader import Loaded, load
 from bench.inputs.questions import Question
-from bench.running.clock import now, read
+from bench.running.clock import host_now, now
 from bench.running.config import RunConfig
 from bench.running.decoders import bind, described, make_decoders, plain
 from bench.running.digests import is_plugin
@@ -287,7 +287,7 @@ class Runner:
         prefilled = step_began = now(model.device)
         for step in steps:
             if self.follows_clock:
-                step_ended = read()  # The step has waited for the device.
+                step_ended = host_now()  # The step has waited for the device.
                 decoder.took(step_ended - step_began)
                 step_began = step_ended
             tokens += step.tokens

@@ -82,10 +82,10 @@ def given_times(config: RunConfig, decoders: Mapping[str, Decoder]) -> AutoTimes
     if config.step_times is None:
         return None
     recorded = read_budget_times(Path(config.step_times))
-    for spec, decoder in decoders.items():
-        if decoder.auto and spec not in recorded.draft_s:
+    for label, decoder in decoders.items():
+        if decoder.auto and label not in recorded.draft_s:
             raise UserError(
-                f"--step-times {config.step_times} is of a run without {spec!r}; it has "
+                f"--step-times {config.step_times} is of a run without {label!r}; it has "
                 f"{', '.join(recorded.draft_s) or 'no decoder with nodes=auto'}"
             )
     return auto_times(recorded)

@@ -51,8 +51,8 @@ class BudgetTimes(_Checked):
     def draft_s(self) -> dict[str, dict[int, float]]:
         """Seconds that drafting adds to a step, by label and depth."""
         return {
-            spec: {int(depth): seconds for depth, seconds in by_depth.items()}
-            for spec, by_depth in self.draft_times.items()
+            label: {int(depth): seconds for depth, seconds in by_depth.items()}
+            for label, by_depth in self.draft_times.items()
         }
 
 

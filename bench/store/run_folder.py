@@ -19,7 +19,7 @@ from bench.common.files import (
     sole_writer,
     write_atomically,
 )
-from bench.store.run_record import RUN_FILE, Difference, Git, Run, plain, read_run
+from bench.store.run_record import RUN_FILE, Difference, Git, Run, read_run, through_json
 from bench.store.turn import TURNS_FILE, Key, Turn, iter_turns, parse_turn
 
 
@@ -55,7 +55,7 @@ class RunFolder:
         refuse_links_in(path)
         try:
             with sole_writer(path / TURNS_FILE):
-                yield cls._opened(path, plain(config))
+                yield cls._opened(path, through_json(config))
         finally:
             if is_new:
                 _remove_traces(path)
@@ -118,7 +118,7 @@ class RunFolder:
         if self.run is None:
             self.run = Run.begun(self._config, model, session, **facts)
         else:
-            _refuse_differences(self.path, "model", self.run.model.as_json(), plain(model))
+            _refuse_differences(self.path, "model", self.run.model.as_json(), through_json(model))
             if not keys - self._offsets.keys():
                 return
             self._warn_of_another_place(session)
@@ -137,13 +137,13 @@ class RunFolder:
 
     def _warn_of_another_place(self, session: dict[str, object]) -> None:
         """Warn where this sitting's times cannot be compared with those of the first one."""
-        before, now = self.run.environment.as_json(), plain(session["environment"])
+        before, now = self.run.environment.as_json(), through_json(session["environment"])
         if changed := list(_differences(before, now)):
             warn(f"this run was begun elsewhere ({'; '.join(changed)}); its times do not compare")
 
     def _warn_of_other_code(self, session: dict[str, object]) -> None:
         """Warn where this sitting's steps may be computed in another way than those before."""
-        now = Git.model_validate(plain(session["git"]))
+        now = Git.model_validate(through_json(session["git"]))
         before = self.run.codes
         if before and now.commit and [now.words] != before:
             warn(

@@ -233,11 +233,11 @@ class Run(Record):
             "sessions": [session],
             "end": None,
         }
-        return cls.of_json(plain(fields))
+        return cls.of_json(through_json(fields))
 
     def resumed(self, session: dict[str, object]) -> "Run":
         """The same run with a further sitting."""
-        sessions = [*self.sessions, Session.model_validate(plain(session))]
+        sessions = [*self.sessions, Session.model_validate(through_json(session))]
         return self.model_copy(update={"sessions": sessions, "end": None})
 
     @property
@@ -253,8 +253,8 @@ class Run(Record):
         return self.model_copy(update={"sessions": sessions, "end": now})
 
 
-def plain(fields: object) -> object:
-    """The same after writing and reading JSON: tuples become lists, keys become strings."""
+def through_json(fields: object) -> object:
+    """The same, written and read as JSON: tuples become lists, keys become strings."""
     return json.loads(json.dumps(fields))
 
 

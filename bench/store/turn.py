@@ -37,7 +37,7 @@ class Turn:
 
     question_id: Annotated[QuestionId, PlainValidator(check_question_id)]
     category: _Category
-    decoder: _Text  # Its spec, such as "dynamic" or "dynamic:nodes=16".
+    decoder: _Text  # Its label. Where none was given, that is its spec: "dynamic:nodes=16".
     choice: _Integer  # 0-based. Several choices are several samples of the same question.
     turn: _Integer  # 1-based place in the conversation.
     temperature: _Number

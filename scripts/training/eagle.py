@@ -11,7 +11,7 @@ from decoders.eagle.head import FILE, EagleHead
 from settings.training import HeadsSettings
 from training.batches import Lesson
 from training.corpus import Example
-from training.head_files import plain, write_folder
+from training.head_files import saveable, write_folder
 from training.kind import Kind
 
 
@@ -32,7 +32,7 @@ class EagleKind(Kind):
 
     def write(self, out: Path, dtype: torch.dtype) -> Path:
         folder = out / "eagle"
-        write_folder(self.loaded, folder, FILE, plain(self.heads.published(), dtype), {})
+        write_folder(self.loaded, folder, FILE, saveable(self.heads.published(), dtype), {})
         return folder
 
 

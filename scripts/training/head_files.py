@@ -14,7 +14,7 @@ from bench.inputs.loader import Loaded
 METADATA = {"format": "pt"}  # transformers requires this in a safetensors file.
 
 
-def plain(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+def saveable(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """Copies as safetensors takes them: on the CPU, each with memory of its own."""
     return {
         name: tensor.detach().to("cpu", dtype, copy=True).contiguous()

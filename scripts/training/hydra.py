@@ -11,7 +11,7 @@ from decoders.hydra.heads import FILE, HydraHeads
 from settings.training import HeadsSettings
 from training.batches import NO_TARGET, Lesson
 from training.corpus import Example
-from training.head_files import plain, write_folder
+from training.head_files import saveable, write_folder
 from training.kind import Kind
 
 
@@ -39,7 +39,7 @@ class HydraKind(Kind):
             "grounded_heads": True,
             "hidden_state_offset": 0,
         }
-        write_folder(self.loaded, folder, FILE, plain(self.heads.published(), dtype), config)
+        write_folder(self.loaded, folder, FILE, saveable(self.heads.published(), dtype), config)
         return folder
 
 

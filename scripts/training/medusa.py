@@ -14,7 +14,7 @@ from decoders.model.heads import MERGED_PREFIX, MedusaHeads
 from settings.training import HeadsSettings
 from training.batches import NO_TARGET, Lesson
 from training.corpus import Example
-from training.head_files import METADATA, plain, write_folder
+from training.head_files import METADATA, saveable, write_folder
 from training.kind import Kind
 
 
@@ -90,13 +90,13 @@ def write_heads(
 
     format: "medusa", a Medusa-1 folder, or "vllm", which has names of its own.
     """
-    tensors, file, config = plain(heads.published(), dtype), HEAD_FILES[0], _config(heads)
+    tensors, file, config = saveable(heads.published(), dtype), HEAD_FILES[0], _config(heads)
     if format == "vllm":
         tensors, file = to_vllm(tensors, len(heads.block_weight)), VLLM_FILE
         config |= vllm_config(heads, loaded.model.vocab)
         if heads.shares_projection:  # vLLM reads it from this file.
             projection = loaded.model.lm.get_output_embeddings().weight
-            tensors |= plain({VLLM_SHARED: projection}, dtype)
+            tensors |= saveable({VLLM_SHARED: projection}, dtype)
     write_folder(loaded, out, file, tensors, config)
 
 
@@ -113,7 +113,7 @@ def write_merged(loaded: Loaded, heads: MedusaHeads, out: Path, dtype: torch.dty
     names = {tensor.data_ptr(): name for name, tensor in reversed(state.items())}.values()
     state = {name: state[name] for name in names}
     state |= {MERGED_PREFIX + name: tensor for name, tensor in heads.published().items()}
-    save_file(plain(state, dtype), out / "model.safetensors", metadata=METADATA)
+    save_file(saveable(state, dtype), out / "model.safetensors", metadata=METADATA)
 
 
 def _config(heads: MedusaHeads) -> dict[str, object]:

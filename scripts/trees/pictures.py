@@ -45,13 +45,13 @@ def answer_trees(runner: Runner, prompt: str, steps: int) -> list[StepTree]:
 
     UserError where the prompt is too long, or the decoder drafts no trees.
     """
-    ((spec, decoder),) = runner.decoders.items()
+    ((label, decoder),) = runner.decoders.items()
     ids = runner.prompt([prompt], [])
     made = islice(steps_with_trees(runner, decoder, ids, temperature=0.0, seed=0), steps)
     try:
         return [tree for _, tree in made]
     except ValueError as error:
-        raise UserError(f"decoder {spec!r}: {error}") from error
+        raise UserError(f"decoder {label!r}: {error}") from error
 
 
 def trees_of_answer(config: RunConfig, prompt: str, steps: list[int]) -> dict[str, Figure]:
@@ -65,13 +65,13 @@ def trees_of_answer(config: RunConfig, prompt: str, steps: list[int]) -> dict[st
     if beyond := [step for step in steps if step > len(trees)]:
         raise UserError(f"the answer takes {len(trees)} steps; there is no step {beyond[0]}")
     text = token_texts(runner.loaded.tokenizer, trees)
-    (spec,) = config.labels
+    (label,) = config.labels
     pictures = {}
     for step in steps:
         tree = trees[step - 1]
         nodes = f"{len(tree.token)} node{'s' * (len(tree.token) > 1)}"
-        title = f"{spec}, step {step}: {nodes}, committed {len(tree.kept)}"
-        pictures[f"tree-{safe_name(spec)}-{step:03}"] = _figure(tree, text, title)
+        title = f"{label}, step {step}: {nodes}, committed {len(tree.kept)}"
+        pictures[f"tree-{safe_name(label)}-{step:03}"] = _figure(tree, text, title)
     return pictures
 
 

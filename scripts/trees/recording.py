@@ -23,10 +23,10 @@ class Recorded:
     different: list[Turn]  # Left out: decoding them again gave other tokens or steps.
 
 
-def record_trees(folder: Path, questions: list[str], specs: list[str] | None) -> Recorded:
+def record_trees(folder: Path, questions: list[str], labels: list[str] | None) -> Recorded:
     """Decode the answers to some questions again, and write their trees beside the run.
 
-    questions: their ids, as text. specs: those of decoders. None: all decoders of the run that
+    questions: their ids, as text. labels: those of decoders. None: all decoders of the run that
     draft trees. UserError says what the run does not have, or what has changed since.
     """
     try:
@@ -35,15 +35,15 @@ def record_trees(folder: Path, questions: list[str], specs: list[str] | None) ->
         raise UserError(str(error)) from None
     run = read_run(folder)
     turns = {turn.key: turn for turn in read_turns(folder / TURNS_FILE)[0] if not turn.failed}
-    _check(run, question_ids, specs)
+    _check(run, question_ids, labels)
     recorded = read_trees(folder)
     runner, known = reopen(run)
-    if specs is None:
-        specs = [spec for spec, decoder in runner.decoders.items() if decoder.drafts]
+    if labels is None:
+        labels = [label for label, decoder in runner.decoders.items() if decoder.drafts]
     wanted = [
         turn
         for turn in turns.values()
-        if turn.question_id in question_ids and turn.decoder in specs
+        if turn.question_id in question_ids and turn.decoder in labels
     ]
     if not wanted:
         raise UserError(
@@ -63,13 +63,13 @@ def record_trees(folder: Path, questions: list[str], specs: list[str] | None) ->
     return Recorded(len(recorded), different)
 
 
-def _check(run: Run, question_ids: set[QuestionId], specs: list[str] | None) -> None:
+def _check(run: Run, question_ids: set[QuestionId], labels: list[str] | None) -> None:
     """UserError where the run does not have one of these."""
     if strange := question_ids.difference(run.question_turns):
         raise UserError(
             f"the run does not ask question {ranges(strange)}; it asks {ranges(run.question_turns)}"
         )
-    unknown = [spec for spec in specs or [] if spec not in run.config.labels]
+    unknown = [label for label in labels or [] if label not in run.config.labels]
     if unknown:
         raise UserError(
             f"the run has no decoder {unknown[0]!r}; it has {', '.join(run.config.labels)}"

@@ -13,8 +13,8 @@ from decoders.accept import (
     Threshold,
     Verdict,
     deepest,
-    fold,
     make_rule,
+    seed_of,
     typical_threshold,
 )
 from decoders.acceptance import ACCEPTANCES, Typical
@@ -390,12 +390,12 @@ def test_rules_by_name():
 
 def test_seeds_differ_by_every_part():
     seeds = {
-        fold(0, 81, 0, 1),
-        fold(1, 81, 0, 1),
-        fold(0, 82, 0, 1),
-        fold(0, 81, 1, 1),
-        fold(0, 81, 0, 2),
+        seed_of(0, 81, 0, 1),
+        seed_of(1, 81, 0, 1),
+        seed_of(0, 82, 0, 1),
+        seed_of(0, 81, 1, 1),
+        seed_of(0, 81, 0, 2),
     }
     assert len(seeds) == 5
     # The same on every machine, or a run could not be repeated elsewhere.
-    assert fold(0, 81, 0, 1) == 1042992097479411243
+    assert seed_of(0, 81, 0, 1) == 1042992097479411243

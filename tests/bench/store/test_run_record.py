@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from bench.common.errors import UserError
-from bench.store.run_record import Run, plain, read_run
+from bench.store.run_record import Run, read_run, through_json
 from tests.helpers.runs import ENVIRONMENT, make_turn, run_json
 
 SESSION = {
@@ -38,7 +38,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path):
     assert run.question_turns == {1: 2} and run.question_texts == {1: ["Hello?", "And now?"]}
     assert run.model.heads == 4 and run.model.identity is None
     assert run.environment.device == "a machine" and run.end is None
-    written = plain(run.as_json())
+    written = through_json(run.as_json())
     assert list(written)[:2] == ["schema_version", "config"]
     assert written["sessions"] == [SESSION] and written["environment"] == SESSION["environment"]
     assert written["config"]["an_option_of_tomorrow"] == [1, {"a": None}]
@@ -65,9 +65,9 @@ def test_an_older_run_with_unknown_fields_survives_being_resumed(tmp_path):
     older["sessions"] = [{"environment": {"a": 1}, "mood": "good"}]
     (tmp_path / "run.json").write_text(json.dumps(older))
     run = read_run(tmp_path)
-    assert plain(run.as_json()) == older
+    assert through_json(run.as_json()) == older
     assert run.git is None and run.config.temperature is None and run.question_texts == {}
-    resumed = plain(run.resumed(SESSION).as_json())
+    resumed = through_json(run.resumed(SESSION).as_json())
     assert resumed == older | {"sessions": [*older["sessions"], SESSION], "end": None}
 
 
