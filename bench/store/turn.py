@@ -21,10 +21,10 @@ Key = tuple[QuestionId, str, int, int]  # (question_id, decoder, choice, turn) o
 
 # The types of a row's fields. They are checked where a row is read, not where a Turn is made.
 _LIMIT = 1 << 63  # Every number in a row is smaller.
-_MOST_NODES = 1 << 31
+_INT32_LIMIT = 1 << 31  # Frames hold numbers of nodes as int32.
 _Integer = Annotated[int, Field(strict=True, ge=-_LIMIT, lt=_LIMIT)]
 _AcceptLength = Annotated[int, Field(strict=True, ge=1, lt=_LIMIT)]
-_NodeCount = Annotated[int, Field(strict=True, ge=1, lt=_MOST_NODES)]
+_NodeCount = Annotated[int, Field(strict=True, ge=1, lt=_INT32_LIMIT)]
 _Number = Annotated[float, Field(strict=True)]
 _Text = Annotated[str, Field(strict=True)]
 _Category = Annotated[str, Field(strict=True, min_length=1, max_length=LONGEST_CATEGORY)]

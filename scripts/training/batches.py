@@ -46,7 +46,8 @@ def _cut(ascending: list[Example], batch_tokens: int) -> list[list[Example]]:
 class Lesson:
     """A batch with the base model's hidden states, for heads that guess `ahead` tokens.
 
-    The root follows a row. A row is used where the root is in an answer.
+    A row is a position of a text. The token after it is its root, which the base model predicts.
+    Only rows whose root is in an answer are used.
     """
 
     ids: Tensor  # [batch, length], padded on the right.
@@ -69,10 +70,10 @@ class Lesson:
         hidden_states = loaded.model.hidden_states_of(ids)
         return cls(ids, is_answer, hidden_states, is_answer[:, 1 : longest - ahead])
 
-    def shifted(self, values: Tensor, places: int) -> Tensor:
-        """The entries [used, ...] of values [batch, length, ...], `places` after each used row."""
-        return values[:, places : places + self.is_used.shape[1]][self.is_used]
+    def shifted(self, values: Tensor, by: int) -> Tensor:
+        """The entries [used, ...] of values [batch, length, ...], `by` positions after used rows."""
+        return values[:, by : by + self.is_used.shape[1]][self.is_used]
 
-    def targets(self, places: int) -> Tensor:
-        """The token [used] so many places after each used row; NO_TARGET outside the answer."""
-        return self.shifted(self.ids.masked_fill(~self.is_answer, NO_TARGET), places)
+    def targets(self, by: int) -> Tensor:
+        """The token [used] `by` positions after each used row; NO_TARGET outside the answer."""
+        return self.shifted(self.ids.masked_fill(~self.is_answer, NO_TARGET), by)

@@ -32,6 +32,7 @@ def read_array(path: Path) -> Iterator[tuple[str, object]]:
     """
     decoder = json.JSONDecoder()
     with _opened(path) as file:
+        # `text` is the part of the file in memory. Up to index `at` it has been dealt with.
         text = file.read(CHUNK)
         at = text.index("[") + 1
         number = 1
@@ -51,6 +52,7 @@ def read_array(path: Path) -> Iterator[tuple[str, object]]:
                 except RecursionError:
                     raise UserError(f"{where} is nested too deeply") from None
                 except json.JSONDecodeError as error:
+                    # An element that goes on behind the end of the text is tried again with more.
                     is_cut_off = error.msg.startswith("Unterminated")
                     if not is_cut_off and error.pos < len(text) - NEAR_END:
                         raise UserError(f"{where} is not JSON: {error.msg}") from error
@@ -60,6 +62,7 @@ def read_array(path: Path) -> Iterator[tuple[str, object]]:
                     yield where, element
                     at, number = end, number + 1
                     continue
+            # Here the next element is not in the text as a whole: read on.
             if len(text) - at > LONGEST:
                 raise UserError(f"{where} is longer than {LONGEST >> 20} MiB")
             more = file.read(CHUNK)
