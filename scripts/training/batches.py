@@ -71,7 +71,7 @@ class Lesson:
         return cls(ids, is_answer, hidden_states, is_answer[:, 1 : longest - ahead])
 
     def shifted(self, values: Tensor, by: int) -> Tensor:
-        """The entries [used, ...] of values [batch, length, ...], `by` positions after used rows."""
+        """The entries [used, ...] of values [batch, length, ...], `by` rows after each used one."""
         return values[:, by : by + self.is_used.shape[1]][self.is_used]
 
     def targets(self, by: int) -> Tensor:
