@@ -6,6 +6,7 @@
     python -m bench.report results/a results/b --out both    report.html, summary.csv and figures/
     python -m bench.report a.jsonl b.jsonl --baseline b      ratios to the answers of b
     python -m bench.report --phases step.json                what scripts/bench_step.py measured
+    python -m bench.report results/<run> --phases step.json  and what drafting costs
 
 Everything is derived from the turns and can be made again. Warnings go to stderr. The exit status
 is 1 where something that was asked for could not be shown.
@@ -26,6 +27,7 @@ from bench.common.waiting import patience
 
 if TYPE_CHECKING:
     from bench.reporting.source import Source
+    from bench.store.step_profile import StepTable
 
 # bench.reporting is imported inside functions: it loads pandas and matplotlib, and --help does not
 # wait for them.
@@ -59,7 +61,10 @@ def parser() -> argparse.ArgumentParser:
         help="folder for report.html, summary.csv and figures/ (default: the run's, if it is one)",
     )
     add(
-        "--phases", type=Path, metavar="FILE", help="draw the file that scripts/bench_step.py wrote"
+        "--phases",
+        type=Path,
+        metavar="FILE",
+        help="what scripts/bench_step.py wrote: drawn alone, or added to the report of runs",
     )
     return made
 
@@ -71,21 +76,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(
             "nothing to report: give the folder of a run or an answer file (--help shows examples)"
         )
+    steps = None
     if args.phases is not None:
-        draw_step_phases(args.phases, args.out or args.phases.parent)
+        from bench.store.step_profile import read_phases
+
+        steps = read_phases(args.phases)
     if not args.inputs:
+        draw_step_phases(steps, args.out or args.phases.parent)
         return 0
     with patience("reading the runs"):
         sources, is_complete = open_all(args.inputs, args.questions)
-    report_on(sources, args.baseline, args.format, args.out)
+    report_on(sources, args.baseline, steps, args.format, args.out)
     return 0 if is_complete else 1
 
 
-def draw_step_phases(file: Path, folder: Path) -> None:
+def draw_step_phases(steps: StepTable, folder: Path) -> None:
     from bench.reporting.figures import draw_phases
 
     with writing(folder):
-        print(draw_phases(file, folder).path, file=sys.stderr)
+        print(draw_phases(steps, folder).path, file=sys.stderr)
 
 
 def open_all(paths: Sequence[Path], questions: str | None) -> tuple[list[Source], bool]:
@@ -117,11 +126,17 @@ def open_all(paths: Sequence[Path], questions: str | None) -> tuple[list[Source]
     return sources, is_complete
 
 
-def report_on(sources: list[Source], baseline: str | None, form: str, out: Path | None) -> None:
+def report_on(
+    sources: list[Source],
+    baseline: str | None,
+    steps: StepTable | None,
+    form: str,
+    out: Path | None,
+) -> None:
     """Print the report of some sources, and write its files."""
     from bench.reporting.comparison import Report, write_derived, write_summary
 
-    report = Report.of(sources, baseline)
+    report = Report.of(sources, baseline, steps)
     for warning in report.warnings:
         warn(warning)
     report.show(form)

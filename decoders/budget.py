@@ -50,11 +50,11 @@ class AutoBudget:
     """
 
     SLOWER = 0.02  # Greedy steps of credit that each committed token adds.
-    SLOWEST = 3.0  # One-node steps. Sizes whose verify forward takes longer are never used.
+    MOST = 3.0  # One-node steps. Sizes whose verify forward takes longer are never used.
 
     def __init__(self, times: StepTimes, draft_s: dict[int, float] | None = None) -> None:
         """draft_s: seconds that drafting adds to a step, by depth. None: not measured yet, 0."""
-        limit = self.SLOWEST * times.seconds[0][0]
+        limit = self.MOST * times.seconds[0][0]
         self.times = times
         self.max_nodes = max(
             size for size, seconds in zip(times.sizes, times.seconds[0], strict=True)

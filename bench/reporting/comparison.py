@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from bench.common import media
 from bench.common.errors import UserError, warn
 from bench.common.files import refuse_links, write_atomically
 from bench.common.waiting import patience
-from bench.reporting import alike, report_tables, verdicts
-from bench.reporting.figures import Figure, draw_all
+from bench.reporting import alike, drafting, report_tables, verdicts
+from bench.reporting.figures import Figure, draw_all, draw_drafting, draw_phases
 from bench.reporting.numbers import Numbers
 from bench.reporting.page import Page, conditions_of, remark_on, write_page
 from bench.reporting.run_source import open_run
@@ -22,6 +23,7 @@ from bench.reporting.source import Source
 from bench.reporting.tables import Table
 from bench.store.answer_files import write_answers
 from bench.store.question_id import QuestionId
+from bench.store.step_profile import StepTable
 
 SCHEMA_VERSION = 1  # The version of --format json.
 LONGEST_TITLE = 120  # Characters of a page's title.
@@ -31,13 +33,20 @@ LONGEST_TITLE = 120  # Characters of a page's title.
 class Report(Numbers):
     """Sources side by side, the baseline of each label, and all that is said of them."""
 
+    steps: StepTable | None = None  # Times of the decoders' steps, by phase.
+
     @classmethod
-    def of(cls, sources: Iterable[Source], baseline: str | None = None) -> "Report":
+    def of(
+        cls,
+        sources: Iterable[Source],
+        baseline: str | None = None,
+        steps: StepTable | None = None,
+    ) -> "Report":
         """The report of some sources.
 
         baseline: a label that all are compared with, or a decoder, which is looked for in each
         source. None: greedy of the same source. UserError where it is neither. A source that asks
-        other questions than the baseline's has none.
+        other questions than the baseline's has none. steps: adds what drafting costs.
         """
         sources = alike.side_by_side(sources)
         labels = [label for source in sources for label in source.labels]
@@ -50,6 +59,7 @@ class Report(Numbers):
                     for source in sources
                     for label in source.labels
                 },
+                steps,
             )
         baselines: dict[str, str | None] = {}
         for source in sources:
@@ -57,14 +67,15 @@ class Report(Numbers):
             baselines |= dict.fromkeys(source.labels, found)
         if baseline is not None and not any(baselines.values()):
             raise UserError(f"--baseline is {baseline!r}; expected one of {', '.join(labels)}")
-        return cls(sources, baselines)
+        return cls(sources, baselines, steps)
 
     # --- Words, tables and figures ----------------------------------------------------------------
 
     @property
     def warnings(self) -> list[str]:
         of_sources = [warning for source in self.sources for warning in source.warnings]
-        return [*alike.incomparable(self.sources), *of_sources]
+        of_steps = [drafting.unlike(self.steps, each) for each in self.sources if self.steps]
+        return [*alike.incomparable(self.sources), *of_sources, *filter(None, of_steps)]
 
     def verdicts(self) -> list[str]:
         """Sentences on which label leads, and by how much. Empty: the sources do not compare."""
@@ -99,7 +110,17 @@ class Report(Numbers):
             report_tables.acceptance(self.acceptance, self.summary, self._kinds()),
             report_tables.spec_bench(self.spec_bench),
         ]
+        if self.drafting is not None:
+            made.append(drafting.as_text(self.drafting))
         return [table for table in made if table.used_cells().shape[1] > 1]
+
+    @cached_property
+    def drafting(self) -> pd.DataFrame | None:
+        """What drafting costs, and brings. None: no step times of these decoders were given."""
+        if self.steps is None:
+            return None
+        table = drafting.drafting_table(self.summary, self.steps, self.sources)
+        return table if len(table) else None
 
     def _kinds(self) -> dict[str, str]:
         """Label -> the name of its decoder, without options."""
@@ -120,7 +141,12 @@ class Report(Numbers):
     def draw(self, folder: Path) -> list[Figure]:
         """Draw every figure that applies into `folder`."""
         options = {label: own for source in self.sources for label, own in source.options.items()}
-        return draw_all(folder, self.frame, self.summary, self.by_category, self.baselines, options)
+        made = draw_all(folder, self.frame, self.summary, self.by_category, self.baselines, options)
+        if self.drafting is not None:
+            made.append(draw_drafting(folder, self.drafting))
+        if self.steps is not None:
+            made.append(draw_phases(self.steps, folder))
+        return made
 
     def page(self, figures: Sequence[Figure]) -> Page:
         """What report.html shows."""

@@ -1,9 +1,9 @@
 """Measures how long a step takes on this machine, for `--nodes auto`."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle, islice
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from decoders.decoder import Decoder
 from decoders.drafter import Drafter
 from decoders.loop import decode
 from decoders.model.model import Model
-from decoders.step import Stop
+from decoders.step import Step, Stop
 from decoders.step_costs import StepTimes
 from decoders.tree import Draft, Tree
 
@@ -28,7 +28,11 @@ SETTLED = 3  # First steps of a block, not counted: other sizes' data fills the 
 DRAFT_BLOCK = 12  # Steps of one kind in a row where drafting is timed, a small share of a step.
 DRAFTED = 8  # Nodes of a draft that are verified while drafting is timed.
 DEPTH = 4  # Depth of the trees that are timed. The time hardly depends on it.
-LENGTHS = (64, 512, 1280, 4096)  # Committed positions.
+LENGTHS = (64, 1024, 4096)  # Committed positions. Between them, times grow about linearly.
+ROUNDS = 2  # Counted blocks of each size, at each length.
+# Sizes whose steps take longer than this many one-node steps are timed no further. Budgets use none
+# above `AutoBudget.MOST`, which is less, as the first few steps tell the time only roughly.
+TOO_LONG = 1.5 * AutoBudget.MOST
 # Spread from which on a measurement is not trusted. Another job on this machine causes more, and a
 # quiet machine less.
 NOISY = 0.15
@@ -36,23 +40,24 @@ NOISY = 0.15
 LEAST_DRAFT = 0.02
 
 
-class _TakingTurns(Drafter):
-    """Proposes trees of each size in turn. Their tokens are unlikely, so few are kept."""
+class _OfSize(Drafter):
+    """Proposes trees of a size that may be changed. Their tokens are unlikely, so few are kept."""
 
     max_depth = DEPTH
 
-    def __init__(self, model: Model, sizes: tuple[int, ...]) -> None:
+    def __init__(self, model: Model, sizes: Sequence[int]) -> None:
+        """sizes: ascending."""
         self.setup(model)
-        self.largest = max(sizes)
-        trees = [_tree_of_size(size).to(model.device) for size in sizes]
-        self.trees = cycle(tree for tree in trees for _ in range(BLOCK))
+        self.largest = sizes[-1]
+        self.trees = {size: _tree_of_size(size).to(model.device) for size in sizes}
+        self.size = sizes[0]
 
     @property
     def max_nodes(self) -> int:
         return self.largest
 
     def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
-        tree = next(self.trees)
+        tree = self.trees[self.size]
         other = (root + 1).remainder(self.model.vocab).expand(len(tree) - 1)
         return Draft(tree, torch.cat((root, other)))
 
@@ -116,31 +121,87 @@ def measured_times(model: Model) -> AutoTimes:
 
 
 def _shorter(one: StepTimes, other: StepTimes) -> StepTimes:
-    """The shorter of both times of everything, as other jobs only make steps longer."""
+    """The shorter of both times of everything, as other jobs only make steps longer.
+
+    Sizes that only one of them has are left out.
+    """
+    sizes = min(one.sizes, other.sizes, key=len)
     pairs = zip(one.seconds, other.seconds, strict=True)
-    seconds = tuple(tuple(map(min, ours, theirs)) for ours, theirs in pairs)
-    return StepTimes(one.lengths, one.sizes, seconds)
+    seconds = tuple(tuple(map(min, zip(*pair, strict=False))) for pair in pairs)
+    return StepTimes(one.lengths, sizes, seconds)
 
 
 def _percent(part: float) -> str:
     return f"{100 * part:.0f} %"
 
 
+class _Stopwatch:
+    """Times steps of a model that has committed some positions."""
+
+    def __init__(self, model: Model, length: int, tokens: int, sizes: Sequence[int]) -> None:
+        """length: committed positions at first. tokens: after so many it begins again.
+
+        sizes: those that will be asked for, ascending.
+        """
+        self.model = model
+        self.prompt = torch.arange(length) % model.vocab
+        self.stop = Stop(frozenset(), tokens)
+        self.drafter = _OfSize(model, sizes)
+        self.steps: Iterator[Step] = iter(())
+
+    def block(self, size: int) -> list[float]:
+        """Seconds of a few steps of one size."""
+        self.drafter.size = size
+        samples = []
+        for number in range(1 + BLOCK):  # The first step verifies a tree of the size before.
+            began = now(self.model.device)
+            step = next(self.steps, None)
+            ended = now(self.model.device)
+            if step is None:
+                self.steps = decode(self.model, self.drafter, self.prompt, Exact(), self.stop)
+                next(self.steps)
+            elif number > SETTLED:
+                samples.append(ended - began)
+        return samples
+
+
 def step_times(
-    model: Model, sizes: tuple[int, ...] = LADDER, rounds: int = 2
+    model: Model, sizes: Sequence[int] = LADDER, rounds: int = ROUNDS
 ) -> tuple[StepTimes, float]:
     """Median seconds of a step by committed positions and nodes, drafting left out, and the spread.
 
-    The sizes take turns, a few steps each. So if the machine gets busy, it affects all sizes alike.
+    sizes: ascending from 1. The result leaves out those that take so long that no budget uses them.
+    They take turns, a few steps each. So if the machine gets busy, it affects all sizes alike.
     """
-    steps = (1 + rounds) * len(sizes) * BLOCK
-    longest = model.context - 2 * steps
-    lengths = tuple(length for length in LENGTHS if length <= longest)
-    lengths = lengths or (max(1, model.context // 2),)
-    samples = [_samples_at(model, length, sizes, steps) for length in lengths]
+    steps = rounds * len(sizes) * (1 + BLOCK)
+    tokens = min(2 * steps, model.context // 2)  # Few steps keep a guess.
+    lengths = tuple(length for length in LENGTHS if length + tokens <= model.context)
+    lengths = lengths or (max(1, model.context - tokens),)
+    sizes = _usable(_Stopwatch(model, lengths[0], tokens, sizes), sizes)
+    samples = []
+    for length in lengths:
+        stopwatch = _Stopwatch(model, length, tokens, sizes)
+        blocks = [[stopwatch.block(size) for size in sizes] for _ in range(rounds)]
+        samples.append([list(chain(*by_round)) for by_round in zip(*blocks, strict=True)])
     seconds = tuple(tuple(map(statistics.median, by_size)) for by_size in samples)
     spread = statistics.median(map(_spread, (each for by_size in samples for each in by_size)))
-    return StepTimes(lengths, sizes, seconds), spread
+    return StepTimes(lengths, tuple(sizes), seconds), spread
+
+
+def _usable(stopwatch: _Stopwatch, sizes: Sequence[int]) -> Sequence[int]:
+    """The first of some sizes, up to where a step takes too long to be worth it.
+
+    These steps also set up what each size needs.
+    """
+
+    def takes_too_long(size: int) -> bool:
+        one_node, seconds = map(statistics.median, map(stopwatch.block, (sizes[0], size)))
+        return seconds > TOO_LONG * one_node
+
+    for at, size in enumerate(sizes[1:], 1):
+        if takes_too_long(size) and takes_too_long(size):  # The first time may be another job's.
+            return sizes[:at]
+    return sizes
 
 
 def _spread(samples: Sequence[float]) -> float:
@@ -149,24 +210,6 @@ def _spread(samples: Sequence[float]) -> float:
         return 0.0
     low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
     return (high - low) / middle
-
-
-def _samples_at(model: Model, length: int, sizes: tuple[int, ...], steps: int) -> list[list[float]]:
-    """Samples of seconds by size, of `steps` steps from `length` positions on."""
-    prompt = torch.arange(length) % model.vocab
-    drafter, decoding = _TakingTurns(model, sizes), iter(())
-    samples: dict[int, list[float]] = {size: [] for size in sizes}
-    for number in range(steps):
-        began = now(model.device)
-        step = next(decoding, None)
-        if step is None:  # At first, and where the context is full.
-            stop = Stop(frozenset(), model.context - length)
-            decoding = decode(model, drafter, prompt, Exact(), stop)
-            step = next(decoding)
-        elif number % BLOCK >= SETTLED and number >= len(sizes) * BLOCK:
-            # The first round is not counted, as it may still set things up.
-            samples[step.nodes].append(now(model.device) - began)
-    return list(samples.values())
 
 
 class _AlwaysDrafting(Budgeted):
@@ -216,7 +259,8 @@ def _draft_time(decoder: Budgeted, depth: int, rounds: int) -> float:
     prompt = torch.arange(max(1, min(64, model.context // 2))) % model.vocab
     first_step = next(decode(model, drafting, prompt, Exact(), Stop(frozenset(), 1)))
     held = _Held(drafting, first_step.draft)
-    stop = Stop(frozenset(), model.context - len(prompt))
+    tokens = DRAFT_BLOCK * (1 + decoder.inner.max_depth)
+    stop = Stop(frozenset(), min(tokens, model.context - len(prompt)))
     samples: dict[Drafter, list[float]] = {held: [], drafting: []}
     for _ in range(rounds):
         for drafter, seconds in samples.items():

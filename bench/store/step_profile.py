@@ -1,5 +1,6 @@
 """The JSON file of step times by phase, which scripts/bench_step.py writes."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.common.errors import UserError
@@ -11,12 +12,19 @@ PHASES = ("draft", "propose", "verify", "accept", "commit")  # Phases of a step,
 _EXPECTED = "expected the JSON file that scripts/bench_step.py writes"
 
 
-def read_phases(path: Path) -> tuple[list[dict], str]:
-    """(rows, name of the device) of the file. The name is empty where it is not recorded.
+@dataclass(frozen=True, eq=False)
+class StepTable:
+    """Times of steps by phase."""
 
-    A row has decoder, length, operations, synchronisations, and <phase>_s for each of PHASES.
-    UserError where the file holds something else.
-    """
+    path: Path
+    # Each has decoder, length, operations, synchronisations, and <phase>_s for each of PHASES.
+    rows: list[dict]
+    # What was measured: "model", "device", "dtype". A name is missing where it is not recorded.
+    conditions: dict[str, str]
+
+
+def read_phases(path: Path) -> StepTable:
+    """Read the file. UserError where it holds something else."""
     try:
         record = parse_json(read_document(path))
     except UserError as error:
@@ -38,5 +46,8 @@ def read_phases(path: Path) -> tuple[list[dict], str]:
             if not isinstance(row, dict) or not isinstance(row.get(name), kind):
                 raise UserError(f"{path}, row {number} has no {name}; {_EXPECTED}")
     environment = record.get("environment")
-    device = environment.get("device", "") if isinstance(environment, dict) else ""
-    return rows, str(device)
+    recorded = {"model": record.get("model")}
+    if isinstance(environment, dict):
+        recorded |= {name: environment.get(name) for name in ("device", "dtype")}
+    known = {name: value for name, value in recorded.items() if isinstance(value, str)}
+    return StepTable(path, rows, known)

@@ -279,6 +279,55 @@ def test_phases_are_drawn_from_their_file(tmp_path, capsys):
     assert (tmp_path / "step_phases.png").exists() and (tmp_path / "step_phases.svg").exists()
 
 
+def write_steps(path: Path, decoders: dict[str, tuple[float, float]], device: str) -> None:
+    """decoders: name -> (ms of drafting, ms of verifying). At 512 tokens all take twice as long."""
+    rows = []
+    for length, times in ((128, 1), (512, 2)):
+        for name, (drafting, verifying) in decoders.items():
+            row = dict.fromkeys((f"{phase}_s" for phase in PHASES), 0.0)
+            row |= {"draft_s": times * drafting / 2e3, "propose_s": times * drafting / 2e3}
+            row |= {"verify_s": times * verifying / 1e3, "decoder": name, "length": length}
+            rows.append(row | {"operations": 3, "synchronisations": 1})
+    record = {"schema_version": 1, "rows": rows, "environment": {"device": device}}
+    path.write_text(json.dumps(record))
+
+
+def test_a_report_has_what_drafting_costs(tmp_path, capsys):
+    """Of the decoders that were measured; two runs have names before their decoders'."""
+    for name in ("a", "b"):
+        write_run(tmp_path / name, random_turns(["greedy", "dynamic", "static"]))
+    device = json.loads((tmp_path / "a" / "run.json").read_text())["environment"]["device"]
+    step = tmp_path / "step.json"
+    write_steps(step, {"greedy": (0, 10), "dynamic": (5, 15)}, device)
+    flags = ("--phases", step, "--format", "markdown", "--out", tmp_path / "out")
+    status, out, err = command(capsys, tmp_path / "a", tmp_path / "b", *flags)
+    assert status == 0 and "step times" not in err
+    lines = out[out.index("**Drafting**") :].splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:5]] for line in lines[4:8]]
+    assert rows == [
+        ["a/greedy", "0.00", "0.000", "1.00"],
+        ["a/dynamic", "7.50", "0.500", "2.00"],
+        ["b/greedy", "0.00", "0.000", "1.00"],
+        ["b/dynamic", "7.50", "0.500", "2.00"],
+    ]
+    for figure in ("drafting", "step_phases"):
+        assert (tmp_path / "out" / "figures" / f"{figure}.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("decoders", "device", "status", "says"),
+    [
+        ({"greedy": (0, 10)}, "another", 0, "are of device another, and run is of"),
+        ({"dynamic": (0, 10)}, "", 2, "has no greedy steps at 128 tokens of context"),
+    ],
+)
+def test_step_times_that_do_not_fit_are_told(decoders, device, status, says, tmp_path, capsys):
+    write_run(tmp_path / "run", random_turns(["greedy", "dynamic"]))
+    write_steps(tmp_path / "step.json", decoders, device)
+    found, _, err = command(capsys, tmp_path / "run", "--phases", tmp_path / "step.json")
+    assert found == status and says in err
+
+
 def test_anyones_answer_files_side_by_side(tmp_path, monkeypatch, capsys):
     """Published files have neither token ids nor splits of time. A recorded error is a failure."""
     asked = {"question_id": 81, "category": "stem", "turns": ["Why <b>?", "And?"]}

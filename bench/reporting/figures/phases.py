@@ -6,12 +6,12 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from bench.reporting.figures.style import Figure, Names, bar_style, canvas, legend
-from bench.store.step_profile import PHASES, read_phases
+from bench.store.step_profile import PHASES, StepTable
 
 
-def draw_phases(path: Path, folder: Path) -> Figure:
-    """Draw step_phases.png and .svg into `folder`. UserError where the file is another one."""
-    rows, device = read_phases(path)
+def draw_phases(steps: StepTable, folder: Path) -> Figure:
+    """Draw step_phases.png and .svg into `folder`."""
+    rows, device = steps.rows, steps.conditions.get("device")
     names = Names.of(row["decoder"] for row in rows)
     rows = [row | {"decoder": names[row["decoder"]]} for row in rows]
     lengths = sorted({row["length"] for row in rows})

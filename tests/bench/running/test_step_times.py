@@ -29,6 +29,45 @@ def test_measured_times_are_of_every_size_and_leave_the_model_usable(tiny_model)
     assert tokens_of(steps_of(tiny_model, "greedy")) == expected
 
 
+@pytest.mark.parametrize("busy_blocks", [0, 1])
+def test_sizes_that_take_too_long_are_timed_once_more_and_then_no_further(
+    tiny_model, monkeypatch, busy_blocks
+):
+    """Times are a size's nodes in seconds, but for another job that disturbs the first of size 4.
+
+    Steps of 16 nodes take more than 4.5 times as long as one of a single node.
+    """
+    timed = []
+
+    class Stopwatch:
+        def __init__(self, model, length, tokens, sizes):
+            timed.append(("begins", length, tuple(sizes)))
+
+        def block(self, size):
+            timed.append(size)
+            is_busy = size == 4 and timed.count(4) <= busy_blocks
+            return [99.0 if is_busy else float(size)] * 3
+
+    monkeypatch.setattr(module, "_Stopwatch", Stopwatch)
+    times, spread = step_times(tiny_model, (1, 4, 16, 64), rounds=2)
+    assert times.sizes == (1, 4) and spread == 0
+    assert times.seconds == ((1.0, 4.0),) * len(times.lengths)
+    assert timed.count(16) == 2 and 64 not in timed
+    assert timed[-5:] == [("begins", times.lengths[-1], (1, 4)), 1, 4, 1, 4]
+
+
+def test_times_are_of_steps_of_the_size_that_was_asked_for(tiny_model, monkeypatch):
+    """Each step's time is its number of nodes here."""
+    stopwatch = module._Stopwatch(tiny_model, 8, 64, (1, 4, 16))
+    clock = iter(range(10_000))
+    monkeypatch.setattr(module, "now", lambda device: next(clock))
+    seen = []
+    for size in (4, 1, 16, 4):
+        assert len(stopwatch.block(size)) > 0
+        seen.append(next(stopwatch.steps).nodes)
+    assert seen == [4, 1, 16, 4]
+
+
 def test_a_budget_is_not_moved_by_the_measuring(tiny_model):
     decoder = bound(tiny_model, "dynamic:nodes=auto", FREE)
     before = dict(vars(decoder.budget))
@@ -56,6 +95,17 @@ def test_a_noisy_measurement_is_repeated_once_and_that_is_said(
     assert times.steps.seconds == (tuple(kept),) and list(times.spread) == spreads
     assert says in capsys.readouterr().err
     assert not list(remaining)
+
+
+def test_of_two_noisy_measurements_only_the_sizes_of_both_are_kept(monkeypatch, capsys):
+    measured = iter(
+        [
+            (StepTimes((64,), (1, 4, 6), ((1.0, 3.0, 4.0),)), 0.5),
+            (StepTimes((64,), (1, 4), ((2.0, 2.0),)), 0.5),
+        ]
+    )
+    monkeypatch.setattr(module, "step_times", lambda model: next(measured))
+    assert measured_times(None).steps == StepTimes((64,), (1, 4), ((1.0, 2.0),))
 
 
 @pytest.mark.parametrize(

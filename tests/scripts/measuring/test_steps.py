@@ -14,8 +14,10 @@ def test_steps_are_timed_by_phase_at_every_length(model, tmp_path, capsys):
         "8,16", "--rounds", 2, "--steps", 3, "--out", out,
     ]  # fmt: skip
     assert script(bench_step.main, *arguments) == 0
-    rows, device = read_phases(out)
-    assert device and "dynamic:nodes=8" in capsys.readouterr().out
+    steps = read_phases(out)
+    rows = steps.rows
+    assert all(steps.conditions[name] for name in ("model", "device", "dtype"))
+    assert "dynamic:nodes=8" in capsys.readouterr().out
     specs = ["greedy", "static", "dynamic:nodes=8"]
     assert [(row["length"], row["decoder"]) for row in rows] == [
         (length, spec) for length in (8, 16) for spec in specs

@@ -1,0 +1,51 @@
+"""Tokens per inference against what drafting costs, one point for each decoder."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench.reporting.figures.style import (
+    INTERVAL,
+    Figure,
+    Names,
+    canvas,
+    end_axis,
+    legend,
+    line_style,
+    spread,
+)
+
+
+def draw_drafting(folder: Path, table: pd.DataFrame) -> Figure:
+    """Draw drafting.png and .svg into `folder`.
+
+    table: of `bench.reporting.drafting.drafting_table`.
+    """
+    name = "drafting"
+    names = Names.of(table.decoder)
+    columns = ["tokens_per_inference", "tokens_per_inference_low", "tokens_per_inference_high"]
+    with canvas(folder, name, 6.4, 4.2) as (figure, axes):
+        for at, row in enumerate(table.to_dict("records")):
+            values = np.array([[row[column] for column in columns]], dtype=float)
+            axes.errorbar(
+                100 * row["drafting"],
+                values[:, 0],
+                yerr=spread(values),
+                label=names[row["decoder"]],
+                capsize=2,
+                elinewidth=1,
+                **line_style(at) | {"linestyle": "none", "markersize": 7},
+            )
+        end_axis(axes, table[columns[0]].to_numpy(float))
+        axes.set_xlim(left=0)
+        axes.set_xlabel("drafting in a step (% of a greedy step)")
+        axes.set_ylabel("tokens per inference\n(tokens / step)")
+        axes.grid(color="0.85")
+        legend(figure, axes)
+    caption = (
+        f"Tokens per inference against the time that drafting takes in a step ({INTERVAL}). What "
+        f"verifying takes is not in it.{names.key}"
+    )
+    title = "Tokens per inference against drafting"
+    return Figure(name, title, caption, folder / f"{name}.png")
