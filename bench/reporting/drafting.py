@@ -3,10 +3,10 @@
 import pandas as pd
 
 from bench.common.errors import UserError
-from bench.metrics import BASELINE
 from bench.reporting.source import Source
 from bench.reporting.tables import NONE, Table
 from bench.store.step_profile import PHASES, StepTable
+from decoders.spec import BASELINE
 
 DRAFTING = ("draft", "propose")  # The phases that choose a step's tree.
 
