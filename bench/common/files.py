@@ -148,7 +148,7 @@ def refuse_links_in(folder: Path) -> None:
     try:
         refuse_links(path for pattern in ("*", "*/*") for path in folder.glob(pattern))
     except OSError as error:
-        raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+        raise unreadable(folder, error) from error
 
 
 def _is_object(line: bytes) -> bool:
@@ -207,6 +207,11 @@ def _first_line(path: Path) -> str:
     return ""
 
 
+def unreadable(path: Path, error: Exception) -> UserError:
+    """The error to raise where a file or a folder cannot be read because of another error."""
+    return UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
+
+
 def read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """(line number, byte offset, line with its end) of every line of a file.
 
@@ -224,9 +229,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
                 yield number, offset, line
                 offset += len(line)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        raise unreadable(path, error) from error
 
 
 def read_rows(path: Path, nan: bool = False) -> Iterator[tuple[int, dict]]:
@@ -271,7 +274,7 @@ def read_document(path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(LONGEST + 1)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise unreadable(path, error) from error
     if len(content) > LONGEST:
         raise UserError(f"{path} is longer than {LONGEST >> 20} MiB")
     return content
@@ -282,9 +285,7 @@ def check_regular(path: Path) -> None:
     try:
         kind = path.stat().st_mode
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        raise unreadable(path, error) from error
     if not stat.S_ISREG(kind):
         raise UserError(
             f"{path} is {'a folder' if stat.S_ISDIR(kind) else 'a pipe or device'}; expected a file"

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from bench.common.errors import UserError, warn
-from bench.common.files import digest_of, shown
+from bench.common.files import digest_of, shown, unreadable
 
 UNREADABLE = (
     pickle.UnpicklingError,
@@ -46,7 +46,7 @@ def _plain(value: object) -> object:
         try:
             return f"sha256 {digest_of(value)[:16]}"
         except OSError as error:
-            raise UserError(f"{value} cannot be read: {error.strerror}") from error
+            raise unreadable(value, error) from error
     return list(value) if isinstance(value, tuple) else value
 
 

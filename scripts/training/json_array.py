@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bench.common.errors import UserError
-from bench.common.files import LONGEST, check_regular
+from bench.common.files import LONGEST, check_regular, unreadable
 from bench.common.strict_json import parse_json
 
 CHUNK = 1 << 20  # Characters that are read at once.
@@ -82,6 +82,4 @@ def _opened(path: Path, errors: str = "strict") -> Iterator[TextIO]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8: {error.reason}") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        raise unreadable(path, error) from error
