@@ -5,6 +5,7 @@ memory, or spends its time in one operation. So the first time it runs in a chil
 killed.
 """
 
+import faulthandler
 import json
 import math
 import os
@@ -68,7 +69,9 @@ def _run(work: Callable[[], object], seconds: float, memory: int, writing: int) 
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)  # A handler would wait for Python.
         signal.alarm(math.ceil(seconds))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # What a crash says is no use to anyone.
+        # What a crash says is no use to anyone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        faulthandler.disable()  # It may write to a copy of stderr.
         _limit_memory(memory)
         answer = {"value": work(), "error": ""}
     except BaseException as error:  # noqa: BLE001 - whatever it is, the child ends here

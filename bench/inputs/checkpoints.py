@@ -10,13 +10,13 @@
 `where` is always the folder or hub id of a checkpoint. Pickles are read as tensors alone.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from hashlib import sha256
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
@@ -166,19 +166,30 @@ def read_index(where: str) -> dict[str, str]:
     return {}
 
 
-def read_tensors(path: str) -> dict[str, Tensor]:
-    """The named tensors of a .safetensors file, or of a pickle that holds nothing else."""
+def read_tensors(path: str, names: Collection[str] | None = None) -> dict[str, Tensor]:
+    """The named tensors of a .safetensors file, or of a pickle that holds nothing else.
+
+    names: those to read, of which the file may lack some. None: all that it has.
+    """
     if path.endswith(".safetensors"):
-        return load_file(path)
+        with safe_open(path, "pt") as opened:
+            return {name: opened.get_tensor(name) for name in _wanted(opened.keys(), names)}
     check_zip(Path(path))
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    # A pickle of a whole model is not read to its end for the sake of a few tensors.
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     is_named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
     if not is_named or not all(map(_is_dense, content.values())):
         raise UserError(
             f"{path} holds a {type(content).__name__}, not a dictionary of named dense tensors"
         )
-    check_sizes(Path(path), content.values())
-    return {name: tensor.detach() for name, tensor in content.items()}  # Some are Parameters.
+    # Some are Parameters.
+    wanted = {name: content[name].detach() for name in _wanted(content, names)}
+    check_sizes(Path(path), wanted.values())
+    return wanted
+
+
+def _wanted(there: Iterable[str], names: Collection[str] | None) -> list[str]:
+    return [name for name in there if names is None or name in names]
 
 
 def _is_dense(value: object) -> bool:
@@ -219,13 +230,7 @@ def read_merged_heads(where: str, names: set[str]) -> dict[str, Tensor]:
         path = find(where, shard)
         if path is None:
             raise UserError(f"{where!r} lacks {shard}, which its index names")
-        if shard.endswith(".safetensors"):
-            with safe_open(path, "pt") as opened:
-                wanted = names.intersection(opened.keys())
-                tensors |= {name: opened.get_tensor(name) for name in wanted}
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            tensors |= {name: content[name].detach() for name in names.intersection(content)}
+        tensors |= read_tensors(path, names)
     return {name.removeprefix(MERGED_PREFIX): tensor for name, tensor in tensors.items()}
 
 

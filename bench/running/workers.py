@@ -33,6 +33,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from tqdm import tqdm
 
 from bench.common.errors import UserError
+from bench.common.strangers import message_of
 from bench.inputs.questions import Question
 from bench.running.config import RunConfig
 from bench.running.jobs import Job, failed_turn
@@ -328,7 +329,7 @@ def _connect(address: str | None, count: int) -> None:
         what = "no local cluster can be started"
         if address:
             what = f"the cluster at {address!r} cannot be joined"
-        raise UserError(f"Ray: {what}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"Ray: {what}: {message_of(error)}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, at_end)

@@ -5,6 +5,7 @@ import struct
 import pytest
 import torch
 
+from bench.common.bounded import CAN_BOUND
 from bench.common.errors import UserError
 from bench.inputs import gguf_files
 from bench.inputs.gguf_files import find_gguf
@@ -50,6 +51,14 @@ def test_a_damaged_file_is_one_line(tmp_path, content, says):
     path = tmp_path / "bad.gguf"
     path.write_bytes(content)
     with pytest.raises(UserError, match=says):
+        load(str(path), device="cpu")
+
+
+@pytest.mark.skipif(not CAN_BOUND, reason="only Linux bounds a child")
+def test_a_tokenizer_that_multiplies_its_text_is_refused(tmp_path):
+    lm = tiny_llama(rms_norm_eps=1e-5)
+    path = write_gguf(tmp_path / "tiny.gguf", lm, unknown="<unk" + "x" * 1000 + ">")
+    with pytest.raises(UserError, match=r"the tokenizer of .*tiny.gguf' makes .* characters of"):
         load(str(path), device="cpu")
 
 
