@@ -43,11 +43,13 @@ from bench.inputs.checkpoints import (
     check_config,
     check_tensors,
     check_weights_exist,
+    file_of_heads,
     identity_of,
     read_config,
     read_merged_heads,
     read_separate_heads,
     refuse_adapter,
+    short_name,
 )
 from bench.inputs.devices import BALANCED, check_device
 from bench.inputs.fetched_models import fetched_model
@@ -127,7 +129,8 @@ def _places(name: str) -> _Places:
         refuse_adapter(base)
         return _Places(where, base, True, shares_projection(config))
     check_weights_exist(where, config)
-    return _Places(where, where, False, shares_projection(config))
+    has_separate_heads = file_of_heads(where) is not None
+    return _Places(where, where, has_separate_heads, shares_projection(config))
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,11 @@ def load(
     with _readable_errors(repr(name)):
         tensors = None
         if places.has_separate_heads:
+            if merged_names:
+                raise UserError(
+                    f"{name!r} holds Medusa heads twice: in {file_of_heads(places.where)}, and "
+                    f"among the model's weights ({min(merged_names)!r}); remove one of them"
+                )
             tensors = read_separate_heads(places.where, registry.weight_files())
         elif merged_names:
             tensors = read_merged_heads(places.where, merged_names)
@@ -199,7 +207,7 @@ def load(
         ends = _ends(generation_config.eos_token_id) | _ends(tokenizer.eos_token_id)
     return Loaded(
         model,
-        Path(name).resolve().name,
+        short_name(name),
         places.where,
         places.identity(),
         ends,
