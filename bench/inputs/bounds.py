@@ -18,7 +18,7 @@ from bench.common.errors import UserError
 from bench.common.files import shown
 
 MOST_LAYERS = 10_000  # Where the number of tensors is not known.
-SECONDS = 10.0  # That a tokenizer or a template may take for a short text.
+SECONDS = 10.0  # That a tokenizer or a template may compute for a short text.
 MEMORY = 2 << 30  # Bytes that it may take.
 MOST_TOKENS = 16  # That a character may become, or that a token may become in characters.
 MOST_CHARACTERS = 1 << 20  # That a template may make of a short conversation.

@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
+from bench.common import bounded as bounded_module
 from bench.common.bounded import CAN_BOUND, OutOfBounds, bounded
 from tests.helpers.paths import ROOT
 
@@ -31,6 +33,14 @@ def test_what_it_returns_and_that_it_raised():
 def test_time_and_crashes_are_bounded(work, says):
     with pytest.raises(OutOfBounds, match=says):
         bounded(work, 1, 256 * MIB)
+
+
+def test_a_child_that_waits_is_not_waited_for(monkeypatch):
+    """A machine that is busy with something else makes a child wait, too, but not for ever."""
+    monkeypatch.setattr(bounded_module, "PATIENCE", 4)
+    assert bounded(lambda: time.sleep(0.7), 0.3, 256 * MIB) is None
+    with pytest.raises(OutOfBounds, match="more than 2 s"):
+        bounded(lambda: time.sleep(60), 0.5, 256 * MIB)
 
 
 def test_a_crash_prints_nothing():
