@@ -9,11 +9,8 @@ from tests.helpers.models import tiny_tokenizer
 HEADER = b"GGUF" + struct.pack("<IQQ", 3, 0, 0)  # Of a file without tensors.
 
 
-def write_gguf(path, lm, unknown: str = "<unk>"):
-    """A Llama in GGUF, in float32, with a byte-level tokenizer: what llama.cpp writes of one.
-
-    unknown: the token that stands for characters without one.
-    """
+def write_gguf(path, lm):
+    """A Llama in GGUF, in float32, with a byte-level tokenizer: what llama.cpp writes of one."""
     gguf = pytest.importorskip("gguf")
     writer = gguf.GGUFWriter(path, "llama")
     config = lm.config
@@ -30,9 +27,7 @@ def write_gguf(path, lm, unknown: str = "<unk>"):
     writer.add_tokenizer_model("gpt2")
     vocab = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     # A merge is needed, and what it makes must be a token.
-    others = {"~": "ab", "<unk>": unknown}
-    writer.add_token_list([others.get(token, token) for token, _ in vocab])
-    writer.add_unk_token_id(3)
+    writer.add_token_list(["ab" if token == "~" else token for token, _ in vocab])
     writer.add_token_types([1] * len(vocab))
     writer.add_token_merges(["a b"])
     writer.add_bos_token_id(1)

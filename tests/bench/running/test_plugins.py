@@ -115,7 +115,7 @@ def config(model, questions, *decoders: str, **changes) -> RunConfig:
         ),
         ("own:how=later root", "cannot run on .*begins with token"),  # Not in its first drafts.
         ("own:nodes=auto", "nodes=auto weighs nodes by the log_prob"),
-        ("own:how=no setup", r"cannot be set up: KeyError: 'weights' \(own_decoder.py, line 17\)"),
+        ("own:how=no setup", r"cannot be set up: KeyError: 'weights' \(own_decoder.py, line 18\)"),
         ("none", "decoder 'none' cannot be loaded: AttributeError"),
         ("own:how=dtype", "'own:how=dtype', while it was set up, .*: torch's default dtype is"),
         ("own:how=weights", "'own:how=weights', while it was set up, .*: the model's logits after"),
