@@ -25,6 +25,7 @@ from tenacity import (
 )
 
 from bench.common.errors import UserError, warn
+from bench.common.strangers import cut_line
 from llm_judge.bounded_http import ACCEPTED, BoundedClient
 from llm_judge.failures import KEY, CallFailed, EndpointTrouble, NoCompletion, failure
 from llm_judge.replies import ErrorBody, Reply, read_reply
@@ -203,9 +204,9 @@ def _connect(api_base: str | None) -> openai.AsyncOpenAI:
 
 def _reason(error: openai.APIStatusError) -> str:
     """What the endpoint says of a failed request, on one line."""
-    said = " ".join(str(error.message).split())[:300]
+    said = cut_line(str(error.message))
     if said == f"Error code: {error.status_code}":  # It gives no reason in OpenAI's format.
-        said = f"{said}, {' '.join(error.response.text.split())[:200]}"
+        said = f"{said}, {cut_line(error.response.text, 200)}"
     return said
 
 

@@ -147,11 +147,7 @@ class Bench:
                 for name in (QUESTIONS, _SAMPLE_REFERENCE)
             }
         if self.name in SETS:
-            return {
-                name: partial(fetched, self.name, name)
-                for name in (QUESTIONS, REFERENCE)
-                if name in SETS[self.name]
-            }
+            return {name: partial(fetched, self.name, name) for name in (QUESTIONS, REFERENCE)}
         return {}
 
 

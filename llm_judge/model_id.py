@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from bench.common.files import digest_of, safe_name
-from bench.inputs.checkpoints import DEMO, identity_of
+from bench.inputs.checkpoints import DEMO, identity_of, short_name
 from bench.running.config import RunConfig
 
 # Fields of RunConfig that `model_id` names in words of its own.
@@ -57,10 +57,10 @@ def label_of(model: str) -> str:
     A folder's part has a digest of its files: two folders may have the same name, and a model may
     be trained further in its folder.
     """
-    path = Path(model)
-    if path.is_dir() and model != DEMO:
-        return f"{path.resolve().name}-{identity_of(model)[:8]}"
-    return path.name
+    name = short_name(model)
+    if Path(model).is_dir() and model != DEMO:
+        return f"{name}-{identity_of(model)[:8]}"
+    return name
 
 
 def _tree_name(tree: str) -> str:

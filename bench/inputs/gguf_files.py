@@ -20,6 +20,8 @@ from transformers import (
 )
 
 from bench.common.errors import UserError
+from bench.common.strangers import strangers_code, told
+from bench.inputs.bounds import check_tokenizer
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -98,17 +100,13 @@ def load_gguf(
 
     UserError where transformers does not know its architecture, or the file is damaged.
     """
-    try:
+    with strangers_code(lambda error: _unreadable(gguf, error)):
         tokenizer = AutoTokenizer.from_pretrained(gguf.folder, gguf_file=gguf.file)
+        # Only its use is tried in a child. Making it takes seconds, and maps the whole file.
+        check_tokenizer(str(gguf.path), lambda: tokenizer)
         quantised = AutoModelForCausalLM.from_pretrained(
             gguf.folder, gguf_file=gguf.file, dtype=dtype
         )
-    except Exception as error:
-        said = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{gguf.path} cannot be read: {type(error).__name__}: {said}; the file is damaged, or "
-            "transformers does not know this architecture in GGUF"
-        ) from error
     # A config that says "quantised" keeps transformers from saving the model.
     config = quantised.config
     config.__dict__.pop("quantization_config", None)
@@ -117,3 +115,11 @@ def load_gguf(
     lm.tie_weights()
     lm.generation_config = quantised.generation_config
     return lm.eval(), tokenizer
+
+
+def _unreadable(gguf: GGUF, error: BaseException) -> str:
+    """What transformers' error says about a file."""
+    return (
+        f"{gguf.path} cannot be read: {told(error)}; the file is damaged, or transformers does not "
+        "know this architecture in GGUF"
+    )

@@ -33,7 +33,7 @@ from transformers.utils import logging
 
 from bench.common.errors import UserError
 from bench.common.files import shown
-from bench.common.strangers import strangers_code, told
+from bench.common.strangers import message_of, strangers_code, told
 from bench.common.waiting import patience
 from bench.inputs.bounds import check_chat_template, check_tokenizer
 from bench.inputs.checkpoints import (
@@ -43,11 +43,13 @@ from bench.inputs.checkpoints import (
     check_config,
     check_tensors,
     check_weights_exist,
+    file_of_heads,
     identity_of,
     read_config,
     read_merged_heads,
     read_separate_heads,
     refuse_adapter,
+    short_name,
 )
 from bench.inputs.devices import BALANCED, check_device
 from bench.inputs.fetched_models import fetched_model
@@ -68,7 +70,6 @@ class Loaded:
     """A model that is ready to decode, with its tokenizer and its name."""
 
     model: Engine
-    tokenizer: PreTrainedTokenizerBase
     name: str  # Short, for file names and tables.
     where: str  # The folder or hub id of the checkpoint. Decoders' own files are there, too.
     # Digest or commit of its files, and of the base model's files if these are elsewhere.
@@ -77,6 +78,13 @@ class Loaded:
     # As the checkpoint has it. The model's own is plain greedy decoding.
     generation_config: GenerationConfig | None = None
     warnings: tuple[str, ...] = ()  # What a user should know about the model.
+    # Whether Python files of the checkpoint may be executed. It holds for drafting models, too.
+    trust_remote_code: bool = False
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of the model."""
+        return self.model.tokenizer
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,8 @@ def _places(name: str) -> _Places:
         refuse_adapter(base)
         return _Places(where, base, True, shares_projection(config))
     check_weights_exist(where, config)
-    return _Places(where, where, False, shares_projection(config))
+    has_separate_heads = file_of_heads(where) is not None
+    return _Places(where, where, has_separate_heads, shares_projection(config))
 
 
 @dataclass(frozen=True)
@@ -185,21 +194,26 @@ def load(
     with _readable_errors(repr(name)):
         tensors = None
         if places.has_separate_heads:
+            if merged_names:
+                raise UserError(
+                    f"{name!r} holds Medusa heads twice: in {file_of_heads(places.where)}, and "
+                    f"among the model's weights ({min(merged_names)!r}); remove one of them"
+                )
             tensors = read_separate_heads(places.where, registry.weight_files())
         elif merged_names:
             tensors = read_merged_heads(places.where, merged_names)
         generation_config = lm.generation_config
-        model = _engine(name, lm, tensors, places.shares_projection, compile)
+        model = _engine(name, lm, tokenizer, tensors, places.shares_projection, compile)
         ends = _ends(generation_config.eos_token_id) | _ends(tokenizer.eos_token_id)
     return Loaded(
         model,
-        tokenizer,
-        Path(name).resolve().name,
+        short_name(name),
         places.where,
         places.identity(),
         ends,
         generation_config,
         tuple(warnings_about(model, generation_config)),
+        trust_remote_code,
     )
 
 
@@ -286,6 +300,7 @@ def _let_go_of_files(lm: PreTrainedModel) -> None:
 def _engine(
     name: str,
     lm: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     tensors: dict[str, torch.Tensor] | None,
     shares_projection: bool | None,
     compile: bool,
@@ -307,14 +322,14 @@ def _engine(
     except ValueError as error:
         raise UserError(f"the heads of {name!r} do not fit its base model: {error}") from error
     try:
-        engine = Engine(lm, heads, fused=compile)
+        engine = Engine(lm, heads, tokenizer, fused=compile)
         engine.check_tree_attention()
     except UnsupportedModel as error:
         raise UserError(f"{name!r} cannot be used: {error}") from error
     except torch._dynamo.exc.TorchDynamoException as error:
         raise UserError(
-            f"--compile was given, but {name!r} cannot be compiled here: {_line(error)}; leave the "
-            "flag out, or install what is missing (a C++ compiler; on CUDA, Triton)"
+            f"--compile was given, but {name!r} cannot be compiled here: {message_of(error)}; "
+            "leave the flag out, or install what is missing (a C++ compiler; on CUDA, Triton)"
         ) from error
     return engine
 
@@ -362,17 +377,12 @@ def _in_words(what: str, error: BaseException) -> str:
             "opened; expected safetensors, or a pickle of tensors alone"
         )
     if isinstance(error, (SafetensorError, json.JSONDecodeError, UnicodeDecodeError)):
-        return f"a file of {what} is damaged: {_line(error)}"
+        return f"a file of {what} is damaged: {message_of(error)}"
     if isinstance(error, ImportError):
-        return f"{what} needs a package that is not installed: {_line(error)}"
+        return f"{what} needs a package that is not installed: {message_of(error)}"
     if "trust_remote_code" in str(error):
         return (
             f"{what} brings Python code of its own, which was not executed; read it, and if you "
             "trust it, give --trust-remote-code"
         )
-    return f"model {what} cannot be loaded: {told(error, 300)}"
-
-
-def _line(error: Exception) -> str:
-    """An error's message on one line, cut."""
-    return " ".join(str(error).split())[:300]
+    return f"model {what} cannot be loaded: {told(error)}"

@@ -14,6 +14,7 @@ from platformdirs import user_cache_path
 
 from bench.common.errors import UserError
 from bench.common.files import digest_of, write_atomically
+from bench.common.strangers import message_of
 
 # Environment variables: the folder of the cache, and where files are downloaded from.
 CACHE, MIRROR = "MEDUSA_BENCH_CACHE", "MEDUSA_BENCH_MIRROR"
@@ -83,6 +84,12 @@ SETS: dict[str, dict[str, Remote]] = {
             "589532dcfa83700f950b9aa3983416c543afabc0",
             "fastchat/llm_judge/data/vicuna_bench/question.jsonl",
             "c248c5c98ba45bb0c2aadae2f270e643bd32679c6c306a3b2a503ac4254cdaa5",
+        ),
+        REFERENCE: Remote(  # Of coding and maths, questions 61 to 70.
+            "lm-sys/FastChat",
+            "09ee334fd8c6fd095312f64fc386de5a1a212ad6",
+            "fastchat/llm_judge/data/vicuna_bench/reference_answer/gpt-4.jsonl",
+            "f7542dc25a5a869b32197486f5699a14eb5682ab3c7264518402399ec09ab470",
         ),
         PROMPTS: _PROMPTS,
     },
@@ -172,9 +179,9 @@ def _get(url: str, advice: str) -> bytes:
         except requests.RequestException as error:
             # The pool's message repeats the address. The last try's reason says what went wrong.
             cause = getattr(error.args[0] if error.args else error, "reason", None) or error
-            reason = " ".join(str(cause).split())[:300]
             raise UserError(
-                f"{url} cannot be downloaded ({type(error).__name__}: {reason}); {advice}"
+                f"{url} cannot be downloaded ({type(error).__name__}: {message_of(cause)}); "
+                f"{advice}"
             ) from error
     if response.status_code != 200:
         raise UserError(f"{url} answered {response.status_code} {response.reason}; {advice}")

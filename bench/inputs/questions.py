@@ -1,6 +1,7 @@
 """Question sets in MT-Bench's format: one JSON object a line.
 
-Its fields are question_id, category, turns and, where there is one, reference. A set is `sample`,
+Its fields are question_id, category, turns and, where there is one, reference. A turn is a text, or
+an object with the text as its content, as in Arena-Hard. A set is `sample`,
 which is shipped, a published set (`bench.inputs.published_sets`), or any file in this format.
 """
 
@@ -112,6 +113,8 @@ def _parse(line: bytes, where: str) -> Question:
             f"{shown(category)}"
         )
     turns = row.get("turns")
+    if isinstance(turns, list):
+        turns = [turn.get("content") if isinstance(turn, dict) else turn for turn in turns]
     is_list = isinstance(turns, list) and len(turns) > 0
     if not is_list or not all(isinstance(turn, str) and turn.strip() for turn in turns):
         raise UserError(

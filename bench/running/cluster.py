@@ -12,6 +12,7 @@ import ray
 import torch
 
 from bench.common.errors import UserError
+from bench.common.strangers import message_of
 from bench.running.config import RunConfig
 
 CONNECT_S = 10.0  # The wait for the address of a cluster. Ray would try for minutes.
@@ -41,7 +42,7 @@ def connect(address: str | None, count: int) -> None:
         what = "no local cluster can be started"
         if address:
             what = f"the cluster at {address!r} cannot be joined"
-        raise UserError(f"Ray: {what}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"Ray: {what}: {message_of(error)}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, at_end)

@@ -147,7 +147,9 @@ class RunConfig:
     )
     load_in_8bit: bool = flag(False, "quantise to 8 bits (CUDA, bitsandbytes)")
     load_in_4bit: bool = flag(False, "quantise to 4 bits (CUDA, bitsandbytes)")
-    trust_remote_code: bool = flag(False, "execute Python files that the model brings along")
+    trust_remote_code: bool = flag(
+        False, "execute Python files that the model, or a drafting model, brings along"
+    )
     static_shapes: bool | None = flag(
         None,
         "steps of fixed shapes, which CUDA captures as graphs (default: on CUDA alone)",

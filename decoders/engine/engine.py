@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations import sdpa_attention
 
 from decoders.accept import Rule
@@ -37,10 +37,14 @@ class Engine(Model):
     """`Model`, made fast. `static_shapes` may be switched at any time between turns."""
 
     def __init__(
-        self, lm: PreTrainedModel, heads: MedusaHeads | None = None, fused: bool = False
+        self,
+        lm: PreTrainedModel,
+        heads: MedusaHeads | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        fused: bool = False,
     ) -> None:
         """`fused`: compile the model's small operations, which takes seconds at first."""
-        super().__init__(lm, heads)
+        super().__init__(lm, heads, tokenizer)
         self.static_shapes = False
         self.changes = Changes()
         is_on_one_device = len({parameter.device for parameter in lm.parameters()}) == 1

@@ -1,4 +1,4 @@
-"""A base language model and its Medusa heads behind one small interface.
+"""A base language model, its tokenizer and its Medusa heads behind one small interface.
 
     prefill        read a prompt
     embed, project the embedding of tokens, and the output projection of hidden states
@@ -20,7 +20,12 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from decoders.model.attention import AttentionMasks
 from decoders.model.cache import KVCache
@@ -64,8 +69,18 @@ class Model:
     # addresses, which CUDA graphs need. An engine can switch it on.
     static_shapes: bool = False
 
-    def __init__(self, lm: PreTrainedModel, heads: MedusaHeads | None = None) -> None:
-        """`heads`: None for a plain causal LM. UnsupportedModel where it cannot attend a tree."""
+    def __init__(
+        self,
+        lm: PreTrainedModel,
+        heads: MedusaHeads | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        """UnsupportedModel where the language model cannot attend a tree.
+
+        heads: None for a plain causal LM. tokenizer: for decoders that read text. None: there is
+        none.
+        """
+        self.tokenizer = tokenizer
         self.lm = lm.eval().requires_grad_(False)
         # transformers' `generate` would obey the checkpoint's penalties, limits and beams, which no
         # other decoder knows.

@@ -6,6 +6,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench.common.errors import UserError, warn
+from bench.common.strangers import told
 from bench.inputs.questions import Question
 from bench.running.replay import reopen, replay
 from bench.running.runner import Runner
@@ -92,5 +93,5 @@ def _replayed(
     except ValueError as error:
         raise UserError(f"decoder {turn.decoder!r}: {error}; name others with --decoder") from error
     except Exception as error:  # noqa: BLE001 - of anyone's decoder; the others are recorded
-        warn(f"{turn.decoder!r}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        warn(f"{turn.decoder!r}: {told(error)}")
         return None

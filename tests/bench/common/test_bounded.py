@@ -2,11 +2,15 @@
 
 import os
 import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
+from bench.common import bounded as bounded_module
 from bench.common.bounded import CAN_BOUND, OutOfBounds, bounded
+from tests.helpers.paths import ROOT
 
 pytestmark = pytest.mark.skipif(not CAN_BOUND, reason="only Linux bounds a child")
 MIB = 1 << 20
@@ -29,6 +33,27 @@ def test_what_it_returns_and_that_it_raised():
 def test_time_and_crashes_are_bounded(work, says):
     with pytest.raises(OutOfBounds, match=says):
         bounded(work, 1, 256 * MIB)
+
+
+def test_a_child_that_waits_is_not_waited_for(monkeypatch):
+    """A machine that is busy with something else makes a child wait, too, but not for ever."""
+    assert bounded(lambda: time.sleep(0.7), 0.3, 256 * MIB) is None
+    monkeypatch.setattr(bounded_module, "PATIENCE", 4)
+    with pytest.raises(OutOfBounds, match="more than 2 s"):
+        bounded(lambda: time.sleep(60), 0.5, 256 * MIB)
+
+
+def test_a_crash_prints_nothing():
+    """Also where Python is asked to print the stack of every thread, on a stderr of its own."""
+    program = (
+        "import faulthandler, os, signal\n"
+        "from bench.common.bounded import OutOfBounds, bounded\n"
+        "faulthandler.enable(os.fdopen(os.dup(2), 'w'))\n"
+        "try: bounded(lambda: os.kill(os.getpid(), signal.SIGSEGV), 10, 1 << 28)\n"
+        "except OutOfBounds: print('out of bounds')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert (done.stdout, done.stderr) == ("out of bounds\n", "")
 
 
 def test_memory_is_bounded():

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from bench.common.bounded import CAN_BOUND
 from bench.common.errors import UserError
@@ -205,6 +205,19 @@ def test_a_pickle_that_claims_more_than_it_holds_is_refused(tmp_path, what):
     write(tmp_path / "heads" / "medusa_lm_head.pt")
     with pytest.raises(UserError, match=says):
         load(folder, device="cpu")
+
+
+def test_heads_in_a_pickle_beside_the_model_are_bounded_too(tmp_path):
+    """Medusa-2, as torch saves it: one element that claims to be a whole projection."""
+    write_merged(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    assert load(str(tmp_path), device="cpu").model.num_heads == 4
+    tensors["medusa_head.0.1.weight"] = torch.zeros(1).expand(20_000, 20_000)
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"its tensors would take 1,6\d\d,\d{3},\d{3}"):
+        load(str(tmp_path), device="cpu")
 
 
 @forks

@@ -2,8 +2,10 @@
 
 import json
 import re
+import sys
 
 import pytest
+from transformers import dynamic_module_utils
 
 from bench.store.turn import read_turns
 from tests.helpers.checkpoints import write_base
@@ -74,6 +76,48 @@ def test_what_cannot_draft_is_told_before_the_first_answer(
     assert bench(*arguments) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert re.search(says, line)
+
+
+CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class Config(LlamaConfig):
+    model_type = "with-code"
+
+class Model(LlamaForCausalLM):
+    config_class = Config
+"""
+
+
+@pytest.fixture
+def with_code(small, tmp_path, monkeypatch):
+    """A drafting model whose class is in a Python file of its own."""
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    config = json.loads((small / "config.json").read_text())
+    classes = {"AutoConfig": "own_code.Config", "AutoModelForCausalLM": "own_code.Model"}
+    config |= {"model_type": "with-code", "architectures": ["Model"], "auto_map": classes}
+    (small / "config.json").write_text(json.dumps(config))
+    (small / "own_code.py").write_text(CODE)
+    return small
+
+
+@pytest.mark.parametrize("is_trusted", [False, True])
+def test_code_of_a_drafting_model_runs_where_that_of_the_model_may(
+    model, questions, with_code, tmp_path, capsys, is_trusted
+):
+    arguments = basics(model, questions, tmp_path / "run")
+    if is_trusted:
+        arguments.append("--trust-remote-code")
+    spec = f"draft:model={with_code}"
+    status = bench(*arguments, "--decoder", f"greedy,{spec}", "--temperature", "0")
+    if is_trusted:
+        assert status == 0
+        assert answers(tmp_path / "run", spec) == answers(tmp_path / "run", "greedy")
+    else:
+        assert status == 2
+        said = capsys.readouterr().err
+        assert "small' brings Python code of its own" in said and "--trust-remote-code" in said
 
 
 def test_a_folder_that_is_not_there_is_told_before_anything_is_loaded(

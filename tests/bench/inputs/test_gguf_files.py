@@ -4,7 +4,10 @@ import struct
 
 import pytest
 import torch
+from tokenizers.normalizers import Replace, Sequence
+from transformers import AutoTokenizer
 
+from bench.common.bounded import CAN_BOUND
 from bench.common.errors import UserError
 from bench.inputs import gguf_files
 from bench.inputs.gguf_files import find_gguf
@@ -50,6 +53,17 @@ def test_a_damaged_file_is_one_line(tmp_path, content, says):
     path = tmp_path / "bad.gguf"
     path.write_bytes(content)
     with pytest.raises(UserError, match=says):
+        load(str(path), device="cpu")
+
+
+@pytest.mark.skipif(not CAN_BOUND, reason="only Linux bounds a child")
+def test_a_tokenizer_that_multiplies_its_text_is_refused(tmp_path, monkeypatch):
+    """No GGUF file is known that asks for it. Which ones can is up to transformers."""
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_llama(rms_norm_eps=1e-5))
+    made = AutoTokenizer.from_pretrained(tmp_path, gguf_file=path.name)
+    made.backend_tokenizer.normalizer = Sequence([Replace("e", "e" * 64)] * 2)
+    monkeypatch.setattr(gguf_files.AutoTokenizer, "from_pretrained", lambda *_, **__: made)
+    with pytest.raises(UserError, match=r"the tokenizer of '.*tiny.gguf' makes [\d,]+ tokens of"):
         load(str(path), device="cpu")
 
 

@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BloomConfig, BloomForCausalLM
 
 from bench.common.errors import UserError
+from bench.inputs.checkpoints import short_name
 from bench.inputs.devices import check_device
 from bench.inputs.loader import check_model_name, load
 from tests.helpers.checkpoints import Bomb, write_base, write_medusa1, write_merged
@@ -126,6 +128,34 @@ def test_a_missing_shard_is_named(tmp_path):
     damage(tmp_path, "a shard is missing")
     with pytest.raises(UserError, match="model-00002"):
         load(str(tmp_path), device="cpu")
+
+
+def test_a_file_of_heads_beside_a_whole_model(tmp_path):
+    """Somebody put the trained heads into the folder of their model."""
+    write_base(tmp_path)
+    torch.save(tiny_heads().published(), tmp_path / "medusa_lm_head.pt")
+    loaded = load(str(tmp_path), device="cpu")
+    torch.testing.assert_close(loaded.model.heads.out_weight, tiny_heads().out_weight)
+    write_merged(tmp_path)
+    with pytest.raises(UserError, match=r"heads twice: in medusa_lm_head.pt, and among .*'medusa_"):
+        load(str(tmp_path), device="cpu")
+
+
+def test_a_models_name_is_not_the_digest_behind_a_link(tmp_path):
+    """The hub's cache: a snapshot holds links to files that are named by their digests."""
+    cached = tmp_path / "models--org--tiny"
+    (cached / "blobs").mkdir(parents=True)
+    snapshot = write_base(cached / "snapshots" / ("0" * 40))
+    for number, file in enumerate(sorted(snapshot.iterdir())):
+        file.rename(cached / "blobs" / f"{number:064}")
+        file.symlink_to(Path("..", "..", "blobs", f"{number:064}"))
+    link = tmp_path / "mine"
+    link.symlink_to(Path("models--org--tiny", "snapshots", "0" * 40))
+    for folder in (snapshot, link):
+        assert load(str(folder), device="cpu").name == "tiny"
+    assert short_name(str(snapshot / "config.json")) == "config.json"
+    assert short_name(str(link)) == "tiny"
+    assert short_name("org/other") == "other"
 
 
 def test_missing_model_tensors_are_named(tmp_path):

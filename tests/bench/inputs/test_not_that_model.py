@@ -109,7 +109,7 @@ def test_a_tensor_of_another_shape_is_named(tmp_path):
         load(str(base), device="cpu")
 
 
-@pytest.mark.parametrize("wrapper", ["_orig_mod.", "module."])
+@pytest.mark.parametrize("wrapper", ["_orig_mod.", "module.", "base_model.model."])
 def test_the_names_of_a_training_wrapper_are_told(tmp_path, wrapper):
     base = write_base(tmp_path)
     weights = load_file(base / "model.safetensors")

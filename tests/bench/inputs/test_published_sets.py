@@ -133,6 +133,14 @@ def test_a_mirror_that_is_no_url_is_said(cache, monkeypatch):
         load_questions("mt_bench")
 
 
+def test_every_set_has_what_a_judge_needs():
+    """Vicuna's 80 questions have maths and coding, which are judged against references."""
+    needed = {published_sets.QUESTIONS, published_sets.REFERENCE, published_sets.PROMPTS}
+    for name, files in published_sets.SETS.items():
+        assert needed <= files.keys(), name
+        assert all(len(each.commit) == 40 and len(each.sha256) == 64 for each in files.values())
+
+
 def test_an_unknown_set_is_said_with_what_there_is():
     with pytest.raises(UserError, match="did you mean 'mt_bench'"):
         load_questions("mt-bench")

@@ -46,8 +46,8 @@ GOOD = {"question_id": 1, "category": "math", "turns": ["1 + 1?", "And doubled?"
 @pytest.mark.parametrize(
     ("second_line", "says"),
     [
-        ("{", "line 2 is not JSON"),
-        ("[1]", "line 2: expected an object"),
+        ("{", "line 2 is not JSON: .*; expected one object a line"),
+        ("[1]", "line 2: expected one object a line, found a list"),
         (json.dumps(GOOD), "line 2: question_id 1 stands in line 1 already"),
         (
             json.dumps(GOOD | {"question_id": "2"}),
@@ -76,6 +76,17 @@ def test_a_malformed_file_names_the_line_and_the_field(tmp_path, second_line, sa
     second_line = second_line if isinstance(second_line, bytes) else second_line.encode()
     file.write_bytes(json.dumps(GOOD).encode() + b"\n" + second_line + b"\n")
     with pytest.raises(UserError, match=says):
+        load_questions(str(file))
+
+
+def test_turns_that_are_objects_with_their_text(tmp_path):
+    """As in Arena-Hard, on Windows: ids are digests, and the file begins with a byte order mark."""
+    row = {"question_id": "328c149ed45a41c0b9d6f14659e63599", "turns": [{"content": "Why?"}]}
+    file = tmp_path / "question.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(row).encode() + b"\r\n")
+    assert load_questions(str(file)).questions[0].turns == ("Why?",)
+    file.write_text(json.dumps(row | {"turns": [{"text": "Why?"}]}))
+    with pytest.raises(UserError, match="line 1: turns must be a non-empty list of non-empty"):
         load_questions(str(file))
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from bench.common.errors import UserError
+from bench.inputs.loader import load
 from bench.running.config import RunConfig
-from bench.running.decoders import make_decoder, make_decoders
+from bench.running.decoders import bind, make_decoder, make_decoders
 from bench.running.digests import file_digests, plugin_digests
 from bench.running.session import run
 from bench.running.step_times import AutoTimes
@@ -32,6 +33,7 @@ class Own(Decoder):
     how: str = "well"
     nodes: int | str = 4
     weights: Path | None = None
+    guess: str = "234"
     asked = 0
 
     def setup(self, model):
@@ -41,9 +43,13 @@ class Own(Decoder):
             torch.set_default_dtype(torch.float64)
         if self.how == "weights":
             self.halve(model)
+        if self.how == "tokenizer":
+            model.tokenizer.add_tokens(["further"])
         if self.how == "hook":
             model.lm.model.layers[0].register_forward_hook(lambda *_: None)
         self.tree = Tree.from_parent([0, 0, 0, 1])
+        ids = model.tokenizer(self.guess, add_special_tokens=False).input_ids
+        self.guesses = torch.tensor(ids)
         super().setup(model)
 
     def halve(self, model):
@@ -56,7 +62,7 @@ class Own(Decoder):
 
     def propose(self, root, hidden_state):
         self.asked += 1
-        token = torch.cat((root, torch.tensor([5, 6, 7])))
+        token = torch.cat((root, self.guesses))
         if self.how == "weights later" and self.asked == 40:
             self.halve(self.model)
         if self.how == "later" and self.asked > 40:
@@ -109,10 +115,11 @@ def config(model, questions, *decoders: str, **changes) -> RunConfig:
         ),
         ("own:how=later root", "cannot run on .*begins with token"),  # Not in its first drafts.
         ("own:nodes=auto", "nodes=auto weighs nodes by the log_prob"),
-        ("own:how=no setup", r"cannot be set up: KeyError: 'weights' \(own_decoder.py, line 17\)"),
+        ("own:how=no setup", r"cannot be set up: KeyError: 'weights' \(own_decoder.py, line 18\)"),
         ("none", "decoder 'none' cannot be loaded: AttributeError"),
         ("own:how=dtype", "'own:how=dtype', while it was set up, .*: torch's default dtype is"),
         ("own:how=weights", "'own:how=weights', while it was set up, .*: the model's logits after"),
+        ("own:how=tokenizer", "'own:how=tokenizer', while it was set up, .*: the tokenizer"),
     ],
 )
 def test_a_wrong_decoder_is_told_before_the_first_answer(
@@ -122,6 +129,13 @@ def test_a_wrong_decoder_is_told_before_the_first_answer(
     with pytest.raises(UserError, match=says):
         run(config(model, questions, "greedy", spec), tmp_path / "run", ["test"])
     assert not turns.exists() or not turns.read_text()
+
+
+def test_a_decoder_has_the_models_tokenizer(plugin, model):
+    loaded = load(model, device="cpu")
+    decoder = bind("own", make_decoder("own:guess=abc"), loaded)
+    drafted = decoder.propose(torch.tensor([5]), torch.zeros(1, loaded.model.hidden))
+    assert loaded.tokenizer.decode(drafted.token[1:]) == "abc"
 
 
 def test_a_decoder_is_a_dataclass(plugin):
@@ -153,7 +167,7 @@ def test_a_run_does_not_go_on_with_another_decoder_of_that_name(plugin, model, q
     run(asked, out, ["test"])
     turns, _ = read_turns(out / "turns.jsonl")
     run(asked, out, ["test"])
-    plugin.write_text(PLUGIN.replace("[5, 6, 7]", "[5, 6, 8]"))
+    plugin.write_text(PLUGIN.replace('"234"', '"235"'))
     with pytest.raises(UserError, match=r"another configuration.*plugins"):
         run(asked, out, ["test"])
     assert len(read_turns(out / "turns.jsonl")[0]) == len(turns)

@@ -103,7 +103,7 @@ def test_a_bad_line_does_not_hide_the_others(write):
     answers, said = told(path)
     assert list(answers) == [1, 2]
     assert said[0].endswith("line 2 is not an answer: no 'choices'; it is left out")
-    assert "line 3" in said[1] and "line 5: expected an object" in said[2]
+    assert "line 3" in said[1] and "line 5: expected one object" in said[2]
     assert said[3:] == [f"{path}: 1 more lines are left out"]
     path.write_text(json.dumps(good[0]) + '\n{"question_id": 2, "cho')
     answers, said = told(path)
