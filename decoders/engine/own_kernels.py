@@ -14,7 +14,7 @@ from transformers import PretrainedConfig
 
 from decoders.engine.changes import Changes
 from decoders.engine.tree_attention import (
-    PURPOSE,
+    ATTENTION_PURPOSE,
     TreeAttention,
     plain_tree_attention,
     use_tree_attention,
@@ -24,6 +24,7 @@ from decoders.model.cache import KVCache, write_rows
 from decoders.tree import Tree
 
 WRITE_PURPOSE = "keys and values written by one kernel"
+PURPOSES = (ATTENTION_PURPOSE, WRITE_PURPOSE)  # Of the changes that the kernels make.
 WIDTH = 256  # Slots of a trial.
 COMMITTED = 150
 ROWS = (1, 64)  # Of the trees that are tried.
@@ -44,7 +45,7 @@ def use_own_kernels(
     from decoders.engine.kernels.tree_attention import tree_attention
 
     heads = config.num_attention_heads
-    if _works(PURPOSE, lambda: check_tree_attention(tree_attention, heads, cache)):
+    if _works(ATTENTION_PURPOSE, lambda: check_tree_attention(tree_attention, heads, cache)):
         use_tree_attention(config, masks, changes, tree_attention)
     if _works(WRITE_PURPOSE, lambda: check_write_rows(write_by_kernel, cache)):
         changes.replace(cache, "write_rows", write_by_kernel, WRITE_PURPOSE)

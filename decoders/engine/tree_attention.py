@@ -23,7 +23,7 @@ NAME = "medusa_bench_tree"  # Of the attention function, as transformers knows i
 STOCK = "sdpa"  # The function that it can take the place of.
 # Attribute of a configuration that names the function.
 CONFIGURED = "_attn_implementation_internal"
-PURPOSE = "tree attention"
+ATTENTION_PURPOSE = "tree attention"
 
 MOST_ROWS = 128  # Of a tree.
 LARGEST_HEAD = 256  # Entries.
@@ -99,8 +99,8 @@ def use_tree_attention(
                     mask.tree_step = _Step(attend, committed, len(tree))
         return made
 
-    changes.replace(masks, "of", marked, PURPOSE)
-    changes.replace(config, CONFIGURED, NAME, PURPOSE)
+    changes.replace(masks, "of", marked, ATTENTION_PURPOSE)
+    changes.replace(config, CONFIGURED, NAME, ATTENTION_PURPOSE)
 
 
 def _tree_or_stock(

@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 PROGRAMS = 264  # That are wanted at once: two for each multiprocessor of an H100.
+SMALLEST = 16  # Rows and columns of a product.
 # Slots that a program reads at once. A tile of keys and one of values must fit in shared memory.
 SLOTS_AT_ONCE = {torch.float16: 64, torch.bfloat16: 64, torch.float32: 32}
 # A score of a position that a lane does not see. A lane may see none of a part. Its largest score
@@ -120,12 +121,12 @@ def tree_attention(
     heads, width = keys.shape[:2]
     group = query_heads // heads
     lanes = rows * group
-    lanes_at_once = min(64, max(16, triton.next_power_of_2(lanes)))  # A product needs 16.
+    lanes_at_once = min(64, max(SMALLEST, triton.next_power_of_2(lanes)))
     slots_at_once = SLOTS_AT_ONCE[query.dtype]
     blocks = triton.cdiv(lanes, lanes_at_once)
     pieces = triton.cdiv(width, slots_at_once)
     parts = triton.cdiv(pieces, triton.cdiv(pieces * heads * blocks, PROGRAMS))
-    entries = triton.next_power_of_2(size)
+    entries = max(SMALLEST, triton.next_power_of_2(size))
     sums = query.new_empty(heads, parts, lanes, size, dtype=torch.float32)
     largest, weights = query.new_empty(2, heads, parts, lanes, dtype=torch.float32)
     out = query.new_empty(rows, query_heads, size)

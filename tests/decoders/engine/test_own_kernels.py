@@ -8,7 +8,7 @@ import torch
 from decoders.engine import own_kernels
 from decoders.engine.engine import Engine
 from decoders.engine.own_kernels import WRITE_PURPOSE, use_own_kernels
-from decoders.engine.tree_attention import PURPOSE
+from decoders.engine.tree_attention import ATTENTION_PURPOSE
 from tests.helpers.kernels import DEVICE, NEEDS_TRITON
 from tests.helpers.models import tiny_heads, tiny_llama
 from tests.helpers.steps import steps_of, tokens_of
@@ -44,7 +44,7 @@ def test_a_model_answers_the_same_with_them():
     expected = tokens_of(steps_of(engine, "dynamic:nodes=16", 20))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert use(engine) == {PURPOSE, WRITE_PURPOSE}
+        assert use(engine) == {ATTENTION_PURPOSE, WRITE_PURPOSE}
     assert tokens_of(steps_of(engine, "dynamic:nodes=16", 20)) == expected
     with engine.as_loaded():
         assert "write_rows" not in vars(engine.cache)
@@ -60,7 +60,7 @@ def test_a_kernel_that_does_not_work_here_is_left_out_with_a_warning(tiny_model,
 
     monkeypatch.setattr(module, "write_rows", write_nothing)
     with pytest.warns(UserWarning, match=f"{WRITE_PURPOSE}: this kernel is not used here"):
-        assert use(tiny_model) == {PURPOSE}
+        assert use(tiny_model) == {ATTENTION_PURPOSE}
 
 
 def test_a_difference_is_found(tiny_model):

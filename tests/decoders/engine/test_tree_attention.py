@@ -6,7 +6,11 @@ from torch.nn import functional as F
 
 from decoders.accept import Exact, Sample
 from decoders.engine.engine import Engine
-from decoders.engine.tree_attention import PURPOSE, plain_tree_attention, use_tree_attention
+from decoders.engine.tree_attention import (
+    ATTENTION_PURPOSE,
+    plain_tree_attention,
+    use_tree_attention,
+)
 from decoders.model.attention import tree_mask
 from decoders.tree import Tree
 from tests.helpers.models import FAMILIES, randomise, tiny_heads, tiny_llama
@@ -93,7 +97,7 @@ def test_windows_that_slide_stay_with_transformers(family, layers):
 
 def test_a_model_without_sdpa_keeps_its_attention():
     model = engine_with(Watched(), "llama-eager")
-    assert PURPOSE not in model.changes.listed()
+    assert ATTENTION_PURPOSE not in model.changes.listed()
 
 
 def test_it_is_listed_and_can_be_switched_off():
@@ -101,9 +105,9 @@ def test_it_is_listed_and_can_be_switched_off():
     model = engine_with(attend)
     config = model.lm.config
     expected = tokens_of(steps_of(model, "dynamic:nodes=16"))
-    assert PURPOSE in model.changes.listed() and attend.calls > 0
+    assert ATTENTION_PURPOSE in model.changes.listed() and attend.calls > 0
     attend.calls = 0
-    for off in (model.as_loaded(), model.changes.without(PURPOSE)):
+    for off in (model.as_loaded(), model.changes.without(ATTENTION_PURPOSE)):
         with off:
             assert config._attn_implementation == "sdpa"
             assert tokens_of(steps_of(model, "dynamic:nodes=16")) == expected
