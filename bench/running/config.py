@@ -157,7 +157,7 @@ class RunConfig:
     )
     compile: bool = flag(
         False,
-        "fuse the model's small operations, and use our kernels on CUDA; pays in long GPU runs only",
+        "fuse small operations, and use our kernels on CUDA; pays in long GPU runs only",
     )
 
     def __post_init__(self) -> None:
