@@ -18,6 +18,7 @@ PROGRAMS = 264  # That are wanted at once: two for each multiprocessor of an H10
 SMALLEST = 16  # Rows and columns of a product.
 # Slots that a program reads at once. A tile of keys and one of values must fit in shared memory.
 SLOTS_AT_ONCE = {torch.float16: 64, torch.bfloat16: 64, torch.float32: 32}
+STAGES = 2  # Tiles that are loaded ahead. A part has few of them.
 # A score of a position that a lane does not see. A lane may see none of a part. Its largest score
 # must be finite then, and small enough to weigh nothing beside a part that it sees.
 HIDDEN = tl.constexpr(-1e30)
@@ -137,6 +138,7 @@ def tree_attention(
             query.stride(0), query.stride(1), keys.stride(0), keys.stride(1),
             values.stride(0), values.stride(1), mask.stride(0),
             GROUP=group, SIZE=size, ENTRIES=entries, LANES=lanes_at_once, SLOTS=slots_at_once,
+            num_stages=STAGES,
         )  # fmt: skip
         _add_parts[heads, lanes](
             sums, largest, weights, out, parts, lanes, GROUP=group, SIZE=size, ENTRIES=entries

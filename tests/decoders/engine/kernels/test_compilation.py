@@ -52,7 +52,8 @@ for capability, dtype, size, lanes, group in json.loads(sys.argv[1]):
             if signature[name].startswith("*") or name.endswith(strides)
         }
         source = ASTSource(kernel, signature, given, attributes)
-        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+        options = {"num_stages": tree_attention.STAGES}
+        compiled = triton.compile(source, GPUTarget("cuda", capability, 32), options)
         assert compiled.asm["cubin"]
         found.append([kernel.__name__, capability, dtype, compiled.metadata.shared])
 print(json.dumps(found))
