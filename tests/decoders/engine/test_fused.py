@@ -1,11 +1,15 @@
 """What --compile compiles, and that it can be switched off."""
 
+from functools import partial
+
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 from transformers.models.llama import modeling_llama
 
+from decoders.engine.changes import Changes
 from decoders.engine.engine import Engine
-from decoders.engine.fused import ROTATION
+from decoders.engine.fused import ROTATION, fuse
 from tests.helpers.models import FAMILIES, randomise, tiny_heads, tiny_llama
 from tests.helpers.steps import steps_of, tokens_of
 
@@ -55,6 +59,18 @@ def test_a_compiled_gate_computes_what_the_mlp_does(compiled, family):
     fused = Engine(lm, fused=True)
     assert fused.changes.listed()["compiled gate"] == 2
     torch.testing.assert_close(lm.model.layers[0].mlp(rows), expected)
+
+
+def test_layers_share_what_is_compiled(monkeypatch):
+    """torch compiles a function only so often. Further layers would run uncompiled."""
+    monkeypatch.setattr(modeling_llama, ROTATION, getattr(modeling_llama, ROTATION))
+    counter, real = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, "compile", partial(real, backend=counter))
+    lm = tiny_llama(num_hidden_layers=torch._dynamo.config.recompile_limit + 2)
+    fuse(lm, Changes())
+    with torch.inference_mode():
+        lm(input_ids=torch.arange(9).unsqueeze(0))
+    assert counter.frame_count == 3  # A norm, the rotation, a gate.
 
 
 class OtherMLP(torch.nn.Module):
