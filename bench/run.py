@@ -82,10 +82,8 @@ def main() -> int:
     config.check()
     # The run reads them again. Here a wrong file is told before anything heavy is loaded.
     load_questions(config.questions, config.limit, config.skip)
-    # Imported late: torch and matplotlib take seconds to load. A wrong flag is reported before.
+    # Imported late: torch takes seconds to load. A wrong flag is reported before.
     with patience("loading libraries"):
-        from bench.reporting.comparison import derive, print_summary
-        from bench.reporting.last_lines import last_lines
         from bench.running.session import run
 
     command = ["python", "-m", "bench.run", *sys.argv[1:]]
@@ -104,6 +102,10 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
+    # Imported once there are answers: the first of them does not wait for pandas and matplotlib.
+    from bench.reporting.comparison import derive, print_summary
+    from bench.reporting.last_lines import last_lines
+
     title = f"{folder.run.model.name} on {folder.run.questions.name}"
     report = derive(out)
     print_summary(report, title)

@@ -6,6 +6,8 @@
                                                      does it run?
     python scripts/bench_7b_shape.py --compile --kernels
                                                      and which kernels a step's time goes to
+    python scripts/bench_7b_shape.py --compile --without-each
+                                                     and what each change to the model brings
 
 The time of a step does not depend on the values of the weights. Reported, from rounds in which the
 decoders take turns:

@@ -3,8 +3,10 @@
     python scripts/check_gpu.py --out gpu
 
     graphs     steps that are captured as CUDA graphs give the same tokens (needs the test extra)
+    kernels    our Triton kernels compute what plain PyTorch does (needs the test extra)
     shape      a model of Vicuna-7B's shape: greedy's bytes of weights per second over those of a
-               plain copy, and a 64-node dynamic step over a greedy one; all peers beside them
+               plain copy, and a 64-node dynamic step over a greedy one; what each change to the
+               model brings, our kernels among them; all peers beside them
     products   how fast its products read their weights
     auto       --nodes auto over the best fixed size, on each of --model
 

@@ -87,6 +87,24 @@ def test_a_typing_error_is_told_before_a_heavy_library_is_loaded():
     subprocess.run([sys.executable, "-c", code, asked], cwd=ROOT, check=True, timeout=120)
 
 
+def test_the_first_answer_does_not_wait_for_tables_and_figures():
+    """What --limit 1 loads before its run begins."""
+    code = (
+        "import sys\n"
+        "from bench import run\n"
+        "from bench.running import session\n"
+        "def begin(*_): print(*sys.modules); raise SystemExit\n"
+        "session.run = begin\n"
+        "sys.argv = ['bench.run', '--limit', '1']\n"
+        "run.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    assert "torch" in loaded and not {"pandas", "matplotlib"} & loaded
+
+
 @pytest.mark.parametrize("module", ["llm_judge.gen_judgment", "llm_judge.show_result"])
 def test_judging_needs_no_model(module):
     """Neither the commands nor what they import late."""

@@ -162,7 +162,8 @@ def load(
     dtype: "auto" is the checkpoint's own on an accelerator, and float32 on the CPU.
     max_memory: with "balanced", each GPU's memory for weights. GPUs not in it hold nothing.
     trust_remote_code: whether the model's and the tokenizer's own Python files may be executed.
-    compile: whether the small operations of the forward are fused, which takes seconds at first.
+    compile: whether the small operations of the forward are fused, which takes seconds at first. On
+        CUDA our own kernels are used as well.
     """
     device = check_device(device, load_in_8bit or load_in_4bit)
     options = _LoadOptions(device, dtype, load_in_8bit, load_in_4bit, max_memory, trust_remote_code)

@@ -154,7 +154,10 @@ class RunConfig:
         None,
         "steps of fixed shapes, which CUDA captures as graphs (default: on CUDA alone)",
     )
-    compile: bool = flag(False, "fuse the model's small operations; pays in long GPU runs only")
+    compile: bool = flag(
+        False,
+        "fuse small operations, and use our kernels on CUDA; pays in long GPU runs only",
+    )
 
     def __post_init__(self) -> None:
         if self.template == OWN:  # The default, given or not, must be the same configuration.

@@ -53,8 +53,21 @@ class Changes:
     @contextmanager
     def off(self) -> Iterator[None]:
         """The model as it was loaded. Meant for comparisons, and for training."""
+        with self._only([]):
+            yield
+
+    @contextmanager
+    def without(self, what: str) -> Iterator[None]:
+        """The model without the changes for one purpose. Meant for measuring what they bring."""
+        with self._only([change for change in self._made if change.what != what]):
+            yield
+
+    @contextmanager
+    def _only(self, kept: list[_Change]) -> Iterator[None]:
         for change in reversed(self._made):
             change.set(change.before)
+        for change in kept:
+            change.set(change.after)
         try:
             yield
         finally:

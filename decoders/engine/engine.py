@@ -2,6 +2,7 @@
 
 few_rows.py       linear layers for the few rows of a step, joined where they read the same
 fused.py          a model's small operations, compiled (on request)
+own_kernels.py    our Triton kernels (on request, on CUDA): tree_attention.py, kernels/
 static_shapes.py  steps on fixed memory, which graphs need
 graphs.py         steps captured as CUDA graphs
 rehearsal.py      all kinds of steps, captured before the first answer
@@ -23,6 +24,7 @@ from decoders.engine.changes import Changes
 from decoders.engine.few_rows import use_few_row_products
 from decoders.engine.fused import fuse
 from decoders.engine.graphs import Graphs
+from decoders.engine.own_kernels import use_own_kernels
 from decoders.engine.static_shapes import DraftPlaces, bucket
 from decoders.model.heads import MedusaHeads
 from decoders.model.model import Model, Rows, UnsupportedModel, Verified
@@ -43,7 +45,10 @@ class Engine(Model):
         tokenizer: PreTrainedTokenizerBase | None = None,
         fused: bool = False,
     ) -> None:
-        """`fused`: compile the model's small operations, which takes seconds at first."""
+        """`fused`: compile the model's small operations, which takes seconds at first.
+
+        On CUDA it also means our own kernels.
+        """
         super().__init__(lm, heads, tokenizer)
         self.static_shapes = False
         self.changes = Changes()
@@ -54,6 +59,9 @@ class Engine(Model):
         self._committed = torch.zeros(1, dtype=torch.long, device=self.device)
         if fused:
             fuse(lm, self.changes)
+        if fused and is_on_one_device and self.device.type == "cuda":
+            config = lm.config.get_text_config()
+            use_own_kernels(config, self.masks, self.cache, self.changes)
         if self.device.type == "cpu" and hasattr(sdpa_attention, GROUPED_QUERIES):
             # A CPU's attention kernel reads shared keys and values as they are. transformers would
             # repeat them for every query head.

@@ -13,6 +13,17 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 
+def write_rows(
+    keys: Tensor, values: Tensor, slots: Tensor, new_keys: Tensor, new_values: Tensor
+) -> None:
+    """Write new keys and values [1, heads, rows, size] to slots [rows] of a layer.
+
+    keys, values: [1, heads, all slots, size]. The slots are int64, on the device.
+    """
+    keys.index_copy_(2, slots, new_keys)
+    values.index_copy_(2, slots, new_values)
+
+
 class _Layer(CacheLayerMixin):
     """One layer's window onto the shared buffer, in the interface that transformers calls."""
 
@@ -30,8 +41,7 @@ class _Layer(CacheLayerMixin):
     ) -> tuple[Tensor, Tensor]:
         if self.owner.static is not None:
             slots, end = self.owner.static
-            self.keys.index_copy_(2, slots, key_states)
-            self.values.index_copy_(2, slots, value_states)
+            self.owner.write_rows(self.keys, self.values, slots, key_states, value_states)
         else:
             start, end = self.owner.length, self.owner.length + key_states.shape[-2]
             self.keys[:, :, start:end] = key_states
@@ -54,6 +64,8 @@ class _Layer(CacheLayerMixin):
 class KVCache(Cache):
     """Keys and values of `length` committed slots, with room for `capacity`."""
 
+    write_rows = staticmethod(write_rows)  # An engine may have a faster one.
+
     def __init__(self, probe: DynamicCache) -> None:
         """`probe`: a stock cache that one forward pass has filled.
 
@@ -65,15 +77,16 @@ class KVCache(Cache):
         # During a forward of static shapes: the slots [nodes] that it writes, and how many slots it
         # reads, from slot 0 on. None: a forward writes after the committed slots.
         self.static: tuple[Tensor, int] | None = None
-        self._shapes: list[tuple[Tensor, Tensor]] = []
+        # Keys and values [1, heads, 0, size] of each layer, without a slot.
+        self.shapes: list[tuple[Tensor, Tensor]] = []
         for number, layer in enumerate(probe.layers):
             if not isinstance(layer, DynamicLayer) or not layer.is_initialized:
                 raise ValueError(
                     f"layer {number} keeps its state in a {type(layer).__name__}, not as keys and "
                     "values"
                 )
-            self._shapes.append((layer.keys[:, :, :0], layer.values[:, :, :0]))
-        super().__init__(layers=[_Layer(self) for _ in self._shapes])
+            self.shapes.append((layer.keys[:, :, :0], layer.values[:, :, :0]))
+        super().__init__(layers=[_Layer(self) for _ in self.shapes])
         self._buffers: list[Tensor] = []
 
     def reserve(self, capacity: int) -> bool:
@@ -84,7 +97,7 @@ class KVCache(Cache):
         self.release()  # Before the larger buffers are made, which may fail.
         slots = -(-capacity // 256) * 256
         groups = defaultdict(list)
-        for layer, (keys, values) in zip(self.layers, self._shapes, strict=True):
+        for layer, (keys, values) in zip(self.layers, self.shapes, strict=True):
             groups[keys.shape, keys.dtype, keys.device].append((layer, "keys"))
             groups[values.shape, values.dtype, values.device].append((layer, "values"))
         for (shape, dtype, device), members in groups.items():

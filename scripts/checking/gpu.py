@@ -14,6 +14,8 @@ from rich.table import Table
 from bench.common.errors import UserError
 from bench.common.files import safe_name
 from bench.store.turn import TURNS_FILE, read_turns
+from decoders.engine.own_kernels import PURPOSES
+from measuring.shape_steps import NOTHING
 from settings.checking import GpuSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,14 +40,21 @@ class Check:
 def commands(part: str, settings: GpuSettings) -> Iterator[tuple[str, int, list[str]]]:
     """The commands of a part: name, seconds that it may take, arguments of Python."""
     if part == "graphs":
-        yield part, 60, ["-m", "pytest", "tests/decoders/engine/test_graphs.py", "-k", "cuda"]
+        yield part, 50, ["-m", "pytest", "tests/decoders/engine/test_graphs.py", "-k", "cuda"]
+    if part == "kernels":
+        tests = (
+            "kernels/test_tree_attention.py",
+            "kernels/test_cache_rows.py",
+            "test_own_kernels.py",
+        )
+        yield part, 70, ["-m", "pytest", *(f"tests/decoders/engine/{name}" for name in tests)]
     if part == "shape":
-        flags = ["--compile", "--kernels", "--rounds", "2", "--tokens", "32"]
-        yield part, 240, ["scripts/bench_7b_shape.py", *flags, "--out", _file(part, settings)]
+        flags = ["--compile", "--kernels", "--without-each", "--rounds", "2", "--tokens", "32"]
+        yield part, 200, ["scripts/bench_7b_shape.py", *flags, "--out", _file(part, settings)]
     if part == "products":
         flags = ["--device", "cuda", "--dtype", "float16", "--rows", "1,64", "--rounds", "3"]
         flags += ["--sizes", PRODUCTS_7B, "--out", _file(part, settings)]
-        yield part, 60, ["scripts/bench_products.py", *flags]
+        yield part, 45, ["scripts/bench_products.py", *flags]
     if part == "auto":
         specs = [f"{name}:nodes={size}" for name in DECODERS for size in SIZES]
         flags = ["--decoder", ",".join(["greedy", *specs]), "--limit", "4"]
@@ -107,12 +116,28 @@ def shape_checks(report: dict) -> list[Check]:
     checks = [
         Check("greedy's reads / a copy's", f"{of_copy:.3f}", f">= {OF_COPY}", of_copy >= OF_COPY),
         Check("64 nodes / greedy", f"{of_greedy:.3f}", f"<= {OF_GREEDY}", of_greedy <= OF_GREEDY),
+        _kernels_check(report["changes"]),
     ]
+    whole = {
+        row["decoder"]: row["step_s"] for row in report["without"] if row["without"] == NOTHING
+    }
+    for row in report["without"]:
+        if row["without"] != NOTHING:
+            slower = row["step_s"] / whole[row["decoder"]]
+            what = f"{row['decoder']} without {row['without']} / with it"
+            checks.append(Check(what, f"{slower:.3f}", "", passed=True))
     for row in report["rows"]:
         if row["decoder"].startswith("hf-"):
             slower = row["step_s"] / static["greedy"]
             checks.append(Check(f"{row['decoder']} / greedy", f"{slower:.2f}", "", passed=True))
     return checks
+
+
+def _kernels_check(changes: dict[str, int]) -> Check:
+    """changes: of the model, by purpose."""
+    used = [purpose for purpose in PURPOSES if purpose in changes]
+    found = ", ".join(used) or "none"
+    return Check("our kernels in use", found, "both", len(used) == len(PURPOSES))
 
 
 def auto_checks(run: Path) -> list[Check]:

@@ -35,6 +35,7 @@ DECODERS = (
 )
 PROFILED = ("greedy", "dynamic:nodes=64")  # Kernel by kernel.
 PROFILED_STEPS = 16
+NOTHING = "nothing"  # Is left out: the model with all its changes.
 Setting = tuple[str, bool]  # A decoder's spec, and whether shapes are static.
 
 
@@ -56,6 +57,7 @@ def measure_shape(settings: ShapeSettings, command: list[str]) -> dict[str, obje
         "command": command,
         "git": git_state(),
         "environment": environment(device, model.dtype),
+        "changes": model.changes.listed(),
         "shape": {
             name: getattr(settings, name) for name in ("hidden", "layers", "vocab", "length")
         },
@@ -65,6 +67,7 @@ def measure_shape(settings: ShapeSettings, command: list[str]) -> dict[str, obje
         "peak_bytes": torch.cuda.max_memory_allocated(device) if is_on_cuda else None,
         "rows": rows,
         "kernels": kernels,
+        "without": without_each(model, settings) if settings.without_each else [],
     }
 
 
@@ -95,6 +98,13 @@ def _decoding(decoder: Decoder, settings: ShapeSettings, steps: int) -> Iterator
     return decoder.decode(prompt, Exact(), Stop(frozenset(), steps))
 
 
+def _step_s(decoder: Decoder, settings: ShapeSettings) -> float:
+    """Seconds of a step, as a mean over an answer with its prompt."""
+    steps: list[Step] = []
+    decoding = _decoding(decoder, settings, settings.tokens)
+    return seconds_of(decoder.model.device, partial(steps.extend, decoding)) / len(steps)
+
+
 def rows_of(model: Engine, settings: ShapeSettings) -> list[dict[str, object]]:
     """Median seconds of a step by decoder, with static shapes and without.
 
@@ -108,11 +118,9 @@ def rows_of(model: Engine, settings: ShapeSettings) -> list[dict[str, object]]:
     for number in range(1 + settings.rounds):
         for setting, decoder in decoders.items():
             model.static_shapes = setting[1]
-            steps: list[Step] = []
-            decoding = _decoding(decoder, settings, settings.tokens)
-            seconds = seconds_of(model.device, partial(steps.extend, decoding))
+            seconds = _step_s(decoder, settings)
             if number > 0:  # The first round warms up, and captures graphs.
-                samples[setting].append(seconds / len(steps))
+                samples[setting].append(seconds)
     rows = []
     for setting, seconds in samples.items():
         row = {
@@ -181,6 +189,29 @@ def kernels_of(model: Engine, settings: ShapeSettings, text: str) -> list[dict[s
     return sorted(found, key=lambda kernel: -kernel["seconds"])
 
 
+def without_each(model: Engine, settings: ShapeSettings) -> list[dict[str, object]]:
+    """What each change to the model brings: median seconds of a step with static shapes without it.
+
+    A row for each purpose of changes, and for NOTHING, and for each of PROFILED.
+    """
+    model.static_shapes = True
+    decoders = {text: _bound(text, model) for text in PROFILED}
+    rows = []
+    for purpose in (NOTHING, *model.changes.listed()):
+        model.graphs.clear()  # They hold what was in use when they were captured.
+        with model.changes.without(purpose):
+            for text, decoder in decoders.items():
+                seconds = [_step_s(decoder, settings) for _ in range(1 + settings.rounds)]
+                row = {
+                    "without": purpose,
+                    "decoder": text,
+                    "step_s": statistics.median(seconds[1:]),
+                }
+                rows.append(row)
+    model.graphs.clear()
+    return rows
+
+
 def lines_of(report: dict) -> Iterator[str]:
     """The report as lines to print."""
     where, copied = report["environment"], report["copy_bytes_per_s"] / 1e9
@@ -191,6 +222,8 @@ def lines_of(report: dict) -> Iterator[str]:
     )
     for row in report["rows"]:
         yield _line(row, greedy_s(report["rows"]))
+    for row in report["without"]:
+        yield f"without {row['without']}: {row['decoder']} {1e3 * row['step_s']:.3f} ms a step"
     for text, kernels in report["kernels"].items():
         calls, busy = (sum(each[name] for each in kernels) for name in ("calls", "seconds"))
         yield f"{text}: {calls:.0f} kernels a step, together {1e3 * busy:.3f} ms"

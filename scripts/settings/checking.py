@@ -54,7 +54,7 @@ class StressSettings:
     out: Path | None = flag(None, "a JSON file of all numbers", parse=report_file)
 
 
-PARTS = ("graphs", "shape", "products", "auto")  # Of a check of a GPU.
+PARTS = ("graphs", "kernels", "shape", "products", "auto")  # Of a check of a GPU.
 
 
 @dataclass(frozen=True, kw_only=True)

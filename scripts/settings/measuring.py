@@ -93,6 +93,7 @@ class ShapeSettings:
     rounds: int = flag(5, "rounds in which the decoders take turns", parse=whole(1))
     compile: bool
     kernels: bool = flag(False, "profile a few steps more, kernel by kernel")
+    without_each: bool = flag(False, "time steps without each change that makes the model fast")
     device: str = flag("cuda", "auto, cpu, cuda, cuda:N or mps")
     dtype: str = flag("float16", "of the weights", choices=DTYPES)
     out: Path | None = flag(None, "a JSON file of all numbers", parse=report_file)

@@ -38,6 +38,18 @@ def test_off_restores_every_attribute_and_puts_the_change_back(fails):
     assert vars(owner) == {"own": "changed", "where": "changed", "new": "changed"}
 
 
+def test_without_one_purpose_the_others_stay():
+    changes, owner = Changes(), Owner()
+    changes.replace(owner, "own", 1, "first")
+    changes.replace(owner, "own", 2, "second")
+    changes.replace(owner, "where", 3, "second")
+    with changes.without("second"):
+        assert (owner.own, owner.where) == (1, "class")
+    with changes.without("first"):
+        assert (owner.own, owner.where) == (2, 3)
+    assert (owner.own, owner.where) == (2, 3)
+
+
 def test_an_attribute_that_is_changed_twice_goes_all_the_way_back():
     changes, owner = Changes(), Owner()
     changes.replace(owner, "own", 1, "")

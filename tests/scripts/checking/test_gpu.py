@@ -10,18 +10,32 @@ import pytest
 
 from checking import gpu
 from checking.gpu import auto_checks, shape_checks
+from decoders.engine.own_kernels import PURPOSES
+from measuring.shape_steps import NOTHING
 from tests.helpers.commands import script
 from tests.helpers.runs import make_turn, write_run
 
 
-def shape_report(greedy_s: float, tree_s: float, of_copy: float) -> dict:
+def shape_report(
+    greedy_s: float, tree_s: float, of_copy: float, changes: tuple[str, ...] = PURPOSES
+) -> dict:
     rows = [
         {"decoder": "greedy", "static_shapes": False, "step_s": 9.0},
         {"decoder": "greedy", "static_shapes": True, "step_s": greedy_s},
         {"decoder": "dynamic:nodes=64", "static_shapes": True, "step_s": tree_s},
         {"decoder": "hf-static:slots=544", "static_shapes": False, "step_s": 2 * greedy_s},
     ]
-    return {"greedy_bytes_per_s": of_copy * 4e12, "copy_bytes_per_s": 4e12, "rows": rows}
+    without = [
+        {"without": purpose, "decoder": "greedy", "step_s": seconds}
+        for purpose, seconds in ((NOTHING, 2.0), ("compiled gate", 2.5))
+    ]
+    return {
+        "greedy_bytes_per_s": of_copy * 4e12,
+        "copy_bytes_per_s": 4e12,
+        "rows": rows,
+        "changes": dict.fromkeys(changes, 32),
+        "without": without,
+    }
 
 
 def auto_run(folder: Path, auto_s: float, fixed_s: float) -> Path:
@@ -36,12 +50,15 @@ def auto_run(folder: Path, auto_s: float, fixed_s: float) -> Path:
         (shape_report(1.0, 1.2, 0.74), [True, True, True]),
         (shape_report(1.0, 1.21, 0.75), [True, False, True]),
         (shape_report(1.0, 1.1, 0.73), [False, True, True]),
+        (shape_report(1.0, 1.2, 0.74, PURPOSES[:1]), [True, True, False]),
     ],
 )
 def test_checks_of_a_shape(report, passed):
     checks = shape_checks(report)
-    assert [check.passed for check in checks] == passed
-    assert checks[2].name.startswith("hf-static") and checks[2].found == "2.00"
+    assert [check.passed for check in checks[:3]] == passed
+    without, peer = checks[3:]
+    assert "without compiled gate" in without.name and without.found == "1.250"
+    assert peer.name.startswith("hf-static") and peer.found == "2.00"
 
 
 @pytest.mark.parametrize(("auto_s", "passed"), [(1.0, True), (1.02, True), (1.05, False)])
@@ -66,7 +83,7 @@ def test_parts_are_run_one_after_the_other(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, "run", run)
     assert script(check_gpu.main, "--out", out, "--model", "demo,other") == 0
     assert [each[0] for each in ran] == [
-        "-m", "scripts/bench_7b_shape.py", "scripts/bench_products.py", "-m", "-m",
+        "-m", "-m", "scripts/bench_7b_shape.py", "scripts/bench_products.py", "-m", "-m",
     ]  # fmt: skip
     said = capsys.readouterr().out
     assert "auto-other" in said and "FAILED" not in said
@@ -97,7 +114,10 @@ def test_a_part_that_does_not_end_well_fails_and_the_others_go_on(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--part", "heads"), "--part is 'heads'; expected some of graphs,shape,products,auto"),
+        (
+            ("--part", "heads"),
+            "--part is 'heads'; expected some of graphs,kernels,shape,products,auto",
+        ),
         ((), "the following arguments are required: --out"),
     ],
 )

@@ -5,7 +5,7 @@ import json
 import bench_7b_shape
 import pytest
 
-from measuring.shape_steps import DECODERS, PROFILED
+from measuring.shape_steps import DECODERS, NOTHING, PROFILED
 from tests.helpers.commands import script
 
 SMALL = [
@@ -28,6 +28,18 @@ def test_step_times_of_a_shape_and_its_kernels(tmp_path, capsys):
         # Two attentions a step, and none of those of the prefill and the first step.
         attentions = [each for each in kernels if "scaled_dot_product_flash" in each["name"]]
         assert [each["calls"] for each in attentions] == [2.0]
+
+
+def test_steps_without_each_change(tmp_path, capsys):
+    out = tmp_path / "shape.json"
+    assert script(bench_7b_shape.main, *SMALL, "--without-each", "--out", out) == 0
+    report = json.loads(out.read_text())
+    assert report["changes"]
+    assert [(row["without"], row["decoder"]) for row in report["without"]] == [
+        (purpose, spec) for purpose in (NOTHING, *report["changes"]) for spec in PROFILED
+    ]
+    assert all(row["step_s"] > 0 for row in report["without"])
+    assert f"without {NOTHING}: greedy" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
