@@ -1,3 +1,6 @@
+import tests.helpers.kernels  # noqa: F401  Before anything imports Triton.
+
+# isort: split
 import json
 import os
 import signal
@@ -11,14 +14,12 @@ import transformers
 from decoders import registry
 from decoders.engine.engine import Engine
 from decoders.engine.graphs import Graphs
-from tests.helpers import kernels
 from tests.helpers.checkpoints import write_merged
 from tests.helpers.commands import QUESTIONS
 from tests.helpers.models import tiny_heads, tiny_llama
 from tests.helpers.paths import SHARED
 from tests.helpers.recorder import recorded
 
-kernels.choose()
 transformers.logging.set_verbosity_error()
 # A shell's background ignores Ctrl-C, and what is tested would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
