@@ -1,3 +1,6 @@
+import tests.helpers.kernels  # noqa: F401  Before anything imports Triton.
+
+# isort: split
 import json
 import os
 import signal

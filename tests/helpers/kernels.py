@@ -1,6 +1,7 @@
 """Where Triton's kernels run in tests: on CUDA, or in Triton's interpreter.
 
-Triton reads the switch when it is first imported. So import this before.
+Triton reads the switch when it is imported, as transformers' models do. So `conftest.py` imports
+this first.
 """
 
 import os
