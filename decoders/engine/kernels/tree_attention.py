@@ -44,8 +44,8 @@ def _attend_part(
     is_lane, is_entry = lane < lanes, entry < SIZE
     row = lane // GROUP
     query_of_lane = query + (head * GROUP + lane % GROUP) * query_head + row * query_row
-    loaded = is_lane[:, None] & is_entry[None, :]
-    asked = tl.load(query_of_lane[:, None] + entry[None, :], mask=loaded, other=0.0)
+    is_real = is_lane[:, None] & is_entry[None, :]
+    asked = tl.load(query_of_lane[:, None] + entry[None, :], mask=is_real, other=0.0)
 
     root = tl.load(committed).to(tl.int32)
     end = root + nodes
@@ -58,9 +58,9 @@ def _attend_part(
     for at in range(begin, stop, SLOTS):
         slot = at + tl.arange(0, SLOTS)
         is_used = slot < stop
-        loaded = is_used[:, None] & is_entry[None, :]
+        is_read = is_used[:, None] & is_entry[None, :]
         key_at = keys + head * keys_head + slot[:, None] * keys_slot + entry[None, :]
-        key = tl.load(key_at, mask=loaded, other=0.0)
+        key = tl.load(key_at, mask=is_read, other=0.0)
         score = tl.dot(asked, tl.trans(key), input_precision="ieee") * scale
         # Only the tree's own slots are looked up in the mask.
         in_tree = is_lane[:, None] & ((slot > root) & is_used)[None, :]
@@ -71,7 +71,7 @@ def _attend_part(
         share = tl.exp(score - better[:, None])
         rescaled = tl.exp(best - better)
         value_at = values + head * values_head + slot[:, None] * values_slot + entry[None, :]
-        value = tl.load(value_at, mask=loaded, other=0.0)
+        value = tl.load(value_at, mask=is_read, other=0.0)
         total = total * rescaled[:, None]
         total += tl.dot(share.to(value.dtype), value, input_precision="ieee")
         weight = weight * rescaled + tl.sum(share, 1)
@@ -79,8 +79,7 @@ def _attend_part(
     place = (head * parts + part) * lanes + lane
     tl.store(largest + place, best, mask=is_lane)
     tl.store(weights + place, weight, mask=is_lane)
-    stored = is_lane[:, None] & is_entry[None, :]
-    tl.store(sums + place[:, None] * SIZE + entry[None, :], total, mask=stored)
+    tl.store(sums + place[:, None] * SIZE + entry[None, :], total, mask=is_real)
 
 
 @triton.jit
