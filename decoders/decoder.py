@@ -24,9 +24,8 @@ from decoders.accept import Rule
 from decoders.drafter import Drafter
 from decoders.loop import decode
 from decoders.model.model import Model
-from decoders.spec import AUTO
+from decoders.spec import AUTO, MOST_NODES
 from decoders.step import Step, Stop
-from decoders.tree import MOST_NODES
 
 
 @dataclass

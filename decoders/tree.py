@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from decoders.spec import MOST_NODES as MOST_NODES  # `decoders.decoder` imports it from here.
-
 RankPath = tuple[int, ...]  # [depth] the rank of the guess at each level; 0 is the best.
 NO_GUESS = -2  # Token of a node without a guess. No model predicts it, so it is never kept.
 

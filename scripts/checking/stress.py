@@ -54,8 +54,9 @@ def stress(settings: StressSettings, command: list[str]) -> dict[str, object]:
             turns = [turn for job in answered for turn in runner.turns_of(job)]
         spread = runner.times.spread if runner.times else None
         rows += [
-            {"load": name, "decoder": spec, "spread": spread} | compared(turns, spec)
-            for spec in settings.decoder
+            {"load": name, "decoder": label, "spread": spread} | compared(turns, label)
+            for label in config.labels
+            if label != BASELINE
         ]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -67,7 +68,7 @@ def stress(settings: StressSettings, command: list[str]) -> dict[str, object]:
     }
 
 
-def compared(turns: list[Turn], spec: str) -> dict[str, object]:
+def compared(turns: list[Turn], label: str) -> dict[str, object]:
     """A decoder's speed over greedy's, and how many of its answers are greedy's.
 
     UserError where a turn failed.
@@ -78,7 +79,7 @@ def compared(turns: list[Turn], spec: str) -> dict[str, object]:
     pairs = [
         (turn, by_key[turn.question_id, BASELINE, turn.choice, turn.turn])
         for turn in turns
-        if turn.decoder == spec
+        if turn.decoder == label
     ]
     ratios = [speed(ours) / speed(greedys) for ours, greedys in pairs]
     ours, greedys = (sum(pair[side].decode_s for pair in pairs) for side in (0, 1))

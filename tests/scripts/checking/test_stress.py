@@ -53,14 +53,15 @@ def test_every_load_and_decoder_has_a_row(least, model, questions, tmp_path, mon
     monkeypatch.setattr(stress, "schedule", lambda load, first_s: [])  # No loops in tests.
     out = tmp_path / "stress.json"
     arguments = ["--model", model, "--questions", questions, "--device", "cpu", "--limit", 1]
-    more = ["--max-new-tokens", 6, "--load", "never,first", "--decoder", AUTO, "--least", least]
+    more = ["--max-new-tokens", 6, "--load", "never,first", "--least", least]
+    more += ["--decoder", f"{AUTO},short={AUTO}:depth=2"]  # By their labels.
     assert script(stress_auto.main, *arguments, *more, "--out", out) == (1 if least else 0)
     report = json.loads(out.read_text())
     rows = [(row["load"], row["decoder"], row["turns"], row["equal"]) for row in report["rows"]]
-    assert rows == [("never", AUTO, 2, 2), ("first", AUTO, 2, 2)]
+    assert rows == [(load, name, 2, 2) for load in ("never", "first") for name in (AUTO, "short")]
     said = capsys.readouterr()
     assert "later half" in said.out
-    assert said.err.count("of greedy's speed, expected") == (2 if least else 0)
+    assert said.err.count("of greedy's speed, expected") == (4 if least else 0)
 
 
 @pytest.mark.parametrize(
