@@ -195,12 +195,10 @@ def load(
     with _readable_errors(repr(name)):
         tensors = None
         if places.has_separate_heads:
-            if merged_names:
-                raise UserError(
-                    f"{name!r} holds Medusa heads twice: in {file_of_heads(places.where)}, and "
-                    f"among the model's weights ({min(merged_names)!r}); remove one of them"
-                )
             tensors = read_separate_heads(places.where, registry.weight_files())
+            # A base model elsewhere may have heads, too: those of this folder are meant.
+            if merged_names and places.base == places.where:
+                _check_same(places.where, tensors, read_merged_heads(places.where, merged_names))
         elif merged_names:
             tensors = read_merged_heads(places.where, merged_names)
         generation_config = lm.generation_config
@@ -296,6 +294,20 @@ def _let_go_of_files(lm: PreTrainedModel) -> None:
     """
     for parameter in lm.parameters():
         parameter.data = parameter.data.clone()
+
+
+def _check_same(
+    where: str, separate: dict[str, torch.Tensor], merged: dict[str, torch.Tensor]
+) -> None:
+    """UserError where a folder's file of heads holds others than its model's weights."""
+    if separate.keys() == merged.keys() and all(
+        torch.equal(tensor, merged[each]) for each, tensor in separate.items()
+    ):
+        return
+    raise UserError(
+        f"{where!r} holds two kinds of Medusa heads: those in {file_of_heads(where)}, and others "
+        f"among the model's weights, such as {min(merged)!r}; remove one of them"
+    )
 
 
 def _engine(

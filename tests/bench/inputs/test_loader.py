@@ -136,9 +136,21 @@ def test_a_file_of_heads_beside_a_whole_model(tmp_path):
     torch.save(tiny_heads().published(), tmp_path / "medusa_lm_head.pt")
     loaded = load(str(tmp_path), device="cpu")
     torch.testing.assert_close(loaded.model.heads.out_weight, tiny_heads().out_weight)
-    write_merged(tmp_path)
-    with pytest.raises(UserError, match=r"heads twice: in medusa_lm_head.pt, and among .*'medusa_"):
+    write_merged(tmp_path)  # The same heads once more.
+    loaded = load(str(tmp_path), device="cpu")
+    torch.testing.assert_close(loaded.model.heads.out_weight, tiny_heads().out_weight)
+    torch.save(tiny_heads(seed=2).published(), tmp_path / "medusa_lm_head.pt")
+    with pytest.raises(UserError, match=r"those in medusa_lm_head.pt, and others .* '0.0.linear"):
         load(str(tmp_path), device="cpu")
+
+
+def test_heads_of_a_folder_go_before_those_of_its_base(tmp_path):
+    """Such as heads that were trained on a model that has some."""
+    write_merged(tmp_path / "base")
+    write_medusa1(tmp_path / "heads", str(tmp_path / "base"))
+    torch.save(tiny_heads(seed=2).published(), tmp_path / "heads" / "medusa_lm_head.pt")
+    loaded = load(str(tmp_path / "heads"), device="cpu")
+    torch.testing.assert_close(loaded.model.heads.out_weight, tiny_heads(seed=2).out_weight)
 
 
 def test_a_models_name_is_not_the_digest_behind_a_link(tmp_path):
