@@ -46,7 +46,18 @@ class SharedModel:
 
 
 def _logits(model: Model) -> Tensor:
+    """Logits [rows, vocab] of some tokens together, of one alone, and of the model as loaded.
+
+    An engine may read other copies of the weights in each of these.
+    """
     prompt = torch.arange(1, 1 + min(ROWS, model.context)) % model.vocab
+    found = [_read(model, prompt), _read(model, prompt[:1])]
+    with model.as_loaded():
+        found.append(_read(model, prompt))
+    return torch.cat(found)
+
+
+def _read(model: Model, prompt: Tensor) -> Tensor:
     return model.prefill(prompt, room=0, all_rows=True).logits.float().clone()
 
 
