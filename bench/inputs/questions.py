@@ -1,8 +1,8 @@
 """Question sets in MT-Bench's format: one JSON object a line.
 
 Its fields are question_id, category, turns and, where there is one, reference. A turn is a text, or
-an object with the text as its content, as in Arena-Hard. A set is `sample`,
-which is shipped, a published set (`bench.inputs.published_sets`), or any file in this format.
+an object with the text as its content, as in Arena-Hard. A set is `sample`, which is shipped, a
+published set (`bench.inputs.published_sets`), or any file in this format.
 """
 
 import hashlib

@@ -110,17 +110,17 @@ class Report(Numbers):
             report_tables.acceptance(self.acceptance, self.summary, self._kinds()),
             report_tables.spec_bench(self.spec_bench),
         ]
-        if self.drafting is not None:
-            made.append(drafting.as_text(self.drafting))
+        if self.drafting_rows is not None:
+            made.append(report_tables.drafting(self.drafting_rows))
         return [table for table in made if table.used_cells().shape[1] > 1]
 
     @cached_property
-    def drafting(self) -> pd.DataFrame | None:
+    def drafting_rows(self) -> pd.DataFrame | None:
         """What drafting costs, and brings. None: no step times of these decoders were given."""
         if self.steps is None:
             return None
-        table = drafting.drafting_table(self.summary, self.steps, self.sources)
-        return table if len(table) else None
+        rows = drafting.drafting_rows(self.summary, self.steps, self.sources)
+        return rows if len(rows) else None
 
     def _kinds(self) -> dict[str, str]:
         """Label -> the name of its decoder, without options."""
@@ -142,8 +142,8 @@ class Report(Numbers):
         """Draw every figure that applies into `folder`."""
         options = {label: own for source in self.sources for label, own in source.options.items()}
         made = draw_all(folder, self.frame, self.summary, self.by_category, self.baselines, options)
-        if self.drafting is not None:
-            made.append(draw_drafting(folder, self.drafting))
+        if self.drafting_rows is not None:
+            made.append(draw_drafting(folder, self.drafting_rows))
         if self.steps is not None:
             made.append(draw_phases(self.steps, folder))
         return made
@@ -252,8 +252,7 @@ def print_summary(report: Report, title: str) -> None:
 def _find(decoder: str, source: Source) -> str | None:
     """A source's first label whose decoder has this name or spec. None: there is none."""
     for label in source.labels:
-        own = label.removeprefix(f"{source.name}/")
-        if decoder in (source.options[label]["decoder"], own):
+        if decoder in (source.options[label]["decoder"], source.own_name(label)):
             return label
     return None
 

@@ -1,10 +1,11 @@
 """What drafting costs in a step, beside what it brings."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from bench.common.errors import UserError
 from bench.reporting.source import Source
-from bench.reporting.tables import NONE, Table
 from bench.store.step_profile import PHASES, StepTable
 from decoders.spec import BASELINE
 
@@ -32,18 +33,16 @@ def drafting_costs(steps: StepTable) -> pd.DataFrame:
     return frame.groupby("decoder", sort=False)[columns].median()
 
 
-def drafting_table(summary: pd.DataFrame, steps: StepTable, sources: list[Source]) -> pd.DataFrame:
-    """The decoders of a report that were measured: `drafting_costs` beside what it brings.
+def drafting_rows(
+    summary: pd.DataFrame, steps: StepTable, sources: Sequence[Source]
+) -> pd.DataFrame:
+    """The rows of `summary` whose decoders were measured, with the columns of `drafting_costs`.
 
-    summary: a `metrics.decoder_row` for each label. The label that was measured is the one without
-    the name of its source.
+    summary: a `metrics.decoder_row` for each label. A decoder is found by its label without the
+    name of the source.
     """
     costs = drafting_costs(steps)
-    own = {
-        label: label.removeprefix(f"{source.name}/")
-        for source in sources
-        for label in source.labels
-    }
+    own = {label: source.own_name(label) for source in sources for label in source.labels}
     rows = summary[summary.decoder.map(own).isin(costs.index)]
     return rows.join(costs, on=rows.decoder.map(own))
 
@@ -59,27 +58,3 @@ def unlike(steps: StepTable, source: Source) -> str | None:
                 f"{known[name]}"
             )
     return None
-
-
-def as_text(table: pd.DataFrame) -> Table:
-    """The result of `drafting_table`, to be shown."""
-    rows = [
-        {
-            "decoder": row["decoder"],
-            "drafting, ms": f"{1e3 * row['drafting_s']:.2f}",
-            "drafting / greedy step": f"{row['drafting']:.3f}",
-            "step / greedy step": f"{row['step']:.2f}",
-            "tokens/inference": _known(row["tokens_per_inference"], ".3f"),
-            "wall-clock ratio": _known(row["wall_clock_ratio_with_prefill"], ".2f", "x"),
-        }
-        for row in table.to_dict("records")
-    ]
-    caption = (
-        "drafting and steps: measured apart from the run, each phase on its own, medians over "
-        "lengths of context"
-    )
-    return Table("Drafting", pd.DataFrame(rows), caption)
-
-
-def _known(value: float, form: str, unit: str = "") -> str:
-    return NONE if pd.isna(value) else f"{value:{form}}{unit}"

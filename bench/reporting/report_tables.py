@@ -221,6 +221,26 @@ def _shares(histogram: Sequence[float]) -> str:
     return " ".join(f"{100 * share:.0f}" for share in shares[: len(histogram)])
 
 
+def drafting(rows: pd.DataFrame) -> Table:
+    """What drafting costs, beside what it brings. rows: of `bench.reporting.drafting`."""
+    cells = [
+        {
+            "decoder": row["decoder"],
+            "drafting, ms": _number(1e3 * row["drafting_s"], "{:.2f}"),
+            "drafting / greedy step": _number(row["drafting"], "{:.3f}"),
+            "step / greedy step": _number(row["step"], "{:.2f}"),
+            "tokens/inference": _number(row["tokens_per_inference"], "{:.3f}"),
+            "wall-clock ratio": _number(row["wall_clock_ratio_with_prefill"], "{:.2f}x"),
+        }
+        for row in rows.to_dict("records")
+    ]
+    caption = (
+        "drafting and steps: measured apart from the run, each phase on its own, medians over "
+        "lengths of context"
+    )
+    return Table("Drafting", pd.DataFrame(cells), caption)
+
+
 def spec_bench(rows: list[dict]) -> Table:
     """`metrics.spec_bench_row`s, one for each decoder."""
     cells = [

@@ -43,6 +43,10 @@ class Source:
     # question_id -> what the user says, turn by turn; where that is known.
     questions: Mapping[QuestionId, Sequence[str]] = field(default_factory=dict)
 
+    def own_name(self, label: str) -> str:
+        """A label of this source without the name of the source, which several sources need."""
+        return label.removeprefix(f"{self.name}/")
+
     @property
     def baseline(self) -> str | None:
         """The label of the source's own greedy decoder. None: it has none."""

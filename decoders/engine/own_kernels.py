@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from decoders.engine.changes import Changes
+from decoders.engine.fused import TOLERANCE
 from decoders.engine.tree_attention import (
     ATTENTION_PURPOSE,
     TreeAttention,
@@ -26,9 +27,8 @@ from decoders.tree import Tree
 WRITE_PURPOSE = "keys and values written by one kernel"
 PURPOSES = (ATTENTION_PURPOSE, WRITE_PURPOSE)  # Of the changes that the kernels make.
 WIDTH = 256  # Slots of a trial.
-COMMITTED = 150
+COMMITTED = 150  # Those that are in use before the tree of a trial.
 ROWS = (1, 64)  # Of the trees that are tried.
-TOLERANCE = 2e-2  # Absolute and relative, of half precision.
 Write = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
 
 

@@ -17,16 +17,16 @@ from bench.reporting.figures.style import (
 )
 
 
-def draw_drafting(folder: Path, table: pd.DataFrame) -> Figure:
+def draw_drafting(folder: Path, rows: pd.DataFrame) -> Figure:
     """Draw drafting.png and .svg into `folder`.
 
-    table: of `bench.reporting.drafting.drafting_table`.
+    rows: of `bench.reporting.drafting.drafting_rows`.
     """
     name = "drafting"
-    names = Names.of(table.decoder)
+    names = Names.of(rows.decoder)
     columns = ["tokens_per_inference", "tokens_per_inference_low", "tokens_per_inference_high"]
     with canvas(folder, name, 6.4, 4.2) as (figure, axes):
-        for at, row in enumerate(table.to_dict("records")):
+        for at, row in enumerate(rows.to_dict("records")):
             values = np.array([[row[column] for column in columns]], dtype=float)
             axes.errorbar(
                 100 * row["drafting"],
@@ -37,7 +37,7 @@ def draw_drafting(folder: Path, table: pd.DataFrame) -> Figure:
                 elinewidth=1,
                 **line_style(at) | {"linestyle": "none", "markersize": 7},
             )
-        end_axis(axes, table[columns[0]].to_numpy(float))
+        end_axis(axes, rows[columns[0]].to_numpy(float))
         axes.set_xlim(left=0)
         axes.set_xlabel("drafting in a step (% of a greedy step)")
         axes.set_ylabel("tokens per inference\n(tokens / step)")
