@@ -80,12 +80,24 @@ class HydraHeads(Published):
     def __len__(self) -> int:
         return len(self.hydra_mlp)
 
+    @property
+    def shares_projection(self) -> bool:
+        """Whether all heads end in the base model's projection."""
+        return self.hydra_lm_head is None
+
     def forward(self, head: int, inputs: Tensor) -> Tensor:
         """The logits [rows, vocab] of a head at inputs [rows, (head + 2) * hidden]."""
-        hidden_states = self.hydra_mlp[head](inputs)
+        return self.project(head, self.blocks(head, inputs))
+
+    def blocks(self, head: int, inputs: Tensor) -> Tensor:
+        """What a head projects [rows, hidden], at inputs [rows, (head + 2) * hidden]."""
+        return self.hydra_mlp[head](inputs)
+
+    def project(self, head: int, x: Tensor) -> Tensor:
+        """The logits [rows, vocab] of a head whose blocks made x [rows, hidden]."""
         if self.hydra_lm_head is None:
-            return self._model[0].project(hidden_states)
-        return self.hydra_lm_head[head](hidden_states).float()
+            return self._model[0].project(x)
+        return self.hydra_lm_head[head](x).float()
 
     def published(self) -> dict[str, Tensor]:
         named = self.state_dict()

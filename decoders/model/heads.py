@@ -64,15 +64,22 @@ class MedusaHeads(nn.Module):
 
     def forward(self, hidden_states: Tensor, num_heads: int | None = None) -> Tensor:
         """`num_heads`: how many heads, from the first on. None: all."""
+        return self.project(self.blocks(hidden_states, num_heads))
+
+    def blocks(self, hidden_states: Tensor, num_heads: int | None = None) -> Tensor:
+        """What heads project [heads, rows, hidden], at hidden states [rows, hidden]."""
         weights, biases = self.block_weight[:, :num_heads], self.block_bias[:, :num_heads]
         x = hidden_states.expand(weights.shape[1], *hidden_states.shape)  # [heads, rows, hidden]
         for weight, bias in zip(weights, biases, strict=True):
             x = x + F.silu(torch.baddbmm(bias.unsqueeze(1), x, weight.mT))
+        return x
+
+    def project(self, x: Tensor) -> Tensor:
+        """The logits [heads, rows, vocab] of what the blocks of the first heads made."""
         logits = self._projected(x)
         return logits if self.offset is None else logits + self.offset
 
     def _projected(self, x: Tensor) -> Tensor:
-        """The logits [heads, rows, vocab] of x [heads, rows, hidden], of the first heads."""
         if self.out_weight is None:
             return self._base_logits(x)
         if self.out_weight.ndim == 2:

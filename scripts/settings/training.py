@@ -58,6 +58,18 @@ class HeadsSettings(ModelSettings):
     distill_tokens: int = flag(256, "length of the model's own answers at most", parse=whole(1))
     distill_batch: int = flag(64, "own answers that are generated at once", parse=whole(1))
     batch_tokens: int = flag(8192, "tokens of a batch, padding included", parse=whole(1))
+    sampled: int | None = flag(
+        None,
+        "tokens of the vocabulary that the loss of a batch looks at: the frequent ones, and a "
+        "random draw of the others. Needs --share-projection or --kind eagle (default: all)",
+        parse=whole(8),
+    )
+    states: Path | None = flag(
+        None,
+        "folder that keeps the model's hidden states in 2 bytes a number, for further passes over "
+        "the answers and for other kinds",
+        parse=Path,
+    )
     max_length: int = flag(1024, "longer examples are cut", parse=whole(1))
     lr: float = flag(1e-3, "learning rate", parse=positive)
     decay: float = flag(0.8, "head k's loss has the weight decay^k", parse=positive)

@@ -6,6 +6,8 @@ distillation.py     answers of the model itself
 heads_training.py   the loop of train_heads.py
 kind.py             what a kind of heads is; medusa.py, hydra.py and eagle.py are kinds
 batches.py          batches of answers, and the rows of one that heads learn from
+hidden_states.py    the frozen model's hidden states, which may be kept in a file
+columns.py          losses over the model's output projection, or over a sample of its columns
 head_files.py       folders with trained heads
 tree_search.py      the best static tree
 calibration_notes.py, calibration_fit.py   candidates of `conditional`, and weights fitted to them

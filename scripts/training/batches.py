@@ -1,44 +1,42 @@
 """Batches of answers, and what heads learn from one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bench.inputs.loader import Loaded
 from training.corpus import Example
 
 CHUNK = 1024  # Examples within which rows of like length are put together.
 NO_TARGET = -100  # A label that the loss leaves out.
 
 
-def batches(examples: list[Example], batch_tokens: int, seed: int) -> Iterator[list[Example]]:
-    """Endless batches of about `batch_tokens` tokens with padding. `seed` fixes their order."""
+def batches(lengths: Sequence[int], batch_tokens: int, seed: int) -> Iterator[list[int]]:
+    """Endless batches of examples, by their numbers: about `batch_tokens` tokens with padding.
+
+    lengths: of all examples, in tokens. seed: fixes the order.
+    """
     generator = torch.Generator().manual_seed(seed)
     while True:
         # Sorting within large shuffled chunks keeps a batch's rows alike in length, and the batches
         # random.
-        order = torch.randperm(len(examples), generator=generator).tolist()
+        order = torch.randperm(len(lengths), generator=generator).tolist()
         groups = []
         for start in range(0, len(order), CHUNK):
-            chunk = sorted((examples[at] for at in order[start : start + CHUNK]), key=_length)
-            groups += _cut(chunk, batch_tokens)
+            chunk = sorted(order[start : start + CHUNK], key=lengths.__getitem__)
+            groups += _cut(chunk, lengths, batch_tokens)
         for at in torch.randperm(len(groups), generator=generator).tolist():
             yield groups[at]
 
 
-def _length(example: Example) -> int:
-    return len(example[0])
-
-
-def _cut(ascending: list[Example], batch_tokens: int) -> list[list[Example]]:
+def _cut(ascending: list[int], lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Examples of ascending length, cut into groups of at most `batch_tokens` with padding."""
-    groups: list[list[Example]] = [[]]
-    for example in ascending:
-        if groups[-1] and (len(groups[-1]) + 1) * _length(example) > batch_tokens:
+    groups: list[list[int]] = [[]]
+    for number in ascending:
+        if groups[-1] and (len(groups[-1]) + 1) * lengths[number] > batch_tokens:
             groups.append([])
-        groups[-1].append(example)
+        groups[-1].append(number)
     return groups
 
 
@@ -56,18 +54,24 @@ class Lesson:
     is_used: Tensor  # [batch, width]; every one of these rows has `ahead` + 1 columns after it.
 
     @classmethod
-    def of(cls, loaded: Loaded, group: list[Example], ahead: int) -> "Lesson":
+    def of(
+        cls,
+        group: list[Example],
+        ahead: int,
+        hidden_states_of: Callable[[Tensor], Tensor],
+        device: torch.device,
+    ) -> "Lesson":
+        """hidden_states_of: the model's [batch, length, hidden], given ids [batch, length]."""
         # So long that every head has a target at every row, which may be absent.
-        longest = max(map(_length, group)) + ahead
+        longest = max(len(tokens) for tokens, _ in group) + ahead
         ids = torch.zeros(len(group), longest, dtype=torch.long)
         is_answer = torch.zeros(len(group), longest, dtype=torch.bool)
         for row, (tokens, start) in enumerate(group):
             ids[row, : len(tokens)] = torch.tensor(tokens)
             is_answer[row, start : len(tokens)] = True
-        device = loaded.model.device
         ids, is_answer = ids.to(device), is_answer.to(device)
         # Nothing attends to the padding, which stands on the right.
-        hidden_states = loaded.model.hidden_states_of(ids)
+        hidden_states = hidden_states_of(ids)
         return cls(ids, is_answer, hidden_states, is_answer[:, 1 : longest - ahead])
 
     def shifted(self, values: Tensor, by: int) -> Tensor:

@@ -10,7 +10,7 @@ from bench.inputs.loader import Loaded
 from decoders.eagle.head import FILE, EagleHead
 from settings.training import HeadsSettings
 from training.batches import Lesson
-from training.corpus import Example
+from training.columns import Columns
 from training.head_files import saveable, write_folder
 from training.kind import Kind
 
@@ -18,6 +18,8 @@ from training.kind import Kind
 class EagleKind(Kind):
     without = ("heads", "layers", "share_projection", "decay", "merge", "format")
     measures = "loss of features and of tokens"
+    ahead = 1
+    uses_base = True
 
     def __init__(self, loaded: Loaded, settings: HeadsSettings) -> None:
         torch.manual_seed(settings.seed)
@@ -27,8 +29,8 @@ class EagleKind(Kind):
         self.weight = [1.0, 0.1]  # The paper's.
         self.title = "EAGLE's head"
 
-    def losses(self, group: list[Example]) -> Tensor:
-        return head_losses(self.loaded, self.heads, group, autocast=True)
+    def losses(self, lesson: Lesson, columns: Columns) -> Tensor:
+        return head_losses(self.loaded, self.heads, lesson, columns, autocast=True)
 
     def write(self, out: Path, dtype: torch.dtype) -> Path:
         folder = out / "eagle"
@@ -37,25 +39,22 @@ class EagleKind(Kind):
 
 
 def head_losses(
-    loaded: Loaded, head: EagleHead, group: list[Example], autocast: bool = False
+    loaded: Loaded, head: EagleHead, lesson: Lesson, columns: Columns, autocast: bool = False
 ) -> Tensor:
     """Mean losses [2] over the answers' positions of one batch: of features, and of tokens.
 
     The first compares the next feature with the guessed one (smooth L1). The second is the
     cross-entropy of the base model's own distribution of the token after it. NaN where no row has
-    a target. autocast: whether products are made in bfloat16.
+    a target. columns: what that distribution is over. autocast: whether products are made in
+    bfloat16.
     """
     model = loaded.model
     with torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
-        lesson = Lesson.of(loaded, group, ahead=1)
         features = lesson.hidden_states.float()
         inputs = head.inputs(features[:, :-1], model.embed(lesson.ids[:, 1:]))
         guessed = head.layer(inputs_embeds=inputs).last_hidden_state
         has_target = lesson.shifted(lesson.is_answer, 2)
         guess = lesson.shifted(guessed, 0)[has_target].float()
         truth = lesson.shifted(features, 1)[has_target]
-        with torch.no_grad(), model.as_loaded():
-            wanted = model.project(truth.to(model.dtype)).softmax(-1)
-        log_prob = model.project(guess).log_softmax(-1)
-    of_tokens = -(wanted * log_prob).sum(-1).mean()
+    of_tokens = columns.of_distributions(guess, truth)
     return torch.stack((F.smooth_l1_loss(guess, truth), of_tokens))

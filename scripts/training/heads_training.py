@@ -12,12 +12,14 @@ from tqdm import tqdm
 from bench.common.errors import UserError
 from bench.inputs.loader import Loaded
 from settings.training import HeadsSettings
-from training.batches import batches
+from training.batches import Lesson, batches
 from training.checkpoints import Checkpoint, settled
+from training.columns import ColumnChoice
 from training.corpus import Example, corpus_examples, read_examples
 from training.costs import say_memory, time_left
 from training.distillation import own_answers
 from training.eagle import EagleKind
+from training.hidden_states import HiddenStates, KeptHiddenStates
 from training.hydra import HydraKind
 from training.kind import Kind, check_settings
 from training.medusa import MedusaKind
@@ -31,6 +33,7 @@ WARMUP_BATCHES = 20
 # Settings that may change when a training goes on. The others decide what is learned.
 GOES_ON_WITH = (
     "out", "tokens", "minutes", "device", "trust_remote_code", "merge", "format", "save_dtype",
+    "states",
 )  # fmt: skip
 SETTLED_STEPS = 10  # Only after these is the speed used to predict a sitting's end.
 
@@ -71,8 +74,18 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
     state = checkpoint.read(loaded.model.device)
     examples = _examples(loaded, settings)
     kind = kind_of_heads(loaded, settings)
+    if settings.sampled is not None and not kind.uses_base:
+        raise UserError(
+            "--sampled needs heads that end in the model's own output projection; give "
+            "--share-projection too, or leave it out"
+        )
     say_memory(kind.parameters, loaded.model.device)
-    training = _Training(kind, examples, settings, checkpoint, state)
+    hidden_states = HiddenStates(loaded.model, autocast=True)
+    if settings.states is not None:
+        hidden_states = KeptHiddenStates(
+            loaded.model, model, examples, settings.states, autocast=True
+        )
+    training = _Training(kind, hidden_states, examples, settings, checkpoint, state)
     training.run()
     folder = kind.write(settings.out, getattr(torch, settings.save_dtype))
     return HeadsResult(
@@ -124,6 +137,7 @@ class _Training:
     def __init__(
         self,
         kind: Kind,
+        hidden_states: HiddenStates,
         examples: list[Example],
         settings: HeadsSettings,
         checkpoint: Checkpoint,
@@ -131,6 +145,8 @@ class _Training:
     ) -> None:
         """state: of an earlier sitting, as `checkpoint` has it. None: this is the first one."""
         self.kind = kind
+        self.hidden_states = hidden_states
+        self.examples = examples
         self.settings = settings
         self.optimizer = torch.optim.AdamW(
             kind.heads.parameters(), lr=settings.lr, betas=(0.9, 0.95), weight_decay=0.0
@@ -139,14 +155,19 @@ class _Training:
         self.seconds = 0.0
         self.loss: Tensor | None = None  # [losses] a running mean. None: before the first step.
         self.checkpoint = checkpoint
-        device = next(kind.heads.parameters()).device
+        self.device = next(kind.heads.parameters()).device
         if state is not None:
             kind.heads.load_state_dict(state["heads"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.seen, self.step = state["seen"], state["step"]
             self.seconds = state.get("seconds", 0.0)  # Earlier versions did not count them.
-        self.weight = torch.tensor(kind.weight, device=device)
-        self.batches = batches(examples, settings.batch_tokens, settings.seed)
+        self.weight = torch.tensor(kind.weight, device=self.device)
+        projection = hidden_states.model.lm.get_output_embeddings()
+        self.columns = ColumnChoice(
+            projection, examples, settings.sampled, settings.seed, torch.bfloat16
+        )
+        lengths = [len(ids) for ids, _ in examples]
+        self.batches = batches(lengths, settings.batch_tokens, settings.seed)
         for _ in range(self.step):  # Those of earlier sittings.
             next(self.batches)
 
@@ -161,9 +182,9 @@ class _Training:
         bar = tqdm(total=int(total), initial=self.seen, unit="tok", unit_scale=True, desc=desc)
         with bar:
             while self.seen < total:
-                group = next(self.batches)
-                self._update(group, total)
-                used = sum(len(ids) - start for ids, start in group)
+                numbers = next(self.batches)
+                self._update(self._lesson(numbers), total)
+                used = sum(len(ids) - start for ids, start in self._group(numbers))
                 self.seen += used
                 self.step += 1
                 bar.update(used)
@@ -178,9 +199,20 @@ class _Training:
                 if self.checkpoint.is_due or self.seen >= total:
                     self.checkpoint.save(self._state())
 
-    def _update(self, group: list[Example], total: float) -> None:
+    def _group(self, numbers: list[int]) -> list[Example]:
+        return [self.examples[number] for number in numbers]
+
+    def _lesson(self, numbers: list[int]) -> Lesson:
+        return Lesson.of(
+            self._group(numbers),
+            self.kind.ahead,
+            lambda ids: self.hidden_states.of(numbers, ids),
+            self.device,
+        )
+
+    def _update(self, lesson: Lesson, total: float) -> None:
         """One step of the optimizer. total: tokens at which the learning rate is 0."""
-        losses = self.kind.losses(group)
+        losses = self.kind.losses(lesson, self.columns.of_batch(lesson.ids, self.step))
         (losses.nan_to_num() * self.weight).sum().backward()
         warmup = WARMUP_BATCHES * self.settings.batch_tokens
         for each in self.optimizer.param_groups:

@@ -10,7 +10,7 @@ from bench.inputs.loader import Loaded
 from decoders.hydra.heads import FILE, HydraHeads
 from settings.training import HeadsSettings
 from training.batches import NO_TARGET, Lesson
-from training.corpus import Example
+from training.columns import Columns
 from training.head_files import saveable, write_folder
 from training.kind import Kind
 
@@ -24,11 +24,13 @@ class HydraKind(Kind):
         self.heads = starting_heads(
             loaded, settings.heads, settings.layers, settings.share_projection, settings.seed
         )
+        self.ahead = settings.heads
+        self.uses_base = settings.share_projection
         self.weight = [settings.decay**head for head in range(settings.heads)]
         self.title = f"{settings.heads} Hydra heads"
 
-    def losses(self, group: list[Example]) -> Tensor:
-        return heads_loss(self.loaded, self.heads, group, autocast=True)
+    def losses(self, lesson: Lesson, columns: Columns) -> Tensor:
+        return heads_loss(self.loaded, self.heads, lesson, columns, autocast=True)
 
     def write(self, out: Path, dtype: torch.dtype) -> Path:
         folder = out / "hydra"
@@ -44,22 +46,25 @@ class HydraKind(Kind):
 
 
 def heads_loss(
-    loaded: Loaded, heads: HydraHeads, group: list[Example], autocast: bool = False
+    loaded: Loaded, heads: HydraHeads, lesson: Lesson, columns: Columns, autocast: bool = False
 ) -> Tensor:
     """Mean cross-entropy [heads] over the answers' positions of one batch.
 
     Each head is given the true tokens before its own. NaN where a head has no target at all.
-    autocast: whether products are made in bfloat16.
+    columns: of the projection that heads share. autocast: whether products are made in bfloat16.
     """
     losses = []
     with torch.autocast(loaded.model.device.type, torch.bfloat16, enabled=autocast):
-        lesson = Lesson.of(loaded, group, ahead=len(heads))
         embeddings = loaded.model.embed(lesson.ids).float()
         inputs = lesson.shifted(lesson.hidden_states, 0).float()
         for head in range(len(heads)):
             inputs = torch.cat((inputs, lesson.shifted(embeddings, head + 1)), -1)
-            logits, targets = heads(head, inputs), lesson.targets(head + 2)
-            losses.append(F.cross_entropy(logits, targets, ignore_index=NO_TARGET))
+            x, targets = heads.blocks(head, inputs), lesson.targets(head + 2)
+            if heads.shares_projection:
+                losses.append(columns.of_tokens(x, targets))
+            else:
+                logits = heads.project(head, x)
+                losses.append(F.cross_entropy(logits, targets, ignore_index=NO_TARGET))
     return torch.stack(losses)
 
 

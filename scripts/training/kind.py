@@ -12,7 +12,8 @@ from bench.common.errors import UserError
 from bench.common.flags import flag_name
 from bench.inputs.loader import Loaded
 from settings.training import HeadsSettings
-from training.corpus import Example
+from training.batches import Lesson
+from training.columns import Columns
 
 
 class Kind(ABC):
@@ -24,6 +25,8 @@ class Kind(ABC):
     measures: ClassVar[str] = "loss by head"
 
     heads: nn.Module  # What is trained, in float32 on the base model's device.
+    ahead: int  # Tokens behind its root that a row learns from.
+    uses_base: bool  # Whether it ends in the base model's output projection.
     weight: list[float]  # [losses] of the losses in their sum.
     title: str  # What is trained, in words.
 
@@ -32,8 +35,12 @@ class Kind(ABC):
         """The heads to begin with."""
 
     @abstractmethod
-    def losses(self, group: list[Example]) -> Tensor:
-        """The mean losses [losses] of one batch. NaN where one has no target at all."""
+    def losses(self, lesson: Lesson, columns: Columns) -> Tensor:
+        """The mean losses [losses] of one batch. NaN where one has no target at all.
+
+        columns: of the base model's output projection. Heads with projections of their own do not
+        use them.
+        """
 
     @abstractmethod
     def write(self, out: Path, dtype: torch.dtype) -> Path:

@@ -13,7 +13,7 @@ from bench.inputs.loader import Loaded
 from decoders.model.heads import MERGED_PREFIX, MedusaHeads
 from settings.training import HeadsSettings
 from training.batches import NO_TARGET, Lesson
-from training.corpus import Example
+from training.columns import Columns
 from training.head_files import METADATA, saveable, write_folder
 from training.kind import Kind
 
@@ -25,11 +25,13 @@ class MedusaKind(Kind):
         self.heads = starting_heads(
             loaded, settings.heads, settings.layers, settings.share_projection
         )
+        self.ahead = settings.heads
+        self.uses_base = settings.share_projection
         self.weight = [settings.decay**head for head in range(settings.heads)]
         self.title = f"{settings.heads} heads"
 
-    def losses(self, group: list[Example]) -> Tensor:
-        return heads_loss(self.loaded, self.heads, group, autocast=True)
+    def losses(self, lesson: Lesson, columns: Columns) -> Tensor:
+        return heads_loss(self.heads, lesson, columns, autocast=True)
 
     def write(self, out: Path, dtype: torch.dtype) -> Path:
         folder = out / ("merged" if self.settings.merge else "medusa")
@@ -41,19 +43,23 @@ class MedusaKind(Kind):
 
 
 def heads_loss(
-    loaded: Loaded, heads: MedusaHeads, group: list[Example], autocast: bool = False
+    heads: MedusaHeads, lesson: Lesson, columns: Columns, autocast: bool = False
 ) -> Tensor:
     """Mean cross-entropy [heads] over the answers' positions of one batch.
 
-    NaN where a head has no target at all. autocast: whether products are made in bfloat16.
+    NaN where a head has no target at all. columns: of the projection that heads share. autocast:
+    whether products are made in bfloat16.
     """
-    with torch.autocast(loaded.model.device.type, torch.bfloat16, enabled=autocast):
-        lesson = Lesson.of(loaded, group, ahead=len(heads))
-        logits = heads(lesson.shifted(lesson.hidden_states, 0).float())  # [heads, rows, vocab]
-    losses = [
-        F.cross_entropy(head_logits.float(), lesson.targets(head + 2), ignore_index=NO_TARGET)
-        for head, head_logits in enumerate(logits)
-    ]
+    losses = []
+    with torch.autocast(lesson.ids.device.type, torch.bfloat16, enabled=autocast):
+        x = heads.blocks(lesson.shifted(lesson.hidden_states, 0).float())  # [heads, rows, hidden]
+        logits = None if heads.shares_projection else heads.project(x)
+    for head in range(len(heads)):
+        targets = lesson.targets(head + 2)
+        if logits is None:
+            losses.append(columns.of_tokens(x[head], targets))
+        else:
+            losses.append(F.cross_entropy(logits[head].float(), targets, ignore_index=NO_TARGET))
     return torch.stack(losses)
 
 

@@ -7,13 +7,15 @@ from bench.inputs.loader import load
 from decoders.eagle.head import EagleHead
 from tests.helpers.checkpoints import write_base
 from tests.helpers.drafters import eagle_tensors, naive_layer
+from tests.helpers.lessons import lesson_of
 from training.eagle import head_losses
 
 
 def test_the_head_learns_the_next_feature_and_the_base_models_distribution(tmp_path):
     loaded = load(str(write_base(tmp_path)), device="cpu")
     model, ids, tensors = loaded.model, [1, 5, 6, 7, 8, 2], eagle_tensors()
-    losses = head_losses(loaded, EagleHead.from_published(tensors, model), [(ids, 2)])
+    head = EagleHead.from_published(tensors, model)
+    losses = head_losses(loaded, head, *lesson_of(loaded, [(ids, 2)], ahead=1))
     features = model.hidden_states_of(torch.tensor([ids]))[0]
     pairs = torch.cat((model.embed(torch.tensor(ids[1:])), features[:-1]), -1)
     guessed = naive_layer(tensors, pairs @ tensors["fc.weight"].T + tensors["fc.bias"])

@@ -11,6 +11,7 @@ from bench.inputs.loader import load
 from decoders.model.heads import MedusaHeads
 from tests.helpers.checkpoints import write_base
 from tests.helpers.commands import basics, bench, script
+from tests.helpers.lessons import lesson_of
 from training.checkpoints import Checkpoint
 from training.medusa import heads_loss
 
@@ -39,8 +40,9 @@ def test_train_heads_learns_and_its_folder_loads(short_corpus, tmp_path, layout)
     projection = loaded.model.lm.get_output_embeddings().weight
     fresh.out_weight.data.copy_(projection.expand_as(fresh.out_weight))
     with torch.no_grad():
-        trained = heads_loss(loaded, loaded.model.heads, answers)
-        untrained = heads_loss(loaded, fresh, answers)
+        lesson = lesson_of(loaded, answers, ahead=3)
+        trained = heads_loss(loaded.model.heads, *lesson)
+        untrained = heads_loss(fresh, *lesson)
     assert (trained < untrained - 0.2).all()
 
 
@@ -99,8 +101,9 @@ def test_heads_that_share_the_projection_are_trained_and_resumed(answers, tmp_pa
     examples = [tuple(json.loads(line)) for line in answers.read_text().splitlines()]
     projection = loaded.model.lm.get_output_embeddings()
     with torch.no_grad():
-        trained = heads_loss(loaded, loaded.model.heads, examples)
-        untrained = heads_loss(loaded, MedusaHeads(3, 32, 101, 2, projection), examples)
+        lesson = lesson_of(loaded, examples, ahead=3)
+        trained = heads_loss(loaded.model.heads, *lesson)
+        untrained = heads_loss(MedusaHeads(3, 32, 101, 2, projection), *lesson)
     assert (trained < untrained - 0.2).all()
     again = load(str(base), device="cpu").model.lm.get_output_embeddings().weight
     assert projection.weight.equal(again)  # It stays as it is.
@@ -162,6 +165,35 @@ def test_any_kind_learns_from_the_same_answers_and_goes_on(
         for name in ("greedy", kind)
     )
     assert greedys == ours
+
+
+@pytest.mark.parametrize("kind", ["medusa", "hydra", "eagle"])
+def test_a_sampled_vocabulary_and_kept_hidden_states_train_as_well(kind, answers, tmp_path, capsys):
+    """Two sittings, and the kept hidden states are there for the second one and for other kinds."""
+    base = write_base(tmp_path / "base")
+    share = [] if kind == "eagle" else ["--share-projection"]
+    short = [each for each in SHORT if each not in ("--heads", 3)]
+    given = [
+        "--model", base, "--answers", answers, "--kind", kind, *share, *short, "--sampled", 48,
+        "--states", tmp_path / "kept",
+    ]  # fmt: skip
+
+    def losses() -> list[float]:
+        return json.loads(re.search(r"\[.*\]", capsys.readouterr().out)[0])
+
+    assert script(train_heads.main, *given, "--out", tmp_path / "out", "--tokens", 100) == 0
+    early = losses()
+    assert script(train_heads.main, *given, "--out", tmp_path / "out", "--tokens", 3000) == 0
+    assert all(late < before - 0.1 for late, before in zip(losses(), early, strict=True))
+    assert script(train_heads.main, *given, "--out", tmp_path / "next", "--tokens", 100) == 0
+    assert "8 of 8 answers so far" in capsys.readouterr().err
+
+
+def test_a_sampled_vocabulary_needs_the_shared_projection(answers, tmp_path, capsys):
+    base = write_base(tmp_path / "base")
+    given = ["--model", base, "--answers", answers, "--out", tmp_path / "out", "--sampled", 48]
+    assert script(train_heads.main, *given) == 2
+    assert "give --share-projection too, or leave it out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from bench.inputs.loader import load
 from decoders.hydra.heads import HydraHeads
 from tests.helpers.checkpoints import write_base
 from tests.helpers.drafters import hydra_tensors, naive_hydra
+from tests.helpers.lessons import lesson_of
 from training.hydra import heads_loss, starting_heads
 
 
@@ -14,7 +15,8 @@ def test_each_head_learns_the_token_behind_the_true_ones_before_it(tmp_path):
     loaded = load(str(write_base(tmp_path)), device="cpu")
     ids = [1, 5, 6, 7, 8, 2]
     tensors = hydra_tensors(heads=2)
-    loss = heads_loss(loaded, HydraHeads.from_published(tensors, loaded.model), [(ids, 2)])
+    heads = HydraHeads.from_published(tensors, loaded.model)
+    loss = heads_loss(loaded, heads, *lesson_of(loaded, [(ids, 2)], ahead=2))
     # Rows 1 to 4 come before the roots 6, 7, 8, 2 of the answer. Head 0 has targets behind the
     # first three, head 1 behind two.
     behind = [naive_hydra(loaded.model, tensors, ids[: row + 1], ids[row + 1]) for row in range(4)]

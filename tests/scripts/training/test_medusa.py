@@ -5,6 +5,7 @@ import torch
 from bench.inputs.loader import load
 from decoders.model.heads import MedusaHeads
 from tests.helpers.checkpoints import write_base
+from tests.helpers.lessons import lesson_of
 from training.medusa import heads_loss
 
 
@@ -15,7 +16,7 @@ def test_heads_learn_the_token_two_places_on(tmp_path):
     hidden_states = loaded.model.hidden_states_of(torch.tensor([ids]))[0]
     heads = MedusaHeads(2, 32, 101)
     heads.out_weight.data.normal_(generator=torch.Generator().manual_seed(0))
-    loss = heads_loss(loaded, heads, [(ids, 2)])
+    loss = heads_loss(heads, *lesson_of(loaded, [(ids, 2)], ahead=2))
     logits = heads(hidden_states)
     # Rows 1 to 4 come before the roots 6, 7, 8, 2 of the answer. Head 0 has targets behind the
     # first three, head 1 behind two.

@@ -1,0 +1,170 @@
+"""Losses over the base model's own output projection, which stays as it is.
+
+Most of the work in training small heads is this projection: a row of logits has as many numbers as
+the vocabulary has tokens. Two things make it cheaper.
+
+Few rows at a time. Where the projection is frozen, the gradient of a row's loss needs no other row.
+It is taken in the forward pass, for a few rows at a time, whose logits fit into the processor's
+caches.
+
+Few columns. A batch looks at the frequent tokens, and at a random draw of the others. Each drawn
+token stands for several (sampled softmax; Jean et al. 2015, arXiv 1412.2007). A row whose true
+token is not among them has it as one more column.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import log
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.batches import NO_TARGET
+from training.corpus import Example
+
+CPU_LOGITS, GPU_LOGITS = 1 << 22, 1 << 27  # Logits that exist at once.
+DRAWN = 4  # One column of so many is drawn anew for each batch. The others are frequent tokens.
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """Columns of the output projection, each of which stands for one token or for several."""
+
+    projection: nn.Linear  # The base model's.
+    weight: Tensor  # [columns, hidden]
+    bias: Tensor  # [columns] added to logits: the projection's own, and log(tokens stood for).
+    column: Tensor  # [vocab] the column of each token. `columns`: it has none.
+
+    def of_tokens(self, x: Tensor, target: Tensor) -> Tensor:
+        """The mean cross-entropy of rows x [rows, hidden] with tokens [rows].
+
+        Rows without a target (NO_TARGET) are left out. NaN where there is no other.
+        """
+        has_target = target != NO_TARGET
+        x, target = x[has_target], target[has_target]
+
+        def loss(x: Tensor, rows: slice) -> Tensor:
+            token, logits = target[rows], self._logits(x)
+            column = self.column[token]
+            has_column = column < len(self.weight)
+            own = self._own_logit(x, token)
+            of_target = logits.gather(1, column.clamp(max=len(self.weight) - 1).unsqueeze(1))
+            of_target = torch.where(has_column, of_target.squeeze(1), own)
+            more = own.masked_fill(has_column, float("-inf"))
+            return (torch.logaddexp(logits.logsumexp(-1), more) - of_target).sum()
+
+        return self._mean(x, loss)
+
+    def of_distributions(self, x: Tensor, truth: Tensor) -> Tensor:
+        """The mean cross-entropy of rows x [rows, hidden] with the distributions of `truth`.
+
+        truth: [rows, hidden], the hidden states of these distributions.
+        """
+
+        def loss(x: Tensor, rows: slice) -> Tensor:
+            with torch.no_grad():
+                wanted = self._logits(truth[rows]).softmax(-1)
+            return -(wanted * self._logits(x).log_softmax(-1)).sum()
+
+        return self._mean(x, loss)
+
+    def _mean(self, x: Tensor, loss: Callable[[Tensor, slice], Tensor]) -> Tensor:
+        at_once = CPU_LOGITS if x.device.type == "cpu" else GPU_LOGITS
+        rows = max(1, at_once // len(self.weight))
+        return _SumOverRows.apply(x, loss, rows) / len(x)
+
+    def _own_logit(self, x: Tensor, token: Tensor) -> Tensor:
+        """float32 logits [rows] of one token [rows] for each row of x [rows, hidden]."""
+        logit = (x.float() * self.projection.weight.detach()[token].float()).sum(-1)
+        bias = self.projection.bias
+        return logit if bias is None else logit + bias.detach()[token]
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """float32 logits [rows, columns] of x [rows, hidden]."""
+        return F.linear(x.to(self.weight.dtype), self.weight).float() + self.bias
+
+
+class _SumOverRows(torch.autograd.Function):
+    """The sum of a loss over rows, of which only a few are worked on at a time."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, loss: Callable[[Tensor, slice], Tensor], at_once: int) -> Tensor:
+        """x: [rows, hidden]. loss: the sum over some rows of x, given them and which they are.
+
+        at_once: how many rows.
+        """
+        gradient = torch.empty_like(x)
+        total = torch.zeros((), device=x.device)
+        for start in range(0, len(x), at_once):
+            rows = slice(start, start + at_once)
+            with torch.enable_grad():
+                part = x[rows].detach().requires_grad_()
+                of_part = loss(part, rows)
+                (gradient[rows],) = torch.autograd.grad(of_part, part)
+            total += of_part.detach()
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad_output: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return grad_output * gradient, None, None
+
+
+class ColumnChoice:
+    """Chooses the columns that a batch's losses look at: all, or a sample."""
+
+    def __init__(
+        self,
+        projection: nn.Linear,
+        examples: Sequence[Example],
+        sampled: int | None,
+        seed: int,
+        dtype: torch.dtype,
+    ) -> None:
+        """examples: their answers say which tokens are frequent. sampled: columns. None: all.
+
+        dtype: of the products.
+        """
+        self.projection = projection
+        self.seed = seed
+        self.dtype = dtype
+        vocab, device = len(projection.weight), projection.weight.device
+        self._all: Columns | None = None
+        if sampled is None or sampled >= vocab:
+            self._all = self._columns(torch.arange(vocab, device=device), always=vocab)
+            return
+        counts: Counter[int] = Counter()
+        for ids, start in examples:
+            counts.update(ids[start:])
+        by_count = sorted(range(vocab), key=lambda token: (-counts[token], token))
+        always = sampled - sampled // DRAWN
+        self._always = torch.tensor(by_count[:always], device=device)
+        self._others = torch.tensor(by_count[always:])  # On the CPU, where they are drawn.
+        self._drawn = sampled - always
+
+    def of_batch(self, ids: Tensor, step: int) -> Columns:
+        """The columns for one batch of tokens ids [...]. `step` decides the draw."""
+        if self._all is not None:
+            return self._all
+        # A true token is no stand-in for others.
+        others = self._others[~torch.isin(self._others, ids.cpu())]
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        drawn = others[torch.randperm(len(others), generator=generator)[: self._drawn]]
+        token = torch.cat((self._always, drawn.to(self._always.device)))
+        return self._columns(token, always=len(self._always), stand_for=len(others))
+
+    def _columns(self, token: Tensor, always: int, stand_for: int = 0) -> Columns:
+        """Columns of tokens [n]. Those after the first `always` stand for `stand_for` together."""
+        projection = self.projection
+        weight = projection.weight.detach()[token].to(self.dtype)
+        bias = torch.zeros(len(token), device=weight.device)
+        if projection.bias is not None:
+            bias += projection.bias.detach()[token]
+        if drawn := len(token) - always:
+            bias[always:] += log(stand_for / drawn)
+        column = torch.full((len(projection.weight),), len(token), device=weight.device)
+        column[token] = torch.arange(len(token), device=weight.device)
+        return Columns(projection, weight, bias, column)

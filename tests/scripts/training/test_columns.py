@@ -1,0 +1,92 @@
+"""Losses over some columns of the output projection."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from training import columns
+from training.batches import NO_TARGET
+from training.columns import ColumnChoice
+
+VOCAB, HIDDEN, ROWS = 60, 8, 12
+# Token 7 is the most frequent one, then 3, then 9.
+EXAMPLES = [([1, 7, 7, 7, 3, 3, 9], 1)]
+
+
+@pytest.fixture
+def projection():
+    torch.manual_seed(0)
+    return nn.Linear(HIDDEN, VOCAB).requires_grad_(False)
+
+
+@pytest.fixture
+def rows():
+    torch.manual_seed(1)
+    return torch.randn(ROWS, HIDDEN, requires_grad=True)
+
+
+def choice(projection, sampled):
+    return ColumnChoice(projection, EXAMPLES, sampled, seed=0, dtype=torch.float32)
+
+
+def gradient(loss, of):
+    return torch.autograd.grad(loss, of)[0]
+
+
+@pytest.mark.parametrize("at_once", [1, 5 * VOCAB, 1 << 22])
+def test_all_columns_give_the_cross_entropy_and_its_gradient(
+    projection, rows, monkeypatch, at_once
+):
+    monkeypatch.setattr(columns, "CPU_LOGITS", at_once)
+    target = torch.arange(ROWS) * 5
+    target[2] = NO_TARGET
+    everything = choice(projection, None).of_batch(target, step=0)
+    loss = everything.of_tokens(rows, target)
+    expected = F.cross_entropy(projection(rows), target)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient(3 * loss, rows), gradient(3 * expected, rows))
+
+    truth = torch.randn(ROWS, HIDDEN)
+    loss = everything.of_distributions(rows, truth)
+    expected = F.cross_entropy(projection(rows), projection(truth).softmax(-1))
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient(loss, rows), gradient(expected, rows))
+
+
+def test_no_target_is_nan(projection, rows):
+    target = torch.full((ROWS,), NO_TARGET)
+    assert choice(projection, None).of_batch(target, step=0).of_tokens(rows, target).isnan()
+
+
+def test_a_sample_has_the_frequent_tokens_and_others_drawn_anew(projection):
+    sampling = choice(projection, 12)
+    ids = torch.tensor([[50, 51, 9]])
+    first, again, next_step = (sampling.of_batch(ids, step) for step in (0, 0, 1))
+
+    def tokens(found):
+        return {token for token in range(VOCAB) if found.column[token] < len(found.weight)}
+
+    assert len(tokens(first)) == 12 and tokens(first) == tokens(again) != tokens(next_step)
+    assert {7, 3, 9} <= tokens(first) & tokens(next_step)
+    assert not {50, 51} & (tokens(first) | tokens(next_step))  # True tokens are no stand-ins.
+    # 51 others, without the two true ones: 49 tokens, for which 3 stand.
+    token = next(iter(tokens(first) - tokens(next_step)))
+    stands_for = first.bias[first.column[token]] - projection.bias[token]
+    assert stands_for.exp().item() == pytest.approx(49 / 3)
+    torch.testing.assert_close(first.bias[first.column[7]], projection.bias[7])
+
+
+def test_a_sampled_loss_is_the_whole_one_on_average(projection, rows):
+    """Also where the true token is none of the sampled columns."""
+    sampling, target = choice(projection, 24), torch.tensor([7, 3, 9, 50, 51, 7] * 2)
+    losses, gradients = [], []
+    for step in range(400):
+        loss = sampling.of_batch(target, step).of_tokens(rows, target)
+        losses.append(loss.detach())
+        gradients.append(gradient(loss, rows))
+    whole = F.cross_entropy(projection(rows), target)
+    # A row's sample leaves out the rare true tokens of other rows, here two.
+    assert torch.stack(losses).mean().item() == pytest.approx(whole.item(), rel=0.02)
+    mean, wanted = torch.stack(gradients).mean(0), gradient(whole, rows)
+    assert F.cosine_similarity(mean.flatten(), wanted.flatten(), dim=0) > 0.99
