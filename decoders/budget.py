@@ -37,18 +37,20 @@ class AutoBudget:
     The probabilities may be too high or too low. So the drafted part of E is multiplied by the
     tokens that past drafts kept, over the tokens that they promised.
 
-    A draft may cost no more than the conversation's credit: the greedy steps that it has saved so
-    far, plus SLOWER for every token. So bad heads cost almost nothing, even in an answer of ten
-    tokens. Whether to draft at all is decided before the draft is made.
+    A draft may cost no more than the conversation's credit, in greedy steps: START at first, plus
+    what drafts have saved so far, plus SLOWER for every token. So bad heads cost a conversation
+    little more than one step. Whether to draft at all is decided before the draft is made.
 
     Heads take time, too. Where the decoder can draft to different depths, the next draft is one
-    level deeper than the path that the last step kept.
+    level deeper than the path that the last step kept. It is deeper still where that costs no more
+    than SLOWER greedy steps.
 
     Drafts must come in descending order of log_prob. Where the host tells how long each step took
     (`took`), budgets depend on its clock. Otherwise they follow from the conversation's tokens and
     the measured times alone.
     """
 
+    START = 1.0  # Greedy steps of credit that a conversation begins with.
     SLOWER = 0.02  # Greedy steps of credit that each committed token adds.
     MOST = 3.0  # One-node steps. Sizes whose verify forward takes longer are never used.
 
@@ -62,15 +64,14 @@ class AutoBudget:
         )  # fmt: skip
         self.draft_s: dict[int, float] = draft_s or {0: 0.0}
         self.costs = StepCosts(len(times.sizes))
-        self.credit = 0.0  # Greedy steps that the conversation can afford to lose.
+        self.credit = self.START  # Greedy steps that the conversation can afford to lose.
         self._conversation = Conversation()
         self._last_nodes: dict[torch.device, Tensor] = {}
 
     def start(self, prompt: list[int]) -> None:
         """A new turn begins. A further turn of the conversation keeps its credit."""
         if not self._conversation.continues(prompt):
-            self.credit = 0.0
-        self.depth = min(self.draft_s)
+            self.credit = self.START
         # All counts begin with `prior`. Both ratios of them are then 1, and change slowly at first.
         prior = float(StepCosts.MEMORY)
         self.tokens = self.spent = prior  # Tokens, and the greedy steps that they took.
@@ -78,6 +79,7 @@ class AutoBudget:
         # Of the current step:
         self._size_index = 0  # Index, among the sizes, of its number of nodes.
         self._measured = self.times.at(len(prompt))  # Seconds by size.
+        self.depth = self._depth_after(0)
         # Seconds that drafting for the next step takes. None: it does not draft.
         self._draft_s: float | None = None
         self._is_first = True
@@ -143,8 +145,13 @@ class AutoBudget:
         self.tokens += kept
         self.kept += kept
         self.credit += (1 + self.SLOWER) * kept
-        deeper = [depth for depth in self.draft_s if depth > kept]
-        self.depth = min(deeper, default=max(self.draft_s))
+        self.depth = self._depth_after(kept)
+
+    def _depth_after(self, kept: int) -> int:
+        """How deep to draft after a step that kept `kept` drafted tokens."""
+        deeper = min((depth for depth in self.draft_s if depth > kept), default=max(self.draft_s))
+        longest_s = self.draft_s[deeper] + self.SLOWER * self._measured[0]
+        return max(depth for depth, seconds in self.draft_s.items() if seconds <= longest_s)
 
     def took(self, seconds: float) -> None:
         """Take note of how long the step after the last `choose` took."""

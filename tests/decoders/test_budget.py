@@ -45,7 +45,7 @@ def test_no_turn_gets_slower_than_greedy_by_more_than_it_may(growth, draft_s, co
         taken += seconds[LADDER.index(step.nodes)]
         taken += decoder.budget.draft_s.get(step.draft.tree.max_depth, 0.0)
         drafted += step.nodes > 1
-        most = (1 + AutoBudget.SLOWER) * tokens + 1e-6
+        most = AutoBudget.START + (1 + AutoBudget.SLOWER) * tokens + 1e-6
         assert taken <= most or step.finish
     assert drafted > 0 or confidence == 0
 
@@ -58,20 +58,21 @@ def test_a_conversation_can_afford_what_its_earlier_turns_have_won():
         credit.append(budget.credit)
         budget.learn(2)
     # A second turn; the same prompt again; a turn behind that; another question.
-    each = 2 * (1 + AutoBudget.SLOWER)
-    assert credit == [0, each, 0, each, 0]
+    fresh = AutoBudget.START
+    richer = fresh + 2 * (1 + AutoBudget.SLOWER)
+    assert credit == [fresh, richer, fresh, richer, fresh]
 
 
 def test_the_dearer_a_draft_the_later_comes_the_first(tiny_model):
-    """It is paid for in advance, by the credit that every token adds."""
+    """What the first credit does not pay for waits for the credit that every token adds."""
     first = []
-    for draft_s in (0.1, 0.3, 0.9):
+    for draft_s in (0.9, 1.3, 1.9):
         decoder = bound(tiny_model, "dynamic:nodes=auto", FREE)
         decoder.budget.draft_s = {2: draft_s, 3: draft_s, 4: draft_s}
         nodes = [step.nodes for step in decoder.decode(*turn(140, Exact()))]
         first.append(next(number for number, each in enumerate(nodes) if each > 1))
-        assert first[-1] * AutoBudget.SLOWER >= draft_s - 1e-9
-    assert first[0] < first[1] < first[2] < 100
+        assert AutoBudget.START + first[-1] * AutoBudget.SLOWER >= draft_s - 1e-9
+    assert first[0] <= 1 < first[1] < first[2] < 100
 
 
 def test_budgets_follow_from_tokens_and_measured_times_alone(tiny_model):
@@ -96,12 +97,24 @@ def test_auto_gives_greedys_tokens(tiny_model, rule, static_shapes):
 
 def test_auto_drafts_a_level_deeper_than_the_last_step_went(tiny_model):
     decoder = bound(tiny_model, "dynamic:nodes=auto", FREE)
-    decoder.budget.draft_s = {2: 0.0, 3: 0.0, 4: 0.0}
+    decoder.budget.draft_s = {2: 0.0, 3: 0.1, 4: 0.2}
     steps = list(decoder.decode(*turn(100, Exact())))
     # A draft is proposed before the host knows what the step before it kept. So it follows the one
     # before that.
     for before, step in zip(steps, steps[2:-1], strict=False):
         assert step.draft.tree.max_depth == max(2, min(4, len(before.tokens)))
+
+
+def test_levels_that_cost_almost_nothing_are_drafted_always():
+    budget = AutoBudget(StepTimes((1,), (1, 4), ((2.0, 2.2),)))
+    almost = 2.0 * AutoBudget.SLOWER  # Seconds, where a greedy step takes 2.
+    budget.draft_s = {2: 0.5, 3: 0.4, 4: 0.5 + 0.9 * almost, 5: 0.5 + 1.1 * almost, 6: 1.0}
+    budget.start([1, 2, 3])
+    depths = [budget.depth]
+    for kept in (1, 3, 4, 5, 6):
+        budget.learn(kept)
+        depths.append(budget.depth)
+    assert depths == [4, 4, 5, 5, 6, 6]
 
 
 def test_with_static_shapes_a_draft_has_one_depth(tiny_model):
@@ -138,7 +151,7 @@ def test_drafts_that_never_pay_take_a_fixed_part_of_the_time():
         drafts += is_drafted
         is_drafted = budget.drafts()
         budget.learn(0)
-    granted = 600 * AutoBudget.SLOWER
+    granted = AutoBudget.START + 600 * AutoBudget.SLOWER
     # A draft costs 0.1, and 0.2 more where it is verified.
     assert granted / 0.3 - 1 <= drafts <= granted / 0.1
 
