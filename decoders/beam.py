@@ -12,9 +12,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from decoders import draft_vocabulary
 from decoders.best_nodes import NO_SCORE, BestNodes
 from decoders.decoder import Decoder
-from decoders.model.model import Model
+from decoders.draft_vocabulary import DraftVocabulary, check_vocab, parse_vocabulary
+from decoders.model.model import Model, Rows
+from decoders.model.projection import Projections
 from decoders.tree import Draft
 
 
@@ -47,13 +50,17 @@ class Beam:
         return sum(min(width, self.beam) for width in self.widths[:-1])
 
     def grow(
-        self, root: Tensor, logits_of: Callable[[Tensor, Tensor], Tensor], depth: int
+        self,
+        root: Tensor,
+        logits_of: Callable[[Tensor, Tensor], Tensor],
+        depth: int,
+        token_of: Callable[[Tensor], Tensor] = lambda column: column,
     ) -> Draft:
         """The tree of the best nodes behind `root` [1], of `depth` levels, most likely first.
 
         logits_of: called once a level, with the nodes that are extended: the index [extended] of
         each one's parent among the nodes of the last call, and their tokens [extended]. It returns
-        the logits [extended, vocab] of what follows them.
+        the logits [extended, columns] of what follows them. token_of: the tokens of some columns.
         """
         if self.depth == 0:
             return Draft.of_root(root)
@@ -69,7 +76,7 @@ class Beam:
             guess_log_prob, guess = log_prob.topk(self.topk)  # [extended, topk]
             score, best = (score.unsqueeze(1) + guess_log_prob).flatten().topk(width)
             parent = best.div(self.topk, rounding_mode="floor")
-            token = guess.take(best)
+            token = token_of(guess.take(best))
             tokens.append(token)
             scores.append(score)
             parents.append(parent + level_start)
@@ -80,16 +87,33 @@ class Beam:
 class BeamDecoder(Decoder):
     """A decoder whose own weights guess trees level by level (Hydra, EAGLE).
 
-    A subclass has the options nodes, topk, beam, depth and path. Its `setup` makes `search`, the
-    `Beam` that grows its trees.
+    A subclass has the options nodes, topk, beam, depth, vocab and path. Its `setup` makes `search`,
+    the `Beam` that grows its trees, and `vocabulary`.
     """
 
     any_depth: ClassVar[bool] = True
     captures: ClassVar[bool] = True
+    fitted: ClassVar[dict] = {draft_vocabulary.FILE: parse_vocabulary}
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_beam(self.topk, self.beam, self.depth)
+        check_vocab(self.vocab)
+
+    def guess_from(self, projections: Projections) -> DraftVocabulary:
+        """The tokens that the options let these projections guess from."""
+        frequent = self.files.get(draft_vocabulary.FILE)
+        vocabulary = DraftVocabulary(self.model, projections, frequent, self.vocab, self.auto)
+        vocabulary.check_topk(self.topk)
+        return vocabulary
+
+    def start(self, prompt: Tensor, rows: Rows) -> None:
+        self.vocabulary.start(prompt)
+
+    def grow(self, root: Tensor, logits_of: Callable[[Tensor, Tensor], Tensor]) -> Draft:
+        """As `Beam.grow`, to the depth that is wanted. Columns are those of `vocabulary`."""
+        depth = self.draft_depth or self.max_depth
+        return self.search.grow(root, logits_of, depth, self.vocabulary.token)
 
     def path_of(self, file: str) -> str | None:
         return self.path

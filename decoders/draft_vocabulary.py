@@ -1,47 +1,57 @@
 """The tokens that are worth guessing: the most frequent ones of a model's answers.
 
-Most of a head is its projection onto the vocabulary, and most tokens hardly ever occur. Reading a
-quarter of the projection takes a quarter of the memory traffic. (FR-Spec, Zhao et al. 2025, arXiv
-2502.14856, narrows a draft model in the same way.) A token that is left out is never guessed; the
-base model can still produce it.
+Most of a drafter is its projection onto the vocabulary, and most tokens hardly ever occur. Reading
+a quarter of the projection takes a quarter of the memory traffic. (FR-Spec, Zhao et al. 2025, arXiv
+2502.14856, does it for EAGLE-2.) A token that is left out is never guessed; the base model can
+still produce it.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from decoders.model.heads import MedusaHeads
 from decoders.model.model import Model
+from decoders.model.projection import Projections
 
 FILE = "medusa_vocabulary.json"
 CHOICES = ("all", "frequent")
 OUTSIDE = -6.0  # Log probability of a token that heads do not guess from, where it is a successor.
+Guesser = MedusaHeads | Projections
 
 
 class DraftVocabulary:
-    """The tokens that a decoder's heads guess from: all of them, or the frequent ones.
+    """The tokens that a decoder guesses from: all of them, or the frequent ones.
 
     In each turn, tokens of the prompt replace the last quarter of the frequent ones.
     """
 
     def __init__(
-        self, model: Model, frequent: list[int] | None, wanted: str | None, auto: bool
+        self,
+        model: Model,
+        guesser: Guesser | None,
+        frequent: list[int] | None,
+        wanted: str | None,
+        auto: bool,
     ) -> None:
         """Choose the tokens.
 
+        guesser: what makes the logits, over the whole vocabulary. None: the model has no heads.
         frequent: the model's frequent tokens, most frequent first. None: not known.
         wanted: one of CHOICES. None: the frequent tokens for `auto` where they are known, else all.
         auto: whether the decoder has `nodes=auto`.
         ValueError where the frequent ones are wanted and not known, or are no tokens of the model.
         """
         self.model = model
-        self.heads = model.heads
+        self.whole = guesser
+        self.guesser = guesser  # The same over `tokens` alone.
         self.tokens: Tensor | None = None  # [size]; None: all.
         if wanted is None:
-            is_known = frequent is not None and model.heads is not None
+            is_known = frequent is not None and guesser is not None
             wanted = "frequent" if auto and is_known else "all"
         if wanted == "all":
             return
-        if model.heads is None:
+        if guesser is None:
             raise ValueError(
                 "this model has no Medusa heads that could guess from frequent tokens; leave vocab "
                 "out"
@@ -57,7 +67,7 @@ class DraftVocabulary:
             )
         self._frequent = torch.tensor(frequent, device=model.device)
         self.tokens = self._frequent.clone()
-        self.heads = model.heads.narrowed(self.tokens)
+        self.guesser = guesser.narrowed(self.tokens)
         self._index = torch.empty(model.vocab, dtype=torch.long, device=model.device)
         self._fill_index()
 
@@ -85,12 +95,15 @@ class DraftVocabulary:
         others = rest[~torch.isin(rest, own)][: room - len(own)]
         torch.cat((always, others, own), out=self.tokens)
         changed = slice(len(always), None)
-        self.model.heads.renarrow(self.heads, changed, self.tokens[changed])
+        self.whole.renarrow(self.guesser, changed, self.tokens[changed])
         self._fill_index()
 
     def logits(self, hidden_state: Tensor, num_heads: int) -> Tensor:
-        """float32 logits [num_heads, size] of the first heads at a hidden state [1, hidden]."""
-        return self.model.draft_logits(hidden_state, num_heads, self.heads).float()
+        """The float32 logits [num_heads, size] that the first Medusa heads have at a hidden state.
+
+        hidden_state: [1, hidden].
+        """
+        return self.model.draft_logits(hidden_state, num_heads, self.guesser).float()
 
     def token(self, column: Tensor) -> Tensor:
         """The token ids of these columns of `logits`, in the same shape."""

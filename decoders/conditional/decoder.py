@@ -74,7 +74,7 @@ class Conditional(Decoder):
         self.levels = model.num_heads + 2 if self.depth is None else self.depth
         frequent = self.files.get(draft_vocabulary.FILE)
         self.vocabulary = DraftVocabulary(
-            model, frequent, self.vocab, auto=self.auto and self.heads
+            model, model.heads, frequent, self.vocab, auto=self.auto and self.heads
         )
         self.vocabulary.check_topk(self.topk)
         if self.successors > model.vocab:

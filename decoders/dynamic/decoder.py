@@ -48,7 +48,7 @@ class Dynamic(Decoder):
         self.levels = self.depth or model.num_heads
         self.sums_over = self.normalise or ("vocab" if self.auto else "topk")
         frequent = self.files.get(draft_vocabulary.FILE)
-        self.vocabulary = DraftVocabulary(model, frequent, self.vocab, self.auto)
+        self.vocabulary = DraftVocabulary(model, model.heads, frequent, self.vocab, self.auto)
         self.vocabulary.check_topk(self.topk)
         self.paths = {
             depth: TopPaths(self.max_nodes, self.topk, depth, model.device)

@@ -15,6 +15,7 @@ from decoders.beam import Beam, BeamDecoder
 from decoders.draft_layer import DraftLayer
 from decoders.eagle.head import FILE, EagleHead
 from decoders.model.model import Model, Rows, Verified
+from decoders.model.projection import Projections
 from decoders.tree import Draft
 
 
@@ -27,11 +28,15 @@ class Eagle(BeamDecoder):
     topk: int = 10  # Guesses behind each node that is extended.
     beam: int = 10  # Nodes of each level that are extended.
     depth: int = 6  # Levels of the tree below the root.
+    # What is guessed from: "all" or "frequent". None: all, or with nodes=auto the frequent tokens
+    # where they are known.
+    vocab: str | None = None
     path: str | None = None  # File of the head. None: FILE beside the model.
 
     def setup(self, model: Model) -> None:
         super().setup(model)
         self.head: EagleHead = self.files[FILE]
+        self.vocabulary = self.guess_from(Projections([model.lm.get_output_embeddings()]))
         self.search = Beam(self.max_nodes, self.topk, self.beam, self.depth, model)
         self.layer = DraftLayer(
             self.head.layer, model, kept=1 + self.max_depth, ahead=self.search.most_extended
@@ -40,6 +45,7 @@ class Eagle(BeamDecoder):
         self.feature = torch.zeros(1, model.hidden, dtype=model.dtype, device=self.layer.device)
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
+        super().start(prompt, rows)
         self.layer.start(self._pairs(rows.hidden_states[:-1], prompt[1:]))
         self.feature.copy_(rows.hidden_states[-1:])
 
@@ -66,6 +72,6 @@ class Eagle(BeamDecoder):
             attends = torch.cat((attends.index_select(0, parent), own), 1)
             feature = feature.index_select(0, parent)
             feature = self.layer.read(self._pairs(feature, token), attends)
-            return self.model.project(feature)
+            return self.vocabulary.guesser(feature)
 
-        return self.search.grow(root, logits_of, self.draft_depth or self.max_depth)
+        return self.grow(root, logits_of)

@@ -27,6 +27,9 @@ class Hydra(BeamDecoder):
     topk: int = 10  # Guesses behind each node that is extended.
     beam: int = 10  # Nodes of each level that are extended.
     depth: int | None = None  # None: as deep as there are heads.
+    # What is guessed from: "all" or "frequent". None: all, or with nodes=auto the frequent tokens
+    # where they are known.
+    vocab: str | None = None
     path: str | None = None  # File of the heads. None: FILE beside the model.
 
     @property
@@ -37,6 +40,7 @@ class Hydra(BeamDecoder):
         super().setup(model)
         self.heads: HydraHeads = self.files[FILE]
         check_depth(self.depth or 1, len(self.heads), "the tree")
+        self.vocabulary = self.guess_from(self.heads.projections)
         self.search = Beam(
             self.max_nodes, self.topk, self.beam, self.depth or len(self.heads), model
         )
@@ -49,6 +53,7 @@ class Hydra(BeamDecoder):
             )
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
+        super().start(prompt, rows)
         if self.prefix is not None:
             self.summary.copy_(self.prefix.start(rows.hidden_states)[-1:])
 
@@ -67,6 +72,7 @@ class Hydra(BeamDecoder):
             embedding = self.model.embed(token).to(inputs)
             inputs = torch.cat((inputs.index_select(0, parent), embedding), -1)
             head = inputs.shape[-1] // self.model.hidden - 2
-            return self.heads(head, inputs)
+            x = self.heads.blocks(head, inputs)
+            return self.vocabulary.guesser(x, head)
 
-        return self.search.grow(root, logits_of, self.draft_depth or self.max_depth)
+        return self.grow(root, logits_of)

@@ -29,6 +29,7 @@ from transformers import LlamaModel
 from decoders.draft_layer import Published, llama_layer
 from decoders.model.model import Model
 from decoders.model.named_tensors import without_copies
+from decoders.model.projection import Projections
 
 FILE = "hydra_lm_head.safetensors"
 PREFIX = "prefix_embeding_layer."  # Spelt so in published files.
@@ -85,19 +86,19 @@ class HydraHeads(Published):
         """Whether all heads end in the base model's projection."""
         return self.hydra_lm_head is None
 
+    @property
+    def projections(self) -> Projections:
+        """Of all heads."""
+        own = self.hydra_lm_head
+        return Projections(own or [self._model[0].lm.get_output_embeddings()])
+
     def forward(self, head: int, inputs: Tensor) -> Tensor:
         """The logits [rows, vocab] of a head at inputs [rows, (head + 2) * hidden]."""
-        return self.project(head, self.blocks(head, inputs))
+        return self.projections(self.blocks(head, inputs), head)
 
     def blocks(self, head: int, inputs: Tensor) -> Tensor:
         """What a head projects [rows, hidden], at inputs [rows, (head + 2) * hidden]."""
         return self.hydra_mlp[head](inputs)
-
-    def project(self, head: int, x: Tensor) -> Tensor:
-        """The logits [rows, vocab] of a head whose blocks made x [rows, hidden]."""
-        if self.hydra_lm_head is None:
-            return self._model[0].project(x)
-        return self.hydra_lm_head[head](x).float()
 
     def published(self) -> dict[str, Tensor]:
         named = self.state_dict()

@@ -1,5 +1,7 @@
 """The base model's output projection, used beside the model's own forward."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,3 +16,36 @@ def projected(projection: nn.Linear, hidden_states: Tensor) -> Tensor:
         # An engine's product for few rows has no gradient.
         return F.linear(hidden_states, projection.weight, projection.bias)
     return projection.forward(hidden_states)
+
+
+class Projections:
+    """A projection onto the vocabulary, or onto some of its tokens; or one for each head."""
+
+    def __init__(self, linears: Sequence[nn.Linear]) -> None:
+        """linears: one, or one for each head."""
+        self.linears = linears
+
+    def __call__(self, x: Tensor, head: int = 0) -> Tensor:
+        """float32 logits [rows, tokens] of x [rows, hidden], by the projection of this head."""
+        linear = self.linears[head] if len(self.linears) > 1 else self.linears[0]
+        return projected(linear, x).float()
+
+    def narrowed(self, tokens: Tensor) -> "Projections":
+        """The same onto `tokens` [n] alone. Logits come in that order."""
+        return Projections([_narrowed(each, tokens) for each in self.linears])
+
+    def renarrow(self, narrow: "Projections", columns: slice, tokens: Tensor) -> None:
+        """Make these columns of projections that were `narrowed` stand for other tokens [n]."""
+        for whole, part in zip(self.linears, narrow.linears, strict=True):
+            part.weight[columns] = whole.weight[tokens]
+            if part.bias is not None:
+                part.bias[columns] = whole.bias[tokens]
+
+
+def _narrowed(linear: nn.Linear, tokens: Tensor) -> nn.Linear:
+    with torch.device("meta"):
+        narrow = nn.Linear(linear.in_features, len(tokens), bias=linear.bias is not None)
+    narrow.weight = nn.Parameter(linear.weight.detach()[tokens], requires_grad=False)
+    if linear.bias is not None:
+        narrow.bias = nn.Parameter(linear.bias.detach()[tokens], requires_grad=False)
+    return narrow

@@ -63,7 +63,7 @@ def heads_loss(
             if heads.shares_projection:
                 losses.append(columns.of_tokens(x, targets))
             else:
-                logits = heads.project(head, x)
+                logits = heads.projections(x, head)
                 losses.append(F.cross_entropy(logits, targets, ignore_index=NO_TARGET))
     return torch.stack(losses)
 

@@ -4,9 +4,12 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
 from decoders.accept import Exact
 from decoders.draft_vocabulary import FILE, parse_vocabulary
+from decoders.model.projection import Projections
+from tests.helpers.drafters import paths_of
 from tests.helpers.models import PROMPT
 from tests.helpers.steps import FREE, bound, steps_of, tokens_of, turn
 
@@ -42,6 +45,38 @@ def test_guesses_are_the_best_among_them(tiny_model):
     assert draft.token.tolist() == [9, *best.tolist()]
 
 
+@pytest.mark.parametrize("name", ["eagle", "hydra"])
+@pytest.mark.parametrize("static_shapes", [False, True])
+def test_drafters_with_weights_of_their_own_guess_from_them_too(tiny_model, name, static_shapes):
+    """Their trees are those of projections whose other logits are -inf."""
+    tiny_model.static_shapes = static_shapes
+    spec = f"{name}:nodes=12:topk=4:beam=3"
+    narrow = bound(tiny_model, f"{spec}:vocab=frequent", files=FILES)
+    steps = list(narrow.decode(*turn(40, Exact())))
+    there = narrow.vocabulary.tokens
+    assert set(PROMPT.tolist()) <= set(there.tolist()) and len(there) == len(FREQUENT)
+    whole = bound(tiny_model, spec)
+    guesser, outside = whole.vocabulary.guesser, torch.full((101,), -torch.inf)
+    outside[there] = 0.0
+    whole.vocabulary.guesser = lambda *given: guesser(*given) + outside
+    for ours, masked in zip(steps, whole.decode(*turn(40, Exact())), strict=True):
+        assert paths_of(ours.draft) == pytest.approx(paths_of(masked.draft), abs=1e-4)
+    assert tokens_of(steps) == tokens_of(steps_of(tiny_model, "greedy", 40))
+
+
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("heads", [1, 3])
+def test_narrowed_projections_give_the_logits_of_those_tokens(has_bias, heads):
+    whole = Projections([nn.Linear(8, 20, bias=has_bias) for _ in range(heads)])
+    tokens, x = torch.tensor([7, 3, 15]), torch.randn(2, 8)
+    with torch.no_grad():
+        narrow = whole.narrowed(tokens)
+        torch.testing.assert_close(narrow(x, heads - 1), whole(x, heads - 1)[:, tokens])
+        tokens[1:] = torch.tensor([0, 19])
+        whole.renarrow(narrow, slice(1, None), tokens[1:])
+        torch.testing.assert_close(narrow(x, heads - 1), whole(x, heads - 1)[:, tokens])
+
+
 @pytest.mark.parametrize("name", ["dynamic", "conditional"])
 def test_a_prompt_is_forgotten_with_its_turn(tiny_model, name):
     decoder = bound(tiny_model, f"{name}:nodes=8:vocab=frequent", files=FILES)
@@ -51,10 +86,10 @@ def test_a_prompt_is_forgotten_with_its_turn(tiny_model, name):
     list(decoder.decode(torch.tensor([2, 4, 6]), rule, stop))
     assert decoder.vocabulary.tokens.tolist() == FREQUENT
     expected = tiny_model.heads.out_weight[:, FREQUENT]
-    assert decoder.vocabulary.heads.out_weight.equal(expected)
+    assert decoder.vocabulary.guesser.out_weight.equal(expected)
 
 
-@pytest.mark.parametrize("name", ["dynamic", "conditional"])
+@pytest.mark.parametrize("name", ["dynamic", "conditional", "eagle", "hydra"])
 def test_auto_takes_the_frequent_tokens_where_they_are_known(tiny_model, name):
     def tokens(spec, files):
         return bound(tiny_model, spec, FREE, files).inner.vocabulary.tokens
@@ -65,7 +100,7 @@ def test_auto_takes_the_frequent_tokens_where_they_are_known(tiny_model, name):
     assert tokens(f"{name}:nodes=auto", {}) is None
 
 
-@pytest.mark.parametrize("name", ["dynamic", "conditional"])
+@pytest.mark.parametrize("name", ["dynamic", "conditional", "eagle", "hydra"])
 def test_frequent_tokens_that_do_not_fit_say_why(tiny_model, name):
     with pytest.raises(ValueError, match=r"not known; scripts/draft_vocabulary\.py"):
         bound(tiny_model, f"{name}:vocab=frequent")
