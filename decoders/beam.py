@@ -116,7 +116,7 @@ class BeamDecoder(Decoder):
         return self.search.grow(root, logits_of, depth, self.vocabulary.token)
 
     def path_of(self, file: str) -> str | None:
-        return self.path
+        return self.path if file in self.weights else None
 
     @property
     def max_depth(self) -> int:

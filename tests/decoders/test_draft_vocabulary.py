@@ -11,7 +11,7 @@ from decoders.draft_vocabulary import FILE, parse_vocabulary
 from decoders.model.projection import Projections
 from tests.helpers.drafters import paths_of
 from tests.helpers.models import PROMPT
-from tests.helpers.steps import FREE, bound, steps_of, tokens_of, turn
+from tests.helpers.steps import FREE, bound, made, steps_of, tokens_of, turn
 
 # 60 of 101 tokens. The last 15 give way to the prompt's own.
 FREQUENT = [*range(0, 90, 2), *range(1, 31, 2)]
@@ -62,6 +62,15 @@ def test_drafters_with_weights_of_their_own_guess_from_them_too(tiny_model, name
     for ours, masked in zip(steps, whole.decode(*turn(40, Exact())), strict=True):
         assert paths_of(ours.draft) == pytest.approx(paths_of(masked.draft), abs=1e-4)
     assert tokens_of(steps) == tokens_of(steps_of(tiny_model, "greedy", 40))
+
+
+@pytest.mark.parametrize("name", ["eagle", "hydra"])
+def test_a_path_names_the_weights_alone(name):
+    """The frequent tokens are beside the model all the same."""
+    decoder = made(f"{name}:path=/x/weights.safetensors")
+    (weights,) = decoder.weights
+    assert decoder.path_of(weights) == "/x/weights.safetensors"
+    assert decoder.path_of(FILE) is None
 
 
 @pytest.mark.parametrize("has_bias", [False, True])
