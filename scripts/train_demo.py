@@ -11,7 +11,7 @@ The corpus is chat JSONL, one conversation a line:
 
 The result, `<out>/base`, is an ordinary Hugging Face folder of a small Llama, with a byte-level BPE
 tokenizer and a chat template. All work in `<out>` is saved on the way. The same command goes on
-where it stopped; with more `--tokens` it trains further. `--minutes` limits a sitting, and the
+where it stopped; with more `--tokens` it trains further. `--minutes` limits a session, and the
 learning rate decays to zero within it.
 """
 

@@ -114,7 +114,7 @@ def conditions_of(run: Run) -> dict[str, str]:
         for name in ("python", "torch", "transformers")
     ]
     has_changes = run.git is not None and run.git.dirty is True
-    sittings = f", in {len(run.sessions)} sittings" if len(run.sessions) > 1 else ""
+    sessions = f", in {len(run.sessions)} sessions" if len(run.sessions) > 1 else ""
     temperature = "by category" if config.temperature is None else config.temperature
     return {
         "command": UNKNOWN if run.command is None else shlex.join(run.command),
@@ -134,7 +134,7 @@ def conditions_of(run: Run) -> dict[str, str]:
             f"commit {_known(run.git.commit if run.git else None)}"
             + (", with changes" if has_changes else "")
         ),
-        "time": f"{run.start} to {run.end or 'not finished'}{sittings}",
+        "time": f"{run.start} to {run.end or 'not finished'}{sessions}",
     }
 
 

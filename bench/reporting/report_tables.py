@@ -68,7 +68,7 @@ def _caption(summary: pd.DataFrame, unranked: Collection[str]) -> str:
     if unranked:
         parts.append(
             f"{NOT_ALIKE}: of other settings, questions or machine than the baseline, or of a run "
-            "whose sittings were not alike"
+            "whose sessions were not alike"
         )
     if summary.turns.nunique() > 1:
         counts = (f"{row['turns']} of {row['decoder']}" for row in summary.to_dict("records"))

@@ -71,12 +71,12 @@ def open_run(folder: Path) -> Source:
         warnings.append(f"{error}; the report is without trees")
     if has_moved := _has_moved(run):
         warnings.append(
-            f"{folder}: its sittings were on different machines or versions; its times do not "
+            f"{folder}: its sessions were on different machines or versions; its times do not "
             "compare"
         )
     if is_mixed := len(run.codes) > 1:
         warnings.append(
-            f"{folder}: its sittings ran different code ({', then '.join(run.codes)}), and its "
+            f"{folder}: its sessions ran different code ({', then '.join(run.codes)}), and its "
             "numbers pool both; none of its decoders is said to lead"
         )
     options = {
@@ -161,7 +161,7 @@ def _unfinished(folder: Path, run: Run, finished: Mapping[str, int], wanted: int
 
 
 def _has_moved(run: Run) -> bool:
-    """Whether the sittings of a run were on different machines or versions."""
+    """Whether the sessions of a run were on different machines or versions."""
     environments = [
         session.environment.as_json() for session in run.sessions if session.environment is not None
     ]

@@ -30,7 +30,7 @@ class Source:
     # What decides its tokens, by name: see `run_source._conditions`. None: not recorded.
     conditions: dict | None = None
     complete: bool = True  # Whether every turn was finished.
-    is_mixed: bool = False  # Whether its sittings ran different code.
+    is_mixed: bool = False  # Whether its sessions ran different code.
     has_moved: bool = False  # Whether they were on different machines or versions.
     warnings: tuple[str, ...] = ()
     folder: Path | None = None  # The run's folder. None: an answer file.

@@ -105,7 +105,7 @@ class RunFolder:
     ) -> None:
         """Get ready to append those of the turns `keys` that are missing.
 
-        `session` (command, git, environment, start, ...) is recorded for every sitting that has
+        `session` (command, git, environment, start, ...) is recorded for every session that has
         something to do. `facts` are recorded once. UserError where the folder holds turns that this
         run does not have, or turns of another model.
         """
@@ -136,13 +136,13 @@ class RunFolder:
             ) from error
 
     def _warn_of_another_place(self, session: dict[str, object]) -> None:
-        """Warn where this sitting's times cannot be compared with those of the first one."""
+        """Warn where this session's times cannot be compared with those of the first one."""
         before, now = self.run.environment.as_json(), through_json(session["environment"])
         if changed := list(_differences(before, now)):
             warn(f"this run was begun elsewhere ({'; '.join(changed)}); its times do not compare")
 
     def _warn_of_other_code(self, session: dict[str, object]) -> None:
-        """Warn where this sitting's steps may be computed in another way than those before."""
+        """Warn where this session's steps may be computed in another way than those before."""
         now = Git.model_validate(through_json(session["git"]))
         before = self.run.codes
         if before and now.commit and [now.words] != before:
@@ -165,7 +165,7 @@ class RunFolder:
     def end(self, now: str, peak_bytes: int | None) -> None:
         """Record that the run has ended.
 
-        peak_bytes: the most memory that this sitting took. None: not known.
+        peak_bytes: the most memory that this session took. None: not known.
         """
         self._replace_run(self.run.ended(now, peak_bytes))
 

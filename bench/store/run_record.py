@@ -119,7 +119,7 @@ class Environment(Record):
 
 
 class Session(Record):
-    """One sitting: a start of the command that had something to do."""
+    """One session: a start of the command that had something to do."""
 
     command: _Texts | None = None
     git: Git | None = None
@@ -131,7 +131,7 @@ class Session(Record):
     workers: list | None = None  # For each worker, its own facts. None: there were no workers.
     warnings: list | None = None  # What the user was told about the model and the machine.
     start: str | None = None  # ISO 8601.
-    peak_bytes: int | None = None  # The most memory that the sitting took. None: not known.
+    peak_bytes: int | None = None  # The most memory that the session took. None: not known.
 
 
 class Difference(Record):
@@ -177,7 +177,7 @@ def _question_texts(value: object) -> dict[QuestionId, list[str]]:
 
 
 class Run(Record):
-    """run.json. `command` to `start` are those of the first sitting, which `sessions` repeats."""
+    """run.json. `command` to `start` are those of the first session, which `sessions` repeats."""
 
     schema_version: int
     config: Config
@@ -196,7 +196,7 @@ class Run(Record):
     step_times_spread: list | None = None
     workers: list | None = None
     warnings: list | None = None
-    start: str  # ISO 8601. Also the time that the run's chat template is told, in every sitting.
+    start: str  # ISO 8601. Also the time that the run's chat template is told, in every session.
     sessions: Annotated[list[Session], Field(fail_fast=True)]
     end: str | None = None  # ISO 8601. None: in progress, or interrupted.
     # Turns of lossless decoders that differ from greedy's. None: not looked for.
@@ -223,7 +223,7 @@ class Run(Record):
 
     @classmethod
     def begun(cls, config: dict, model: dict, session: dict[str, object], **facts: object) -> "Run":
-        """A new run in its first sitting. `facts`: questions, question_turns, ..."""
+        """A new run in its first session. `facts`: questions, question_turns, ..."""
         fields = {
             "schema_version": SCHEMA_VERSION,
             "config": config,
@@ -236,18 +236,18 @@ class Run(Record):
         return cls.of_json(through_json(fields))
 
     def resumed(self, session: dict[str, object]) -> "Run":
-        """The same run with a further sitting."""
+        """The same run with a further session."""
         sessions = [*self.sessions, Session.model_validate(through_json(session))]
         return self.model_copy(update={"sessions": sessions, "end": None})
 
     @property
     def codes(self) -> list[str]:
-        """The code of its sittings, where recorded: commits, and whether they had changes."""
+        """The code of its sessions, where recorded: commits, and whether they had changes."""
         states = [each.git for each in self.sessions if each.git is not None and each.git.commit]
         return list(dict.fromkeys(git.words for git in states))
 
     def ended(self, now: str, peak_bytes: int | None) -> "Run":
-        """The same run at its end, with the memory that its last sitting took."""
+        """The same run at its end, with the memory that its last session took."""
         *before, last = self.sessions
         sessions = [*before, last.model_copy(update={"peak_bytes": peak_bytes})]
         return self.model_copy(update={"sessions": sessions, "end": now})

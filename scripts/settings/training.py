@@ -46,7 +46,7 @@ class HeadsSettings(ModelSettings):
     share_projection: bool = flag(
         False, "end all heads in the model's own output projection, which stays as it is"
     )
-    tokens: float = flag(4e6, "answer tokens to train on, all sittings together", parse=positive)
+    tokens: float = flag(4e6, "answer tokens to train on, all sessions together", parse=positive)
     minutes: float | None = flag(
         None, "end training after so many minutes, fully decayed", parse=positive
     )
@@ -133,9 +133,9 @@ class DemoSettings:
     corpus: Path = flag(REQUIRED, "chat JSONL to train on (.gz allowed)", parse=Path)
     heldout: Path = flag(REQUIRED, "chat JSONL for the held-out loss (.gz allowed)", parse=Path)
     out: Path = flag(REQUIRED, "work folder: checkpoints, caches and the result", parse=Path)
-    tokens: float = flag(24e6, "tokens to train on, all sittings together", parse=positive)
+    tokens: float = flag(24e6, "tokens to train on, all sessions together", parse=positive)
     minutes: float | None = flag(
-        None, "end this sitting after so many minutes, fully decayed", parse=positive
+        None, "end this session after so many minutes, fully decayed", parse=positive
     )
     vocab: int = flag(4096, "tokens of the vocabulary", parse=whole(LEAST_VOCAB))
     layers: int = flag(6, "layers of the model", parse=whole(1))
@@ -156,7 +156,7 @@ class LoopsSettings:
     model: str = flag(REQUIRED, "folder of the model to begin with")
     corpus: Path = flag(REQUIRED, "chat JSONL (.gz allowed)", parse=Path)
     out: Path = flag(REQUIRED, "folder of the result and of checkpoints", parse=Path)
-    updates: int = flag(80, "updates, all sittings together", parse=whole(1))
+    updates: int = flag(80, "updates, all sessions together", parse=whole(1))
     batch: int = flag(24, "prompts answered in an update", parse=whole(1))
     new_tokens: int = flag(192, "length of an answer at most", parse=whole(1))
     max_prompt: int = flag(192, "longer prompts are left out", parse=whole(1))

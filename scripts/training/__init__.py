@@ -15,7 +15,7 @@ frequent_tokens.py  the draft vocabulary
 perplexity.py       loss on held-out conversations
 tokenizer.py, packed_corpus.py, demo_training.py   the demo's base model
 loops.py            less repetition in greedy answers
-schedule.py         learning rate, and how far a sitting goes
+schedule.py         learning rate, and how far a session goes
 costs.py            memory and time of a training, printed before they are spent
 checkpoints.py      state that survives an interruption
 """

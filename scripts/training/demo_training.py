@@ -18,7 +18,7 @@ from settings.training import DemoSettings
 from training.checkpoints import Checkpoint, settled
 from training.costs import say_memory, time_left
 from training.packed_corpus import PackedCorpus, pack
-from training.schedule import Sitting, learning_rate
+from training.schedule import Session, learning_rate
 from training.tokenizer import train_tokenizer
 
 CHECKPOINT = "train_state.pt"
@@ -26,7 +26,7 @@ SAVE_EVERY_S = 300.0
 WARMUP_BATCHES = 100
 # Settings that may change when a training goes on. The others decide what is learned.
 GOES_ON_WITH = ("out", "tokens", "minutes", "device", "no_compile")
-SETTLED_BATCHES = 20  # Only after these is the speed used to predict a sitting's end.
+SETTLED_BATCHES = 20  # Only after these is the speed used to predict a session's end.
 LONG_ROWS_FROM = 0.9  # Share of all tokens. After it, a row is as long as the context.
 HELD_OUT_ROWS = 4  # Rows that are read at once.
 
@@ -36,12 +36,12 @@ class DemoResult:
     """What was trained."""
 
     folder: Path
-    seen: int  # Tokens, all sittings together.
+    seen: int  # Tokens, all sessions together.
     heldout_loss: float  # Nats a token, on packed rows.
 
 
 def train_demo(settings: DemoSettings) -> DemoResult:
-    """Train the tokenizer and the model, or go on where an earlier sitting stopped.
+    """Train the tokenizer and the model, or go on where an earlier session stopped.
 
     UserError says what does not fit.
     """
@@ -70,7 +70,7 @@ def train_demo(settings: DemoSettings) -> DemoResult:
 
 
 def _tokenizer(folder: Path, settings: DemoSettings) -> PreTrainedTokenizerFast:
-    """The tokenizer of an earlier sitting, or a new one, which is written."""
+    """The tokenizer of an earlier session, or a new one, which is written."""
     if (folder / "tokenizer.json").exists():
         return PreTrainedTokenizerFast.from_pretrained(folder)
     tokenizer = train_tokenizer(settings.corpus, settings.vocab, settings.context)
@@ -139,7 +139,7 @@ class _Training:
         checkpoint: Checkpoint,
         state: dict | None,
     ) -> None:
-        """state: of an earlier sitting, as `checkpoint` has it. None: this is the first one."""
+        """state: of an earlier session, as `checkpoint` has it. None: this is the first one."""
         self.model = model
         self.settings = settings
         self.device = device
@@ -162,25 +162,25 @@ class _Training:
             return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
 
     def run(self) -> None:
-        """Train until the tokens or the minutes of this sitting are used up."""
+        """Train until the tokens or the minutes of this session are used up."""
         settings = self.settings
-        sitting = Sitting(self.seen, settings.tokens, settings.minutes)
+        session = Session(self.seen, settings.tokens, settings.minutes)
         settled = self.seen + SETTLED_BATCHES * settings.batch_tokens
         total = settings.tokens
         average = None
-        batches = 0  # Of this sitting.
+        batches = 0  # Of this session.
         bar = tqdm(total=int(total), initial=self.seen, unit="tok", unit_scale=True, desc="base")
         with bar:
             while self.seen < total:
                 if self.seen > settled:
-                    total = sitting.last_token(self.seen)
+                    total = session.last_token(self.seen)
                 loss = self._update(total)
                 bar.update(settings.batch_tokens)
                 average = loss if average is None else 0.98 * average + 0.02 * loss
                 bar.set_postfix(loss=f"{average:.3f}")
                 batches += 1
                 if batches == SETTLED_BATCHES and self.seen < total:
-                    bar.write(time_left(sitting.minutes_left(self.seen)), file=sys.stderr)
+                    bar.write(time_left(session.minutes_left(self.seen)), file=sys.stderr)
                 if self.checkpoint.is_due:
                     self.checkpoint.save(self._state())
         self.checkpoint.save(self._state())

@@ -24,7 +24,7 @@ from training.hydra import HydraKind
 from training.kind import Kind, check_settings
 from training.medusa import MedusaKind
 from training.models import load_model, with_chat
-from training.schedule import Sitting, learning_rate
+from training.schedule import Session, learning_rate
 
 CLASSES: dict[str, type[Kind]] = {"medusa": MedusaKind, "hydra": HydraKind, "eagle": EagleKind}
 CHECKPOINTS = {"medusa": "heads_state.pt"}  # Files by kind. Other kinds have <kind>_state.pt.
@@ -35,7 +35,7 @@ GOES_ON_WITH = (
     "out", "tokens", "minutes", "device", "trust_remote_code", "merge", "format", "save_dtype",
     "states",
 )  # fmt: skip
-SETTLED_STEPS = 10  # Only after these is the speed used to predict a sitting's end.
+SETTLED_STEPS = 10  # Only after these is the speed used to predict a session's end.
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class HeadsResult:
     folder: Path
     title: str  # What it is, in words.
     parameters: int  # Numbers that were trained.
-    seen: int  # Answer tokens, all sittings together.
-    seconds: float  # All sittings together, without loading the model and making own answers.
+    seen: int  # Answer tokens, all sessions together.
+    seconds: float  # All sessions together, without loading the model and making own answers.
     measures: str  # What `loss` is of.
     loss: list[float] | None  # A running mean. None: all was trained before.
 
 
 def train_heads(settings: HeadsSettings) -> HeadsResult:
-    """Train heads, or go on where an earlier sitting stopped, and write them.
+    """Train heads, or go on where an earlier session stopped, and write them.
 
     UserError says what does not fit.
     """
@@ -143,7 +143,7 @@ class _Training:
         checkpoint: Checkpoint,
         state: dict | None,
     ) -> None:
-        """state: of an earlier sitting, as `checkpoint` has it. None: this is the first one."""
+        """state: of an earlier session, as `checkpoint` has it. None: this is the first one."""
         self.kind = kind
         self.hidden_states = hidden_states
         self.examples = examples
@@ -168,16 +168,16 @@ class _Training:
         )
         lengths = [len(ids) for ids, _ in examples]
         self.batches = batches(lengths, settings.batch_tokens, settings.seed)
-        for _ in range(self.step):  # Those of earlier sittings.
+        for _ in range(self.step):  # Those of earlier sessions.
             next(self.batches)
 
     def run(self) -> None:
-        """Train until the tokens or the minutes of this sitting are used up."""
+        """Train until the tokens or the minutes of this session are used up."""
         settings = self.settings
-        sitting = Sitting(self.seen, settings.tokens, settings.minutes)
+        session = Session(self.seen, settings.tokens, settings.minutes)
         total = settings.tokens
         earlier_s, began = self.seconds, time.monotonic()
-        steps = 0  # Of this sitting.
+        steps = 0  # Of this session.
         desc = settings.kind
         bar = tqdm(total=int(total), initial=self.seen, unit="tok", unit_scale=True, desc=desc)
         with bar:
@@ -193,9 +193,9 @@ class _Training:
                 self.seconds = earlier_s + time.monotonic() - began
                 steps += 1
                 if steps == SETTLED_STEPS and self.seen < total:
-                    bar.write(time_left(sitting.minutes_left(self.seen)), file=sys.stderr)
+                    bar.write(time_left(session.minutes_left(self.seen)), file=sys.stderr)
                 if self.step > SETTLED_STEPS:
-                    total = sitting.last_token(self.seen)
+                    total = session.last_token(self.seen)
                 if self.checkpoint.is_due or self.seen >= total:
                     self.checkpoint.save(self._state())
 

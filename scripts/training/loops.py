@@ -96,7 +96,7 @@ class Unlearning:
     """A model, its optimizer, and how far it has come."""
 
     def __init__(self, settings: LoopsSettings) -> None:
-        """Load the model, or go on where an earlier sitting stopped.
+        """Load the model, or go on where an earlier session stopped.
 
         UserError where the corpus has too few short prompts.
         """

@@ -1,4 +1,4 @@
-"""The learning rate, and the end of a sitting that has a time limit."""
+"""The learning rate, and the end of a session that has a time limit."""
 
 import time
 
@@ -13,16 +13,16 @@ def learning_rate(seen: float, total: float, warmup: float) -> float:
     return min(1.0, (seen + 1) / warmup, max(0.0, (total - seen) / (DECAY * total)))
 
 
-class Sitting:
-    """One sitting of a training script, with or without a limit in minutes.
+class Session:
+    """One session of a training script, with or without a limit in minutes.
 
     The limit is a time, but the schedule counts tokens. The speed so far converts between them.
     """
 
     def __init__(self, seen: float, total: float, minutes: float | None) -> None:
-        """seen: tokens of earlier sittings. total: tokens of all sittings together.
+        """seen: tokens of earlier sessions. total: tokens of all sessions together.
 
-        minutes: the limit of this sitting. None: no limit.
+        minutes: the limit of this session. None: no limit.
         """
         self.start = seen
         self.total = total
@@ -30,7 +30,7 @@ class Sitting:
         self._began = time.monotonic()
 
     def last_token(self, seen: float) -> float:
-        """Where this sitting will end, in tokens of all sittings, estimated after `seen` tokens."""
+        """Where this session will end, in tokens of all sessions, estimated after `seen` tokens."""
         if not self.minutes:
             return self.total
         speed = (seen - self.start) / (time.monotonic() - self._began)

@@ -140,7 +140,7 @@ def test_other_machines_are_said(run, tmp_path, capsys):
     assert "fewer and mine answer different questions" in command(capsys, run, fewer)[2]
     sessions = [{"environment": {"a": 1}}, {"environment": {"a": 2}}]
     moved = write_run(tmp_path / "moved", random_turns(["greedy"]), sessions=sessions)
-    assert "its sittings were on different machines" in command(capsys, moved)[2]
+    assert "its sessions were on different machines" in command(capsys, moved)[2]
 
 
 def test_a_run_that_is_not_whole_is_shown_with_a_line_about_each_lack(tmp_path, capsys):

@@ -44,7 +44,7 @@ def test_a_run_is_read_as_it_was_written(tmp_path):
     assert written["config"]["an_option_of_tomorrow"] == [1, {"a": None}]
 
 
-def test_a_further_sitting_and_an_end_make_new_records():
+def test_a_further_session_and_an_end_make_new_records():
     first = begun()
     second = first.resumed(SESSION | {"start": "2026-01-02T00:00:00+00:00"})
     ended = second.ended("2026-01-02T01:00:00+00:00", peak_bytes=1024)

@@ -31,7 +31,7 @@ def test_train_demo_makes_a_model_that_loads_and_resumes(corpus, tmp_path):
     assert loaded.model.context == 64
 
 
-def test_batches_go_on_where_a_sitting_stopped():
+def test_batches_go_on_where_a_session_stopped():
     tokens = np.arange(20, dtype=np.uint16)
     corpus = PackedCorpus(tokens, np.arange(0, 21, 2), np.ones(10))
     source = corpus.batches(seed=0, batch_tokens=6, seen=0)  # Three batches an epoch.

@@ -46,7 +46,7 @@ def test_train_heads_learns_and_its_folder_loads(short_corpus, tmp_path, layout)
     assert (trained < untrained - 0.2).all()
 
 
-def test_two_sittings_end_as_one(short_corpus, tmp_path, capsys):
+def test_two_sessions_end_as_one(short_corpus, tmp_path, capsys):
     base = write_base(tmp_path / "base")
 
     def train(name, tokens, seed=0):
@@ -169,7 +169,7 @@ def test_any_kind_learns_from_the_same_answers_and_goes_on(
 
 @pytest.mark.parametrize("kind", ["medusa", "hydra", "eagle"])
 def test_a_sampled_vocabulary_and_kept_hidden_states_train_as_well(kind, answers, tmp_path, capsys):
-    """Two sittings, and the kept hidden states are there for the second one and for other kinds."""
+    """Two sessions, and the kept hidden states are there for the second one and for other kinds."""
     base = write_base(tmp_path / "base")
     share = [] if kind == "eagle" else ["--share-projection"]
     short = [each for each in SHORT if each not in ("--heads", 3)]
