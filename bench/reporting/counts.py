@@ -4,6 +4,7 @@ A turn whose counts are impossible is in no number. Accept lengths that do not a
 are in no number; the tokens and steps beside them still are.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,6 +13,10 @@ import pandas as pd
 from bench.store.answer_files import Answer, Choice
 from bench.store.question_id import QuestionId
 from bench.store.turn import KEY, Turn
+
+# Bounds beyond which tokens hardly belong to a text. Some tokens are not seen in it.
+MOST_TOKENS_PER_BYTE, UNSEEN_TOKENS = 4, 64
+MOST_CHARACTERS_PER_TOKEN = 200
 
 
 def impossible(tokens: int, steps: int, text: str) -> str:
@@ -53,6 +58,51 @@ def possible(
     return frame[[not reason for reason in reasons]], [warning]
 
 
+def doubtful(frame: pd.DataFrame, turns: Iterable[Turn], name: str) -> list[str]:
+    """A warning where the tokens of turns hardly fit their texts. They stay in all numbers.
+
+    frame, turns, name: as in `possible`.
+    """
+    text_of = {turn.key: turn.text for turn in turns}
+    keys = list(frame[list(KEY)].itertuples(index=False, name=None))
+    odd = [
+        (key, tokens)
+        for key, tokens in zip(keys, frame.tokens, strict=True)
+        if tokens > MOST_TOKENS_PER_BYTE * len(text_of[key].encode()) + UNSEEN_TOKENS
+        or len(text_of[key]) > MOST_CHARACTERS_PER_TOKEN * tokens
+    ]
+    if not odd:
+        return []
+    (question_id, _, _, turn), tokens = odd[0]
+    return [
+        f"{name}: the tokens of {len(odd)} turns hardly fit their texts, first question "
+        f"{question_id}, turn {turn}: {tokens} tokens for {len(text_of[odd[0][0]])} characters; "
+        "do they count padding, the prompt or other turns?"
+    ]
+
+
+def with_known_times(answers: Iterable[Answer], name: str) -> tuple[list[Answer], list[str]]:
+    """The same answers with NaN for times of 0 s, and a warning where there are some."""
+    known, zero = [], []
+    for answer in answers:
+        choices = []
+        for choice in answer.choices:
+            times = choice.wall_s
+            if times is not None and any(
+                not time and choice.answered(turn) for turn, time in enumerate(times, start=1)
+            ):
+                zero.append(answer.question_id)
+                choice = replace(choice, wall_s=tuple(time or math.nan for time in times))
+            choices.append(choice)
+        known.append(replace(answer, choices=tuple(choices)))
+    if not zero:
+        return known, []
+    return known, [
+        f"{name}: {len(zero)} answers have turns of 0 s, first question {zero[0]}; their times are "
+        "taken to be unknown"
+    ]
+
+
 def with_fitting_lengths(answers: Iterable[Answer], name: str) -> tuple[list[Answer], list[str]]:
     """The same answers without accept lengths that do not fit, and a warning where there are some.
 
@@ -72,7 +122,7 @@ def with_fitting_lengths(answers: Iterable[Answer], name: str) -> tuple[list[Ans
         return kept, []
     question_id, misfit = wrong[0]
     warning = (
-        f"{name}: the accept lengths of {len(wrong)} answers do not fit their tokens, first "
+        f"{name}: the accept lengths of {len(wrong)} answers do not fit their counts, first "
         f"question {question_id}, {misfit}; these lengths are left out, and tokens per inference "
         "is new tokens / steps"
     )
@@ -85,6 +135,8 @@ def _misfit(choice: Choice) -> str:
     Only turns that are answered count. A last step may hold more than was kept of it, where the
     answer was cut at its end.
     """
+    if choice.lengths_unread:
+        return "with another number of them than of steps, or some that are not whole"
     if choice.accept_lengths is None or choice.tokens is None:
         return ""
     for turn, (lengths, tokens) in enumerate(

@@ -21,7 +21,7 @@ from bench.reporting import counts
 from bench.reporting.run_source import open_run
 from bench.reporting.source import Source, shown_category, untimed
 from bench.store.answer_files import ANSWERS_FOLDER, Answer, read_answers
-from bench.store.question_id import QuestionId
+from bench.store.question_id import QuestionId, first_few
 from bench.store.run_record import RUN_FILE
 from bench.store.turn import Turn
 
@@ -93,8 +93,14 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
     answers = list(read_answers(path, told.append).values())
     ids = {answer.model_id for answer in answers}
     # Tables and figures show it: without what steers a terminal or breaks an SVG.
-    label = one_line((ids.pop() if len(ids) == 1 else "") or path.stem)
+    label = one_line((next(iter(ids)) if len(ids) == 1 else "") or path.stem)
+    if len(ids) > 1:
+        told.append(
+            f"{path} holds answers of {len(ids)} models ({first_few(sorted(ids))}); its numbers "
+            "pool them"
+        )
     answers, misfits = counts.with_fitting_lengths(answers, label)
+    answers, zeros = counts.with_known_times(answers, label)
     frame = metrics.answers_frame(answers).assign(decoder=label)
     if frame.empty:
         raise NoNumbers(
@@ -118,7 +124,9 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
         raise NoNumbers(f"{path} has no numbers to report: {wrong[0]}")
     failures = _failures(path, answers)
     missing = counts.missing_turns(answers, asked, label)
-    warnings = [*told, *failures, *missing, *wrong, *misfits, *untimed(frame, "wall_s")]
+    odd = counts.doubtful(frame, turns, label)
+    times = zeros or untimed(frame, "wall_s")
+    warnings = [*told, *failures, *missing, *wrong, *odd, *misfits, *times]
     if frame.category.isna().any():
         warnings.append(
             f"{label}: the categories of its questions are not known here; name their set with "

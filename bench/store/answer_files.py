@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 
 import shortuuid
@@ -31,7 +31,12 @@ from bench.common.files import (
     tell_left_out,
     write_atomically,
 )
-from bench.store.question_id import QuestionId, check_question_id, first_few
+from bench.store.question_id import (
+    QuestionId,
+    check_question_id,
+    first_few,
+    parse_question_id,
+)
 from bench.store.run_record import Run
 from bench.store.turn import MOST_TURNS, Turn
 from decoders.spec import MOST_NODES
@@ -52,6 +57,7 @@ class Choice:
     wall_s: tuple[float, ...] | None = None  # [turns] prefill included. NaN: not known.
     # [turns][steps] tokens that each step committed.
     accept_lengths: tuple[tuple[int, ...], ...] | None = None
+    lengths_unread: bool = False  # Whether the file has accept lengths that are not one a step.
 
     @cached_property
     def _finished(self) -> int:
@@ -111,7 +117,7 @@ def read_answers(path: Path, tell: Callable[[str], None] = warn) -> dict[Questio
 
 def _answer(row: dict) -> Answer:
     """KeyError, TypeError, ValueError, IndexError or OverflowError where a row is no answer."""
-    question_id = check_question_id(row["question_id"])
+    question_id = _question_id(row["question_id"])
     rows = row["choices"]
     if not isinstance(rows, list) or not all(isinstance(choice, dict) for choice in rows):
         raise ValueError("choices is not a list of objects")
@@ -125,6 +131,14 @@ def _answer(row: dict) -> Answer:
         choices,
         category if isinstance(category, str) else None,
     )
+
+
+def _question_id(value: object) -> QuestionId:
+    """The question_id of a row. Other programs write 81 as "81", or as 81.0."""
+    if isinstance(value, str):
+        return parse_question_id(value)
+    is_whole = isinstance(value, float) and value.is_integer()
+    return check_question_id(int(value) if is_whole else value)
 
 
 def _label(model_id: object) -> str:
@@ -145,12 +159,14 @@ def _choice(row: dict) -> Choice:
     if steps is None:
         last = _numbers(row, "idxs", int)
         steps = tuple(index + 1 for index in last) if last is not None else None
+    lengths = _by_turn(row.get("accept_lengths"), steps)
     return Choice(
         tuple(turns),
         steps,
         _numbers(row, "new_tokens", int),
         _numbers(row, "wall_time", float),
-        _by_turn(row.get("accept_lengths"), steps),
+        lengths,
+        lengths_unread=lengths is None and bool(row.get("accept_lengths")),
     )
 
 
@@ -173,8 +189,10 @@ def _numbers(row: dict, name: str, kind: type) -> tuple | None:
             value = math.nan if kind is float else 0 if text in FAILED else value
         elif type(value) in (int, float) and value > LARGEST:
             raise ValueError(f"{name} is {shown(values)}; no number there is that large")
-        if type(value) not in (int, float) or value < 0 or (kind is int and value != value):
+        if type(value) not in (int, float) or value < 0:
             raise ValueError(f"{name} is {shown(values)}, not a list of numbers >= 0")
+        if kind is int and not float(value).is_integer():
+            raise ValueError(f"{name} is {shown(values)}, not a list of whole numbers >= 0")
         numbers.append(kind(value))
     return tuple(numbers)
 
@@ -182,12 +200,18 @@ def _numbers(row: dict, name: str, kind: type) -> tuple | None:
 def _by_turn(flat: object, steps: tuple[int, ...] | None) -> tuple[tuple[int, ...], ...] | None:
     """Accept lengths of all steps, cut into turns. None: there are none, or not one for each step.
 
+    Some programs write a list for each turn.
+
     ValueError where a length is more than a step can commit.
 
     >>> _by_turn([3, 1, 2], (2, 1))
     ((3, 1), (2,))
     """
-    if not isinstance(flat, list) or steps is None or len(flat) != sum(steps):
+    if not isinstance(flat, list) or steps is None:
+        return None
+    if all(isinstance(each, list) for each in flat) and list(map(len, flat)) == list(steps):
+        flat = list(chain.from_iterable(flat))
+    if len(flat) != sum(steps):
         return None
     if not all(type(length) is int for length in flat):
         return None

@@ -85,3 +85,41 @@ def test_a_run_has_no_text_without_tokens(tmp_path):
     source = open_run(write_run(tmp_path / "run", [make_turn("greedy"), empty]))
     assert source.frame.question_id.tolist() == [1]
     assert any("question 2, turn 1: 0 tokens for a text" in each for each in source.warnings)
+
+
+@pytest.mark.parametrize("lengths", [[2.0] * 5, [2] * 4, [[2, 2], [2, 2]], "22222", [None] * 5])
+def test_accept_lengths_that_are_not_one_a_step_are_told(lengths, tmp_path):
+    """They were left out without a word."""
+    wrong = choice([6, 4], [3, 2], accept_lengths=lengths)
+    source = open_answers(answers(tmp_path / "m.jsonl", GOOD, wrong))
+    [warning] = source.warnings
+    assert "of 1 answers do not fit their counts, first question 2, with another" in warning
+
+
+@pytest.mark.parametrize(("tokens", "text"), [(500, "Yes, it is."), (2, "Yes. " * 200), (200, "")])
+def test_tokens_that_hardly_fit_their_text_are_told(tokens, text, tmp_path):
+    """As where padding is counted. They stay in all numbers."""
+    odd = choice([6, tokens], [3, 2], turns=["Yes.", text])
+    source = open_answers(answers(tmp_path / "m.jsonl", GOOD, odd))
+    [warning] = source.warnings
+    assert (
+        f"the tokens of 1 turns hardly fit their texts, first question 2, turn 2: {tokens} t"
+        in warning
+    )
+    assert len(source.frame) == 4
+
+
+def test_times_of_0_s_are_unknown(tmp_path):
+    """Ratios were infinite, with pages of warnings by numpy."""
+    odd = choice([6, 4], [3, 2], wall_time=[1.0, 0.0])
+    source = open_answers(answers(tmp_path / "m.jsonl", GOOD, odd))
+    [warning] = source.warnings
+    assert "1 answers have turns of 0 s, first question 2" in warning
+    assert list(source.frame.wall_s.isna()) == [False, False, False, True]
+
+
+def test_answers_of_several_models_in_one_file_are_told(tmp_path):
+    path = answers(tmp_path / "both.jsonl", GOOD, GOOD)
+    path.write_text(path.read_text().replace('"m"', '"other"', 1))
+    source = open_answers(path)
+    assert "holds answers of 2 models (m, other); its numbers pool them" in source.warnings[0]

@@ -50,6 +50,18 @@ def test_three_dialects_give_the_same_numbers(write):
     assert tokens_per_inference(turns) == 2.0
 
 
+def test_numbers_that_other_programs_write_as_texts_or_floats_are_the_same(write):
+    """A question_id as a text, or as pandas writes it; accept lengths as a list for each turn."""
+    numbers = {"decoding_steps": [2.0, 1.0], "new_tokens": [5.0, 1.0], "wall_time": [1, 1]}
+    turns = {"turns": ["a b c", "d"], **numbers}
+    rows = [answer(81, accept_lengths=[3, 2, 1], **turns)]
+    rows += [answer(each, accept_lengths=[[3, 2], [1]], **turns) for each in ("82", 83.0, "81_DE")]
+    answers = read_answers(write(*rows))
+    assert list(answers) == [81, 82, 83, "81_DE"]
+    assert len({each.choices for each in answers.values()}) == 1
+    assert answers[82].choices[0].accept_lengths == ((3, 2), (1,))
+
+
 def test_an_answer_called_error_is_none(write):
     """MEDUSA writes a caught exception as the answer "ERROR", with the previous turn's numbers."""
     row = answer(1, turns=["fine", "ERROR"], idxs=[3, 3], new_tokens=[8, 8], wall_time=[1.0, 1.0])
@@ -64,7 +76,9 @@ def test_an_answer_called_error_is_none(write):
         ([answer(1, turns=["a"], idxs=[None], new_tokens=[3])], "idxs is [None], not a list of"),
         ([answer(1, turns=["a"], idxs=[1, 2], new_tokens=[3])], "idxs has 2 numbers for 1 turns"),
         ([{"question_id": 1}], "no 'choices'"),
-        ([answer("1", turns=["a"])], "question_id must be an integer, found '1'"),
+        ([answer("../1", turns=["a"])], "question_id must be an integer, found '../1'"),
+        ([answer(1.5, turns=["a"])], "question_id must be an integer, found 1.5"),
+        ([answer(1, turns=["a"], idxs=[3.5], new_tokens=[4])], "[3.5], not a list of whole numb"),
         ([answer(1, turns="a")], "not a list of texts"),
         ([], "has no answer in it"),
     ],
