@@ -9,7 +9,8 @@
     always      busy all the time
 
 Greedy and the other decoders take turns, answer by answer. A ratio is tokens per second over
-greedy's, of the same turn. Medians over all turns are printed, and over the later half of them.
+greedy's, of the same turn. Medians over all turns, and over the later half of them, are printed and
+written to --out after each load.
 
 The exit status is 1 where a median is below --least, or an answer is not greedy's.
 """
@@ -28,9 +29,9 @@ def main() -> int:
     from bench.common.terminal import print_table
     from checking.stress import faults, stress, table
 
-    report = stress(settings, sys.argv)
-    print_table(table(report["rows"]))
-    write_report(report, settings.out)
+    for report in stress(settings, sys.argv):
+        print_table(table(report["rows"]))
+        write_report(report, settings.out)
     found = faults(report["rows"], settings.least)
     for fault in found:
         print(f"error: {fault}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import statistics
 import sys
+from collections.abc import Iterator
 
 from rich import box
 from rich.table import Table
@@ -24,10 +25,10 @@ from settings.checking import StressSettings
 SCHEMA_VERSION = 1
 
 
-def stress(settings: StressSettings, command: list[str]) -> dict[str, object]:
-    """The report of all numbers, as JSON data. UserError says what does not fit.
+def stress(settings: StressSettings, command: list[str]) -> Iterator[dict[str, object]]:
+    """The report of all numbers so far, as JSON data, after each load.
 
-    command: what the report records as the command line.
+    command: what the report records as the command line. UserError says what does not fit.
     """
     config = RunConfig(
         decoders=(BASELINE, *settings.decoder),
@@ -58,14 +59,14 @@ def stress(settings: StressSettings, command: list[str]) -> dict[str, object]:
             for label in config.labels
             if label != BASELINE
         ]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "command": command,
-        "git": git_state(),
-        "environment": environment(loaded.model.device, loaded.model.dtype),
-        "loops": settings.loops,
-        "rows": rows,
-    }
+        yield {
+            "schema_version": SCHEMA_VERSION,
+            "command": command,
+            "git": git_state(),
+            "environment": environment(loaded.model.device, loaded.model.dtype),
+            "loops": settings.loops,
+            "rows": rows,
+        }
 
 
 def compared(turns: list[Turn], label: str) -> dict[str, object]:

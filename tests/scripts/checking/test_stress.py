@@ -1,6 +1,7 @@
 """stress_auto.py compares what it says it does. How fast anything is, no test may know."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import stress_auto
@@ -62,6 +63,23 @@ def test_every_load_and_decoder_has_a_row(least, model, questions, tmp_path, mon
     said = capsys.readouterr()
     assert "later half" in said.out
     assert said.err.count("of greedy's speed, expected") == (4 if least else 0)
+
+
+def test_loads_that_are_done_are_kept(model, questions, tmp_path, monkeypatch):
+    begun = []
+
+    def busy(phases, loops):
+        begun.append(phases)
+        if len(begun) == 2:
+            raise UserError("stopped in the second load")
+        return nullcontext()
+
+    monkeypatch.setattr(stress, "busy", busy)
+    out = tmp_path / "stress.json"
+    arguments = ["--model", model, "--questions", questions, "--device", "cpu", "--limit", 1]
+    more = ["--max-new-tokens", 6, "--least", 0, "--decoder", AUTO, "--out", out]
+    assert script(stress_auto.main, *arguments, *more) == 2
+    assert [row["load"] for row in json.loads(out.read_text())["rows"]] == ["never"]
 
 
 @pytest.mark.parametrize(
