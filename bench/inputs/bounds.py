@@ -99,7 +99,7 @@ def check_tokenizer(name: str, load: Callable[[], PreTrainedTokenizerBase]) -> N
 
     def count() -> list[int]:
         tokenizer = load()
-        ids = tokenizer(PROBE).input_ids
+        ids = tokenizer(PROBE, verbose=False).input_ids
         return [len(ids), len(tokenizer.decode(ids))]
 
     counts = _in_bounds(f"the tokenizer of {name!r}", count)

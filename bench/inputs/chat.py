@@ -1,6 +1,6 @@
 """From a conversation to prompt tokens, and from answer tokens to text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -14,12 +14,14 @@ from bench.common.strangers import message_of, told
 from bench.inputs.template_clock import with_clock
 from bench.inputs.template_trial import (
     QUESTIONS,
+    check_questions,
     check_template_holds_all,
     check_tokenizer_keeps_text,
     end_of_answer,
     holds_question,
 )
 from bench.inputs.templates import OWN, check_template
+from bench.store.question_id import QuestionId
 
 BROKEN = "\ufffd"  # Replaces a character while some of its bytes are missing.
 
@@ -102,6 +104,13 @@ class Chat:
                 "twice"
             )
 
+    def check_questions(self, questions: Iterable[tuple[QuestionId, str]]) -> Iterator[str]:
+        """Warnings where the prompts of a run change its questions.
+
+        questions: each turn's text, with the id of its question.
+        """
+        return check_questions(self.prompt_text, self._encoded, self.tokenizer, questions)
+
     def prompt(self, asked: list[str], answered: list[str]) -> list[int]:
         """Token ids of the prompt for the last of the user's turns `asked`.
 
@@ -118,10 +127,11 @@ class Chat:
         template is not the tokenizer's own, which has them itself. Those behind it would end the
         prompt, and are left out.
         """
-        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        # verbose: transformers would warn of long prompts. The model's context is checked here.
+        ids = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
         if self.template == OWN:
             return ids
-        whole = self.tokenizer(text).input_ids
+        whole = self.tokenizer(text, verbose=False).input_ids
         starts = range(len(whole) - len(ids) + 1)
         start = next((at for at in starts if whole[at : at + len(ids)] == ids), 0)
         before = whole[:start]

@@ -10,6 +10,7 @@
 `where` is always the folder or hub id of a checkpoint. Pickles are read as tensors alone.
 """
 
+import re
 from collections.abc import Collection, Iterable
 from hashlib import sha256
 from pathlib import Path
@@ -40,6 +41,9 @@ INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
 WEIGHT_FILES = (WHOLE_FILES[0], INDEX_FILES[0], WHOLE_FILES[1], INDEX_FILES[1])
 PICKLES = (".pt", ".bin")  # Endings of files of tensors in torch's own format.
+POINTER, LONGEST_POINTER = b"version https://git-lfs", 1024  # How such a file begins. Bytes.
+# Names of files of tokenizers, which transformers knows by class.
+_OF_TOKENIZER = re.compile(r"token|tekken|vocab|merges|spiece|sentencepiece|bpe")
 SAMPLE_BYTES = 1 << 20  # Bytes of each end of a file that go into the identity of a folder.
 
 
@@ -86,18 +90,55 @@ def read_config(where: str) -> dict:
 
 
 def base_of(where: str, config: dict) -> str:
-    """The folder or hub id of a Medusa-1 checkpoint's base model. UserError where it has none."""
+    """The folder, GGUF file or hub id of a Medusa-1 checkpoint's base model.
+
+    UserError where it has none.
+    """
     base = config[BASE]
     if not isinstance(base, str) or not base:
         raise UserError(f"config.json of {where!r} names no base model: {BASE} is {shown(base)}")
     beside = Path(where) / base
-    if beside.is_dir():
+    if beside.is_dir() or (beside.is_file() and beside.suffix == ".gguf"):
         return str(beside)
-    if Path(base).is_absolute() or base.startswith("."):
+    is_path = base.startswith((".", "~")) or "\\" in base or base.count("/") > 1
+    if is_path or Path(base).is_absolute():
         raise UserError(
             f"the base model of {where!r}, {base!r}, is not a folder; correct its config.json"
         )
     return base
+
+
+def check_base(where: str, base: str) -> None:
+    """UserError where the base model that a checkpoint names is a checkpoint of heads itself."""
+    config = read_json(base, "config.json")
+    if config is not None and BASE in config:
+        raise UserError(
+            f"config.json of {where!r} names {base!r} as its base model, which holds heads itself "
+            f"and names {shown(config[BASE])}; {BASE} must be a language model"
+        )
+
+
+def refuse_pointers(where: str) -> None:
+    """UserError where a file of a folder is only a pointer, as Git writes it without its LFS."""
+    files = sorted(Path(where).iterdir()) if Path(where).is_dir() else []
+    for path in files:
+        is_short = path.is_file() and path.stat().st_size <= LONGEST_POINTER
+        if is_short and path.read_bytes().startswith(POINTER):
+            raise UserError(
+                f"{path} is a pointer to a file in Git LFS, and not the file; fetch it with git "
+                "lfs pull"
+            )
+
+
+def check_tokenizer_exists(where: str) -> None:
+    """UserError where a folder has no file of a tokenizer. A hub id is not looked at."""
+    if not Path(where).is_dir():
+        return
+    if not any(_OF_TOKENIZER.search(path.name) for path in Path(where).iterdir()):
+        raise UserError(
+            f"the folder {where!r} has no tokenizer: expected tokenizer.json, or another file of "
+            "one, such as tokenizer.model; copy those of the model here"
+        )
 
 
 def check_config(where: str) -> None:
@@ -179,11 +220,19 @@ def read_tensors(path: str, names: Collection[str] | None = None) -> dict[str, T
     check_zip(Path(path))
     # A pickle of a whole model is not read to its end for the sake of a few tensors.
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
-    is_named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
-    if not is_named or not all(map(_is_dense, content.values())):
+    if not isinstance(content, dict):
         raise UserError(
             f"{path} holds a {type(content).__name__}, not a dictionary of named dense tensors"
         )
+    for name, value in content.items():
+        if not isinstance(name, str) or not _is_dense(value):
+            what = (
+                "a tensor that is not dense" if isinstance(value, Tensor) else type(value).__name__
+            )
+            raise UserError(
+                f"{path} holds {what} under {shown(name)}; expected named dense tensors alone, as "
+                "torch.save(module.state_dict(), ...) writes them"
+            )
     # Some are Parameters.
     wanted = {name: content[name].detach() for name in _wanted(content, names)}
     check_sizes(Path(path), wanted.values())

@@ -40,15 +40,19 @@ from bench.inputs.checkpoints import (
     BASE,
     DEMO,
     base_of,
+    check_base,
     check_config,
     check_tensors,
+    check_tokenizer_exists,
     check_weights_exist,
     file_of_heads,
     identity_of,
     read_config,
+    read_json,
     read_merged_heads,
     read_separate_heads,
     refuse_adapter,
+    refuse_pointers,
     short_name,
 )
 from bench.inputs.devices import BALANCED, check_device
@@ -103,7 +107,8 @@ class _Places:
     def identity(self) -> str:
         """The identity of all files of the model."""
         if self.gguf is not None:
-            return identity_of(str(self.gguf.path))
+            heads = [identity_of(self.where)] if self.has_separate_heads else []
+            return " ".join([*heads, identity_of(str(self.gguf.path))])
         if self.base_identity is not None:
             return f"{identity_of(self.where)} {self.base_identity}"
         return " ".join(identity_of(part) for part in dict.fromkeys((self.where, self.base)))
@@ -123,10 +128,15 @@ def _places(name: str) -> _Places:
         return _Places(gguf.folder, gguf.folder, has_separate_heads=False, gguf=gguf)
     where = str(files(__package__) / "demo") if name == DEMO else name
     refuse_adapter(where)
+    refuse_pointers(where)
     config = read_config(where)
     if BASE in config:
         base = base_of(where, config)
+        if (gguf := find_gguf(base)) is not None:
+            return _Places(where, gguf.folder, True, shares_projection(config), gguf)
+        check_base(where, base)
         refuse_adapter(base)
+        refuse_pointers(base)
         return _Places(where, base, True, shares_projection(config))
     check_weights_exist(where, config)
     has_separate_heads = file_of_heads(where) is not None
@@ -178,6 +188,9 @@ def load(
         else:
             try:
                 check_config(places.base)
+                check_tokenizer_exists(places.base)
+                # transformers takes its defaults, without a word, where this file is damaged.
+                read_json(places.base, "generation_config.json")
             except UserError as error:
                 if not is_elsewhere:
                     raise
@@ -357,6 +370,7 @@ def check_model_name(name: str) -> None:
     if folder.is_dir():
         with _readable_errors(repr(name)):
             refuse_adapter(name)
+            refuse_pointers(name)
             config = read_config(name)
             if BASE not in config:
                 check_weights_exist(name, config)

@@ -1,16 +1,17 @@
-"""What a template makes of a conversation, found out with a made-up one.
+"""What a template makes of a conversation: of a made-up one, and of the questions of a run.
 
 `Render` fills in the template: the user's texts and the answers in between, which are one fewer, or
 as many where the conversation ends with an answer. UserError where the template refuses it.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from transformers import PreTrainedTokenizerBase
 
 from bench.common.errors import UserError
 from bench.common.files import shown
+from bench.store.question_id import QuestionId
 
 Render = Callable[[list[str], list[str]], str]
 
@@ -79,7 +80,7 @@ def check_template_holds_all(render: Render, template: str) -> Iterator[str]:
 
 def check_tokenizer_keeps_text(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
     """A warning where a tokenizer does not give back a text. UserError where it loses words."""
-    ids = tokenizer(TEXT, add_special_tokens=False).input_ids
+    ids = tokenizer(TEXT, add_special_tokens=False, verbose=False).input_ids
     back = tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()
     if back == TEXT:
         return
@@ -91,3 +92,56 @@ def check_tokenizer_keeps_text(tokenizer: PreTrainedTokenizerBase) -> Iterator[s
             "tokenizer_class in tokenizer_config.json, or use another version of transformers"
         )
     yield f"{what}; prompts and answers may differ from the texts that are shown"
+
+
+def check_questions(
+    render: Render,
+    encode: Callable[[str], list[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Iterable[tuple[QuestionId, str]],
+) -> Iterator[str]:
+    """A warning for each way in which the prompts of a run change its questions.
+
+    encode: makes the token ids of a prompt's text. questions: each turn's text, with the id of its
+    question. Characters may be escaped or cut off by the template, unknown to the tokenizer, or
+    read as special tokens.
+    """
+    special = {
+        number: token.content
+        for number, token in tokenizer.added_tokens_decoder.items()
+        if token.special and number != tokenizer.unk_token_id
+    }
+    keeps_text = not any(True for _ in check_tokenizer_keeps_text(tokenizer))
+    by_template, by_tokenizer, as_special = [], [], []  # (question_id, an excerpt)
+    for question_id, question in questions:
+        asked = question.strip()
+        try:
+            text = render([question], [])
+        except UserError:
+            continue  # Its turn will fail, and say so.
+        read = tokenizer.decode(encode(text), clean_up_tokenization_spaces=False)
+        tokens = tokenizer(asked, add_special_tokens=False, verbose=False).input_ids
+        if asked not in text:
+            by_template.append((question_id, _missing(asked, text)))
+        elif keeps_text and asked not in read:
+            by_tokenizer.append((question_id, _missing(asked, read)))
+        if found := special.keys() & set(tokens):
+            as_special.append((question_id, special[min(found)]))
+    for changed, what in (
+        (by_template, "the template changes {} of the questions' texts, at {}"),
+        (by_tokenizer, "the tokenizer loses a part of {} of the questions' texts, at {}"),
+        (as_special, "the tokenizer reads a special token in {} of the questions' texts, {}"),
+    ):
+        if changed:
+            question_id, excerpt = changed[0]
+            said = what.format(len(changed), shown(excerpt))
+            yield f"{said} (the first is of question {question_id})"
+
+
+def _missing(asked: str, text: str) -> str:
+    """Where a question begins to differ from what a text has of it: up to 30 characters."""
+    low, high = 0, len(asked)
+    while low < high:  # The longest beginning that the text has.
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if asked[:middle] in text else (low, middle - 1)
+    return asked[max(0, low - 5) : low + 25]

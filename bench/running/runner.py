@@ -59,6 +59,11 @@ class Runner:
         self.loaded = loaded
         self.chat = chat
         self.warnings = [*loaded.warnings, *chat.check()]
+        if not (loaded.eos or chat.stop_ids or chat.stop_strings):
+            self.warnings.append(
+                "neither the model nor its template names a token that ends an answer: every "
+                "answer runs to --max-new-tokens"
+            )
         self.questions: Sequence[Question] = ()  # Steps are rehearsed for these.
         model, wanted = loaded.model, config.static_shapes
         model.static_shapes = model.device.type == "cuda" if wanted is None else wanted
@@ -137,6 +142,9 @@ class Runner:
         }
 
     def warm_up(self, questions: Sequence[Question]) -> None:
+        texts = ((each.question_id, text) for each in questions for text in each.turns)
+        for warning in self.chat.check_questions(texts):
+            warn(warning)
         for label, decoder in self.decoders.items():
             with patience(f"warming up decoder {label!r}"):
                 self._warm_up(label, decoder, questions[0])

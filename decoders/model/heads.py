@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from decoders.model.projection import projected
 
 MERGED_PREFIX = "medusa_head."
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _NAME = re.compile(r"(\d{1,18})\.(\d{1,18})\.(linear\.weight|linear\.bias|weight)")
 
 
@@ -151,11 +152,13 @@ class MedusaHeads(nn.Module):
         if max(heads, layers) > len(tensors):
             raise ValueError(f"{len(tensors)} tensors cannot make {heads} heads of {layers} blocks")
         not_floating = sorted(
-            name for name, tensor in tensors.items() if not tensor.is_floating_point()
+            name for name, tensor in tensors.items() if tensor.dtype not in DTYPES
         )
         if not_floating:
             name = not_floating[0]
-            raise ValueError(f"tensor {name!r} is {tensors[name].dtype}; expected floating point")
+            raise ValueError(
+                f"tensor {name!r} is {tensors[name].dtype}; expected float32, float16 or bfloat16"
+            )
         # Before any memory is taken: tensors of one element may claim thousands of heads.
         expected = _shapes(heads, layers, hidden, vocab if has_projections else None)
         _check_shapes(tensors, expected, f"{heads} heads of {layers} blocks")

@@ -187,7 +187,7 @@ FILES = {
     ),
     "tensors without content": (
         lambda path: pickled(path, {"0.0.linear.weight": torch.zeros(4, 4, device="meta")}),
-        "not a dictionary of named dense tensors",
+        "expected named dense tensors alone",
     ),
     "a compressed file": (compressed, "is compressed, and would take"),
     "a length that lies": (

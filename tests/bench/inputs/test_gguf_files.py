@@ -12,6 +12,7 @@ from bench.common.errors import UserError
 from bench.inputs import gguf_files
 from bench.inputs.gguf_files import find_gguf
 from bench.inputs.loader import check_model_name, load
+from tests.helpers.checkpoints import write_medusa1
 from tests.helpers.gguf import HEADER, write_gguf
 from tests.helpers.models import PROMPT, TINY, tiny_llama, tiny_tokenizer
 
@@ -36,6 +37,19 @@ def test_an_identity_is_of_the_file(tmp_path):
     first = load(str(path), device="cpu").identity
     write_gguf(path, tiny_llama(seed=5, rms_norm_eps=1e-5))
     assert load(str(path), device="cpu").identity != first
+
+
+@pytest.mark.parametrize("base", ["../model", "../model/tiny.gguf"])
+def test_heads_may_name_it_as_their_base_model(tmp_path, base):
+    """A folder or a file. It was looked for as an ordinary checkpoint."""
+    (tmp_path / "model").mkdir()
+    path = write_gguf(tmp_path / "model" / "tiny.gguf", tiny_llama(rms_norm_eps=1e-5))
+    name = write_medusa1(tmp_path / "heads", base)
+    loaded = load(name, device="cpu")
+    assert loaded.model.num_heads == 4 and loaded.where == name
+    assert loaded.identity not in (load(str(path), device="cpu").identity, "")
+    write_gguf(path, tiny_llama(seed=5, rms_norm_eps=1e-5))
+    assert load(name, device="cpu").identity != loaded.identity
 
 
 @pytest.mark.parametrize(

@@ -170,3 +170,54 @@ def test_residual_blocks_alone_end_in_the_models_projection(tmp_path, layers):
     save_file(blocks, tmp_path / "heads" / "medusa_lm_head.safetensors")
     model = load(folder, device="cpu").model
     assert model.heads.shares_projection and len(model.heads.block_weight) == layers
+
+
+def test_a_pointer_of_git_lfs_is_told(tmp_path):
+    """A clone without git lfs has such files. A pickle of heads was said to hold code."""
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    base = write_base(tmp_path / "base")
+    heads = write_medusa1(tmp_path / "heads", "../base")
+    for name, file in (
+        (heads, tmp_path / "heads" / "medusa_lm_head.pt"),
+        (heads, base / "tokenizer.json"),
+        (str(base), base / "model.safetensors"),
+    ):
+        content = file.read_bytes()
+        file.write_text(pointer)
+        with pytest.raises(UserError, match=rf"{file.name} is a pointer .* git lfs pull"):
+            load(name, device="cpu")
+        file.write_bytes(content)
+
+
+def test_a_damaged_generation_config_is_refused(tmp_path):
+    """transformers leaves it aside without a word, and with it tokens that end an answer."""
+    base = write_base(tmp_path / "base")
+    (base / "generation_config.json").write_text('{"eos_token_id": [2, 5')
+    with pytest.raises(UserError, match=r"generation_config\.json is damaged"):
+        load(str(base), device="cpu")
+
+
+def test_a_folder_without_a_tokenizer_is_told(tmp_path):
+    base = write_base(tmp_path / "base")
+    for path in base.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(UserError, match="has no tokenizer: expected"):
+        load(str(base), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("base", "says"),
+    [
+        (".", r"names '.*heads' as its base model, which holds heads itself and names '.'"),
+        ("../other", r"other' as its base model, which holds heads itself and names '../base'"),
+        ("~/base", "base model of .* '~/base', is not a folder"),
+        ("C:\\models\\base", r"'C:\\\\models\\\\base', is not a folder"),
+        ("models/of/mine", "'models/of/mine', is not a folder"),
+    ],
+)
+def test_a_base_model_that_is_none_is_told(tmp_path, base, says):
+    write_base(tmp_path / "base")
+    write_medusa1(tmp_path / "other", "../base")
+    heads = write_medusa1(tmp_path / "heads", base)
+    with pytest.raises(UserError, match=says):
+        load(heads, device="cpu")

@@ -151,3 +151,25 @@ def test_a_conversation_of_fastchat_ends_its_answers_too():
     chat = Chat.of(tokenizer, "Yi-34b-chat")
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in chat.stop_ids
     assert Chat.of(tiny_tokenizer(), "vicuna_v1.1").stop_ids == {2}
+
+
+@pytest.mark.parametrize(
+    ("filter_name", "question", "says"),
+    [
+        ("e", "a < b?", "template changes 1 of the questions' texts, at 'a < b?'"),
+        ("tojson", 'say "a"', "template changes 1"),
+        ("replace('\n', ' ')", "a\nb", "template changes 1"),
+        ("truncate(40)", "a b " * 20, "template changes 1"),
+        ("trim", "  a <end>", "reads a special token in 1 of the questions' texts, '<end>'"),
+        ("trim", "aßb", "tokenizer loses a part of 1 of the questions' texts, at 'aßb'"),
+    ],
+)
+def test_questions_that_the_prompts_change_are_told(filter_name, question, says):
+    """A made-up question shows none of this."""
+    template = "{% for m in messages %}{{ m['content'] | FILTER }}{% endfor %};"
+    tokenizer = with_template(template.replace("FILTER", filter_name))
+    tokenizer.add_tokens(["<end>"], special_tokens=True)
+    chat = Chat.of(tokenizer)
+    assert list(chat.check_questions([(7, "plain")])) == []
+    (said,) = chat.check_questions([(7, "plain"), (9, question)])
+    assert says in said and said.endswith("(the first is of question 9)")

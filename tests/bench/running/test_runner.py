@@ -158,3 +158,29 @@ def test_steps_that_are_none_are_a_failed_turn_and_can_be_read_again(
         turn = runner.answer(job, 1, [])
     assert turn.failed and re.search(says, turn.error)
     assert parse_turn(json_line(asdict(turn)).encode()) == turn
+
+
+def test_what_changes_the_questions_is_said_before_the_first_answer(tmp_path, capsys):
+    write_merged(tmp_path / "model")
+    texts = ["plain", "What does </s> mean?"]
+    rows = [{"question_id": n, "category": "math", "turns": [text]} for n, text in enumerate(texts)]
+    config = RunConfig(
+        decoders=("greedy",),
+        model=str(tmp_path / "model"),
+        questions=write_questions(tmp_path / "q.jsonl", rows),
+        max_new_tokens=4,
+        device="cpu",
+    )
+    run(config, tmp_path / "out", [])
+    said = capsys.readouterr().err
+    assert "special token in 1 of the questions' texts, '</s>' (the first is of question 1)" in said
+
+
+def test_a_model_whose_answers_have_no_end_is_said(tmp_path):
+    folder = write_merged(tmp_path / "model", eos_token_id=None)
+    (folder / "generation_config.json").unlink()
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    del config["eos_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    runner = Runner.load(RunConfig(model=str(folder), device="cpu"))
+    assert "every answer runs to --max-new-tokens" in runner.warnings[-1]
