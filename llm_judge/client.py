@@ -11,8 +11,10 @@ server that sends a byte now and then would never time out.
 import asyncio
 import os
 from email.utils import parsedate_to_datetime
+from functools import partial
 from threading import Event, Lock, Thread
 from time import time
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import openai
@@ -159,7 +161,7 @@ class JudgeClient:
         """The body of the response to one request."""
         fields = form.fields(system, user) | self.options
         create = self.client.chat.completions.with_raw_response.create
-        call = asyncio.wait_for(create(model=self.model, n=1, **fields), self.timeout_s)
+        call = asyncio.wait_for(create(model=self.model, **fields), self.timeout_s)
         try:
             done = asyncio.run_coroutine_threadsafe(call, self.loop).result()
             return done.http_response.content
@@ -198,8 +200,19 @@ def _connect(api_base: str | None) -> openai.AsyncOpenAI:
         max_retries=0,
         default_query=query,
         default_headers=ACCEPTED | ({"api-key": key or "none"} if is_azure else {}),
-        http_client=BoundedClient(timeout=None),
+        http_client=BoundedClient(
+            timeout=None, event_hooks={"request": [partial(_keep_key, parts.netloc)]}
+        ),
     )
+
+
+async def _keep_key(home: str, request: Any) -> None:
+    """Leave Azure's key out of a request that was redirected to another host than `home`.
+
+    httpx does so with the header Authorization alone.
+    """
+    if home and request.url.netloc.decode() != home:
+        request.headers.pop("api-key", None)
 
 
 def _reason(error: openai.APIStatusError) -> str:

@@ -8,7 +8,8 @@ import re
 
 KEY = "OPENAI_API_KEY"  # The environment variable of the key.
 LONGEST_WAIT_S = 600.0  # If a server asks for a longer wait, the call fails.
-FORBIDDEN_CALLS = 2  # Prompts that are refused with status 403 before the key is blamed.
+# Prompts that are refused before what all requests share is blamed: the key, the judge, a flag.
+REFUSED_CALLS = 2
 
 # What messages with status 403 say of a prompt that a filter refused.
 _MODERATED = re.compile(
@@ -16,9 +17,15 @@ _MODERATED = re.compile(
     r"inappropriate|usage polic",
     re.IGNORECASE,
 )
+# What other messages say of a parameter, or of a key.
+_REFUSED = re.compile(
+    r"(?:un|not )support|deprecated|not permitted|not allowed|unknown|unrecogni|too large",
+    re.IGNORECASE,
+)
+_NO_KEY = re.compile(r"api.?key.{0,20}(?:not valid|invalid)|invalid.{0,10}api.?key", re.IGNORECASE)
 # Parameters that some models refuse -> the flag to give.
 _INSTEAD = {
-    "max_tokens": "--max-completion-tokens N instead of --max-tokens",
+    "max_tokens": "--max-completion-tokens N instead of --max-tokens, or a smaller number",
     "temperature": "--temperature none",
 }
 
@@ -76,21 +83,27 @@ def failure(
         return CallFailed(said, f"{advice} are kept")
     if status == 403:
         is_of_prompt = _MODERATED.search(f"{said} {body}")
-        return CallFailed(said) if is_of_prompt else CallFailed(said, bad_key, FORBIDDEN_CALLS)
+        return CallFailed(said) if is_of_prompt else CallFailed(said, bad_key, REFUSED_CALLS)
     if status == 404:
         advice = (
             f"does not know the judge {judge!r} ({said}); --judge-model takes a model of the "
             "endpoint, --api-base its URL up to and with /v1"
         )
-        return CallFailed(said, advice, calls=1)
+        return CallFailed(said, advice, REFUSED_CALLS)
     if status in (408, 409, 429) or status >= 500:
         if after_s is not None and after_s > LONGEST_WAIT_S:
             return CallFailed(f"{said}; the server asks to come back after {after_s:.0f} s")
         trouble = EndpointTrouble(said)
         trouble.after_s = after_s
         return trouble
-    if code in ("unsupported_parameter", "unsupported_value"):
+    is_certain = code in ("unsupported_parameter", "unsupported_value")
+    # A prompt that is too long for the context may be told by max_tokens, too.
+    is_refused = status in (400, 422) and _REFUSED.search(said) and "context" not in said
+    if is_certain or is_refused:
         for name, flag in _INSTEAD.items():
             if name in said:
-                return CallFailed(said, f"refuses {name} ({said}); give {flag}")
+                calls = None if is_certain else REFUSED_CALLS
+                return CallFailed(said, f"refuses {name} ({said}); give {flag}", calls)
+    if status == 400 and _NO_KEY.search(f"{said} {body}"):
+        return CallFailed(said, bad_key, REFUSED_CALLS)
     return CallFailed(said)

@@ -87,6 +87,8 @@ def _object(body: bytes) -> dict:
 
 def _first_choice(completion: dict) -> dict:
     choices = completion.get("choices")
+    if choices == []:  # So prompts are answered that a filter refused.
+        raise CallFailed(f"the endpoint sent no reply ({_excerpt(completion)})")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise NoCompletion(f"the reply has no message in it ({_excerpt(completion)})")
     return choices[0]

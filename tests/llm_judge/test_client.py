@@ -59,6 +59,20 @@ def test_a_prompt_that_a_filter_refuses_fails_alone(bench, judged, capsys, refus
     assert "failed 3x" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        refuses(404, "No endpoints found that support this prompt"),
+        refuses(400, "max_tokens is too large: the context has 4096 tokens, the prompt 3000"),
+        sends(b'{"choices": [], "promptFeedback": {"blockReason": "SAFETY"}}'),
+    ],
+)
+def test_a_first_prompt_that_fails_does_not_end_the_command(bench, judged, refusal):
+    judge = Judge({"<bad>": [refusal]})
+    assert judged(judge, ["<bad>", "fine", "fine too"]) == 1
+    assert scores(bench) == {2: 5, 3: 5} and len(judge.asked) == 3
+
+
 @pytest.mark.parametrize("status", [403, 404])
 def test_once_a_call_was_answered_a_refusal_is_of_one_call(bench, judged, status):
     judge = Judge({"<bad>": [refuses(status, "no")]})
@@ -79,6 +93,10 @@ def test_once_a_call_was_answered_a_refusal_is_of_one_call(bench, judged, status
             refuses(400, "Unsupported value: 'temperature' is 0", code="unsupported_value"),
             "refuses temperature.*give --temperature none",
         ),
+        (refuses(400, "`temperature` is deprecated for this model."), "give --temperature none"),
+        (refuses(422, "'max_tokens' is not supported, use 'max_completion_tokens'"), "refuses max"),
+        (refuses(400, "max_tokens is too large: 2048"), "or a smaller number"),
+        (refuses(400, "API key not valid. Please pass a valid API key."), "refuses the key"),
     ],
 )
 def test_what_every_call_would_meet_stops_at_once(judged, refusal, said):
@@ -154,6 +172,20 @@ def test_the_query_of_the_url_goes_with_every_request(bench, judged):
     assert judged(Judge({"answer": [note]}), ["answer"], path=where) == 0
     path = "/openai/deployments/gpt-4/chat/completions?api-version=2024-06-01"
     assert paths == [(path, "key")]
+
+
+def test_a_key_is_not_sent_to_another_host_that_an_endpoint_redirects_to(bench, judged):
+    """httpx keeps back the header Authorization, and not Azure's."""
+    keys = []
+
+    def note(request):
+        keys.append((request.headers.get("api-key"), request.headers.get("Authorization")))
+        say(request, "[[6]]")
+
+    with server(Judge({"answer": [note]})) as other:
+        elsewhere = sends(b"", 307, Location=f"{other}/v1/chat/completions")
+        assert judged(Judge({"answer": [elsewhere]}), ["answer"], path="/v1?api-version=1") == 0
+    assert keys == [(None, None)] and scores(bench) == {1: 6}
 
 
 @pytest.mark.parametrize(
