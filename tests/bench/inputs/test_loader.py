@@ -110,7 +110,7 @@ def damage(folder, what: str) -> None:
         ("torn weights", "damaged"),
         ("no config", "expected 'demo', a folder"),
         ("config is not JSON", "damaged"),
-        ("no tokenizer", "cannot be loaded"),
+        ("no tokenizer", "has no tokenizer"),
         ("config is a list", "holds a list"),
         ("config of odd types", "cannot be loaded"),
         ("a base that is no name", "names no base model"),
