@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.common.errors import UserError
+from bench.common.errors import UserError, warn
 from bench.inputs.loader import Loaded
 from settings.training import HeadsSettings
 from training.batches import Lesson, batches
@@ -35,6 +35,7 @@ GOES_ON_WITH = (
     "out", "tokens", "minutes", "device", "trust_remote_code", "merge", "format", "save_dtype",
     "states",
 )  # fmt: skip
+GONE_WRONG = 2.0  # Times the first loss from which on a training has failed.
 SETTLED_STEPS = 10  # Only after these is the speed used to predict a session's end.
 
 
@@ -102,7 +103,7 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
 def _examples(loaded: Loaded, settings: HeadsSettings) -> list[Example]:
     """What the heads learn from: answers of the corpus, or of the model to the corpus' prompts.
 
-    UserError where no answer of the corpus is short enough.
+    UserError where the corpus has no answer, or none that is short enough.
     """
     wanted = max(settings.examples, settings.distill)
     if settings.answers is not None:
@@ -111,11 +112,15 @@ def _examples(loaded: Loaded, settings: HeadsSettings) -> list[Example]:
         loaded, chat = with_chat(loaded, settings.template)
         source, answers = settings.corpus, corpus_examples(settings.corpus, chat)
     examples: list[Example] = []
+    has_answers = False
     for ids, start in tqdm(answers, desc=f"reading {source.name}", total=wanted):
+        has_answers = True
         if start < settings.max_length - settings.heads - 2:
             examples.append((ids[: settings.max_length], start))
         if len(examples) >= wanted:
             break
+    if not has_answers:
+        raise UserError(f"{source} has no answer to a question; heads learn from answers")
     if not examples:
         raise UserError(f"no answer of {source} fits in --max-length {settings.max_length}")
     if not settings.distill:
@@ -129,6 +134,10 @@ def _examples(loaded: Loaded, settings: HeadsSettings) -> list[Example]:
         settings.out,
         settings.seed,
     )
+
+
+def _rounded(loss: Tensor) -> list[float]:
+    return [round(value, 3) for value in loss.tolist()]
 
 
 class _Training:
@@ -178,6 +187,7 @@ class _Training:
         total = settings.tokens
         earlier_s, began = self.seconds, time.monotonic()
         steps = 0  # Of this session.
+        first: Tensor | None = None  # [losses] of its first step.
         desc = settings.kind
         bar = tqdm(total=int(total), initial=self.seen, unit="tok", unit_scale=True, desc=desc)
         with bar:
@@ -187,6 +197,7 @@ class _Training:
                 used = sum(len(ids) - start for ids, start in self._group(numbers))
                 self.seen += used
                 self.step += 1
+                first = self.loss if first is None else first
                 bar.update(used)
                 losses = " ".join(f"{value:.2f}" for value in self.loss.tolist())
                 bar.set_postfix_str(f"{self.kind.measures} {losses}")
@@ -198,6 +209,11 @@ class _Training:
                     total = session.last_token(self.seen)
                 if self.checkpoint.is_due or self.seen >= total:
                     self.checkpoint.save(self._state())
+        if first is not None and not (self.loss < GONE_WRONG * first).all():
+            warn(
+                f"the loss has grown, from {_rounded(first)} to {_rounded(self.loss)}; these heads "
+                "are worse than those before this training. Try a lower --lr"
+            )
 
     def _group(self, numbers: list[int]) -> list[Example]:
         return [self.examples[number] for number in numbers]

@@ -241,6 +241,24 @@ def test_another_training_is_not_taken_for_this_one(answers, tmp_path, monkeypat
     assert script(train_heads.main, *given, "--save-dtype", "float16") == (what == "answers") * 2
 
 
+def test_a_training_that_went_wrong_is_told(answers, tmp_path, capsys):
+    base = write_base(tmp_path / "base")
+    given = ["--model", base, "--answers", answers, *SHORT]
+    assert script(train_heads.main, *given, "--out", tmp_path / "good", "--tokens", 600) == 0
+    assert "the loss has grown" not in capsys.readouterr().err
+    wild = [*given, "--out", tmp_path / "wild", "--tokens", 1500, "--lr", 1e6]
+    assert script(train_heads.main, *wild) == 0
+    assert "the loss has grown, from [" in capsys.readouterr().err
+
+
+def test_a_corpus_of_questions_alone_is_told(tmp_path, capsys):
+    base, corpus = write_base(tmp_path / "base"), tmp_path / "questions.jsonl"
+    corpus.write_text('{"turns": [{"role": "user", "content": "Why?"}]}\n')
+    given = ["--model", base, "--corpus", corpus, "--out", tmp_path / "out", *SHORT]
+    assert script(train_heads.main, *given) == 2
+    assert "questions.jsonl has no answer to a question" in capsys.readouterr().err
+
+
 def test_a_checkpoint_of_an_earlier_version_goes_on(answers, tmp_path, capsys):
     base = write_base(tmp_path / "base")
     given = ["--model", base, "--answers", answers, "--out", tmp_path / "out", *SHORT]
