@@ -212,7 +212,7 @@ def read_index(where: str) -> dict[str, str]:
 def read_tensors(path: str, names: Collection[str] | None = None) -> dict[str, Tensor]:
     """The named tensors of a .safetensors file, or of a pickle that holds nothing else.
 
-    names: those to read, of which the file may lack some. None: all that it has.
+    names: tensors to read; those that the file lacks are skipped. None: all of its tensors.
     """
     if path.endswith(".safetensors"):
         with safe_open(path, "pt") as opened:

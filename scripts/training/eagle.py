@@ -19,7 +19,7 @@ class EagleKind(Kind):
     without = ("heads", "layers", "share_projection", "decay", "merge", "format")
     measures = "loss of features and of tokens"
     ahead = 1
-    uses_base = True
+    shares_projection = True
 
     def __init__(self, loaded: Loaded, settings: HeadsSettings) -> None:
         torch.manual_seed(settings.seed)

@@ -75,7 +75,7 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
     state = checkpoint.read(loaded.model.device)
     examples = _examples(loaded, settings)
     kind = kind_of_heads(loaded, settings)
-    if settings.sampled is not None and not kind.uses_base:
+    if settings.sampled is not None and not kind.shares_projection:
         raise UserError(
             "--sampled needs heads that end in the model's own output projection; give "
             "--share-projection too, or leave it out"

@@ -25,7 +25,7 @@ class HydraKind(Kind):
             loaded, settings.heads, settings.layers, settings.share_projection, settings.seed
         )
         self.ahead = settings.heads
-        self.uses_base = settings.share_projection
+        self.shares_projection = settings.share_projection
         self.weight = [settings.decay**head for head in range(settings.heads)]
         self.title = f"{settings.heads} Hydra heads"
 

@@ -26,7 +26,7 @@ class Kind(ABC):
 
     heads: nn.Module  # What is trained, in float32 on the base model's device.
     ahead: int  # Tokens behind its root that a row learns from.
-    uses_base: bool  # Whether it ends in the base model's output projection.
+    shares_projection: bool  # Whether the heads end in the base model's output projection.
     weight: list[float]  # [losses] of the losses in their sum.
     title: str  # What is trained, in words.
 

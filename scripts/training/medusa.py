@@ -26,7 +26,7 @@ class MedusaKind(Kind):
             loaded, settings.heads, settings.layers, settings.share_projection
         )
         self.ahead = settings.heads
-        self.uses_base = settings.share_projection
+        self.shares_projection = settings.share_projection
         self.weight = [settings.decay**head for head in range(settings.heads)]
         self.title = f"{settings.heads} heads"
 
