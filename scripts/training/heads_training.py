@@ -171,10 +171,12 @@ class _Training:
             self.seen, self.step = state["seen"], state["step"]
             self.seconds = state.get("seconds", 0.0)  # Earlier versions did not count them.
         self.weight = torch.tensor(kind.weight, device=self.device)
-        projection = hidden_states.model.lm.get_output_embeddings()
-        self.columns = ColumnChoice(
-            projection, examples, settings.sampled, settings.seed, torch.bfloat16
-        )
+        self.columns: ColumnChoice | None = None  # None: heads have projections of their own.
+        if kind.shares_projection:
+            projection = hidden_states.model.lm.get_output_embeddings()
+            self.columns = ColumnChoice(
+                projection, examples, settings.sampled, settings.seed, torch.bfloat16
+            )
         lengths = [len(ids) for ids, _ in examples]
         self.batches = batches(lengths, settings.batch_tokens, settings.seed)
         for _ in range(self.step):  # Those of earlier sessions.
@@ -228,7 +230,8 @@ class _Training:
 
     def _update(self, lesson: Lesson, total: float) -> None:
         """One step of the optimizer. total: tokens at which the learning rate is 0."""
-        losses = self.kind.losses(lesson, self.columns.of_batch(lesson.ids, self.step))
+        columns = self.columns and self.columns.of_batch(lesson.ids, self.step)
+        losses = self.kind.losses(lesson, columns)
         (losses.nan_to_num() * self.weight).sum().backward()
         warmup = WARMUP_BATCHES * self.settings.batch_tokens
         for each in self.optimizer.param_groups:

@@ -29,7 +29,7 @@ class HydraKind(Kind):
         self.weight = [settings.decay**head for head in range(settings.heads)]
         self.title = f"{settings.heads} Hydra heads"
 
-    def losses(self, lesson: Lesson, columns: Columns) -> Tensor:
+    def losses(self, lesson: Lesson, columns: Columns | None) -> Tensor:
         return heads_loss(self.loaded, self.heads, lesson, columns, autocast=True)
 
     def write(self, out: Path, dtype: torch.dtype) -> Path:
@@ -46,12 +46,17 @@ class HydraKind(Kind):
 
 
 def heads_loss(
-    loaded: Loaded, heads: HydraHeads, lesson: Lesson, columns: Columns, autocast: bool = False
+    loaded: Loaded,
+    heads: HydraHeads,
+    lesson: Lesson,
+    columns: Columns | None,
+    autocast: bool = False,
 ) -> Tensor:
     """Mean cross-entropy [heads] over the answers' positions of one batch.
 
     Each head is given the true tokens before its own. NaN where a head has no target at all.
-    columns: of the projection that heads share. autocast: whether products are made in bfloat16.
+    columns: of the projection that heads share. None: they have their own. autocast: whether
+    products are made in bfloat16.
     """
     losses = []
     with torch.autocast(loaded.model.device.type, torch.bfloat16, enabled=autocast):

@@ -35,11 +35,10 @@ class Kind(ABC):
         """The heads to begin with."""
 
     @abstractmethod
-    def losses(self, lesson: Lesson, columns: Columns) -> Tensor:
+    def losses(self, lesson: Lesson, columns: Columns | None) -> Tensor:
         """The mean losses [losses] of one batch. NaN where one has no target at all.
 
-        columns: of the base model's output projection. Heads with projections of their own do not
-        use them.
+        columns: of the base model's output projection. None: heads have projections of their own.
         """
 
     @abstractmethod

@@ -30,7 +30,7 @@ class MedusaKind(Kind):
         self.weight = [settings.decay**head for head in range(settings.heads)]
         self.title = f"{settings.heads} heads"
 
-    def losses(self, lesson: Lesson, columns: Columns) -> Tensor:
+    def losses(self, lesson: Lesson, columns: Columns | None) -> Tensor:
         return heads_loss(self.heads, lesson, columns, autocast=True)
 
     def write(self, out: Path, dtype: torch.dtype) -> Path:
@@ -43,12 +43,12 @@ class MedusaKind(Kind):
 
 
 def heads_loss(
-    heads: MedusaHeads, lesson: Lesson, columns: Columns, autocast: bool = False
+    heads: MedusaHeads, lesson: Lesson, columns: Columns | None, autocast: bool = False
 ) -> Tensor:
     """Mean cross-entropy [heads] over the answers' positions of one batch.
 
-    NaN where a head has no target at all. columns: of the projection that heads share. autocast:
-    whether products are made in bfloat16.
+    NaN where a head has no target at all. columns: of the projection that heads share. None: they
+    have their own. autocast: whether products are made in bfloat16.
     """
     losses = []
     with torch.autocast(lesson.ids.device.type, torch.bfloat16, enabled=autocast):
