@@ -171,6 +171,7 @@ class Budgeted(Wrapper):
         super().__init__(inner)
         self.budget = budget
         self.is_drafting = True
+        self.verified_depth = 0  # Levels that the verified draft could have. 0: none was made.
 
     def setup(self, model: Model) -> None:
         self.inner.auto_nodes = self.budget.max_nodes
@@ -193,8 +194,13 @@ class Budgeted(Wrapper):
 
     def before_step(self, draft: Draft, forecast: Sequence[float], length: int) -> Draft:
         nodes = self.budget.choose(forecast, length)
-        self._plan()
+        self._next_step()
         return draft.truncated(nodes)
+
+    def _next_step(self) -> None:
+        """The last draft is about to be verified. Decide how the one after it is made."""
+        self.verified_depth = self.inner.draft_depth if self.is_drafting else 0
+        self._plan()
 
     def after_step(self, kept: int) -> None:
         super().after_step(kept)

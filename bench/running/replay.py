@@ -4,7 +4,7 @@ A timed run never records its trees. The same model, prompt and seed give the sa
 Budgets follow the clock (`nodes=auto`), so their trees are cut as the run has recorded.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 import torch
@@ -33,17 +33,19 @@ NO_TIMES = AutoTimes(StepTimes((1,), LADDER, (tuple(1.0 for _ in LADDER),)))
 
 
 class _AsRecorded(Budgeted):
-    """Drafts in every step, and verifies as many nodes as a run did."""
+    """Drafts as deep as a run did, and verifies as many nodes."""
 
-    def __init__(self, inner: Decoder, budget: AutoBudget, nodes: Iterable[int]) -> None:
+    def __init__(self, inner: Decoder, budget: AutoBudget, turn: Turn) -> None:
         super().__init__(inner, budget)
-        self.nodes = iter(nodes)
+        self.nodes = iter(turn.nodes)
+        self.depths = iter(turn.draft_depths)
 
     def _plan(self) -> None:
-        self.become((True, self.budget.depth))
+        depth = next(self.depths, 0)
+        self.become((depth > 0, depth))
 
     def before_step(self, draft: Draft, forecast: Sequence[float], length: int) -> Draft:
-        self._plan()
+        self._next_step()
         return draft.truncated(next(self.nodes, 1))
 
 
@@ -105,12 +107,16 @@ def replay(
 ) -> AnswerTrees | None:
     """The trees of a turn, decoded once more. None: the answer or its steps differ this time.
 
+    None as well where a decoder with nodes=auto has not recorded how deep it drafted: an older run.
+
     answered: the texts of the turns before. ValueError as `steps_with_trees`.
     """
     prompt = runner.prompt(list(question.turns[: turn.turn]), answered)
     decoder = runner.decoders[turn.decoder]
     if isinstance(decoder, Budgeted):
-        decoder = _AsRecorded(decoder.inner, decoder.budget, turn.nodes)
+        if not turn.draft_depths:
+            return None
+        decoder = _AsRecorded(decoder.inner, decoder.budget, turn)
     trees: list[StepTree] = []
     tokens: list[int] = []
     accept_lengths: list[int] = []

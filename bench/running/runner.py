@@ -289,6 +289,7 @@ class Runner:
         tokens: list[int] = []
         accept_lengths: list[int] = []
         nodes: list[int] = []
+        draft_depths: list[int] = []
         finish = ""
         began = now(model.device)
         steps = decoder.decode(torch.tensor(prompt, device=model.device), rule, stop)
@@ -301,6 +302,8 @@ class Runner:
             tokens += step.tokens
             accept_lengths.append(len(step.tokens))
             nodes.append(step.nodes)
+            if isinstance(decoder, Budgeted):
+                draft_depths.append(decoder.verified_depth)
             finish = step.finish or finish
         ended = now(model.device)
         if finish == "length" and room < self.config.max_new_tokens:
@@ -315,6 +318,7 @@ class Runner:
             "error": None,
             "text": self.chat.text(tokens),
             "step_ends": self.chat.step_ends(tokens, accept_lengths),
+            "draft_depths": draft_depths,
         }
 
     def room_behind(self, prompt: list[int]) -> int:

@@ -57,6 +57,9 @@ class Turn:
     text: _Text
     # [steps] characters of `text` that are complete after each step. Older rows have none.
     step_ends: Annotated[list[_Integer], _List] = field(default_factory=list)
+    # [steps] levels that the draft of each step could have (nodes=auto). 0: none was made. Empty:
+    # the decoder always drafts alike. Older rows have none.
+    draft_depths: Annotated[list[_Integer], _List] = field(default_factory=list)
 
     @property
     def key(self) -> Key:
@@ -143,8 +146,9 @@ def _contradiction(turn: Turn) -> str:
     steps = len(turn.accept_lengths)
     if sum(turn.accept_lengths) != len(turn.token_ids) or len(turn.nodes) != steps:
         return "accept_lengths do not add up to the tokens"
-    if turn.step_ends and len(turn.step_ends) != steps:
-        return "step_ends are not one for each step"
+    for name, by_step in (("step_ends", turn.step_ends), ("draft_depths", turn.draft_depths)):
+        if by_step and len(by_step) != steps:
+            return f"{name} are not one for each step"
     if min(turn.prefill_s, turn.decode_s) < 0:
         return "a time is below 0"
     if any(abs(each) >= _LIMIT for each in (turn.temperature, turn.prefill_s, turn.decode_s)):

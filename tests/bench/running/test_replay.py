@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import replace
+from itertools import count
+from operator import le
 
 import pytest
 
@@ -42,17 +44,24 @@ def test_large_trees_come_out_again_whatever_a_clock_would_say(
     model, questions, tmp_path, monkeypatch
 ):
     """As on a machine where nodes cost nothing."""
-    quick = AutoTimes(StepTimes((64,), LADDER, (FREE,)), {spec: DEPTHS[spec] for spec in AUTO})
-    monkeypatch.setattr("bench.running.runner.measured_times", lambda model: quick)
+    pretend(monkeypatch, AutoTimes(StepTimes((64,), LADDER, (FREE,)), DEPTHS))
     folder = tmp_path / "auto"
     assert bench(*basics(model, questions, folder), "--decoder", ",".join(AUTO)) == 0
     turns = read_turns(folder / "turns.jsonl")[0]
     assert max(max(turn.nodes) for turn in turns) > 16
+    assert {max(turn.draft_depths) for turn in turns} == {4, 6}
     change(folder, step_times=None, draft_times=None)
     runner, by_id = reopen(read_run(folder))
     for turn in (turn for turn in turns if turn.turn == 1):
         trees = replay(runner, by_id[turn.question_id], turn, [])
         assert [len(tree.token) for tree in trees.steps] == turn.nodes
+
+
+def pretend(monkeypatch, times: AutoTimes) -> None:
+    """A machine with these times, where each step then takes a second."""
+    seconds = count()
+    monkeypatch.setattr("bench.running.runner.measured_times", lambda model: times)
+    monkeypatch.setattr("bench.running.runner.host_now", lambda: float(next(seconds)))
 
 
 def change(folder, **fields) -> None:
@@ -71,6 +80,33 @@ def test_an_answer_that_comes_out_otherwise_is_left_out(model, questions, tmp_pa
     assert replay(runner, by_id[turn.question_id], other, []) is None
     shorter = replace(turn, nodes=turn.nodes[:3])
     assert replay(runner, by_id[turn.question_id], shorter, []) is None
+    older = replace(turn, draft_depths=[])
+    assert replay(runner, by_id[turn.question_id], older, []) is None
+
+
+def test_drafts_of_any_depth_come_out_again(model, questions, tmp_path, monkeypatch):
+    """Deep drafts take long here, so most are shallow. The times are then not recorded."""
+    dear = {spec: {depth: 0.2 * depth for depth in depths} for spec, depths in DEPTHS.items()}
+    pretend(monkeypatch, AutoTimes(StepTimes((64,), LADDER, (FREE,)), dear))
+    folder = tmp_path / "auto"
+    assert bench(*basics(model, questions, folder), "--decoder", ",".join(AUTO)) == 0
+    turns = read_turns(folder / "turns.jsonl")[0]
+    assert len({depth for turn in turns for depth in turn.draft_depths}) > 2
+    change(folder, step_times=None, draft_times=None)
+    runner, by_id = reopen(read_run(folder))
+    for turn in (turn for turn in turns if turn.turn == 1):
+        trees = replay(runner, by_id[turn.question_id], turn, [])
+        assert [len(tree.token) for tree in trees.steps] == turn.nodes
+        deepest = [max(_depths(tree.parent)) for tree in trees.steps]
+        assert all(map(le, deepest, turn.draft_depths))
+
+
+def _depths(parent: list[int]) -> list[int]:
+    """The depth of each node. Parents stand before their children; the root's is -1."""
+    depths = [0]
+    for node in parent[1:]:
+        depths.append(depths[node] + 1)
+    return depths
 
 
 def test_a_reopened_run_measures_no_times(model, questions, tmp_path, monkeypatch):
