@@ -115,7 +115,12 @@ def _check_log_prob(draft: Draft, decoder: Decoder) -> None:
             f"of its {len(draft.tree)} nodes"
         )
     values = draft.log_prob.tolist()
-    if any(value != value or value > ROUNDING for value in values):
-        raise ValueError("a draft's log_prob holds NaN, or the logarithm of more than 1")
+    if any(value != value for value in values):
+        raise ValueError(
+            "a draft's log_prob holds NaN: heads hold numbers that are too large, or the decoder "
+            "computes it wrongly"
+        )
+    if any(value > ROUNDING for value in values):
+        raise ValueError("a draft's log_prob holds the logarithm of more than 1")
     if decoder.auto and any(after > before for before, after in pairwise(values)):
         raise ValueError("nodes=auto takes the first nodes of a draft, whose log_prob must descend")

@@ -13,7 +13,7 @@ import os
 from email.utils import parsedate_to_datetime
 from functools import partial
 from threading import Event, Lock, Thread
-from time import time
+from time import monotonic, time
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -37,6 +37,7 @@ URL = "OPENAI_BASE_URL"  # The environment variable of the endpoint, where no fl
 LOCAL = ("localhost", "127.0.0.1", "::1")  # Hosts whose endpoints need no key.
 LONGEST_BACKOFF_S = 60.0
 NO_COMPLETION_TRIES = 3  # A wrong URL stays wrong.
+LONG_WAIT_S = 10.0  # Waits from this length on are told.
 OF_THE_KEY = (401, 403, 404, 429)  # Statuses that say nothing about the form of a request.
 
 
@@ -72,6 +73,7 @@ class JudgeClient:
         self._lock = Lock()
         self._has_answered = False
         self._failed = 0  # Calls whose failure has advice.
+        self._told_until = 0.0  # When the wait ends that was told last, on the monotonic clock.
         # An event loop can cut off a call at any moment.
         self.loop = asyncio.new_event_loop()
         Thread(target=self.loop.run_forever, daemon=True).start()
@@ -115,7 +117,19 @@ class JudgeClient:
         """Seconds until the next try: what the server asks for, else a growing random time."""
         error = state.outcome.exception() if state.outcome else None
         asked = error.after_s if isinstance(error, EndpointTrouble) else None
-        return self.backoff(state) if asked is None else asked
+        if asked is None:
+            return self.backoff(state)
+        self._tell_wait(asked, error)
+        return asked
+
+    def _tell_wait(self, seconds: float, error: BaseException) -> None:
+        """Say so where the server asks for a long wait. Calls that wait together say it once."""
+        with self._lock:
+            until = monotonic() + seconds
+            if seconds < LONG_WAIT_S or until < self._told_until + LONG_WAIT_S:
+                return
+            self._told_until = until
+        warn(f"{self.where} asks to wait {seconds:.0f} s before the next try ({error})")
 
     def _ask_once(self, system: str, user: str) -> Reply:
         form, said = self._form, ""

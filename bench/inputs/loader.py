@@ -19,6 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -407,6 +408,11 @@ def _in_words(what: str, error: BaseException) -> str:
         return f"a file of {what} is damaged: {message_of(error)}"
     if isinstance(error, ImportError):
         return f"{what} needs a package that is not installed: {message_of(error)}"
+    if isinstance(error, KeyError):
+        return (
+            f"model {what} cannot be loaded: transformers {transformers.__version__} stops at "
+            f"{message_of(error)}; either config.json lacks it, or this version does not know it"
+        )
     if "trust_remote_code" in str(error):
         return (
             f"{what} brings Python code of its own, which was not executed; read it, and if you "

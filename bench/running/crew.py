@@ -18,6 +18,10 @@ class Crew(Protocol):
         """
         ...
 
+    def doubts(self, questions: Sequence[Question]) -> list[str]:
+        """Warnings about what the prompts make of the questions."""
+        ...
+
     def warm_up(self, questions: Sequence[Question]) -> None:
         """Run everything once that would otherwise run for the first time in a measured turn.
 

@@ -141,10 +141,11 @@ class Runner:
             "warnings": self.warnings,
         }
 
-    def warm_up(self, questions: Sequence[Question]) -> None:
+    def doubts(self, questions: Sequence[Question]) -> list[str]:
         texts = ((each.question_id, text) for each in questions for text in each.turns)
-        for warning in self.chat.check_questions(texts):
-            warn(warning)
+        return list(self.chat.check_questions(texts))
+
+    def warm_up(self, questions: Sequence[Question]) -> None:
         for label, decoder in self.decoders.items():
             with patience(f"warming up decoder {label!r}"):
                 self._warm_up(label, decoder, questions[0])

@@ -1,6 +1,7 @@
 """Measures how long a step takes on this machine, for `--nodes auto`."""
 
 import statistics
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bench.common.errors import UserError, warn
-from bench.running.clock import now
+from bench.running.clock import host_now, now
 from bench.running.config import RunConfig
 from bench.store.budget_times import BudgetTimes, read_budget_times
 from decoders.accept import Exact
@@ -28,14 +29,20 @@ SETTLED = 3  # First steps of a block, not counted: other sizes' data fills the 
 DRAFT_BLOCK = 12  # Steps of one kind in a row where drafting is timed, a small share of a step.
 DRAFTED = 8  # Nodes of a draft that are verified while drafting is timed.
 DEPTH = 4  # Depth of the trees that are timed. The time hardly depends on it.
-LENGTHS = (64, 1024, 4096)  # Committed positions. Between them, times grow about linearly.
+LENGTHS = (64, 2048)  # Committed positions. Between them, times grow about linearly.
 ROUNDS = 2  # Counted blocks of each size, at each length.
+# Seconds of measuring after which nothing is measured a second time. On a busy machine steps take
+# several times as long, and `auto` soon knows better anyway.
+ENOUGH_S = 20.0
 # Sizes whose steps take longer than this many one-node steps are timed no further. Budgets use none
 # above `AutoBudget.MOST`, which is less, as the first few steps tell the time only roughly.
 TOO_LONG = 1.5 * AutoBudget.MOST
 # Spread from which on a measurement is not trusted. Another job on this machine causes more, and a
 # quiet machine less.
 NOISY = 0.15
+ROUGH = (
+    "as on a busy machine; nodes=auto begins with rough times, and corrects them while it decodes"
+)
 # Drafting takes at least this part of a one-node step. A noisy measurement may say less than that.
 LEAST_DRAFT = 0.02
 
@@ -104,19 +111,23 @@ def auto_times(recorded: BudgetTimes) -> AutoTimes:
 
 
 def measured_times(model: Model) -> AutoTimes:
-    """The step times of this machine. A noisy measurement is repeated once, and that is said."""
+    """The step times of this machine. A noisy measurement is repeated once, and that is said.
+
+    It is not repeated where it took longer than ENOUGH_S.
+    """
+    began = host_now()
     steps, first = step_times(model)
     if first <= NOISY:
+        return AutoTimes(steps, spread=(first,))
+    if host_now() - began > ENOUGH_S:
+        warn(f"step times vary by {_percent(first)}, {ROUGH}")
         return AutoTimes(steps, spread=(first,))
     again, second = step_times(model)
     spread = first, second
     if second <= NOISY:
         warn(f"step times varied by {_percent(first)}, so they were measured again")
         return AutoTimes(again, spread=spread)
-    warn(
-        f"step times vary by {_percent(first)} and {_percent(second)}, as on a busy machine; "
-        "nodes=auto begins with rough times, and corrects them while it decodes"
-    )
+    warn(f"step times vary by {_percent(first)} and {_percent(second)}, {ROUGH}")
     return AutoTimes(_shorter(steps, again), spread=spread)
 
 
@@ -172,7 +183,9 @@ def step_times(
 
     sizes: ascending from 1. The result leaves out those that take so long that no budget uses them.
     They take turns, a few steps each. So if the machine gets busy, it affects all sizes alike.
+    After ENOUGH_S, each further length gets one round alone.
     """
+    began = host_now()
     steps = rounds * len(sizes) * (1 + BLOCK)
     tokens = min(2 * steps, model.context // 2)  # Few steps keep a guess.
     lengths = tuple(length for length in LENGTHS if length + tokens <= model.context)
@@ -181,7 +194,9 @@ def step_times(
     samples = []
     for length in lengths:
         stopwatch = _Stopwatch(model, length, tokens, sizes)
-        blocks = [[stopwatch.block(size) for size in sizes] for _ in range(rounds)]
+        blocks = [[stopwatch.block(size) for size in sizes]]
+        while len(blocks) < rounds and host_now() - began < ENOUGH_S:
+            blocks.append([stopwatch.block(size) for size in sizes])
         samples.append([list(chain(*by_round)) for by_round in zip(*blocks, strict=True)])
     seconds = tuple(tuple(map(statistics.median, by_size)) for by_size in samples)
     spread = statistics.median(map(_spread, (each for by_size in samples for each in by_size)))
@@ -191,17 +206,17 @@ def step_times(
 def _usable(stopwatch: _Stopwatch, sizes: Sequence[int]) -> Sequence[int]:
     """The first of some sizes, up to where a step takes too long to be worth it.
 
-    These steps also set up what each size needs.
+    Larger sizes take longer, so few of them need to be tried.
     """
 
     def takes_too_long(size: int) -> bool:
         one_node, seconds = map(statistics.median, map(stopwatch.block, (sizes[0], size)))
         return seconds > TOO_LONG * one_node
 
-    for at, size in enumerate(sizes[1:], 1):
-        if takes_too_long(size) and takes_too_long(size):  # The first time may be another job's.
-            return sizes[:at]
-    return sizes
+    def takes_too_long_twice(size: int) -> bool:  # The first time may be another job's.
+        return takes_too_long(size) and takes_too_long(size)
+
+    return sizes[: bisect_left(sizes, True, lo=1, key=takes_too_long_twice)]
 
 
 def _spread(samples: Sequence[float]) -> float:
@@ -248,8 +263,16 @@ def draft_times(decoder: Budgeted, rounds: int = 8) -> dict[int, float]:
     This is not the time of drafting alone. Heads and successors also push the model's weights out
     of a processor's cache, and on a GPU part of drafting overlaps with the forward. So steps with
     and without drafting take turns, and their times are subtracted.
+
+    The least and the greatest depth are timed. Between them, each level adds the same.
     """
-    return {depth: _draft_time(decoder, depth, rounds) for depth in decoder.inner.draft_depths}
+    depths = decoder.inner.draft_depths
+    least, greatest = depths[0], depths[-1]
+    least_s = _draft_time(decoder, least, rounds)
+    if least == greatest:
+        return {least: least_s}
+    of_a_level = max(0.0, _draft_time(decoder, greatest, rounds) - least_s) / (greatest - least)
+    return {depth: least_s + (depth - least) * of_a_level for depth in depths}
 
 
 def _draft_time(decoder: Budgeted, depth: int, rounds: int) -> float:

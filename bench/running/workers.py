@@ -71,6 +71,10 @@ class _Actor:
         assert self.runner is not None
         yield from self.runner.turns_of(job)
 
+    def doubts(self, questions: Sequence[Question]) -> list[str]:
+        assert self.runner is not None
+        return self.runner.doubts(questions)
+
     def first_difference(self, *about: object) -> Difference:
         assert self.runner is not None
         return self.runner.first_difference(*about)
@@ -209,6 +213,10 @@ class Workers:
             "warnings": self.warnings,
         }
 
+    def doubts(self, questions: Sequence[Question]) -> list[str]:
+        """Those of one worker. All have the same model."""
+        return self._ask_any("doubts", questions) or []
+
     def warm_up(self, questions: Sequence[Question]) -> None:
         self.questions = questions
         self._ready(questions)
@@ -293,14 +301,19 @@ class Workers:
     def first_difference(
         self, asked: list[str], answered: list[str], turn: Turn, base: Turn
     ) -> Difference:
+        found = self._ask_any("first_difference", asked, answered, turn, base)
+        return Difference.of(turn.key) if found is None else found
+
+    def _ask_any(self, method: str, *given: object) -> object:
+        """What a method of `_Actor` returns, from the first worker that is alive. None: none is."""
         for worker in self.workers:
             try:
-                return ray.get(worker.actor.first_difference.remote(asked, answered, turn, base))
+                return ray.get(getattr(worker.actor, method).remote(*given))
             except RayTaskError:
                 raise
             except RayError:
                 continue
-        return Difference.of(turn.key)
+        return None
 
 
 def _as_user_error(error: RayTaskError) -> Exception:

@@ -40,7 +40,7 @@ class Columns:
     def of_tokens(self, x: Tensor, target: Tensor) -> Tensor:
         """The mean cross-entropy of rows x [rows, hidden] with tokens [rows].
 
-        Rows without a target (NO_TARGET) are left out. NaN where there is no other.
+        Rows without a target (NO_TARGET) are left out. 0 where there is no other.
         """
         has_target = target != NO_TARGET
         x, target = x[has_target], target[has_target]
@@ -73,7 +73,7 @@ class Columns:
     def _mean(self, x: Tensor, loss: Callable[[Tensor, slice], Tensor]) -> Tensor:
         at_once = CPU_LOGITS if x.device.type == "cpu" else GPU_LOGITS
         rows = max(1, at_once // len(self.weight))
-        return _SumOverRows.apply(x, loss, rows) / len(x)
+        return _SumOverRows.apply(x, loss, rows) / max(1, len(x))
 
     def _own_logit(self, x: Tensor, token: Tensor) -> Tensor:
         """float32 logits [rows] of one token [rows] for each row of x [rows, hidden]."""
@@ -84,6 +84,12 @@ class Columns:
     def _logits(self, x: Tensor) -> Tensor:
         """float32 logits [rows, columns] of x [rows, hidden]."""
         return F.linear(x.to(self.weight.dtype), self.weight).float() + self.bias
+
+
+def of_logits(logits: Tensor, target: Tensor) -> Tensor:
+    """The mean cross-entropy of logits [rows, vocab] with tokens [rows], as `Columns.of_tokens`."""
+    total = F.cross_entropy(logits.float(), target, ignore_index=NO_TARGET, reduction="sum")
+    return total / (target != NO_TARGET).sum().clamp(min=1)
 
 
 class _SumOverRows(torch.autograd.Function):

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.common.errors import UserError
-from bench.common.files import read_lines
+from bench.common.files import read_lines, shown
 from bench.common.strict_json import parse_json
 from bench.inputs.chat import Chat
 from training.json_array import begins_array, read_array
@@ -37,13 +37,16 @@ def read_chats(path: Path) -> Iterator[tuple[str, list[dict[str, str]]]]:
     """
     for where, row in _rows(path):
         source = row.get("source", "") if isinstance(row, dict) else ""
-        turns = _turns(row)
-        if turns is None or not isinstance(source, str):
+        try:
+            if not isinstance(source, str):
+                raise ValueError("its source is no text")
+            turns = _turns(row)
+        except ValueError as error:
             raise UserError(
-                f"{where}: expected "
+                f"{where}: {error}; expected "
                 '{"turns": [{"role": "user" | "assistant", "content": str}]}, or '
                 '{"conversations": [{"from": "human" | "gpt", "value": str}]}'
-            )
+            ) from error
         yield source, turns
 
 
@@ -51,7 +54,9 @@ def _rows(path: Path) -> Iterator[tuple[str, object]]:
     """(place as a message says it, value) of every row of a corpus."""
     if begins_array(path):
         first = next(read_array(path), ("", {}))[1]
-        if _turn(first) is None:  # It is no message, so the list is none of messages.
+        try:
+            _turn(first)
+        except ValueError:  # It is no message, so the list is none of messages.
             yield from read_array(path)
             return
     for number, _, line in read_lines(path):
@@ -64,29 +69,39 @@ def _rows(path: Path) -> Iterator[tuple[str, object]]:
             raise UserError(f"{where} is not JSON: {error}") from error
 
 
-def _turns(row: object) -> list[dict[str, str]] | None:
-    """The turns of a row, with our names for roles. None: it is no conversation."""
+def _turns(row: object) -> list[dict[str, str]]:
+    """The turns of a row, with our names for roles. ValueError says why it is no conversation."""
     messages = row
     if isinstance(row, dict):
         messages = next((row[name] for name in LISTS if name in row), None)
     if not isinstance(messages, list):
-        return None
-    turns = [_turn(message) for message in messages]
-    if len(turns) > 1 and turns[0] is not None and turns[0]["role"] == "system":
-        turns = turns[1:]
-    if any(turn is None or turn["role"] == "system" for turn in turns):
-        return None
+        raise ValueError("it has no list of turns")
+    turns = []
+    for number, message in enumerate(messages, 1):
+        try:
+            turn = _turn(message)
+            if turn["role"] == "system" and number > 1:
+                raise ValueError("its role is system, which only the first may have")
+        except ValueError as error:
+            raise ValueError(f"turn {number}: {error}") from None
+        turns.append(turn)
+    if turns and turns[0]["role"] == "system":
+        del turns[0]
+        if not turns:
+            raise ValueError("a system message is all it has")
     return turns
 
 
-def _turn(message: object) -> dict[str, str] | None:
-    """A message as one of ours. None: it is none."""
+def _turn(message: object) -> dict[str, str]:
+    """A message as one of ours. ValueError says why it is none."""
     if not isinstance(message, dict):
-        return None
+        raise ValueError("it is no object")
     role = message.get("role", message.get("from"))
+    if not isinstance(role, str) or role not in ROLES:
+        raise ValueError(f"its role is {shown(role)}, not one of {', '.join(ROLES)}")
     content = message.get("content", message.get("value"))
-    if not isinstance(role, str) or role not in ROLES or not isinstance(content, str):
-        return None
+    if not isinstance(content, str):
+        raise ValueError(f"its content is {shown(content)}, not a text")
     return {"role": ROLES[role], "content": content}
 
 
@@ -125,20 +140,26 @@ def read_examples(path: Path, vocab: int) -> Iterator[Example]:
             row = parse_json(line)
         except ValueError as error:
             raise UserError(f"{path}, line {number} is not JSON: {error}") from error
-        if not _is_example(row, vocab):
+        try:
+            _check_example(row, vocab)
+        except ValueError as error:
             raise UserError(
-                f"{path}, line {number}: expected [token ids below {vocab}, where the answer "
-                "begins]"
-            )
+                f"{path}, line {number}: {error}; expected [token ids below {vocab}, where the "
+                "answer begins]"
+            ) from error
         yield row[0], row[1]
 
 
-def _is_example(row: object, vocab: int) -> bool:
+def _check_example(row: object, vocab: int) -> None:
+    """ValueError says why a row is no example."""
     if not isinstance(row, list) or len(row) != 2 or not isinstance(row[0], list):
-        return False
+        raise ValueError(f"it is {shown(row)}")
     ids, start = row
-    are_tokens = all(type(token) is int and 0 <= token < vocab for token in ids)
-    return are_tokens and type(start) is int and 0 < start < len(ids)
+    for token in ids:
+        if type(token) is not int or not 0 <= token < vocab:
+            raise ValueError(f"{shown(token)} is no token of this model")
+    if type(start) is not int or not 0 < start < len(ids):
+        raise ValueError(f"the answer cannot begin at {shown(start)} of {len(ids)} tokens")
 
 
 def no_room(path: Path, new_tokens: int) -> UserError:

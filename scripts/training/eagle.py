@@ -44,7 +44,7 @@ def head_losses(
     """Mean losses [2] over the answers' positions of one batch: of features, and of tokens.
 
     The first compares the next feature with the guessed one (smooth L1). The second is the
-    cross-entropy of the base model's own distribution of the token after it. NaN where no row has
+    cross-entropy of the base model's own distribution of the token after it. 0 where no row has
     a target. columns: what that distribution is over. autocast: whether products are made in
     bfloat16.
     """
@@ -57,4 +57,5 @@ def head_losses(
         guess = lesson.shifted(guessed, 0)[has_target].float()
         truth = lesson.shifted(features, 1)[has_target]
     of_tokens = columns.of_distributions(guess, truth)
-    return torch.stack((F.smooth_l1_loss(guess, truth), of_tokens))
+    of_features = F.smooth_l1_loss(guess, truth, reduction="sum") / max(1, guess.numel())
+    return torch.stack((of_features, of_tokens))

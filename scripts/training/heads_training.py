@@ -232,13 +232,19 @@ class _Training:
         """One step of the optimizer. total: tokens at which the learning rate is 0."""
         columns = self.columns and self.columns.of_batch(lesson.ids, self.step)
         losses = self.kind.losses(lesson, columns)
-        (losses.nan_to_num() * self.weight).sum().backward()
+        current = losses.detach()
+        if not current.isfinite().all():
+            raise UserError(
+                f"a loss became NaN or infinite at {self.seen:,} tokens ({self.kind.measures}: "
+                f"{_rounded(current)}); what was saved before is kept, but may be as bad. Start "
+                "again with another --out and a lower --lr"
+            )
+        (losses * self.weight).sum().backward()
         warmup = WARMUP_BATCHES * self.settings.batch_tokens
         for each in self.optimizer.param_groups:
             each["lr"] = self.settings.lr * learning_rate(self.seen, total, warmup)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        current = losses.detach().nan_to_num()
         self.loss = current if self.loss is None else 0.95 * self.loss + 0.05 * current
 
     def _state(self) -> dict:

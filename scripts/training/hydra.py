@@ -4,13 +4,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from bench.inputs.loader import Loaded
 from decoders.hydra.heads import FILE, HydraHeads
 from settings.training import HeadsSettings
-from training.batches import NO_TARGET, Lesson
-from training.columns import Columns
+from training.batches import Lesson
+from training.columns import Columns, of_logits
 from training.head_files import saveable, write_folder
 from training.kind import Kind
 
@@ -54,7 +53,7 @@ def heads_loss(
 ) -> Tensor:
     """Mean cross-entropy [heads] over the answers' positions of one batch.
 
-    Each head is given the true tokens before its own. NaN where a head has no target at all.
+    Each head is given the true tokens before its own. 0 where a head has no target at all.
     columns: of the projection that heads share. None: they have their own. autocast: whether
     products are made in bfloat16.
     """
@@ -68,8 +67,7 @@ def heads_loss(
             if heads.shares_projection:
                 losses.append(columns.of_tokens(x, targets))
             else:
-                logits = heads.projections(x, head)
-                losses.append(F.cross_entropy(logits, targets, ignore_index=NO_TARGET))
+                losses.append(of_logits(heads.projections(x, head), targets))
     return torch.stack(losses)
 
 

@@ -36,7 +36,7 @@ class Kind(ABC):
 
     @abstractmethod
     def losses(self, lesson: Lesson, columns: Columns | None) -> Tensor:
-        """The mean losses [losses] of one batch. NaN where one has no target at all.
+        """The mean losses [losses] of one batch. 0 where one has no target at all.
 
         columns: of the base model's output projection. None: heads have projections of their own.
         """

@@ -5,15 +5,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional as F
 
 from bench.inputs.checkpoints import HEAD_FILES
 from bench.inputs.head_layouts import SHARED, VLLM_FILE, VLLM_SHARED, to_vllm, vllm_config
 from bench.inputs.loader import Loaded
 from decoders.model.heads import MERGED_PREFIX, MedusaHeads
 from settings.training import HeadsSettings
-from training.batches import NO_TARGET, Lesson
-from training.columns import Columns
+from training.batches import Lesson
+from training.columns import Columns, of_logits
 from training.head_files import METADATA, saveable, write_folder
 from training.kind import Kind
 
@@ -47,7 +46,7 @@ def heads_loss(
 ) -> Tensor:
     """Mean cross-entropy [heads] over the answers' positions of one batch.
 
-    NaN where a head has no target at all. columns: of the projection that heads share. None: they
+    0 where a head has no target at all. columns: of the projection that heads share. None: they
     have their own. autocast: whether products are made in bfloat16.
     """
     losses = []
@@ -59,7 +58,7 @@ def heads_loss(
         if logits is None:
             losses.append(columns.of_tokens(x[head], targets))
         else:
-            losses.append(F.cross_entropy(logits[head].float(), targets, ignore_index=NO_TARGET))
+            losses.append(of_logits(logits[head], targets))
     return torch.stack(losses)
 
 

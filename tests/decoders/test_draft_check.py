@@ -96,7 +96,7 @@ def test_a_draft_that_is_one(draft, decoder):
         (with_log_prob(0.0, -1.0), r"log_prob is torch.float32 \[2\]; expected"),
         (with_log_prob(0, -1, -2, -3), r"log_prob is torch.int64 \[4\]; expected a float"),
         (with_log_prob(0.0, -1.0, torch.nan, -3.0), "log_prob holds NaN"),
-        (with_log_prob(0.0, -1.0, 0.1, -3.0), "or the logarithm of more than 1"),
+        (with_log_prob(0.0, -1.0, 0.1, -3.0), "holds the logarithm of more than 1"),
     ],
 )
 def test_a_draft_that_is_none(draft, says, decoder):

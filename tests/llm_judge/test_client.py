@@ -218,3 +218,12 @@ def test_a_response_may_be_zipped(bench, judged):
 def test_a_wait_that_is_none_does_not_stop_the_judge(bench, judged, wait):
     assert judged(Judge({"answer": [fails(503, Retry_After=wait), "[[6]]"]}), ["answer"]) == 0
     assert scores(bench) == {1: 6}
+
+
+def test_a_long_wait_is_told(bench, judged, capsys, monkeypatch):
+    monkeypatch.setattr("llm_judge.client.LONG_WAIT_S", 0.02)
+    steps = [fails(429, Retry_After="0.01"), fails(429, Retry_After="0.03"), "[[6]]"]
+    assert judged(Judge({"answer": steps}), ["answer"]) == 0
+    said = capsys.readouterr().err
+    assert said.count(" asks to wait 0 s before the next try (") == 1
+    assert scores(bench) == {1: 6}

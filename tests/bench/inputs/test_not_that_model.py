@@ -83,6 +83,16 @@ def test_a_context_that_ends_earlier_is_told(tmp_path):
     assert "longer than 64 tokens" in loaded.warnings[0]
 
 
+def test_a_name_that_transformers_does_not_know_is_told(tmp_path):
+    """Its KeyError is the name alone."""
+    base = write_base(tmp_path)
+    change(base / "config.json", rope_parameters={"rope_type": "warp", "rope_theta": 10000.0})
+    with pytest.raises(
+        UserError, match=r"transformers .* stops at 'warp'; either config.json lacks"
+    ):
+        load(str(base), device="cpu")
+
+
 def test_weights_of_one_source_alone_are_read(tmp_path):
     """Where a folder has the merged checkpoint twice, the heads come from the model's own file."""
     base = write_base(tmp_path)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from training import columns
 from training.batches import NO_TARGET
-from training.columns import ColumnChoice
+from training.columns import ColumnChoice, of_logits
 
 VOCAB, HIDDEN, ROWS = 60, 8, 12
 # Token 7 is the most frequent one, then 3, then 9.
@@ -54,9 +54,18 @@ def test_all_columns_give_the_cross_entropy_and_its_gradient(
     torch.testing.assert_close(gradient(loss, rows), gradient(expected, rows))
 
 
-def test_no_target_is_nan(projection, rows):
+def test_no_target_is_no_loss(projection, rows):
     target = torch.full((ROWS,), NO_TARGET)
-    assert choice(projection, None).of_batch(target, step=0).of_tokens(rows, target).isnan()
+    columns = choice(projection, None).of_batch(target, step=0)
+    for loss in (columns.of_tokens(rows, target), of_logits(projection(rows), target)):
+        assert loss == 0 and not gradient(loss, rows).any()
+
+
+def test_a_loss_of_logits_is_the_mean_over_rows_with_a_target(projection, rows):
+    logits, target = projection(rows), torch.arange(ROWS)
+    target[::3] = NO_TARGET
+    expected = F.cross_entropy(logits[target != NO_TARGET], target[target != NO_TARGET])
+    torch.testing.assert_close(of_logits(logits, target), expected)
 
 
 def test_a_sample_has_the_frequent_tokens_and_others_drawn_anew(projection):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import pytest
 
@@ -12,18 +13,18 @@ from tests.helpers.checkpoints import write_base
 from tests.helpers.commands import script
 from tests.helpers.models import tiny_tokenizer
 from training import json_array
-from training.corpus import corpus_examples, read_chats
+from training.corpus import corpus_examples, read_chats, read_examples
 
 
 def test_a_corpus_line_that_is_no_chat_is_named(tmp_path, capsys):
     corpus = tmp_path / "bad.jsonl"
     corpus.write_text('{"turns": []}\n{"turns": [{"role": "system", "content": "x"}]}\n')
-    with pytest.raises(UserError, match="line 2: expected"):
+    with pytest.raises(UserError, match="line 2: a system message is all it has; expected"):
         list(read_chats(corpus))
     write_base(tmp_path / "base")
     arguments = ["--model", tmp_path / "base", "--corpus", corpus, "--out", tmp_path / "out"]
     assert script(train_heads.main, *arguments, "--device", "cpu") == 2
-    assert "line 2: expected" in capsys.readouterr().err
+    assert "line 2: a system message is all it has; expected" in capsys.readouterr().err
 
 
 def test_every_answer_is_an_example_behind_its_own_prompt(tmp_path):
@@ -90,7 +91,7 @@ def test_an_array_is_read_in_pieces(tmp_path, monkeypatch):
         ('[{"turns": []}, {"turns": [', "element 2 is not JSON: the file is cut off"),
         ('[{"turns": []}', "the file is cut off"),
         ('[{"turns": []}, 7]', "element 2: expected an object or a list"),
-        ('[{"turns": []}, {"turns": 7}]', "element 2: expected"),
+        ('[{"turns": []}, {"turns": 7}]', "element 2: it has no list of turns; expected"),
         ('[{"turns": []}]\n{"turns": []}', "goes on after the end of its array"),
         ("[" * 100_000, "nested too deeply|not JSON"),
     ],
@@ -100,6 +101,40 @@ def test_an_array_that_is_none_is_told(text, says, tmp_path):
     corpus.write_text(text)
     with pytest.raises(UserError, match=says):
         list(read_chats(corpus))
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"source": 7, "turns": []}, "its source is no text"),
+        ({"text": "hi"}, "it has no list of turns"),
+        ({"turns": [*MESSAGES, "bye"]}, "turn 3: it is no object"),
+        ({"turns": [{"role": "tool", "content": "x"}]}, "turn 1: its role is 'tool', not one of"),
+        ({"turns": [{"role": "user", "content": None}]}, "turn 1: its content is None, not a text"),
+        ({"turns": MESSAGES + SYSTEM}, "turn 3: its role is system, which only the first may have"),
+    ],
+)
+def test_a_row_that_is_no_conversation_is_told_why(row, says, tmp_path):
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(json.dumps({"turns": MESSAGES}) + "\n" + json.dumps(row) + "\n")
+    with pytest.raises(UserError, match=f"line 2: {says}.*; expected"):
+        list(read_chats(corpus))
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({}, "it is {}"),
+        ([[1, 2, 3.5], 1], "3.5 is no token of this model"),
+        ([[1, 2, 50], 1], "50 is no token of this model"),
+        ([[1, 2, 3], 3], "the answer cannot begin at 3 of 3 tokens"),
+    ],
+)
+def test_a_row_that_is_no_example_is_told_why(row, says, tmp_path):
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text("[[1, 2, 3], 1]\n" + json.dumps(row) + "\n")
+    with pytest.raises(UserError, match=f"line 2: {re.escape(says)}; expected"):
+        list(read_examples(answers, vocab=50))
 
 
 def test_turns_out_of_order_are_not_taken_for_answers(tmp_path):
