@@ -2,7 +2,8 @@
 
 from transformers import PreTrainedTokenizerBase
 
-from bench.inputs.loader import Loaded, check_model_name, load
+from bench.inputs.loader import Loaded, load
+from bench.inputs.locations import check_model_name
 from decoders.decoder import Decoder
 from decoders.model.model import Model
 

@@ -14,7 +14,7 @@ from types import FunctionType, ModuleType
 
 from bench.common.files import digest_of
 from bench.inputs.checkpoints import identity_of
-from bench.inputs.loader import model_identity
+from bench.inputs.locations import model_identity
 from decoders.decoder import Decoder, declared
 
 PROJECT = "decoders"  # The package whose decoders a commit of this project identifies.

@@ -20,7 +20,7 @@ from bench.common.files import LONGEST
 from bench.common.media import visible
 from bench.common.signals import StopBetween
 from bench.inputs.devices import check_device
-from bench.inputs.loader import check_model_name
+from bench.inputs.locations import check_model_name
 from bench.inputs.questions import Question, QuestionSet, load_questions
 from bench.running.config import RunConfig
 from bench.running.crew import Crew

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from bench.common.errors import UserError, warn
 from bench.inputs.chat import Chat
-from bench.inputs.loader import Loaded, check_model_name, load
+from bench.inputs.loader import Loaded, load
+from bench.inputs.locations import check_model_name
 from settings.training import ModelSettings
 
 

@@ -11,7 +11,8 @@ from bench.common.bounded import CAN_BOUND
 from bench.common.errors import UserError
 from bench.inputs import gguf_files
 from bench.inputs.gguf_files import find_gguf
-from bench.inputs.loader import check_model_name, load
+from bench.inputs.loader import load
+from bench.inputs.locations import check_model_name
 from tests.helpers.checkpoints import write_medusa1
 from tests.helpers.gguf import HEADER, write_gguf
 from tests.helpers.models import PROMPT, TINY, tiny_llama, tiny_tokenizer

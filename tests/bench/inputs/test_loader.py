@@ -12,7 +12,8 @@ from transformers import BloomConfig, BloomForCausalLM
 from bench.common.errors import UserError
 from bench.inputs.checkpoints import short_name
 from bench.inputs.devices import check_device
-from bench.inputs.loader import check_model_name, load
+from bench.inputs.loader import load
+from bench.inputs.locations import check_model_name
 from tests.helpers.checkpoints import Bomb, write_base, write_medusa1, write_merged
 from tests.helpers.models import tiny_heads
 

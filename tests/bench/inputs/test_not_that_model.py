@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.common.errors import UserError
-from bench.inputs.loader import check_model_name, load
+from bench.inputs.loader import load
+from bench.inputs.locations import check_model_name
 from decoders.model.heads import MedusaHeads
 from tests.helpers.checkpoints import write_base, write_medusa1
 from tests.helpers.models import randomise, tiny_heads

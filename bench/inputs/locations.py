@@ -1,0 +1,104 @@
+"""Where the parts of a model lie: its language model, its heads, the files fitted to them.
+
+Nothing is loaded here, except that a published model is fetched.
+"""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from bench.common.errors import UserError
+from bench.inputs.checkpoints import (
+    BASE,
+    DEMO,
+    base_of,
+    check_base,
+    check_weights_exist,
+    file_of_heads,
+    identity_of,
+    read_config,
+    refuse_adapter,
+    refuse_pointers,
+)
+from bench.inputs.fetched_models import fetched_model
+from bench.inputs.gguf_files import GGUF, find_gguf
+from bench.inputs.head_layouts import shares_projection
+from bench.inputs.load_errors import readable_errors
+from bench.inputs.published_models import MODELS, heads_folder, published_name
+
+
+@dataclass(frozen=True)
+class Locations:
+    """Where the parts of a model lie: folders or hub ids."""
+
+    where: str  # Place of the heads, and of the files that are fitted to them.
+    base: str  # Place of the language model.
+    has_separate_heads: bool
+    # Whether heads end in the language model's own projection. None: where they have none.
+    shares_projection: bool | None = False
+    gguf: GGUF | None = None  # The language model's file. None: an ordinary checkpoint.
+    # Identity of a published model, whose checkpoint was made here. None: digest the files.
+    base_identity: str | None = None
+
+    def identity(self) -> str:
+        """The identity of all files of the model."""
+        if self.gguf is not None:
+            heads = [identity_of(self.where)] if self.has_separate_heads else []
+            return " ".join([*heads, identity_of(str(self.gguf.path))])
+        if self.base_identity is not None:
+            return f"{identity_of(self.where)} {self.base_identity}"
+        return " ".join(identity_of(part) for part in dict.fromkeys((self.where, self.base)))
+
+
+def locate(name: str) -> Locations:
+    """Where the parts of a model lie. UserError where there is no model of this name."""
+    if (published := published_name(name)) is not None:
+        heads = str(heads_folder(published))
+        if name != published:  # The hub id.
+            return Locations(heads, name, has_separate_heads=True, shares_projection=True)
+        base, digest = str(fetched_model(name)), MODELS[name].file_sha256
+        return Locations(
+            heads, base, has_separate_heads=True, shares_projection=True, base_identity=digest
+        )
+    if (gguf := find_gguf(name)) is not None:
+        return Locations(gguf.folder, gguf.folder, has_separate_heads=False, gguf=gguf)
+    where = str(files(__package__) / "demo") if name == DEMO else name
+    refuse_adapter(where)
+    refuse_pointers(where)
+    config = read_config(where)
+    if BASE in config:
+        base = base_of(where, config)
+        if (gguf := find_gguf(base)) is not None:
+            return Locations(where, gguf.folder, True, shares_projection(config), gguf)
+        check_base(where, base)
+        refuse_adapter(base)
+        refuse_pointers(base)
+        return Locations(where, base, True, shares_projection(config))
+    check_weights_exist(where, config)
+    has_separate_heads = file_of_heads(where) is not None
+    return Locations(where, where, has_separate_heads, shares_projection(config))
+
+
+def model_identity(name: str) -> str:
+    """The identity that a model of this name is loaded with. UserError where there is none."""
+    with readable_errors(repr(name)):
+        return locate(name).identity()
+
+
+def check_model_name(name: str) -> None:
+    """UserError where a name cannot be a model. Nothing is loaded."""
+    if name == DEMO or published_name(name) is not None or find_gguf(name) is not None:
+        return
+    folder = Path(name)
+    if folder.is_file():
+        raise UserError(f"model {name!r} is a file; expected {DEMO!r}, a folder or a hub id")
+    if folder.is_dir():
+        with readable_errors(repr(name)):
+            refuse_adapter(name)
+            refuse_pointers(name)
+            config = read_config(name)
+            if BASE not in config:
+                check_weights_exist(name, config)
+        return
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"model folder {name!r} does not exist")
