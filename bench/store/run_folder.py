@@ -46,6 +46,8 @@ class RunFolder:
     def open(cls, path: Path, config: dict) -> Iterator["RunFolder"]:
         """A new run in `path`, or the one that is there if its configuration is the same.
 
+        It may ask more questions than before: a larger limit, or none.
+
         UserError where another process has the folder open, where the folder holds something else
         or a symbolic link, or where its run has another configuration; the message names the
         differences.
@@ -68,7 +70,10 @@ class RunFolder:
         run = read_run(path)
         if not turns_file.exists() or not turns_file.stat().st_size:
             return cls(path, config, run=None)
-        _refuse_differences(path, "configuration", run.config.as_json(), config)
+        before = run.config.as_json()
+        if _asks_more(before, config):
+            before |= {"limit": config["limit"]}
+        _refuse_differences(path, "configuration", before, config)
         folder = cls(path, config, run)
         # `begin` mends a torn end and warns of it; nothing is said here.
         for offset, turn in iter_turns(turns_file, lambda _: None):
@@ -106,8 +111,9 @@ class RunFolder:
         """Get ready to append those of the turns `keys` that are missing.
 
         `session` (command, git, environment, start, ...) is recorded for every session that has
-        something to do. `facts` are recorded once. UserError where the folder holds turns that this
-        run does not have, or turns of another model.
+        something to do. `facts` are of the run: its beginning, which stays as it was, and its
+        questions. UserError where the folder holds turns that this run does not have, or turns of
+        another model.
         """
         if strange := (self._offsets.keys() | self.failures.keys()) - keys:
             raise UserError(
@@ -123,7 +129,7 @@ class RunFolder:
                 return
             self._warn_of_another_place(session)
             self._warn_of_other_code(session)
-            self.run = self.run.resumed(session)
+            self.run = self.run.resumed(self._config, session, **facts)
         try:
             self._write_run()
             if is_new:
@@ -218,6 +224,12 @@ def _remove_traces(folder: Path) -> None:
 def _is_trace(path: Path) -> bool:
     """Whether this is a lock or a temporary file: all that a process leaves if killed early."""
     return path.name.startswith(".") and path.suffix in (".lock", ".tmp")
+
+
+def _asks_more(before: dict, now: dict) -> bool:
+    """Whether a configuration asks all questions of an earlier one, and then more."""
+    limits = before.get("limit"), now.get("limit")
+    return limits[0] is not None and (limits[1] is None or limits[1] > limits[0])
 
 
 def _refuse_differences(path: Path, what: str, before: dict, now: dict) -> None:

@@ -28,6 +28,7 @@ from decoders.spec import Spec
 
 RUN_FILE = "run.json"
 SCHEMA_VERSION = 1
+QUESTION_FIELDS = ("questions", "question_turns", "question_texts")
 TIE = 1e-4  # Logits in float32 vary by less where a forward pass is computed in another order.
 _Texts = Annotated[list[str], Field(fail_fast=True)]
 
@@ -235,10 +236,15 @@ class Run(Record):
         }
         return cls.of_json(through_json(fields))
 
-    def resumed(self, session: dict[str, object]) -> "Run":
-        """The same run with a further session."""
-        sessions = [*self.sessions, Session.model_validate(through_json(session))]
-        return self.model_copy(update={"sessions": sessions, "end": None})
+    def resumed(self, config: dict, session: dict[str, object], **facts: object) -> "Run":
+        """The same run with a further session, which may ask more questions.
+
+        config, facts: as in `begun`. The beginning stays that of the first session.
+        """
+        now = Run.begun(config, self.model.as_json(), session, **facts)
+        asked = {name: getattr(now, name) for name in QUESTION_FIELDS}
+        more = {"config": now.config, "sessions": [*self.sessions, *now.sessions], "end": None}
+        return self.model_copy(update=asked | more)
 
     @property
     def codes(self) -> list[str]:

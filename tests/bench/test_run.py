@@ -16,6 +16,7 @@ import torch
 from bench.inputs.chat import Chat
 from bench.reporting.comparison import derive
 from bench.running.runner import Runner
+from bench.store.run_record import read_run
 from bench.store.turn import Turn, read_turns
 from decoders.engine.engine import Engine
 from tests.helpers.checkpoints import write_base, write_merged
@@ -161,6 +162,27 @@ def test_another_configuration_is_refused_with_the_difference(model, questions, 
     assert bench(*basics(model, questions, out), "--seed", 1, "--nodes", 8) == 2
     assert "nodes: None there, 8 now; seed: 0 there, 1 now" in capsys.readouterr().err
     assert (out / "turns.jsonl").read_bytes() == before
+
+
+def test_a_larger_limit_goes_on_with_further_questions(model, questions, tmp_path, capsys):
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    rows = []
+    for limit in (1, 2):
+        assert bench(*basics(model, questions, out), "--limit", limit) == 0
+        rows.append((out / "turns.jsonl").read_bytes())
+    assert rows[1].startswith(rows[0]) and len(read_run(out).question_turns) == 2
+    assert bench(*basics(model, questions, out), "--limit", 1) == 2
+    assert "limit: 2 there, 1 now" in capsys.readouterr().err
+    for folder in (out, whole):
+        assert bench(*basics(model, questions, folder)) == 0
+    grown, run = read_run(out), read_run(whole)
+    assert (grown.config, grown.questions) == (run.config, run.questions)
+    assert grown.question_texts == run.question_texts
+    assert tokens_by_turn(out) == tokens_by_turn(whole)
+
+
+def tokens_by_turn(folder) -> dict:
+    return {turn.key: turn.token_ids for turn in read_turns(folder / "turns.jsonl")[0]}
 
 
 def test_changed_questions_are_another_configuration(model, questions, tmp_path, capsys):

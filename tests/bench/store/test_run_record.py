@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from bench.common.errors import UserError
-from bench.store.run_record import Run, read_run, through_json
+from bench.store.run_record import QUESTION_FIELDS, Run, read_run, through_json
 from tests.helpers.runs import ENVIRONMENT, make_turn, run_json
 
 SESSION = {
@@ -46,7 +46,8 @@ def test_a_run_is_read_as_it_was_written(tmp_path):
 
 def test_a_further_session_and_an_end_make_new_records():
     first = begun()
-    second = first.resumed(SESSION | {"start": "2026-01-02T00:00:00+00:00"})
+    later = SESSION | {"start": "2026-01-02T00:00:00+00:00"}
+    second = first.resumed(first.config.as_json(), later, **FACTS)
     ended = second.ended("2026-01-02T01:00:00+00:00", peak_bytes=1024)
     assert [len(run.sessions) for run in (first, second, ended)] == [1, 2, 2]
     assert (first.end, second.end, ended.end) == (None, None, "2026-01-02T01:00:00+00:00")
@@ -54,6 +55,17 @@ def test_a_further_session_and_an_end_make_new_records():
     assert second.sessions[1].peak_bytes is None and ended.start == first.start
     with pytest.raises(ValidationError, match="frozen"):
         first.end = "now"
+
+
+def test_a_further_session_may_ask_more_questions():
+    first = begun(limit=1)
+    more = {"question_turns": {"1": 2, "7": 1}, "question_texts": {"1": ["Hello?"], "7": ["Bye"]}}
+    facts = FACTS | more | {"start_unix": 9.0, "questions": {"name": "sample", "count": 2}}
+    second = first.resumed(first.config.as_json() | {"limit": 2}, SESSION, **facts)
+    assert second.config.as_json() == first.config.as_json() | {"limit": 2}
+    assert second.questions.count == 2 and second.question_turns == {1: 2, 7: 1}
+    assert second.question_texts == {1: ["Hello?"], 7: ["Bye"]}
+    assert (second.start_unix, second.start) == (first.start_unix, first.start)
 
 
 def test_an_older_run_with_unknown_fields_survives_being_resumed(tmp_path):
@@ -67,8 +79,10 @@ def test_an_older_run_with_unknown_fields_survives_being_resumed(tmp_path):
     run = read_run(tmp_path)
     assert through_json(run.as_json()) == older
     assert run.git is None and run.config.temperature is None and run.question_texts == {}
-    resumed = through_json(run.resumed(SESSION).as_json())
-    assert resumed == older | {"sessions": [*older["sessions"], SESSION], "end": None}
+    resumed = through_json(run.resumed(older["config"], SESSION, **FACTS).as_json())
+    asked = {name: FACTS[name] for name in QUESTION_FIELDS}
+    sessions = {"sessions": [*older["sessions"], SESSION], "end": None}
+    assert resumed == through_json(older | asked | sessions)
 
 
 @pytest.mark.parametrize(
