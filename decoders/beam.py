@@ -2,8 +2,8 @@
 
 This is EAGLE-2's search (Li et al. 2024, arXiv 2406.16858). A path's probability is the product of
 its guesses' probabilities. The `beam` most likely nodes of a level are extended, each by its `topk`
-likeliest next tokens. The tree takes the best nodes of all levels together. No path is more likely
-than its own prefix, so none stands in the tree without it.
+likeliest next tokens. The tree takes the best nodes of all levels together. A path is never more
+likely than its prefix, so a chosen node's parent is chosen, too.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class Beam:
             raise ValueError(f"topk is {topk}, but the vocabulary has {model.vocab} tokens")
         self.topk = topk
         self.beam = beam
-        # Candidates of each level, from the root on. No further ones of a level could be chosen.
+        # Candidates of each level, root first. No more than nodes - 1 of a level can be chosen.
         self.widths = [1]
         for _ in range(depth if nodes > 1 else 0):
             self.widths.append(min(nodes - 1, min(beam, self.widths[-1]) * topk))
@@ -56,7 +56,7 @@ class Beam:
         depth: int,
         token_of: Callable[[Tensor], Tensor] = lambda column: column,
     ) -> Draft:
-        """The tree of the best nodes behind `root` [1], of `depth` levels, most likely first.
+        """The best nodes after `root` [1] as a tree of at most `depth` levels, most likely first.
 
         logits_of: called once a level, with the nodes that are extended: the index [extended] of
         each one's parent among the nodes of the last call, and their tokens [extended]. It returns
@@ -100,8 +100,8 @@ class BeamDecoder(Decoder):
         check_beam(self.topk, self.beam, self.depth)
         check_vocab(self.vocab)
 
-    def guess_from(self, projections: Projections) -> DraftVocabulary:
-        """The tokens that the options let these projections guess from."""
+    def make_vocabulary(self, projections: Projections) -> DraftVocabulary:
+        """The draft vocabulary that the options choose for these projections."""
         frequent = self.files.get(draft_vocabulary.FILE)
         vocabulary = DraftVocabulary(self.model, projections, frequent, self.vocab, self.auto)
         vocabulary.check_topk(self.topk)

@@ -38,8 +38,9 @@ class AutoBudget:
     tokens that past drafts kept, over the tokens that they promised.
 
     A draft may cost no more than the conversation's credit, in greedy steps: START at first, plus
-    what drafts have saved so far, plus SLOWER for every token. So bad heads cost a conversation
-    little more than one step. Whether to draft at all is decided before the draft is made.
+    what drafts have saved so far, plus SLOWER for every token. So useless heads cost a conversation
+    about START greedy steps, and SLOWER more for each token. Whether to draft at all is decided
+    before the draft is made.
 
     Heads take time, too. Where the decoder can draft to different depths, the next draft is one
     level deeper than the path that the last step kept. It is deeper still where that costs no more
@@ -52,11 +53,12 @@ class AutoBudget:
 
     START = 1.0  # Greedy steps of credit that a conversation begins with.
     SLOWER = 0.02  # Greedy steps of credit that each committed token adds.
-    MOST = 3.0  # One-node steps. Sizes whose verify forward takes longer are never used.
+    # Sizes whose step takes longer than this many one-node steps, after a short text, are not used.
+    LONGEST_STEP = 3.0
 
     def __init__(self, times: StepTimes, draft_s: dict[int, float] | None = None) -> None:
         """draft_s: seconds that drafting adds to a step, by depth. None: not measured yet, 0."""
-        limit = self.MOST * times.seconds[0][0]
+        limit = self.LONGEST_STEP * times.seconds[0][0]
         self.times = times
         self.max_nodes = max(
             size for size, seconds in zip(times.sizes, times.seconds[0], strict=True)
@@ -84,7 +86,7 @@ class AutoBudget:
         self._draft_s: float | None = None
         self._is_first = True
 
-    def drafts(self) -> bool:
+    def decide_to_draft(self) -> bool:
         """Whether to draft for the next step. Asked before the first step, and once in each."""
         draft_s = self.draft_s[self.depth]
         if self.costs.needs_greedy or not self._can_afford(draft_s):
@@ -184,7 +186,7 @@ class Budgeted(Wrapper):
 
     def _plan(self) -> None:
         """Decide how the next draft is made."""
-        self.become((self.budget.drafts(), self.budget.depth))
+        self.become((self.budget.decide_to_draft(), self.budget.depth))
 
     def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
         if not self.is_drafting:
@@ -218,6 +220,7 @@ class Budgeted(Wrapper):
         return self.budget.sizes(nodes)
 
     def kinds(self) -> Sequence[Hashable]:
+        # Asked for with static shapes alone, where drafts have one depth.
         return [(is_drafting, self.budget.depth) for is_drafting in (True, False)]
 
     def become(self, kind: Hashable) -> None:

@@ -1,12 +1,12 @@
 """Another, smaller language model drafts: speculative decoding as first published.
 
-(Leviathan et al. 2023, arXiv 2211.17192; Chen et al. 2023, arXiv 2302.01318.) The drafting model
+(Leviathan et al. 2023, arXiv 2211.17192; Chen et al. 2023, arXiv 2302.01318.) The draft model
 has a KV cache of its own over the same text. In each step it first reads the tokens that were kept.
-Then a tree grows level by level (`decoders.beam`): the drafting model reads the most likely nodes
+Then a tree grows level by level (`decoders.beam`): the draft model reads the most likely nodes
 of a level in one forward, and proposes the `topk` likeliest next tokens of each. `topk=1` drafts a
 chain.
 
-How the drafting model samples does not matter: at any temperature the base model decides.
+How the draft model samples does not matter: at any temperature the base model decides.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from decoders.kept_tokens import KeptTokens
 from decoders.model.model import Model, Rows, Verified
 from decoders.tree import NO_GUESS, Draft, Tree
 
-DRAFTING = "drafting model"  # The name under which the harness hands it over.
+DRAFTING = "draft model"  # The name under which the harness hands it over.
 
 
 def check_vocabulary(drafting: Model, base: Model, folder: str) -> None:
@@ -29,7 +29,7 @@ def check_vocabulary(drafting: Model, base: Model, folder: str) -> None:
     if drafting.vocab != base.vocab:
         raise ValueError(
             f"{folder!r} has a vocabulary of {drafting.vocab} tokens, and the base model one of "
-            f"{base.vocab}; a drafting model must have the same vocabulary"
+            f"{base.vocab}; a draft model must have the same vocabulary"
         )
 
 
@@ -38,9 +38,9 @@ class DraftModel(Decoder):
     any_depth: ClassVar[bool] = True
     models: ClassVar[tuple[str, ...]] = (DRAFTING,)
 
-    model: str | None = None  # Folder or hub id of the drafting model.
+    model: str | None = None  # Folder or hub id of the draft model.
     nodes: int | str = 16  # Or "auto".
-    topk: int = 4  # Next tokens of each node that is extended, and nodes of a level that are.
+    topk: int = 4  # Nodes extended on each level, and tokens proposed after each of them.
     depth: int = 5
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class DraftModel(Decoder):
         self.kept = KeptTokens()
         drafting = self.drafting
         drafting.static_shapes = self.model.static_shapes
-        # Whether the text still fits into the drafting model's context.
+        # Whether the text still fits into the draft model's context.
         self.fits = self.max_depth > 0 and len(prompt) <= drafting.context
         if self.fits:
             beyond = len(self.chain) + self.search.most_extended
@@ -97,9 +97,9 @@ class DraftModel(Decoder):
         return draft
 
     def _read(self, text: list[int]) -> Tensor:
-        """The drafting model's logits [1, vocab] behind the new part of the text.
+        """The draft model's logits [1, vocab] behind the new part of the text.
 
-        All of it but the root, which is last, is committed to the drafting model's cache.
+        All of it but the root, which is last, is committed to the draft model's cache.
         """
         device, most = self.model.device, len(self.chain)
         for start in range(0, len(text), most):
@@ -113,10 +113,13 @@ class DraftModel(Decoder):
 
 
 class _Levels:
-    """A tree that the drafting model reads level by level."""
+    """A tree that the draft model reads level by level."""
 
     def __init__(self, model: Model, root: Tensor, behind_root: Tensor, depth: int) -> None:
-        """behind_root: logits [1, vocab]; the root is in the cache. depth: levels below it."""
+        """behind_root: logits [1, vocab] after the root, whose keys and values are in the cache.
+
+        depth: levels of the tree below the root.
+        """
         self.model = model
         self.behind_root = behind_root
         none = torch.zeros_like(root)
@@ -125,7 +128,7 @@ class _Levels:
         self.first = 0  # Its first node.
 
     def logits_of(self, parent: Tensor, token: Tensor) -> Tensor:
-        """The logits [nodes, vocab] behind the next level. The first is the root's.
+        """The logits [nodes, vocab] after the given nodes. The first call is for the root.
 
         parent: [nodes], by index in the level above. token: [nodes].
         """

@@ -16,14 +16,17 @@ from decoders.model.projection import Projections
 
 FILE = "medusa_vocabulary.json"
 CHOICES = ("all", "frequent")
-OUTSIDE = -6.0  # Log probability of a token that heads do not guess from, where it is a successor.
+# Log probability that `conditional` gives, in place of a head's, to a known successor that is not
+# in the draft vocabulary.
+OUTSIDE = -6.0
 Guesser = MedusaHeads | Projections
 
 
 class DraftVocabulary:
     """The tokens that a decoder guesses from: all of them, or the frequent ones.
 
-    In each turn, tokens of the prompt replace the last quarter of the frequent ones.
+    In each turn, the prompt's other tokens replace the least frequent ones, up to a quarter of
+    them. Where the prompt has more, those with the lowest ids are taken.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from math import exp, log
 
 @dataclass(frozen=True)
 class StepTimes:
-    """Seconds that a verify forward takes on this machine, by context length and nodes."""
+    """Seconds that a step without drafting takes on this machine, by context length and nodes."""
 
     lengths: tuple[int, ...]  # Committed positions, ascending.
     sizes: tuple[int, ...]  # Nodes, ascending from 1.
@@ -39,15 +39,16 @@ class StepCosts:
     nodes is besides; for a draft, how slow drafting is besides. All of them are 1 at first.
 
     The surprise of a step is the logarithm of its seconds over the expected ones. A greedy step
-    corrects the machine's factor alone. Any other step corrects three factors: the machine's by
-    1/MEMORY of the surprise, and those of its number of nodes and of its draft by `_weight` of it.
-    That weight grows with the number of steps since each was last observed.
+    corrects the machine's factor alone. Any other step corrects the machine's by 1/MEMORY of the
+    surprise. It corrects those of its number of nodes and of drafting, where they apply, by
+    `_weight` of it. That weight grows with the number of steps since each was last observed.
 
-    What was observed is forgotten after some tens of steps, whatever the machine did then.
+    An observation loses its weight within some tens of steps, once its factor is observed again.
+    The factor of a size that is no longer used stays as it is.
     """
 
     MEMORY = 16  # Steps after which an observation has a third of its first weight.
-    SURPRISE = 2.0  # Observed / expected seconds count as 1/SURPRISE to SURPRISE.
+    LARGEST_RATIO = 2.0  # Observed / expected seconds are clamped to 1/LARGEST_RATIO and this.
 
     def __init__(self, sizes: int) -> None:
         """sizes: how many numbers of nodes there are. The first is one node."""
@@ -90,7 +91,8 @@ class StepCosts:
         self._steps += 1
         expected = self.by_size[size_index] * verify_s + self.drafting * (draft_s or 0.0)
         times_as_long = seconds / (self.machine * expected)
-        surprise = log(max(1 / self.SURPRISE, min(self.SURPRISE, times_as_long)))
+        clamped = max(1 / self.LARGEST_RATIO, min(self.LARGEST_RATIO, times_as_long))
+        surprise = log(clamped)
         if size_index == 0 and draft_s is None:
             self.machine *= exp(self._weight(self._last_greedy) * surprise)
             self._last_greedy = self._steps

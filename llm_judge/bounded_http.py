@@ -1,4 +1,4 @@
-"""An HTTP client for strangers' servers: it takes a bounded number of bytes of a response.
+"""An HTTP client that reads a bounded number of bytes of a response, also when unzipped.
 
 This module needs the extra `judge`.
 """

@@ -1,8 +1,7 @@
 """One judge behind an OpenAI-compatible endpoint: a prompt in, a reply and its cost out.
 
-tenacity makes the retries, and the client's own are switched off. The client retries only by HTTP
-status. Here a reply that is not JSON, or holds no choice, is asked for again as well. And the user
-can interrupt a wait.
+tenacity makes the retries, and the client's own are switched off. Here a reply that is not JSON, or
+has no list of choices, is asked for again as well. And the user can interrupt a wait.
 
 The timeout is our own, too. The client's timeout starts again with every byte that arrives, so a
 server that sends a byte now and then would never time out.
@@ -215,12 +214,12 @@ def _connect(api_base: str | None) -> openai.AsyncOpenAI:
         default_query=query,
         default_headers=ACCEPTED | ({"api-key": key or "none"} if is_azure else {}),
         http_client=BoundedClient(
-            timeout=None, event_hooks={"request": [partial(_keep_key, parts.netloc)]}
+            timeout=None, event_hooks={"request": [partial(_drop_key_elsewhere, parts.netloc)]}
         ),
     )
 
 
-async def _keep_key(home: str, request: Any) -> None:
+async def _drop_key_elsewhere(home: str, request: Any) -> None:
     """Leave Azure's key out of a request that was redirected to another host than `home`.
 
     httpx does so with the header Authorization alone.

@@ -8,7 +8,7 @@ import re
 
 KEY = "OPENAI_API_KEY"  # The environment variable of the key.
 LONGEST_WAIT_S = 600.0  # If a server asks for a longer wait, the call fails.
-# Prompts that are refused before what all requests share is blamed: the key, the judge, a flag.
+# So many calls must fail before the key, the judge or a flag is blamed, and not the prompt.
 REFUSED_CALLS = 2
 
 # What messages with status 403 say of a prompt that a filter refused.
@@ -97,7 +97,7 @@ def failure(
         trouble.after_s = after_s
         return trouble
     is_certain = code in ("unsupported_parameter", "unsupported_value")
-    # A prompt that is too long for the context may be told by max_tokens, too.
+    # An error about a prompt too long for the context may name max_tokens, too.
     is_refused = status in (400, 422) and _REFUSED.search(said) and "context" not in said
     if is_certain or is_refused:
         for name, flag in _INSTEAD.items():

@@ -125,7 +125,7 @@ def main() -> int:
     bench.questions()
     path = bench.judgments(args.judge_model, is_single=args.mode == "single")
     if args.dry_run:
-        _missing(_ledger(bench, path, args), bench, args)
+        _print_missing_calls(_ledger(bench, path, args), bench, args)
         return 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def main() -> int:
         ) from error
     with sole_writer(path):
         ledger = _ledger(bench, path, args)
-        calls = _missing(ledger, bench, args)
+        calls = _print_missing_calls(ledger, bench, args)
         if calls:
             try:  # openai and tenacity are extras.
                 from llm_judge.client import JudgeClient
@@ -173,7 +173,9 @@ def _ledger(bench: Bench, path: Path, args: argparse.Namespace) -> Ledger:
     return Ledger(path, args.judge_model, matches, args.temperature, again=args.ask_again)
 
 
-def _missing(ledger: Ledger, bench: Bench, args: argparse.Namespace) -> list[tuple[Match, int]]:
+def _print_missing_calls(
+    ledger: Ledger, bench: Bench, args: argparse.Namespace
+) -> list[tuple[Match, int]]:
     """Print how many calls there are to make, and return them."""
     calls = ledger.missing()
     characters = sum(len(match.system) + len(match.users[index]) for match, index in calls)

@@ -82,7 +82,7 @@ class Bench:
         return load_questions(str(self.question_file))
 
     def questions_here(self) -> QuestionSet | None:
-        """The questions. None: they would have to be downloaded first."""
+        """The questions, if they are on this machine, else None. Nothing is downloaded."""
         if self.question_file.is_file():
             return load_questions(str(self.question_file))
         is_fetched = self.name in SETS and fetched(self.name, QUESTIONS, download=False) is not None

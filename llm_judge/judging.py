@@ -21,7 +21,8 @@ from bench.store.question_id import QuestionId
 from llm_judge.verdicts import grade, winner
 
 MODES = ("single", "pairwise-baseline", "pairwise-all")  # Values of --mode.
-NEED_REFERENCE = ("math", "reasoning", "coding", "arena-hard-200")  # Categories, in any case.
+# Categories that need a reference. Upper and lower case are not distinguished.
+NEED_REFERENCE = ("math", "reasoning", "coding", "arena-hard-200")
 SINGLE, PAIRWISE = "single", "pairwise"  # Kinds of judging.
 # (kind, with a reference?) -> name of the first turn's prompt. The second turn's adds MULTI_TURN.
 NAMES = {

@@ -30,8 +30,8 @@ _PAIR = {
 def read_judgments(path: Path, tell: Callable[[str], None] = warn) -> list[dict]:
     """The judgments of a file, in its order; see `judgment_rows`.
 
-    A call that FastChat recorded as failed is no judgment. UserError where lines are there and none
-    is a judgment.
+    Calls that FastChat recorded as failed are left out, so the list may be empty. UserError where
+    every line is malformed.
     """
     problems: list[str] = []
     rows = [row for _, row in judgment_rows(path, problems.append)]
@@ -46,8 +46,9 @@ def judgment_rows(path: Path, bad: Callable[[str], None]) -> Iterator[tuple[int,
 
     - `question_id` is an integer where the text of the file is one;
     - `judge` is [name, prompt name], the latter empty where the file has the name alone;
-    - a score that is no grade is NO_GRADE. The reply's text is then read again, as a version that
-      could not read it may have written the file. The same goes for the winner NO_WINNER.
+    - a score outside the scale becomes NO_GRADE;
+    - where the score is null, NaN or NO_GRADE, or a winner is NO_WINNER, the reply's text is read
+      again: an earlier version may have written the file, and could not read the text.
 
     bad: called with what is wrong about any other line.
     """
@@ -155,7 +156,7 @@ def differences(rows: Sequence[dict]) -> list[str]:
 
 
 def _mixed(rows: Sequence[dict]) -> list[str]:
-    """Sentences about what rows were asked by, as far as they say it."""
+    """Sentences about prompts, prompt versions and temperatures that differ between the rows."""
     prompts: dict[tuple, set[str]] = {}  # Names, by question and turn.
     digests: dict[str, set[str]] = {}  # By name.
     temperatures: set[str] = set()
@@ -184,7 +185,7 @@ def _mixed(rows: Sequence[dict]) -> list[str]:
 
 
 def misread(rows: Sequence[dict]) -> list[str]:
-    """A sentence where stored verdicts are others than the texts of the replies have."""
+    """A sentence where a stored verdict differs from the one read from the reply's text."""
     other = [row for row in rows if has_verdict(row) and not _is_as_read(row)]
     if not other:
         return []

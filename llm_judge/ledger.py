@@ -68,8 +68,8 @@ class Ledger:
         again: judgments without a verdict are wanted anew.
 
         A row whose reply is empty is no judgment, nor is one that FastChat recorded as failed.
-        UserError where the file holds judgments of other answers of these models, or by other
-        prompts.
+        UserError where the file holds this judge's judgments of other answers, by other prompts,
+        or at another temperature.
         """
         self.path, self.judge, self.matches = path, judge, matches
         self.temperature = temperature
@@ -92,7 +92,7 @@ class Ledger:
         self._games = dict(self._read_games()) if self.games_path.exists() else {}
 
     def _check_same_conditions(self, rows: list[dict], wanted: dict[tuple, Match]) -> None:
-        """UserError where rows were made of other answers or by other prompts than today's.
+        """UserError where rows are of other answers, by other prompts, or at another temperature.
 
         Averages are over all rows, so rows of models that are not wanted are checked, too. Warns of
         rows that do not say by which prompts they were made.

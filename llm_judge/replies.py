@@ -87,7 +87,7 @@ def _object(body: bytes) -> dict:
 
 def _first_choice(completion: dict) -> dict:
     choices = completion.get("choices")
-    if choices == []:  # So prompts are answered that a filter refused.
+    if choices == []:  # Some endpoints answer like this when a filter refuses the prompt.
         raise CallFailed(f"the endpoint sent no reply ({_excerpt(completion)})")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise NoCompletion(f"the reply has no message in it ({_excerpt(completion)})")

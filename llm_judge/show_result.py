@@ -10,8 +10,8 @@ Averages are over judgments, also where an answer was judged several times. Repl
 readable grade are counted, and are in no average. A confidence interval is over questions: both
 turns of a question belong together.
 
-Judgments of one judge are shown. Where a file has several, that is --judge-model. What was judged
-by different prompts is said.
+Judgments of one judge are shown: of --judge-model, where a file has several. A warning says where
+prompts differ.
 
 Tokens per inference come from the models' answer files, where these have steps and tokens, as
 MEDUSA's, Spec-Bench's and ours do. Wall-clock ratios compare with the answers of --baseline-model.
@@ -119,7 +119,10 @@ def _judgments(bench: Bench, args: argparse.Namespace) -> list[dict]:
 
 
 def _of_one_judge(rows: list[dict], judge: str, path: Path) -> list[dict]:
-    """The judgments of the judge. UserError where several others, and not this one, made them."""
+    """The judgments by `judge`. All of them where only one judge made them, whatever its name.
+
+    UserError where several judges made them, and `judge` is not among these.
+    """
     counts = Counter(row["judge"][0] for row in rows)
     if len(counts) < 2:
         return rows

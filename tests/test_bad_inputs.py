@@ -215,7 +215,7 @@ CASES = [
     Case("an option that is no number", f"{RUN} --decoder dynamic:topk=many"),
     Case("no model for a decoder that drafts with one", f"{RUN} --decoder draft"),
     Case(
-        "a drafting model of another vocabulary",
+        "a draft model of another vocabulary",
         f"{RUN} --decoder draft:model={{}}",
         lambda path: write_base(path, vocab_size=104),
         "bad",

@@ -65,7 +65,7 @@ class Loaded:
     # As the checkpoint has it. The model's own is plain greedy decoding.
     generation_config: GenerationConfig | None = None
     warnings: tuple[str, ...] = ()  # What a user should know about the model.
-    # Whether Python files of the checkpoint may be executed. It holds for drafting models, too.
+    # Whether Python files of the checkpoint may be executed. It holds for draft models, too.
     trust_remote_code: bool = False
 
     @property

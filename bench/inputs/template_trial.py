@@ -23,12 +23,12 @@ TEXT = "Is  it so ? Don 't say:\n    if a != b :  print( 'Yes' , 1 . 5 ) !"
 
 
 def holds_question(render: Render) -> bool:
-    """Whether a question is in its prompt."""
+    """Whether the template keeps the text of a trial question."""
     return QUESTIONS[0] in render(QUESTIONS[:1], [])
 
 
 def end_of_answer(render: Render, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The special token by which a template ends an answer. None: it ends it with other text.
+    """The id of the added token that ends an answer. None: other text ends it.
 
     It closes the answer's turn, or opens the next one. None also where an answer does not begin
     where its prompt ends: the token may then stand in the middle of what the model writes.
@@ -56,7 +56,8 @@ def end_of_answer(render: Render, tokenizer: PreTrainedTokenizerBase) -> int | N
 def check_template_holds_all(render: Render, template: str) -> Iterator[str]:
     """Warnings where a template drops or repeats an earlier turn.
 
-    UserError where it refuses a question, or its prompt lacks the last question.
+    UserError where it refuses a single question, or leaves out the last one. A template that
+    refuses a second turn is not reported here: such turns fail in the run.
     """
     for asked, answered in ((QUESTIONS[:1], []), (QUESTIONS, [ANSWER])):
         try:

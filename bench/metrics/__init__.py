@@ -1,4 +1,6 @@
-"""Computes every number of a report. Each is defined once, with its formula.
+"""Computes the numbers of answers, each defined once, with its formula.
+
+What drafting costs is computed from a profile of steps, in `bench.reporting.drafting`.
 
 All numbers are computed from a frame with one row for each finished turn (`frames.COLUMNS`). Failed
 turns are left out. An answer file holds less than a run: a number that it cannot give is NaN.

@@ -48,7 +48,7 @@ def acceptance_by_depth(turns: pd.DataFrame) -> pd.DataFrame:
 def window_of(turns: pd.DataFrame) -> int:
     """Tokens for `accept_length_along` to average over: WINDOW, or a quarter of the median answer.
 
-    Answers of 30 tokens would have no course if 64 tokens made one point.
+    With windows longer than the answers, the curve would be flat.
     """
     known = turns[turns.accept_lengths.notna()]
     return WINDOW if known.empty else int(min(WINDOW, max(2, known.tokens.median() // 4)))

@@ -5,8 +5,8 @@ belong together. Two decoders' answers to a question belong together as well, an
 together: the interval is paired. An interval says how far the number would vary with other
 questions of the same kind. It does not cover the noise of a machine that was slow for a while.
 
-Few questions make wide intervals. Two equal decoders are told apart in 5 % of reports, whether
-these have two questions or eighty.
+Few questions make wide intervals. About 5 % of reports on two equal decoders find a difference,
+with 2 questions as with 80.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def pooled_interval(*sums: np.ndarray) -> tuple[float, float]:
     """(low, high) of sum(a) / sum(b), or of (sum(a) / sum(b)) / (sum(c) / sum(d)).
 
     sums: a and b, or a, b, c and d, each [questions]: sums over a question's turns. The bounds are
-    NaN for fewer than two questions, or where nothing is left to divide by without one of them.
+    NaN for fewer than two questions, or where a sum is 0 once one question is left out.
 
     Questions differ in length, and a long one counts for more. Student's t therefore has as many
     degrees of freedom as Kish's effective number of questions, less one.

@@ -42,9 +42,9 @@ def paired(
 def wall_clock_ratio_by_question(
     turns: pd.DataFrame, decoder: str, baseline: str = BASELINE, seconds: str = "decode_s"
 ) -> pd.Series:
-    """Tokens per second / the baseline's, by question_id.
+    """Tokens per second / the baseline's, by question_id, without the prefill.
 
-    seconds: "decode_s", or "wall_s" for whole turns.
+    seconds: "wall_s" counts whole turns, with the prefill.
 
     A question that was answered several times has the ratio of the medians over its choices, as
     answers of a few tokens take a few milliseconds and vary.

@@ -27,8 +27,8 @@ from bench.store.question_id import QuestionId
 from decoders.spec import BASELINE
 
 # Ratio to the baseline -> the column of a frame that tokens are divided by. Both sides are pooled
-# over the turns that both decoders finished, and that have a value in the column. Of an answer file
-# only wall_s is known: its wall_time includes the prefill.
+# over the turns that both decoders finished, and that have a value in the column. An answer file
+# has no decode_s: its wall_time, our wall_s, includes the prefill.
 _RATIOS = {
     "tpi_ratio": "steps",
     "wall_clock_ratio": "decode_s",

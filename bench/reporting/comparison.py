@@ -186,7 +186,7 @@ class Report(Numbers):
     # --- Output -----------------------------------------------------------------------------------
 
     def json(self) -> str:
-        """All numbers, for a program. A number that is unknown is null."""
+        """All numbers but those of what drafting costs, as JSON. An unknown number is null."""
         record = {
             "schema_version": SCHEMA_VERSION,
             "sources": [

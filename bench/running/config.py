@@ -148,7 +148,7 @@ class RunConfig:
     load_in_8bit: bool = flag(False, "quantise to 8 bits (CUDA, bitsandbytes)")
     load_in_4bit: bool = flag(False, "quantise to 4 bits (CUDA, bitsandbytes)")
     trust_remote_code: bool = flag(
-        False, "execute Python files that the model, or a drafting model, brings along"
+        False, "execute Python files that the model, or a draft model, brings along"
     )
     static_shapes: bool | None = flag(
         None,

@@ -18,7 +18,7 @@ class Crew(Protocol):
         """
         ...
 
-    def doubts(self, questions: Sequence[Question]) -> list[str]:
+    def question_warnings(self, questions: Sequence[Question]) -> list[str]:
         """Warnings about what the prompts make of the questions."""
         ...
 

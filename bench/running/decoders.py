@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from bench.common.errors import UserError, warn
 from bench.common.strangers import strangers_code, told
 from bench.common.waiting import patience
-from bench.inputs.drafting_models import check_drafting_models, load_drafting_models
+from bench.inputs.draft_models import check_draft_models, load_draft_models
 from bench.inputs.fitted import take_files, take_named_files
 from bench.inputs.loader import Loaded
 from bench.running.config import RunConfig
@@ -31,7 +31,7 @@ def make_decoder(text: str, defaults: Mapping[str, object] | None = None) -> Dec
         lambda error: f"decoder {text!r} cannot be made: {told(error)}", ValueError
     ):
         decoder = registry.make(spec, defaults)
-        check_drafting_models(decoder)
+        check_draft_models(decoder)
         try:
             take_named_files(decoder)
         except ValueError as error:
@@ -125,7 +125,7 @@ def bind(
             strangers_code(lambda error: f"{wrong}: {described(error, decoder)}", ValueError),
             patience(f"setting up decoder {label!r}"),
         ):
-            models = load_drafting_models(decoder, loaded)
+            models = load_draft_models(decoder, loaded)
             take_files(decoder, loaded.where, loaded.model, models)
             bound.setup(loaded.model)
     except ValueError as error:

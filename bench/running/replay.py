@@ -54,13 +54,13 @@ def reopen(run: Run) -> tuple[Runner, dict[QuestionId, Question]]:
 
     UserError where the model, the questions or the tree files have changed since.
     """
-    settled = run.config.as_json()
+    recorded = run.config.as_json()
     names = {field.name for field in fields(RunConfig)}
-    values = {name: value for name, value in settled.items() if name in names}
+    values = {name: value for name, value in recorded.items() if name in names}
     config = RunConfig(**values | {"decoders": tuple(run.config.decoders)})
     decoders = make_decoders(config)
     questions = load_questions(config.questions, config.limit, config.skip)
-    if questions.sha256 != run.questions.sha256 or tree_digests(decoders) != settled.get(
+    if questions.sha256 != run.questions.sha256 or tree_digests(decoders) != recorded.get(
         "trees", {}
     ):
         raise UserError(

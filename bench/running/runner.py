@@ -41,7 +41,7 @@ SEPARATORS = 8  # Most tokens that a template puts after an answer.
 
 
 class Runner:
-    """A loaded model and bound decoders, ready to answer."""
+    """A loaded model and bound decoders, ready to answer. Its public methods are `Crew`'s."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class Runner:
             with patience("measuring how long steps take on this machine"):
                 times = measured_times(model)
         self.times = times
-        # Times that were given stay as they are, so that budgets can be repeated.
+        # With --step-times, budgets ignore the clock, so that a run can be repeated exactly.
         self.follows_clock = config.step_times is None
         self.plugins = [label for label, decoder in decoders.items() if is_plugin(decoder)]
         # None: every decoder is of this project, and none of these changes what others see.
@@ -141,7 +141,7 @@ class Runner:
             "warnings": self.warnings,
         }
 
-    def doubts(self, questions: Sequence[Question]) -> list[str]:
+    def question_warnings(self, questions: Sequence[Question]) -> list[str]:
         texts = ((each.question_id, text) for each in questions for text in each.turns)
         return list(self.chat.check_questions(texts))
 
@@ -264,7 +264,7 @@ class Runner:
                 prompt = self.prompt(list(job.question.turns[:turn]), answered)
                 generated = self._generate(decoder, prompt, known["temperature"], known["seed"])
                 made = Turn(**known, prompt_tokens=len(prompt), **generated)
-                check_turn(made)  # A decoder of anyone's may have made steps that are none.
+                check_turn(made)  # A plug-in's steps may be invalid.
             return made
         except UserError as error:  # A failed turn is a result.
             failure = str(error)

@@ -79,7 +79,10 @@ def run(
         with _crew(config, decoders, workers, ray_address, most, began) as crew:
             start = now.isoformat()
             session = {"command": command, "git": git_state(), **crew.facts(), "start": start}
-            session["warnings"] = [*session["warnings"], *crew.doubts(questions.questions)]
+            session["warnings"] = [
+                *session["warnings"],
+                *crew.question_warnings(questions.questions),
+            ]
             for text in session["warnings"]:
                 warn(text)
             if config.dtype == "auto":

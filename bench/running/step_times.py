@@ -26,17 +26,17 @@ from decoders.tree import Draft, Tree
 
 BLOCK = 6  # Steps of one kind in a row.
 SETTLED = 3  # First steps of a block, not counted: other sizes' data fills the cache.
-DRAFT_BLOCK = 12  # Steps of one kind in a row where drafting is timed, a small share of a step.
+DRAFT_BLOCK = 12  # As BLOCK, where drafting is timed. More, as drafting is a small part of a step.
 DRAFTED = 8  # Nodes of a draft that are verified while drafting is timed.
-DEPTH = 4  # Depth of the trees that are timed. The time hardly depends on it.
+DEPTH = 4  # Most levels of the timed trees. The time hardly depends on it.
 LENGTHS = (64, 2048)  # Committed positions. Between them, times grow about linearly.
 ROUNDS = 2  # Counted blocks of each size, at each length.
 # Seconds of measuring after which nothing is measured a second time. On a busy machine steps take
 # several times as long, and `auto` soon knows better anyway.
 ENOUGH_S = 20.0
-# Sizes whose steps take longer than this many one-node steps are timed no further. Budgets use none
-# above `AutoBudget.MOST`, which is less, as the first few steps tell the time only roughly.
-TOO_LONG = 1.5 * AutoBudget.MOST
+# A size is dropped if its first steps take longer than this many one-node steps. It is above the
+# limit of budgets, as a few steps tell the time only roughly.
+TOO_LONG = 1.5 * AutoBudget.LONGEST_STEP
 # Spread from which on a measurement is not trusted. Another job on this machine causes more, and a
 # quiet machine less.
 NOISY = 0.15
@@ -70,7 +70,8 @@ class _OfSize(Drafter):
 
 
 def _tree_of_size(nodes: int) -> Tree:
-    return Tree.from_parent([max(0, node - max(1, nodes // DEPTH)) for node in range(nodes)])
+    width = -(-nodes // DEPTH)
+    return Tree.from_parent([max(0, node - width) for node in range(nodes)])
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,8 @@ class AutoTimes:
     steps: StepTimes
     # Seconds that drafting adds to a step, by label and depth. Labels may be missing.
     draft_s: Mapping[str, dict[int, float]] = field(default_factory=dict)
-    # How much the samples of each measurement of `steps` varied. Of one length and size it is the
-    # range of the middle half of the samples, as a part of their median. Of a measurement it is the
-    # median over lengths and sizes.
+    # How much the samples of each measurement of `steps` varied. Of one length and size: their
+    # interquartile range / their median. Of a measurement: the median of those.
     spread: tuple[float, ...] | None = None  # None: not known.
 
 
@@ -187,7 +187,7 @@ def step_times(
     """
     began = host_now()
     steps = rounds * len(sizes) * (1 + BLOCK)
-    tokens = min(2 * steps, model.context // 2)  # Few steps keep a guess.
+    tokens = min(2 * steps, model.context // 2)  # A step commits 1 token, rarely 2.
     lengths = tuple(length for length in LENGTHS if length + tokens <= model.context)
     lengths = lengths or (max(1, model.context - tokens),)
     sizes = _usable(_Stopwatch(model, lengths[0], tokens, sizes), sizes)
@@ -258,7 +258,9 @@ class _Held(Drafter):
 
 
 def draft_times(decoder: Budgeted, rounds: int = 8) -> dict[int, float]:
-    """Median seconds, by depth, that drafting adds to a step.
+    """Seconds, by depth, that drafting adds to a step: the difference of two medians.
+
+    rounds: blocks of steps of either kind, at each timed depth.
 
     This is not the time of drafting alone. Heads and successors also push the model's weights out
     of a processor's cache, and on a GPU part of drafting overlaps with the forward. So steps with

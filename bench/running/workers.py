@@ -71,9 +71,9 @@ class _Actor:
         assert self.runner is not None
         yield from self.runner.turns_of(job)
 
-    def doubts(self, questions: Sequence[Question]) -> list[str]:
+    def question_warnings(self, questions: Sequence[Question]) -> list[str]:
         assert self.runner is not None
-        return self.runner.doubts(questions)
+        return self.runner.question_warnings(questions)
 
     def first_difference(self, *about: object) -> Difference:
         assert self.runner is not None
@@ -213,9 +213,9 @@ class Workers:
             "warnings": self.warnings,
         }
 
-    def doubts(self, questions: Sequence[Question]) -> list[str]:
+    def question_warnings(self, questions: Sequence[Question]) -> list[str]:
         """Those of one worker. All have the same model."""
-        return self._ask_any("doubts", questions) or []
+        return self._ask_any("question_warnings", questions) or []
 
     def warm_up(self, questions: Sequence[Question]) -> None:
         self.questions = questions

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from decoders.kept_tokens import KeptTokens
 from decoders.suffix.automaton import SuffixAutomaton
-from decoders.suffix.decoder import followed, shaped_tree
+from decoders.suffix.decoder import continuation, padded_tree
 from decoders.tree import Draft
 
 SHORTEST = 2  # Tokens of a suffix. What followed a shorter one is not taken.
@@ -32,7 +32,7 @@ class SuffixPath:
         """
         self._automaton.extend(self._kept.new(draft.token[:1]))
         length, end = next(self._automaton.earlier(), (0, 0))
-        path = followed(self._automaton.text, length, end) if length >= SHORTEST else []
+        path = continuation(self._automaton.text, length, end) if length >= SHORTEST else []
         token, parent = draft.token.tolist(), draft.tree.parent.tolist()
         child = {(parent[node], token[node]): node for node in range(1, len(token))}
         # Find how few of the last nodes can be removed so that the rest of the path fits in their
@@ -48,5 +48,5 @@ class SuffixPath:
         new = rest[:removed]  # Where even `most` nodes do not suffice, the path is cut.
         # A chain below the node at which the walk has ended.
         above = [node, *range(kept, kept + removed - 1)] if new else []
-        tree = shaped_tree((*parent[:kept], *above), depth).to(draft.token.device)
+        tree = padded_tree((*parent[:kept], *above), depth).to(draft.token.device)
         return Draft(tree, torch.tensor(token[:kept] + new, device=draft.token.device))

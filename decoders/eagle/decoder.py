@@ -1,4 +1,4 @@
-"""EAGLE-2 (arXiv 2406.16858): one decoder layer guesses features, and a dynamic tree of tokens.
+"""EAGLE-2 (arXiv 2406.16858): one layer predicts features, from which a token tree is grown.
 
 The layer reads pairs of a feature and the token after it (`decoders.eagle.head`). Among committed
 tokens, the features are the base model's own. Along a guessed path, each feature is the layer's own
@@ -36,7 +36,7 @@ class Eagle(BeamDecoder):
     def setup(self, model: Model) -> None:
         super().setup(model)
         self.head: EagleHead = self.files[FILE]
-        self.vocabulary = self.guess_from(Projections([model.lm.get_output_embeddings()]))
+        self.vocabulary = self.make_vocabulary(Projections([model.lm.get_output_embeddings()]))
         self.search = Beam(self.max_nodes, self.topk, self.beam, self.depth, model)
         self.layer = DraftLayer(
             self.head.layer, model, kept=1 + self.max_depth, ahead=self.search.most_extended
@@ -63,7 +63,7 @@ class Eagle(BeamDecoder):
 
     def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
         feature = hidden_state
-        # [nodes extended before, rows that they look at] of `DraftLayer.read`.
+        # [nodes of the last call, all nodes read so far]: see `attends` of `DraftLayer.read`.
         attends = torch.ones(1, 0, dtype=torch.bool, device=feature.device)
 
         def logits_of(parent: Tensor, token: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class Hydra(BeamDecoder):
         super().setup(model)
         self.heads: HydraHeads = self.files[FILE]
         check_depth(self.depth or 1, len(self.heads), "the tree")
-        self.vocabulary = self.guess_from(self.heads.projections)
+        self.vocabulary = self.make_vocabulary(self.heads.projections)
         self.search = Beam(
             self.max_nodes, self.topk, self.beam, self.depth or len(self.heads), model
         )

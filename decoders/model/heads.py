@@ -1,8 +1,11 @@
-"""Medusa heads: head k reads one hidden state of the base model and guesses the token k + 1 ahead.
+"""Medusa heads: each reads one hidden state of the base model, and guesses a token further on.
+
+The base model's own projection predicts the next token from it, head 0 the one after that, head 1
+the one after that of head 0.
 
 Each head is `layers` residual blocks, x + SiLU(W x + b), and its own projection onto the vocabulary
-(Cai et al. 2024, arXiv 2401.10774, section 2.1.1). All heads are stacked, so that one hidden state
-costs a few batched products and no loop.
+(Cai et al. 2024, arXiv 2401.10774, section 2.1.1). All heads are stacked, so that there is no
+loop over heads.
 
 Heads may also share the base model's own output projection. They then hold none themselves, and one
 product serves all of them.
@@ -45,14 +48,15 @@ class MedusaHeads(nn.Module):
         super().__init__()
         self.block_weight = nn.Parameter(torch.zeros(layers, heads, hidden, hidden))
         self.block_bias = nn.Parameter(torch.zeros(layers, heads, hidden))
-        # [heads, vocab, hidden], or [vocab, hidden] where heads share it. None: the base model's.
+        # [heads, vocab, hidden]. In narrowed heads [heads, n, hidden], or [n, hidden] where all
+        # heads share one. None: heads end in the base model's own projection.
         self.out_weight: nn.Parameter | None = None
         if projection is None:
             self.out_weight = nn.Parameter(torch.zeros(heads, vocab, hidden))
         # In a tuple, so that torch does not register the base model's layer as part of the heads.
         self._base = (projection,)
-        # [vocab], added to the logits: -inf for tokens that the heads have no projection onto.
-        # None: nothing is added.
+        # Added to the logits. [vocab]: -inf for tokens that `restrict_to` leaves out. In narrowed
+        # heads [n]: the same, or the bias of the base model's projection. None: nothing is added.
         self.register_buffer("offset", None, persistent=False)
 
     def __len__(self) -> int:
@@ -122,7 +126,7 @@ class MedusaHeads(nn.Module):
         return None if offset is None else offset.detach()[tokens]
 
     def restrict_to(self, tokens: Tensor) -> None:
-        """From now on, guess only these tokens [n]."""
+        """From now on, guess only these tokens [n]. For heads with projections of their own."""
         vocab = self.out_weight.shape[-2]
         outside = self.block_bias.detach().new_full((vocab,), float("-inf"))
         self.offset = outside.index_fill(0, tokens.to(outside.device), 0.0)
@@ -164,7 +168,8 @@ class MedusaHeads(nn.Module):
         if not_floating:
             name = not_floating[0]
             raise ValueError(
-                f"tensor {name!r} is {tensors[name].dtype}; expected float32, float16 or bfloat16"
+                f"tensor {name!r} is {tensors[name].dtype}; expected float32, float16, bfloat16 or "
+                "float64"
             )
         # Before any memory is taken: tensors of one element may claim thousands of heads.
         expected = _shapes(heads, layers, hidden, vocab if has_projections else None)

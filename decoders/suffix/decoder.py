@@ -48,23 +48,23 @@ class Suffix(Decoder):
 
     def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
         self.automaton.extend(self.kept.new(root))
-        parent, token = self._followed()
+        parent, token = self._draft_nodes()
         depth = 0
         if self.model.static_shapes:  # Then all drafts have one shape.
             missing, depth = self.nodes - len(parent), self.max_depth
             parent, token = parent + missing * [0], token + missing * [NO_GUESS]
         device = self.model.device
-        tree = shaped_tree(tuple(parent), depth).to(device)
+        tree = padded_tree(tuple(parent), depth).to(device)
         return Draft(tree, torch.tensor(token, device=device))
 
-    def _followed(self) -> tuple[list[int], list[int]]:
+    def _draft_nodes(self) -> tuple[list[int], list[int]]:
         """Parents and tokens of the tree: the text behind each occurrence, common parts once."""
         text = self.automaton.text
         parent, token = [0], [text[-1]]
         child: dict[tuple[int, int], int] = {}  # (node, token) -> the node of that token below it.
         for length, end in islice(self.automaton.earlier(), self.width):
             node = 0
-            for guess in followed(text, length, end, self.nodes if self.width == 1 else None):
+            for guess in continuation(text, length, end, self.nodes if self.width == 1 else None):
                 if (node, guess) not in child:
                     if len(parent) == self.nodes:
                         break
@@ -75,19 +75,19 @@ class Suffix(Decoder):
         return parent, token
 
 
-def followed(text: list[int], length: int, end: int, depth: int | None = None) -> list[int]:
+def continuation(text: list[int], length: int, end: int, depth: int | None = None) -> list[int]:
     """The tokens behind an occurrence, from position `end` on.
 
-    length: tokens of the match. depth: how many tokens are returned. None: the longer the match,
-    the more. At the end of the text they begin again with those from `end` on.
+    length: tokens of the match. depth: how many tokens are returned. None: more for a
+    longer match. Where the text ends first, the tokens from `end` on are repeated.
     """
     count = AT_LEAST + PER_TOKEN * length if depth is None else depth
     return [text[end + step % (len(text) - end)] for step in range(count)]
 
 
 @lru_cache(maxsize=64)
-def shaped_tree(parent: tuple[int, ...], depth: int) -> Tree:
-    """The tree of a parent array. `depth`: its max_depth at least."""
+def padded_tree(parent: tuple[int, ...], depth: int) -> Tree:
+    """The tree of a parent array, with `ancestors` padded to at least `depth` columns."""
     tree = Tree.from_parent(parent)
     itself = torch.arange(len(tree)).unsqueeze(1)
     padding = itself.expand(-1, max(0, depth - tree.max_depth))

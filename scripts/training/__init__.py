@@ -1,4 +1,4 @@
-"""Training and fitting: what the scripts of the same names do.
+"""Training and fitting: what train_heads.py, calibrate.py, search_tree.py and others call.
 
 models.py           loading the model that the flags name
 corpus.py           conversations, and their answers as token ids; json_array.py reads one layout

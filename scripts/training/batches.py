@@ -8,19 +8,19 @@ from torch import Tensor
 
 from training.corpus import Example
 
-CHUNK = 1024  # Examples within which rows of like length are put together.
+CHUNK = 1024  # Examples within which those of like length are put together.
 NO_TARGET = -100  # A label that the loss leaves out.
 
 
 def batches(lengths: Sequence[int], batch_tokens: int, seed: int) -> Iterator[list[int]]:
-    """Endless batches of examples, by their numbers: about `batch_tokens` tokens with padding.
+    """Endless batches of examples' indices, each of at most `batch_tokens` tokens with padding.
 
-    lengths: of all examples, in tokens. seed: fixes the order.
+    A longer example makes a batch alone. lengths: tokens of each example. seed: fixes the order.
     """
     generator = torch.Generator().manual_seed(seed)
     while True:
-        # Sorting within large shuffled chunks keeps a batch's rows alike in length, and the batches
-        # random.
+        # Sorting within large shuffled chunks keeps a batch's examples alike in length, and the
+        # batches random.
         order = torch.randperm(len(lengths), generator=generator).tolist()
         groups = []
         for start in range(0, len(order), CHUNK):
@@ -51,7 +51,9 @@ class Lesson:
     ids: Tensor  # [batch, length], padded on the right.
     is_answer: Tensor  # [batch, length]
     hidden_states: Tensor  # [batch, length, hidden]
-    is_used: Tensor  # [batch, width]; every one of these rows has `ahead` + 1 columns after it.
+    # [batch, width] whether the token after a position, its root, is in the answer. Every position
+    # has at least `ahead` + 1 columns after it.
+    is_used: Tensor
 
     @classmethod
     def of(
@@ -62,7 +64,7 @@ class Lesson:
         device: torch.device,
     ) -> "Lesson":
         """hidden_states_of: the model's [batch, length, hidden], given ids [batch, length]."""
-        # So long that every head has a target at every row, which may be absent.
+        # Padded so that the target of every head is a valid column. It may lie after the answer.
         longest = max(len(tokens) for tokens, _ in group) + ahead
         ids = torch.zeros(len(group), longest, dtype=torch.long)
         is_answer = torch.zeros(len(group), longest, dtype=torch.bool)

@@ -129,7 +129,11 @@ def log_likelihood(
 
 @torch.enable_grad()
 def fit(notes: Notes, depths: int) -> Calibration:
-    """The calibration of the largest likelihood. Numbers without data keep their defaults."""
+    """The calibration of the largest likelihood.
+
+    Weights, floor and `beyond` keep their defaults where there is no data. The coverage of a depth
+    without data is log(1/2). successor_weight[0] is 0.
+    """
     default = Calibration()
     right = notes.with_target()
     head_weight = torch.tensor(_by_depth(default, depths), requires_grad=True)

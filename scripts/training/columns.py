@@ -25,7 +25,7 @@ from training.batches import NO_TARGET
 from training.corpus import Example
 
 CPU_LOGITS, GPU_LOGITS = 1 << 22, 1 << 27  # Logits that exist at once.
-DRAWN = 4  # One column of so many is drawn anew for each batch. The others are frequent tokens.
+DRAWN = 4  # One column in DRAWN is drawn at random for each batch. The others are frequent tokens.
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Columns:
     projection: nn.Linear  # The base model's.
     weight: Tensor  # [columns, hidden]
     bias: Tensor  # [columns] added to logits: the projection's own, and log(tokens stood for).
-    column: Tensor  # [vocab] the column of each token. `columns`: it has none.
+    column: Tensor  # [vocab] the column of each token. len(weight): the token has none.
 
     def of_tokens(self, x: Tensor, target: Tensor) -> Tensor:
         """The mean cross-entropy of rows x [rows, hidden] with tokens [rows].

@@ -56,7 +56,7 @@ def _rows(path: Path) -> Iterator[tuple[str, object]]:
         first = next(read_array(path), ("", {}))[1]
         try:
             _turn(first)
-        except ValueError:  # It is no message, so the list is none of messages.
+        except ValueError:  # The first element is no message, so the elements are conversations.
             yield from read_array(path)
             return
     for number, _, line in read_lines(path):
@@ -106,7 +106,7 @@ def _turn(message: object) -> dict[str, str]:
 
 
 def corpus_examples(path: Path, chat: Chat) -> Iterator[Example]:
-    """Every answer of a corpus as the continuation of its prompt.
+    """Every answer of a corpus after its prompt, with the end token appended.
 
     An answer before the first question is left out. A conversation is read up to the first turn
     that is out of order.

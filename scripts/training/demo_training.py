@@ -26,7 +26,7 @@ SAVE_EVERY_S = 300.0
 WARMUP_BATCHES = 100
 # Settings that may change when a training goes on. The others decide what is learned.
 GOES_ON_WITH = ("out", "tokens", "minutes", "device", "no_compile")
-SETTLED_BATCHES = 20  # Only after these is the speed used to predict a session's end.
+SETTLED_BATCHES = 20  # Batches of a session before its speed is used to predict its end.
 LONG_ROWS_FROM = 0.9  # Share of all tokens. After it, a row is as long as the context.
 HELD_OUT_ROWS = 4  # Rows that are read at once.
 
@@ -162,17 +162,17 @@ class _Training:
             return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
 
     def run(self) -> None:
-        """Train until the tokens or the minutes of this session are used up."""
+        """Train until all sessions have seen `tokens` tokens, or this one's minutes are used up."""
         settings = self.settings
         session = Session(self.seen, settings.tokens, settings.minutes)
-        settled = self.seen + SETTLED_BATCHES * settings.batch_tokens
+        speed_known_at = self.seen + SETTLED_BATCHES * settings.batch_tokens
         total = settings.tokens
         average = None
         batches = 0  # Of this session.
         bar = tqdm(total=int(total), initial=self.seen, unit="tok", unit_scale=True, desc="base")
         with bar:
             while self.seen < total:
-                if self.seen > settled:
+                if self.seen > speed_known_at:
                     total = session.last_token(self.seen)
                 loss = self._update(total)
                 bar.update(settings.batch_tokens)

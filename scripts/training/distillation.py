@@ -63,7 +63,7 @@ def own_answers(
     out: Path,
     seed: int,
 ) -> list[Example]:
-    """The model's own answers to the examples' prompts.
+    """The model's own answers to the examples' prompts, ordered by the length of the prompt.
 
     temperatures: used in turn, one for each batch. A file in `out` keeps the answers for exactly
     these settings. After an interruption only the rest is generated.
@@ -97,7 +97,10 @@ def own_answers(
 
 
 def _kept_answers(cache: Path, wanted: int, batch: int) -> list[Example]:
-    """The answers of whole batches in a file, of `wanted` in all. UserError where it is damaged."""
+    """The answers of whole batches in a file, of `wanted` in all.
+
+    The file loses a batch that was cut off. UserError where it is damaged.
+    """
     if not cache.exists():
         return []
     lines = cache.read_text().split("\n")[:-1]  # A torn last line has no newline.

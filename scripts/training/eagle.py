@@ -16,8 +16,8 @@ from training.kind import Kind
 
 
 class EagleKind(Kind):
-    without = ("heads", "layers", "share_projection", "decay", "merge", "format")
-    measures = "loss of features and of tokens"
+    ignored_settings = ("heads", "layers", "share_projection", "decay", "merge", "format")
+    loss_names = "loss of features and of tokens"
     ahead = 1
     shares_projection = True
 
@@ -26,7 +26,7 @@ class EagleKind(Kind):
         self.loaded = loaded
         self.heads = EagleHead(loaded.model)
         self.heads.to(loaded.model.lm.get_output_embeddings().weight.device)
-        self.weight = [1.0, 0.1]  # The paper's.
+        self.loss_weights = [1.0, 0.1]  # The paper's.
         self.title = "EAGLE's head"
 
     def losses(self, lesson: Lesson, columns: Columns) -> Tensor:

@@ -1,4 +1,4 @@
-"""Counts the tokens of a model's answers, so that heads need to guess only the frequent ones."""
+"""Counts the tokens of a model's own answers and of a corpus, and keeps the frequent ones."""
 
 import json
 from collections import Counter
@@ -64,7 +64,7 @@ def _read(
 
 
 def most_frequent(counts: list[Counter[int]], size: int) -> list[int]:
-    """The `size` tokens of the largest shares, summed over the counts.
+    """At most `size` tokens that occur, those with the largest shares, summed over the counts.
 
     Of equal ones the lower token comes first.
 

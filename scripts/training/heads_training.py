@@ -29,14 +29,16 @@ from training.schedule import Session, learning_rate
 CLASSES: dict[str, type[Kind]] = {"medusa": MedusaKind, "hydra": HydraKind, "eagle": EagleKind}
 CHECKPOINTS = {"medusa": "heads_state.pt"}  # Files by kind. Other kinds have <kind>_state.pt.
 SAVE_EVERY_S = 120.0
+# The learning rate rises over WARMUP_BATCHES * batch_tokens answer tokens. A batch holds fewer of
+# them, because batch_tokens also counts prompts and padding.
 WARMUP_BATCHES = 20
 # Settings that may change when a training goes on. The others decide what is learned.
 GOES_ON_WITH = (
     "out", "tokens", "minutes", "device", "trust_remote_code", "merge", "format", "save_dtype",
     "states",
 )  # fmt: skip
-GONE_WRONG = 2.0  # Times the first loss from which on a training has failed.
-SETTLED_STEPS = 10  # Only after these is the speed used to predict a session's end.
+GONE_WRONG = 2.0  # A training has failed if its loss is this many times the first loss.
+SETTLED_STEPS = 10  # Steps of a session before its speed is used to predict its end.
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
     loaded = load_model(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
     is_own_folder = Path(settings.model).resolve() == settings.out.resolve()
-    model = settings.model if is_own_folder else loaded.identity  # It is written to while training.
+    # Training writes into --out, which would change this identity. So the path stands for it.
+    model = settings.model if is_own_folder else loaded.identity
     decisive = settled(settings, GOES_ON_WITH, model=model)
     file = CHECKPOINTS.get(settings.kind, f"{settings.kind}_state.pt")
     checkpoint = Checkpoint(settings.out / file, decisive, SAVE_EVERY_S)
@@ -95,7 +98,7 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
         kind.parameters,
         training.seen,
         training.seconds,
-        kind.measures,
+        kind.loss_names,
         None if training.loss is None else training.loss.tolist(),
     )
 
@@ -170,7 +173,7 @@ class _Training:
             self.optimizer.load_state_dict(state["optimizer"])
             self.seen, self.step = state["seen"], state["step"]
             self.seconds = state.get("seconds", 0.0)  # Earlier versions did not count them.
-        self.weight = torch.tensor(kind.weight, device=self.device)
+        self.weight = torch.tensor(kind.loss_weights, device=self.device)
         self.columns: ColumnChoice | None = None  # None: heads have projections of their own.
         if kind.shares_projection:
             projection = hidden_states.model.lm.get_output_embeddings()
@@ -183,7 +186,7 @@ class _Training:
             next(self.batches)
 
     def run(self) -> None:
-        """Train until the tokens or the minutes of this session are used up."""
+        """Train until all sessions have seen `tokens` tokens, or this one's minutes are used up."""
         settings = self.settings
         session = Session(self.seen, settings.tokens, settings.minutes)
         total = settings.tokens
@@ -202,12 +205,12 @@ class _Training:
                 first = self.loss if first is None else first
                 bar.update(used)
                 losses = " ".join(f"{value:.2f}" for value in self.loss.tolist())
-                bar.set_postfix_str(f"{self.kind.measures} {losses}")
+                bar.set_postfix_str(f"{self.kind.loss_names} {losses}")
                 self.seconds = earlier_s + time.monotonic() - began
                 steps += 1
                 if steps == SETTLED_STEPS and self.seen < total:
                     bar.write(time_left(session.minutes_left(self.seen)), file=sys.stderr)
-                if self.step > SETTLED_STEPS:
+                if steps > SETTLED_STEPS:
                     total = session.last_token(self.seen)
                 if self.checkpoint.is_due or self.seen >= total:
                     self.checkpoint.save(self._state())
@@ -235,7 +238,7 @@ class _Training:
         current = losses.detach()
         if not current.isfinite().all():
             raise UserError(
-                f"a loss became NaN or infinite at {self.seen:,} tokens ({self.kind.measures}: "
+                f"a loss became NaN or infinite at {self.seen:,} tokens ({self.kind.loss_names}: "
                 f"{_rounded(current)}); what was saved before is kept, but may be as bad. Start "
                 "again with another --out and a lower --lr"
             )

@@ -35,6 +35,9 @@ class HiddenStates:
     def of(self, numbers: Sequence[int], ids: Tensor) -> Tensor:
         """Hidden states [batch, length, hidden] of examples, padded on the right.
 
+        Their dtype is the model's, bfloat16 under autocast, or float16 from a file. At padding they
+        are arbitrary.
+
         numbers: which ones of all examples. ids: [batch, length] theirs, on the model's device.
         """
         with torch.autocast(ids.device.type, torch.bfloat16, enabled=self.autocast):

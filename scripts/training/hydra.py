@@ -15,7 +15,7 @@ from training.kind import Kind
 
 
 class HydraKind(Kind):
-    without = ("merge", "format")
+    ignored_settings = ("merge", "format")
 
     def __init__(self, loaded: Loaded, settings: HeadsSettings) -> None:
         self.loaded = loaded
@@ -25,7 +25,7 @@ class HydraKind(Kind):
         )
         self.ahead = settings.heads
         self.shares_projection = settings.share_projection
-        self.weight = [settings.decay**head for head in range(settings.heads)]
+        self.loss_weights = [settings.decay**head for head in range(settings.heads)]
         self.title = f"{settings.heads} Hydra heads"
 
     def losses(self, lesson: Lesson, columns: Columns | None) -> Tensor:

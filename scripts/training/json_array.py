@@ -14,7 +14,7 @@ from bench.common.files import LONGEST, check_regular, unreadable
 from bench.common.strict_json import parse_json
 
 CHUNK = 1 << 20  # Characters that are read at once.
-NEAR_END = 16  # An error so many characters before the end of a chunk may be about its end.
+NEAR_END = 16  # A JSON error this close to the end of a chunk may come from the cut.
 BETWEEN = re.compile(r"[\s,]*")
 
 
@@ -27,8 +27,9 @@ def begins_array(path: Path) -> bool:
 def read_array(path: Path) -> Iterator[tuple[str, object]]:
     """(place as a message says it, element) of every element; each is an object or a list.
 
-    A file whose name ends in .gz is unzipped. UserError where the file is no such array, or an
-    element is longer than LONGEST.
+    A file whose name ends in .gz is unzipped. The caller has checked `begins_array`. UserError
+    where an element is not JSON, or is longer than LONGEST, or where the array has no end. Commas
+    between elements are not checked.
     """
     decoder = json.JSONDecoder()
     with _opened(path) as file:

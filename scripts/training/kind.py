@@ -20,14 +20,14 @@ class Kind(ABC):
     """Heads in training, what they learn, and their files."""
 
     # Settings that have no effect on this kind.
-    without: ClassVar[tuple[str, ...]] = ()
+    ignored_settings: ClassVar[tuple[str, ...]] = ()
     # What `losses` are of, for the progress bar.
-    measures: ClassVar[str] = "loss by head"
+    loss_names: ClassVar[str] = "loss by head"
 
     heads: nn.Module  # What is trained, in float32 on the base model's device.
-    ahead: int  # Tokens behind its root that a row learns from.
+    ahead: int  # Tokens after the root that the heads learn to guess at each position.
     shares_projection: bool  # Whether the heads end in the base model's output projection.
-    weight: list[float]  # [losses] of the losses in their sum.
+    loss_weights: list[float]  # [losses] their weights in the sum that is minimised.
     title: str  # What is trained, in words.
 
     @abstractmethod
@@ -54,7 +54,7 @@ class Kind(ABC):
 def check_settings(kind: type[Kind], settings: HeadsSettings) -> None:
     """UserError where a setting is given that has no effect on this kind."""
     for field in fields(settings):
-        if field.name in kind.without and getattr(settings, field.name) != field.default:
+        if field.name in kind.ignored_settings and getattr(settings, field.name) != field.default:
             raise UserError(
                 f"{flag_name(field.name)} has no effect with --kind {settings.kind}; leave it out"
             )

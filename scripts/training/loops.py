@@ -30,8 +30,8 @@ WARMUP = 5  # Updates.
 
 
 def _examples(chat: Chat, settings: LoopsSettings) -> list[Example]:
-    """A batch for each update and two more, the first of which is measured on."""
-    wanted = settings.batch * (settings.updates + 2)
+    """A batch to measure on, and one for each update."""
+    wanted = settings.batch * (settings.updates + 1)
     examples: list[Example] = []
     answers = corpus_examples(settings.corpus, chat)
     for ids, start in tqdm(answers, desc="reading corpus", total=wanted):
@@ -128,7 +128,7 @@ class Unlearning:
             self.update, self.before = state["update"], state["before"]
 
     def measure(self) -> Measured:
-        """What part of the greedy answers repeats, and how many do not end by themselves."""
+        """Shares of repeated n-grams and of answers without an end token, and tokens per answer."""
         settings = self.settings
         answers = greedy_answers(self.lm, self.measured_on, settings.new_tokens, self.eos)
         marks = [mark for answer in answers for mark in repeats(answer, settings.ngram)]

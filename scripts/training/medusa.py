@@ -26,7 +26,7 @@ class MedusaKind(Kind):
         )
         self.ahead = settings.heads
         self.shares_projection = settings.share_projection
-        self.weight = [settings.decay**head for head in range(settings.heads)]
+        self.loss_weights = [settings.decay**head for head in range(settings.heads)]
         self.title = f"{settings.heads} heads"
 
     def losses(self, lesson: Lesson, columns: Columns | None) -> Tensor:

@@ -37,7 +37,7 @@ class HeldOutLoss:
 
 @torch.inference_mode()
 def held_out_loss(settings: PerplexitySettings) -> HeldOutLoss:
-    """Read every conversation from its beginning, cut at the model's context.
+    """The loss summed over all conversations, each cut at the model's context.
 
     The first token of each is not predicted. UserError where there is no conversation.
     """

@@ -1,6 +1,6 @@
 """Finds the best static tree of a model, from how often its heads' guesses are right.
 
-A rank path (0, 2) takes the best guess of head 1 and, behind it, the third best of head 2. Its
+A rank path (0, 2) takes the best guess of head 0 and, after it, the third best of head 1. Its
 frequency is how often all of its guesses are right at once. A tree's expected accept length is 1
 plus the sum of the frequencies of its paths, and no path is more frequent than its parent. So the
 best tree of N nodes is the N - 1 most frequent paths.

@@ -145,11 +145,11 @@ def test_sizes_that_take_too_long_are_never_drafted_for(tiny_model):
 def test_drafts_that_never_pay_take_a_fixed_part_of_the_time():
     budget = AutoBudget(StepTimes((1,), (1, 4), ((1.0, 1.2),)), {4: 0.1})
     budget.start([1, 2, 3])
-    is_drafted, drafts = budget.drafts(), 0
+    is_drafted, drafts = budget.decide_to_draft(), 0
     for _ in range(600):
         budget.choose([1.0, 1.9] if is_drafted else [], length=10)
         drafts += is_drafted
-        is_drafted = budget.drafts()
+        is_drafted = budget.decide_to_draft()
         budget.learn(0)
     granted = AutoBudget.START + 600 * AutoBudget.SLOWER
     # A draft costs 0.1, and 0.2 more where it is verified.

@@ -10,7 +10,7 @@ from decoders.engine.engine import Engine
 from decoders.model.model import Model
 from decoders.step import Stop
 from decoders.tree import Draft
-from tests.helpers.companions import drafting_model
+from tests.helpers.companions import draft_model
 from tests.helpers.models import FAMILIES, PROMPT, randomise, tiny_llama
 from tests.helpers.steps import GROWING, steps_of, tokens_of
 from tests.helpers.watching import paths_of
@@ -50,7 +50,7 @@ SHAPES = [(16, 4, 5), (6, 1, 5), (4, 1, 9), (64, 3, 2), (9, 2, 3), (2, 3, 4)]
 @pytest.mark.parametrize("static_shapes", [False, True])
 @pytest.mark.parametrize("family", ["llama", "mistral-window", "gpt2"])
 @pytest.mark.parametrize(("nodes", "topk", "depth"), SHAPES)
-def test_the_tree_is_that_of_the_drafting_models_probabilities(
+def test_the_tree_is_that_of_the_draft_models_probabilities(
     nodes, topk, depth, family, static_shapes
 ):
     """In every step, whatever the steps before have kept; where a window slides, too."""
@@ -69,7 +69,7 @@ def test_the_tree_is_that_of_the_drafting_models_probabilities(
 
 @pytest.mark.parametrize("static_shapes", [False, True])
 def test_a_model_that_drafts_for_itself_is_always_right(static_shapes):
-    """A whole path is kept in each step, so the drafting model must read all of it next."""
+    """A whole path is kept in each step, so the draft model must read all of it next."""
     model = Engine(tiny_llama())
     model.static_shapes = static_shapes
     decoder = bound(model, Engine(tiny_llama()), nodes=5, topk=1, depth=4)
@@ -89,7 +89,7 @@ class _Pausing(Wrapper):
 
 def test_after_steps_that_drafted_nothing_the_whole_text_is_known():
     model = Engine(tiny_llama())
-    drafting, text = drafting_model(model), list(PROMPT_IDS)
+    drafting, text = draft_model(model), list(PROMPT_IDS)
     decoder, drafts = bound(model, drafting, nodes=8, topk=2, depth=2), 0
     for step in decoder.decode(PROMPT, Exact(), FOREVER, _Pausing):
         if step.nodes > 1:
@@ -109,9 +109,9 @@ def test_a_budget_takes_the_best_nodes_of_it():
 
 
 @pytest.mark.parametrize("context", [8, 40])
-def test_beyond_the_drafting_models_context_nothing_is_drafted(context):
+def test_beyond_the_draft_models_context_nothing_is_drafted(context):
     model = Engine(tiny_llama())
-    drafting = drafting_model(model, max_position_embeddings=context)
+    drafting = draft_model(model, max_position_embeddings=context)
     decoder = bound(model, drafting, nodes=6, topk=2, depth=3)
     for _ in range(2):
         steps = list(decoder.decode(PROMPT, Exact(), FOREVER))
@@ -122,14 +122,14 @@ def test_beyond_the_drafting_models_context_nothing_is_drafted(context):
 
 
 def test_logits_that_are_no_numbers_leave_a_tree():
-    model, drafting = Engine(tiny_llama()), drafting_model(Engine(tiny_llama()))
+    model, drafting = Engine(tiny_llama()), draft_model(Engine(tiny_llama()))
     drafting.lm.get_output_embeddings().weight.data.fill_(torch.nan)
     steps = list(bound(model, drafting).decode(PROMPT, Exact(), FOREVER))
     assert tokens_of(steps) == tokens_of(steps_of(model, "greedy", 40))
 
 
-def test_a_drafting_model_of_another_vocabulary_is_refused(tiny_model):
-    drafting = drafting_model(tiny_model, vocab_size=77)
+def test_a_draft_model_of_another_vocabulary_is_refused(tiny_model):
+    drafting = draft_model(tiny_model, vocab_size=77)
     with pytest.raises(ValueError, match=r"'tiny' has a vocabulary of 77 tokens.* one of 101"):
         bound(tiny_model, drafting)
 

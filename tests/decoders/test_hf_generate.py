@@ -9,7 +9,7 @@ from decoders.draft_model import DRAFTING
 from decoders.hf_generate import HFGreedy
 from decoders.model.model import Model
 from decoders.step import NotANumber, Stop
-from tests.helpers.companions import drafting_model
+from tests.helpers.companions import draft_model
 from tests.helpers.models import PROMPT, tiny_heads, tiny_llama
 from tests.helpers.steps import bound, made, steps_of, tokens_of, turn
 
@@ -118,7 +118,7 @@ def test_an_assistant_must_be_named_and_have_the_same_vocabulary(tiny_model):
     with pytest.raises(ValueError, match="it needs a model that assists: assisted:model=FOLDER"):
         made("assisted")
     decoder = made("assisted:model=other")
-    decoder.take({DRAFTING: drafting_model(tiny_model, vocab_size=77)})
+    decoder.take({DRAFTING: draft_model(tiny_model, vocab_size=77)})
     with pytest.raises(ValueError, match="'other' has a vocabulary of 77 tokens, and the base"):
         decoder.setup(tiny_model)
 

@@ -26,12 +26,12 @@ def spec_of(name: str) -> str:
 
 def files_for(decoder: Decoder, model: Model) -> Mapping[str, object]:
     """The files and models that a decoder cannot do without, as `Decoder.take` receives them."""
-    makers = {DRAFTING: drafting_model, HYDRA: tiny_hydra, EAGLE: tiny_eagle}
+    makers = {DRAFTING: draft_model, HYDRA: tiny_hydra, EAGLE: tiny_eagle}
     needed = [*decoder.models, *decoder.weights]
     return {name: make(model) for name, make in makers.items() if name in needed}
 
 
-def drafting_model(model: Model, seed: int = 7, **changes) -> Engine:
+def draft_model(model: Model, seed: int = 7, **changes) -> Engine:
     """A smaller model with the tokens of `model`."""
     size = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
     tokens = dict(vocab_size=model.vocab, max_position_embeddings=model.context)

@@ -81,7 +81,7 @@ class Simulation:
         """
         budget, random = self.budget, self.random
         budget.start([random.randrange(1000) for _ in range(8)])
-        is_drafted = budget.drafts()
+        is_drafted = budget.decide_to_draft()
         first_draft = int(is_drafted)  # The first step makes its own draft, too.
         committed, greedy_tokens = 0, 0.0
         while committed < tokens:
@@ -89,7 +89,7 @@ class Simulation:
             forecast, kept = drafted(self.heads, random, self.drift)
             most = len(budget.sizes(budget.max_nodes))
             nodes = budget.choose(forecast[:most] if is_drafted else [], 8 + committed)
-            is_drafted = budget.drafts()
+            is_drafted = budget.decide_to_draft()
             seconds = self._step_s(nodes, is_drafted + first_draft)
             first_draft = 0
             kept_now = kept[LADDER.index(nodes)]

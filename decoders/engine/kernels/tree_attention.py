@@ -1,12 +1,12 @@
 """Attention of a tree's few rows over many committed positions, as two Triton kernels.
 
 A step has too few rows to keep a GPU busy with one program a head. So the positions are cut into
-parts, and each program reads one part for one head of keys. It leaves the sum of its weighted
+parts, and each program reads one part for one KV head. It leaves the sum of its weighted
 values, and the largest score and the sum of weights that a softmax needs. The second kernel adds up
 the parts.
 
-All query heads that share a head of keys are rows of one product, so that keys are read once. Rows
-are counted `row * group + head in the group`, and are called lanes here.
+All query heads that share a KV head are computed together, so that its keys are read once. One
+query row of one of these heads is a lane: lane = row * group + index of the head in its group.
 """
 
 import torch
@@ -14,14 +14,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-PROGRAMS = 264  # That are wanted at once: two for each multiprocessor of an H100.
+PROGRAMS = 264  # Programs wanted at once: two for each multiprocessor of an H100.
 SMALLEST = 16  # Rows and columns of a product.
 # Slots that a program reads at once. A tile of keys and one of values must fit in shared memory.
 SLOTS_AT_ONCE = {torch.float16: 64, torch.bfloat16: 64, torch.float32: 32}
 STAGES = 2  # Tiles that are loaded ahead. A part has few of them.
 # A score of a position that a lane does not see. A lane may see none of a part. Its largest score
 # must be finite then, and small enough to weigh nothing beside a part that it sees.
-HIDDEN = tl.constexpr(-1e30)
+MASKED_SCORE = tl.constexpr(-1e30)
 
 
 @triton.jit
@@ -32,7 +32,7 @@ def _attend_part(
     GROUP: tl.constexpr, SIZE: tl.constexpr, ENTRIES: tl.constexpr,
     LANES: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
-    """Program (head, part, block): LANES lanes of one head of keys, over one part of its slots.
+    """Program (head, part, block): LANES lanes of one KV head, over one part of its slots.
 
     sums: [heads, parts, lanes, SIZE], largest, weights: [heads, parts, lanes], all float32.
     `*_head`, `*_row`, `*_slot` are strides. ENTRIES: SIZE, rounded up to a power of 2.
@@ -62,10 +62,10 @@ def _attend_part(
         key_at = keys + head * keys_head + slot[:, None] * keys_slot + entry[None, :]
         key = tl.load(key_at, mask=is_read, other=0.0)
         score = tl.dot(asked, tl.trans(key), input_precision="ieee") * scale
-        # Only the tree's own slots are looked up in the mask.
+        # Every lane sees the committed slots and the root, so the mask is read only after the root.
         in_tree = is_lane[:, None] & ((slot > root) & is_used)[None, :]
         mask_at = mask + row[:, None] * mask_row + slot[None, :]
-        score = tl.where(tl.load(mask_at, mask=in_tree, other=0.0) < 0, HIDDEN, score)
+        score = tl.where(tl.load(mask_at, mask=in_tree, other=0.0) < 0, MASKED_SCORE, score)
         score = tl.where(is_used[None, :], score, float("-inf"))
         better = tl.maximum(best, tl.max(score, 1))
         share = tl.exp(score - better[:, None])

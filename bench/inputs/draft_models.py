@@ -8,13 +8,13 @@ from decoders.decoder import Decoder
 from decoders.model.model import Model
 
 
-def check_drafting_models(decoder: Decoder) -> None:
+def check_draft_models(decoder: Decoder) -> None:
     """UserError where a decoder drafts with a model that cannot be one. Nothing is loaded."""
     for name in decoder.models:
         check_model_name(decoder.path_of(name))
 
 
-def load_drafting_models(decoder: Decoder, base: Loaded) -> dict[str, Model]:
+def load_draft_models(decoder: Decoder, base: Loaded) -> dict[str, Model]:
     """The models that a decoder drafts with, by name, on the base model's device.
 
     Their own Python files are executed only if the base model's may be.
@@ -29,7 +29,7 @@ def _load(path: str, base: Loaded) -> Model:
     loaded = load(path, str(device), dtype, trust_remote_code=base.trust_remote_code)
     if difference := _difference(loaded.tokenizer, base.tokenizer):
         raise ValueError(
-            f"the vocabulary of {path!r} is another one: {difference}; a drafting model must have "
+            f"the vocabulary of {path!r} is another one: {difference}; a draft model must have "
             "the base model's"
         )
     return loaded.model

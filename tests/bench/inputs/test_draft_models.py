@@ -25,7 +25,7 @@ def answers(out, spec: str) -> list[list[int]]:
     return [turn.token_ids for turn in turns if turn.decoder == spec]
 
 
-def test_a_run_with_a_drafting_model(model, questions, small, tmp_path):
+def test_a_run_with_a_draft_model(model, questions, small, tmp_path):
     tree, chain = f"draft:model={small}", f"draft:model={small}:topk=1"
     out = tmp_path / "run"
     arguments = (*basics(model, questions, out), "--temperature", "0.7")
@@ -35,9 +35,7 @@ def test_a_run_with_a_drafting_model(model, questions, small, tmp_path):
     assert set(digests) == {tree, chain}
 
 
-def test_another_drafting_model_of_that_name_is_another_run(
-    model, questions, small, tmp_path, capsys
-):
+def test_another_draft_model_of_that_name_is_another_run(model, questions, small, tmp_path, capsys):
     arguments = (*basics(model, questions, tmp_path / "run"), "--decoder", f"draft:model={small}")
     assert bench(*arguments) == 0
     assert bench(*arguments) == 0
@@ -91,7 +89,7 @@ class Model(LlamaForCausalLM):
 
 @pytest.fixture
 def with_code(small, tmp_path, monkeypatch):
-    """A drafting model whose class is in a Python file of its own."""
+    """A draft model whose class is in a Python file of its own."""
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", [*sys.path])
     config = json.loads((small / "config.json").read_text())
@@ -103,7 +101,7 @@ def with_code(small, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("is_trusted", [False, True])
-def test_code_of_a_drafting_model_runs_where_that_of_the_model_may(
+def test_code_of_a_draft_model_runs_where_that_of_the_model_may(
     model, questions, with_code, tmp_path, capsys, is_trusted
 ):
     arguments = basics(model, questions, tmp_path / "run")
