@@ -1,6 +1,7 @@
 """Folders with trained heads beside a configuration that names their base model."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,9 +32,18 @@ def write_folder(
 ) -> None:
     """Write tensors to a file, and a configuration that also names the base model."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(tensors), folder / file, metadata=METADATA)
     named = {BASE: _base_of(loaded), **config}
     (folder / "config.json").write_text(json.dumps(named, indent=1) + "\n")
+    write_tensors(tensors, folder / file)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file beside a config.json, and let the same users read it.
+
+    safetensors makes files that nobody else may read.
+    """
+    save_file(dict(tensors), path, metadata=METADATA)
+    shutil.copymode(path.with_name("config.json"), path)
 
 
 def _base_of(loaded: Loaded) -> str:

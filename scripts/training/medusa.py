@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from bench.inputs.checkpoints import HEAD_FILES
@@ -13,7 +12,7 @@ from decoders.model.heads import MERGED_PREFIX, MedusaHeads
 from settings.training import HeadsSettings
 from training.batches import Lesson
 from training.columns import Columns, of_logits
-from training.head_files import METADATA, saveable, write_folder
+from training.head_files import saveable, write_folder, write_tensors
 from training.kind import Kind
 
 
@@ -118,7 +117,7 @@ def write_merged(loaded: Loaded, heads: MedusaHeads, out: Path, dtype: torch.dty
     names = {tensor.data_ptr(): name for name, tensor in reversed(state.items())}.values()
     state = {name: state[name] for name in names}
     state |= {MERGED_PREFIX + name: tensor for name, tensor in heads.published().items()}
-    save_file(saveable(state, dtype), out / "model.safetensors", metadata=METADATA)
+    write_tensors(saveable(state, dtype), out / "model.safetensors")
 
 
 def _config(heads: MedusaHeads) -> dict[str, object]:

@@ -95,6 +95,8 @@ def test_heads_that_share_the_projection_are_trained_and_resumed(answers, tmp_pa
     assert script(train_heads.main, *arguments, "--tokens", 1500) == 0
     first = load(str(tmp_path / "out" / "medusa"), device="cpu").model
     assert first.num_heads == 3 and first.heads.shares_projection
+    modes = {file.name: file.stat().st_mode for file in (tmp_path / "out" / "medusa").iterdir()}
+    assert len(modes) == 2 and len(set(modes.values())) == 1, modes
     assert not list((tmp_path / "out").glob("own_answers-*"))
     assert script(train_heads.main, *arguments, "--tokens", 3000) == 0
     loaded = load(str(tmp_path / "out" / "medusa"), device="cpu")
