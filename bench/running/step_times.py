@@ -260,7 +260,8 @@ class _Held(Drafter):
 def draft_times(decoder: Budgeted, rounds: int = 8) -> dict[int, float]:
     """Seconds, by depth, that drafting adds to a step: the difference of two medians.
 
-    rounds: blocks of steps of either kind, at each timed depth.
+    rounds: blocks of steps of either kind, at each timed depth. After ENOUGH_S no further one is
+    begun.
 
     This is not the time of drafting alone. Heads and successors also push the model's weights out
     of a processor's cache, and on a GPU part of drafting overlaps with the forward. So steps with
@@ -287,13 +288,16 @@ def _draft_time(decoder: Budgeted, depth: int, rounds: int) -> float:
     tokens = DRAFT_BLOCK * (1 + decoder.inner.max_depth)
     stop = Stop(frozenset(), min(tokens, model.context - len(prompt)))
     samples: dict[Drafter, list[float]] = {held: [], drafting: []}
-    for _ in range(rounds):
+    deadline = host_now() + ENOUGH_S
+    for number in range(rounds):
+        if number > 0 and host_now() > deadline:
+            break
         for drafter, seconds in samples.items():
             steps = decode(model, drafter, prompt, Exact(), stop)
             began = now(model.device)
-            for number, _ in enumerate(islice(steps, DRAFT_BLOCK)):
+            for step, _ in enumerate(islice(steps, DRAFT_BLOCK)):
                 ended = now(model.device)
-                if number >= SETTLED:
+                if step >= SETTLED:
                     seconds.append(ended - began)
                 began = ended
     least = LEAST_DRAFT * budget.times.seconds[0][0]

@@ -1,6 +1,7 @@
 """What budgets begin with: step times that are measured, or those of a run."""
 
 import json
+from itertools import count
 
 import pytest
 
@@ -124,6 +125,16 @@ def test_on_a_slow_machine_each_length_is_measured_once(tiny_model, monkeypatch)
     monkeypatch.setattr(module, "host_now", lambda: next(clock))
     step_times(tiny_model, (1, 4), rounds=2)
     assert timed == [(8, 1), (8, 4), (8, 1), (8, 4), (16, 1), (16, 4)]
+
+
+def test_on_a_slow_machine_drafting_is_measured_once_at_each_depth(tiny_model, monkeypatch):
+    decoder = bound(tiny_model, "dynamic:nodes=auto", FREE)
+    original, decoded = module.decode, []
+    monkeypatch.setattr(module, "decode", lambda *given: decoded.append(1) or original(*given))
+    seconds = count(step=module.ENOUGH_S + 1)
+    monkeypatch.setattr(module, "host_now", lambda: next(seconds))
+    draft_times(decoder)
+    assert len(decoded) == 2 * 3  # At each depth: a draft to hold, and a block of either kind.
 
 
 def test_drafting_to_a_depth_between_takes_a_time_between(tiny_model, monkeypatch):
