@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         "--decoder",
         default=",".join(RunConfig.decoders),
         metavar="NAMES",
-        help="comma-separated names of the decoders below; options stand behind colons, as in "
+        help="comma-separated names of the decoders below; options stand after colons, as in "
         "dynamic:nodes=16, and a label before, as in small=dynamic:nodes=8",
     )
     add_flags(parser, RunConfig)

@@ -51,7 +51,7 @@ class Kept:
 
     node: Tensor  # [1] its last node.
     depth: Tensor  # [1] drafted tokens on it.
-    path: Tensor  # [max_depth] its nodes behind the root, padded with the last one.
+    path: Tensor  # [max_depth] its nodes after the root, padded with the last one.
     tokens: Tensor  # [max_depth] the tokens of `path`.
     next_token: Tensor  # [1] the next root, or NO_TOKEN.
 

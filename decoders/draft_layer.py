@@ -4,7 +4,7 @@ Some trained drafters are a layer of the same kind as the base model's. What it 
 (features, embeddings) is the drafter's. This module makes the layer by the base model's
 configuration, and keeps its cache.
 
-Rows are committed in the order of the text. `read` looks ahead: its rows stand behind the committed
+Rows are committed in the order of the text. `read` looks ahead: its rows stand after the committed
 ones. They attend to all committed rows, and to one another as a matrix says. Later rows overwrite
 them.
 """
@@ -143,9 +143,9 @@ class DraftLayer:
         return outputs
 
     def read(self, inputs: Tensor, attends: Tensor) -> Tensor:
-        """The outputs [rows, hidden] of rows [rows, hidden] behind the committed ones.
+        """The outputs [rows, hidden] of rows [rows, hidden] after the committed ones.
 
-        attends: [rows, ahead] bool, whether a row attends to a row behind the committed ones. The
+        attends: [rows, ahead] bool, whether a row attends to a row after the committed ones. The
         last `rows` of these are the new rows themselves; `read` made the others since the last
         commit. A row's position follows from how many it attends to.
         """

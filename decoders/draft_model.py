@@ -97,7 +97,7 @@ class DraftModel(Decoder):
         return draft
 
     def _read(self, text: list[int]) -> Tensor:
-        """The draft model's logits [1, vocab] behind the new part of the text.
+        """The draft model's logits [1, vocab] after the new part of the text.
 
         All of it but the root, which is last, is committed to the draft model's cache.
         """

@@ -40,7 +40,7 @@ from decoders.step import NotANumber, Step, Stop
 class _StepRecorder(StoppingCriteria):
     """Records a step for every forward, cuts its tokens as our loop does, and ends the turn.
 
-    transformers calls it behind each forward, as a stopping criterion. The forward's logits reach
+    transformers calls it after each forward, as a stopping criterion. The forward's logits reach
     it before: by hooks of the model in assisted generation, otherwise by `_Watch`.
     """
 
@@ -83,7 +83,7 @@ class _StepRecorder(StoppingCriteria):
         self.is_sound = is_sound if self.is_sound is None else self.is_sound & is_sound
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
-        """[batch] bool: whether the turn ends behind the text `input_ids` [batch, length]."""
+        """[batch] bool: whether the turn ends after the text `input_ids` [batch, length]."""
         if self.has_step:  # Earlier releases' assisted generation asks about candidates, too.
             return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         self.has_step = True

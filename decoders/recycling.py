@@ -1,7 +1,7 @@
 """Token Recycling (Luo et al. 2024, arXiv 2408.08696): drafts from the model's own predictions.
 
 A matrix holds, for each token of the vocabulary, the 8 likeliest successors by the model's latest
-distribution behind that token. Every verified node, kept or not, replaces the row of its token. A
+distribution after that token. Every verified node, kept or not, replaces the row of its token. A
 draft is read from the matrix level by level: the root's successors, their successors, and so on, in
 a fixed tree that favours better ranks.
 

@@ -16,7 +16,7 @@ class Step:
     nodes: int  # Nodes of the tree that was verified, root included.
     finish: str | None  # Why the turn ends here: eos, stop or length. None: it goes on.
     draft: Draft | None = None  # The tree itself, on the device. None: the decoder has no trees.
-    path: Tensor | None = None  # [max_depth] kept nodes behind the root, padded with the last one.
+    path: Tensor | None = None  # [max_depth] kept nodes after the root, padded with the last one.
 
 
 @dataclass(frozen=True)

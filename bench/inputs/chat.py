@@ -124,7 +124,7 @@ class Chat:
         """Token ids of a prompt's text.
 
         A tokenizer may put special tokens around a text. Those before it are put there once, if the
-        template is not the tokenizer's own, which has them itself. Those behind it would end the
+        template is not the tokenizer's own, which has them itself. Those after it would end the
         prompt, and are left out.
         """
         # verbose: transformers would warn of long prompts. The model's context is checked here.

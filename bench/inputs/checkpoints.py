@@ -333,7 +333,7 @@ def short_name(model: str) -> str:
     ('tiny', 'tiny')
     """
     path = Path(model)
-    if path.is_file():  # Where it is a link, the file behind it may be called by a digest.
+    if path.is_file():  # Where it is a link, the name of its target may be a digest.
         return path.name
     path = path.resolve()
     repository = path.parents[1].name if len(path.parts) > 2 else ""

@@ -160,7 +160,7 @@ def _download(remote: Remote, path: Path) -> bytes:
 
 
 def _get(url: str, advice: str) -> bytes:
-    """The content behind an http URL. `advice` ends the message of a UserError."""
+    """The content at an http URL. `advice` ends the message of a UserError."""
     import requests  # Imported here: a set that is in the cache needs no network library.
     from urllib3.util import Retry
 

@@ -44,11 +44,11 @@ def end_of_answer(render: Render, tokenizer: PreTrainedTokenizerBase) -> int | N
     from_answer_on = text.removeprefix(prompt).lstrip()
     if not text.startswith(prompt) or not from_answer_on.startswith(ANSWER):
         return None
-    behind = from_answer_on.removeprefix(ANSWER).lstrip()
+    after = from_answer_on.removeprefix(ANSWER).lstrip()
     fitting = {
         token.content: number
         for number, token in tokenizer.added_tokens_decoder.items()
-        if token.content and behind.startswith(token.content) and not token.content[0].isalnum()
+        if token.content and after.startswith(token.content) and not token.content[0].isalnum()
     }
     return fitting[max(fitting, key=len)] if fitting else None
 

@@ -103,7 +103,7 @@ def _as_it_is(text: str, _is_name: bool) -> str:
 
 
 def _stacked(text: str, is_name: bool) -> str:
-    """A cell in short lines. Names break behind ":" and "/", numbers before their interval.
+    """A cell in short lines. Names break after ":" and "/", numbers before their interval.
 
     >>> _stacked("1.20x (1.10, 1.30) faster", False).split("\\n")
     ['1.20x', '(1.10, 1.30)', 'faster']

@@ -1,4 +1,4 @@
-"""Digests of what lies behind the names of a run's decoders: trees, code, files and folders.
+"""Digests of what the names of a run's decoders stand for: trees, code, files and folders.
 
 A run is resumed only where they are the same. All are by label.
 """

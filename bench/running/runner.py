@@ -336,7 +336,7 @@ class Runner:
     ) -> tuple[Rule, Stop]:
         """How a turn's tokens are accepted, and when it ends.
 
-        room: positions that are left in the context behind the prompt.
+        room: positions that are left in the context after the prompt.
         """
         config = self.config
         rule = make_rule(

@@ -77,7 +77,7 @@ class Successors:
         self._evidence[SLOTS:] = 0
 
     def after(self, before: Tensor, token: Tensor) -> Known:
-        """What follows `token` [rows] behind `before` [rows].
+        """What follows `token` [rows] after `before` [rows].
 
         By both tokens where that is known, else by `token` alone.
         """
@@ -93,7 +93,7 @@ class Successors:
         )
 
     def learn(self, before: Tensor, token: Tensor, logits: Tensor) -> None:
-        """Take in the base model's `logits` [rows, vocab] at tokens [rows] behind others [rows].
+        """Take in the base model's `logits` [rows, vocab] at tokens [rows] after others [rows].
 
         The latest row comes first. A row whose token is NO_GUESS teaches nothing.
         """

@@ -69,7 +69,7 @@ class TopPaths:
         # Rounding is monotone and no term exceeds 0, so no child's sum exceeds its parent's.
         score = self._log_prob.take(self._cells).sum(-1)  # [members]
         # The bits of a float >= 0, read as an integer, sort as the float does. With the member's
-        # number behind them no two keys are equal. Ties fall as in a stable sort, which would take
+        # number after them no two keys are equal. Ties fall as in a stable sort, which would take
         # much longer.
         keys = torch.add(self._member, score.abs().view(torch.int32), alpha=1 << 29)
         order = keys.topk(self.nodes, largest=False).indices  # [nodes]

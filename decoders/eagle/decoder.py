@@ -25,7 +25,7 @@ class Eagle(BeamDecoder):
     weights: ClassVar[dict] = {FILE: EagleHead.from_published}
 
     nodes: int | str = 64  # Or "auto".
-    topk: int = 10  # Guesses behind each node that is extended.
+    topk: int = 10  # Guesses after each node that is extended.
     beam: int = 10  # Nodes of each level that are extended.
     depth: int = 6  # Levels of the tree below the root.
     # What is guessed from: "all" or "frequent". None: all, or with nodes=auto the frequent tokens

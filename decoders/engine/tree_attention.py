@@ -2,7 +2,7 @@
 
 transformers calls the attention function whose name is in a model's configuration. The one that is
 registered here gives a call to the engine's own attention where it knows that the mask is a tree's:
-committed positions that every row sees, and the tree's nodes behind them. All other calls go to
+committed positions that every row sees, and the tree's nodes after them. All other calls go to
 `sdpa`, which also computes what a tree alone does not need: prompts, sliding windows, biases.
 """
 

@@ -24,7 +24,7 @@ class Hydra(BeamDecoder):
     weights: ClassVar[dict] = {FILE: HydraHeads.from_published}
 
     nodes: int | str = 64  # Or "auto".
-    topk: int = 10  # Guesses behind each node that is extended.
+    topk: int = 10  # Guesses after each node that is extended.
     beam: int = 10  # Nodes of each level that are extended.
     depth: int | None = None  # None: as deep as there are heads.
     # What is guessed from: "all" or "frequent". None: all, or with nodes=auto the frequent tokens

@@ -1,7 +1,7 @@
 """A preallocated KV cache whose slots can be rearranged in place.
 
 Slot s of every layer holds one position's key and value. A verify forward writes its nodes to the
-slots behind the committed ones. `keep` then moves the accepted path's slots together. Layers of one
+slots after the committed ones. `keep` then moves the accepted path's slots together. Layers of one
 shape on one device share one buffer, so that keeping is one indexed copy for all of them.
 """
 
@@ -146,8 +146,8 @@ class KVCache(Cache):
         for buffer in self._buffers:
             source = nodes.to(buffer.device)
             if isinstance(root_slot, int):
-                behind = buffer[:, :, :, root_slot:]
-                behind[:, :, :, 1 : 1 + len(nodes)] = behind.index_select(3, source)
+                after = buffer[:, :, :, root_slot:]
+                after[:, :, :, 1 : 1 + len(nodes)] = after.index_select(3, source)
             else:
                 root = root_slot.to(buffer.device)
                 target = torch.arange(1, 1 + len(nodes), device=buffer.device)

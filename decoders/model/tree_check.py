@@ -1,8 +1,8 @@
 """Tests whether a model reads a tree as it reads the tree's paths as plain text.
 
-    check_near       a small tree behind a short prompt
+    check_near       a small tree after a short prompt
     steady_context   how long a text may be before its length changes how earlier rows are computed
-    check_far        a small tree behind more positions than a sliding window holds
+    check_far        a small tree after more positions than a sliding window holds
 
 A verified tree is right only where the row of a node depends on the text before the tree, the node
 and its ancestors alone. Configurations do not say so reliably. So the model itself is run.
@@ -44,7 +44,7 @@ class Readable(Protocol):
 
 
 def check_near(model: Readable) -> None:
-    """Compare a tree behind a short prompt with its paths as plain texts.
+    """Compare a tree after a short prompt with its paths as plain texts.
 
     ValueError where they differ, or where the logits are NaN.
     """
@@ -63,7 +63,7 @@ def check_near(model: Readable) -> None:
 
 
 def check_far(model: Readable) -> None:
-    """Compare a tree far behind a prompt with its paths, read token by token.
+    """Compare a tree far from a prompt with its paths, read token by token.
 
     The cache holds made-up keys and values in between, so that nothing long is computed. ValueError
     where they differ.

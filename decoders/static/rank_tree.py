@@ -47,7 +47,7 @@ class RankTree:
         if frequency is not None:
             _check_frequency(frequency, len(paths))
             if has_paths and paths != [tuple(path) for path in content]:
-                raise ValueError('with "frequency", every path must stand behind its parent')
+                raise ValueError('with "frequency", every path must come after its parent')
         return cls(paths, frequency)
 
 

@@ -17,10 +17,10 @@ BEYOND = -1
 class _State:
     length: int  # Tokens of its longest substring.
     link: int
-    # Positions right behind its latest occurrences, the latest first. The occurrence at the end of
+    # Positions right after its latest occurrences, the latest first. The occurrence at the end of
     # the text is added with the next token.
     ends: tuple[int, ...] = ()
-    next: dict[int, int] = field(default_factory=dict)  # State behind each following token.
+    next: dict[int, int] = field(default_factory=dict)  # State after each following token.
 
 
 class SuffixAutomaton:
@@ -84,7 +84,7 @@ class SuffixAutomaton:
             state = found.link
 
     def earlier(self) -> Iterator[tuple[int, int]]:
-        """Earlier occurrences of suffixes of the text: (length of the suffix, position behind it).
+        """Earlier occurrences of suffixes of the text: (length of the suffix, position after it).
 
         The longest suffix first, and of equally long ones the latest. After the first `most` of
         them some may be missing.

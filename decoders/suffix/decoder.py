@@ -1,7 +1,7 @@
 """Drafts what followed the longest suffix of the text where it occurred before.
 
 SAM Decoding (Hu et al. 2024, arXiv 2411.10666) looks the suffix up in an automaton of the text, and
-drafts a chain of the tokens behind its occurrence. `width=1` does so. Its authors take the first
+drafts a chain of the tokens after its occurrence. `width=1` does so. Its authors take the first
 occurrence; the latest one, taken here, drafts better. A larger `width` makes a narrow tree of the
 `width` best occurrences: those with the longest suffix in common, of equal ones the latest. The
 longer that suffix, the deeper the draft. So the tree is as large as the matches deserve, and often
@@ -58,7 +58,7 @@ class Suffix(Decoder):
         return Draft(tree, torch.tensor(token, device=device))
 
     def _draft_nodes(self) -> tuple[list[int], list[int]]:
-        """Parents and tokens of the tree: the text behind each occurrence, common parts once."""
+        """Parents and tokens of the tree: the text after each occurrence, common parts once."""
         text = self.automaton.text
         parent, token = [0], [text[-1]]
         child: dict[tuple[int, int], int] = {}  # (node, token) -> the node of that token below it.
@@ -76,7 +76,7 @@ class Suffix(Decoder):
 
 
 def continuation(text: list[int], length: int, end: int, depth: int | None = None) -> list[int]:
-    """The tokens behind an occurrence, from position `end` on.
+    """The tokens after an occurrence, from position `end` on.
 
     length: tokens of the match. depth: how many tokens are returned. None: more for a
     longer match. Where the text ends first, the tokens from `end` on are repeated.

@@ -53,7 +53,7 @@ def read_array(path: Path) -> Iterator[tuple[str, object]]:
                 except RecursionError:
                     raise UserError(f"{where} is nested too deeply") from None
                 except json.JSONDecodeError as error:
-                    # An element that goes on behind the end of the text is tried again with more.
+                    # An element that goes on after the end of the text is tried again with more.
                     is_cut_off = error.msg.startswith("Unterminated")
                     if not is_cut_off and error.pos < len(text) - NEAR_END:
                         raise UserError(f"{where} is not JSON: {error.msg}") from error

@@ -24,7 +24,7 @@ TOKENIZED_AT_ONCE = 2000  # Conversations.
 
 @dataclass(frozen=True)
 class PackedCorpus:
-    """Tokenized conversations, one behind the other."""
+    """Tokenized conversations, one after the other."""
 
     tokens: np.ndarray  # [all tokens] uint16
     starts: np.ndarray  # [conversations + 1]; conversation i is tokens[starts[i]:starts[i + 1]].

@@ -41,7 +41,7 @@ class MarkovModel:
     cache = SimpleNamespace(capacity=10**9)
 
     def __init__(self, table: torch.Tensor, guessed: torch.Tensor) -> None:
-        """`guessed` [vocab, heads, vocab]: the heads' logits behind each token."""
+        """`guessed` [vocab, heads, vocab]: the heads' logits after each token."""
         self.table, self.guessed, self.length = table, guessed, 0
 
     def prefill(self, prompt, room, all_rows=False):

@@ -16,14 +16,14 @@ VOCAB = 11
 ROOT = torch.tensor([7])
 
 
-def logits_behind(path: tuple[int, ...], seed: int) -> torch.Tensor:
+def logits_after(path: tuple[int, ...], seed: int) -> torch.Tensor:
     """Random logits [VOCAB] that the path alone decides."""
     generator = torch.Generator().manual_seed(hash((seed, *path)) % (1 << 40))
     return 2 * torch.randn(VOCAB, generator=generator)
 
 
 def grown(search: Beam, seed: int, depth: int):
-    """The draft where every path's logits are `logits_behind` it."""
+    """The draft where every path's logits are `logits_after` it."""
     paths: list[tuple[int, ...]] = []
 
     def logits_of(parent, token):
@@ -33,7 +33,7 @@ def grown(search: Beam, seed: int, depth: int):
             paths = [(*paths[above], each) for above, each in found]
         else:
             paths = [()]  # The root's own.
-        return torch.stack([logits_behind(path, seed) for path in paths])
+        return torch.stack([logits_after(path, seed) for path in paths])
 
     return search.grow(ROOT, logits_of, depth)
 
@@ -48,10 +48,10 @@ def model() -> Engine:
 def test_the_tree_is_the_naive_searchs(model, nodes, topk, beam):
     search = Beam(nodes, topk, beam, 4, model)
     for seed in range(4):
-        behind = partial(logits_behind, seed=seed)
+        after = partial(logits_after, seed=seed)
         for depth in (1, 2, 4):
             draft = grown(search, seed, depth)
-            expected = naive_beam(behind, nodes, topk, beam, depth)
+            expected = naive_beam(after, nodes, topk, beam, depth)
             found = paths_of(draft)
             assert list(found) == list(expected)
             assert list(found.values()) == pytest.approx(list(expected.values()), abs=1e-4)
@@ -65,8 +65,8 @@ def test_certain_guesses_and_no_numbers_still_make_a_tree(model):
     for value in (float("nan"), float("inf"), 1e4):
         logits = torch.zeros(VOCAB)
         logits[3] = value
-        behind = partial(lambda logits, _, token: logits.repeat(len(token), 1), logits)
-        draft = decoder.search.grow(ROOT, behind, 3)
+        after = partial(lambda logits, _, token: logits.repeat(len(token), 1), logits)
+        draft = decoder.search.grow(ROOT, after, 3)
         check_draft(draft, ROOT, decoder)
         assert draft.log_prob.isfinite().all()
 

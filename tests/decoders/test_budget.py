@@ -57,7 +57,7 @@ def test_a_conversation_can_afford_what_its_earlier_turns_have_won():
         budget.start(list(prompt))
         credit.append(budget.credit)
         budget.learn(2)
-    # A second turn; the same prompt again; a turn behind that; another question.
+    # A second turn; the same prompt again; a turn after that; another question.
     fresh = AutoBudget.START
     richer = fresh + 2 * (1 + AutoBudget.SLOWER)
     assert credit == [fresh, richer, fresh, richer, fresh]

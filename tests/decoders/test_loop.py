@@ -27,7 +27,7 @@ def test_heads_see_one_row_a_step(tiny_model, monkeypatch):
 
 
 def test_a_turn_is_cut_at_eos_before_anything_is_counted(tiny_model):
-    """Tokens behind an EOS inside an accepted path are not part of the answer."""
+    """Tokens after an EOS inside an accepted path are not part of the answer."""
     free, _ = generate(tiny_model, "greedy", Exact(), tokens=50)
     for eos in set(free):
         tokens, steps = generate(tiny_model, "dynamic", Exact(), tokens=50, eos=[eos])

@@ -17,7 +17,7 @@ from decoders.model.model import Model
 from decoders.tree import Draft
 from tests.helpers.models import randomise
 
-Path = tuple[int, ...]  # Tokens behind the root.
+Path = tuple[int, ...]  # Tokens after the root.
 HIDDEN, VOCAB, MLP, HEAD_DIM = 32, 101, 48, 8  # Of the tiny Llama.
 SHAPES = {"q_proj": (32, 32), "k_proj": (16, 32), "v_proj": (16, 32), "o_proj": (32, 32)}
 
@@ -130,7 +130,7 @@ def naive_layer(tensors: Mapping[str, Tensor], x: Tensor, where: str = "") -> Te
 def naive_eagle(
     model: Model, tensors: Mapping[str, Tensor], text: list[int], root: int
 ) -> Callable[[Path], Tensor]:
-    """The logits [vocab] that the head has behind the root and a path."""
+    """The logits [vocab] that the head has after the root and a path."""
     embedding = model.lm.get_input_embeddings().weight
     projection = model.lm.get_output_embeddings().weight
     features = model.hidden_states_of(torch.tensor([text]))[0]
@@ -150,7 +150,7 @@ def naive_eagle(
 def naive_hydra(
     model: Model, tensors: Mapping[str, Tensor], text: list[int], root: int
 ) -> Callable[[Path], Tensor]:
-    """The logits [vocab] that the heads have behind the root and a path."""
+    """The logits [vocab] that the heads have after the root and a path."""
     embedding = model.lm.get_input_embeddings().weight
     hidden_states = model.hidden_states_of(torch.tensor([text]))[0]
     first, second, out = 0, 1, ""

@@ -23,7 +23,7 @@ def compare_trees(
 ) -> None:
     """Decode some tokens, and assert that each tree is the one that `naive_beam` grows.
 
-    naive: of the text so far and the root, the logits behind a path.
+    naive: of the text so far and the root, the logits after a path.
     """
     options = decoder.nodes, decoder.topk, decoder.beam, decoder.max_depth
     text, accepted = PROMPT.tolist(), set()

@@ -60,7 +60,7 @@ def bound(
 
 
 def turn(tokens: int, rule: Rule) -> tuple[Tensor, Rule, Stop]:
-    """The arguments of `decode` for so many tokens behind PROMPT."""
+    """The arguments of `decode` for so many tokens after PROMPT."""
     return PROMPT, rule, Stop(frozenset(), tokens)
 
 
@@ -83,7 +83,7 @@ def tokens_of(steps: Sequence[Step]) -> list[int]:
 def generate(
     model: Model, spec: str, rule: Rule, tokens: int = 60, eos: Sequence[int] = ()
 ) -> tuple[list[int], list[Step]]:
-    """The tokens behind PROMPT, and the steps, of a decoder without a budget."""
+    """The tokens after PROMPT, and the steps, of a decoder without a budget."""
     stop = Stop(frozenset(eos), tokens)
     steps = list(decode(model, bound(model, spec), PROMPT, rule, stop))
     return tokens_of(steps), steps

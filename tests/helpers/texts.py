@@ -2,7 +2,7 @@
 
 
 def matches(text: list[int]) -> list[tuple[int, int]]:
-    """(length, place behind it) of every earlier occurrence of a suffix of the text.
+    """(length, place after it) of every earlier occurrence of a suffix of the text.
 
     Of each place the longest suffix that ends there. The longest first, then the latest.
 

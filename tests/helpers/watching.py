@@ -19,7 +19,7 @@ class Diary:
 
     first: Rows | None = None  # What `start` was given.
     proposed: list[Draft] = field(default_factory=list)
-    verified: list[Verified] = field(default_factory=list)  # Each behind the proposal of its index.
+    verified: list[Verified] = field(default_factory=list)  # Each after the proposal of its index.
     steps: list[Step] = field(default_factory=list)
 
 
@@ -51,7 +51,7 @@ def watched_turn(decoder: Decoder, prompt: list[int], rule: Rule, stop: Stop) ->
 
 
 def paths_of(draft: Draft) -> dict[tuple[int, ...], float | None]:
-    """Log probability, or None, of each path of a draft: its tokens behind the root."""
+    """Log probability, or None, of each path of a draft: its tokens after the root."""
     log_prob = [None] * len(draft.tree) if draft.log_prob is None else draft.log_prob.tolist()
     paths = {}
     for node, depth in enumerate(draft.tree.depth.tolist()):

@@ -117,7 +117,7 @@ NEXT_ROLE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-# The answer of an earlier turn stands behind a channel that the model must first open.
+# The answer of an earlier turn stands after a channel that the model must first open.
 CHANNELS = (
     "{% for m in messages %}<|start|>{{ m['role'] }}{% if m['role'] == 'assistant' %}<|final|>"
     "{% endif %}{{ m['content'] }}<|end|>{% endfor %}"

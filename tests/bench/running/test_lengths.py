@@ -33,7 +33,7 @@ FAMILIES = {
 def answer(
     model: Engine, spec: str, prompt: list[int], stop: Stop, rule: Rule | None = None
 ) -> tuple[list[int], str]:
-    """The tokens behind a prompt, and why they end."""
+    """The tokens after a prompt, and why they end."""
     decoder = bound(model, spec)
     steps = list(decoder.decode(torch.tensor(prompt), rule or Exact(), stop))
     assert all(step.finish is None for step in steps[:-1]) and all(step.tokens for step in steps)

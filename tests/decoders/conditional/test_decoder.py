@@ -66,7 +66,7 @@ def test_the_tree_is_the_top_of_the_score_by_brute_force(seed, nodes, depth, gue
         said.setdefault((before, token), []).append(successors[0].item())
 
     def conditional(before: int, token: int, level: int) -> dict[int, float]:
-        """log p by token at a level behind two tokens."""
+        """log p by token at a level after two tokens."""
         likeliest = said.get((before, token), [])
         is_confirmed = likeliest[-1:] and likeliest[-1] in likeliest[:-1]
         contexts = ((3 if is_confirmed else 2, (before, token)), (1, (token,)))

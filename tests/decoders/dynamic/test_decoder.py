@@ -63,5 +63,5 @@ def test_probabilities_sum_to_one_over_the_best_guesses_or_the_vocabulary(
     else:
         expected = logits.log_softmax(-1).topk(4).values
     draft = decoder.propose(torch.tensor([9]), hidden_state)
-    behind_root = draft.log_prob[1:]
-    torch.testing.assert_close(behind_root, expected[: len(behind_root)])
+    after_root = draft.log_prob[1:]
+    torch.testing.assert_close(after_root, expected[: len(after_root)])

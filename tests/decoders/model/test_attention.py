@@ -26,10 +26,10 @@ def test_a_mask_as_a_picture():
         "##..#.",
         "##.#.#",
     ]
-    behind = tree_mask(tree, torch.int8, 1, committed=3, width=11)
-    assert behind.equal(tree_mask(tree, torch.int8, 1, committed=torch.tensor([3]), width=11))
-    assert not behind[:, :3].any() and behind[:, 9:].all()
-    assert behind[:, 3:9].equal(alone)
+    after = tree_mask(tree, torch.int8, 1, committed=3, width=11)
+    assert after.equal(tree_mask(tree, torch.int8, 1, committed=torch.tensor([3]), width=11))
+    assert not after[:, :3].any() and after[:, 9:].all()
+    assert after[:, 3:9].equal(alone)
 
 
 def test_a_mask_far_into_the_text():

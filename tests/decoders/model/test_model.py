@@ -15,7 +15,7 @@ from tests.helpers.steps import bound, generate
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("kind", [Model, Engine])
 def test_every_decoder_gives_the_tokens_of_transformers_generate(kind, family):
-    """60 tokens behind a prompt of 15, so that sliding windows of 24 slide."""
+    """60 tokens after a prompt of 15, so that sliding windows of 24 slide."""
     lm = randomise(FAMILIES[family]()).eval()
     text = lm.generate(
         PROMPT[None], max_new_tokens=60, do_sample=False, eos_token_id=None, pad_token_id=0

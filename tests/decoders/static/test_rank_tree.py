@@ -67,7 +67,7 @@ def test_the_largest_tree(as_lists):
         ('{"paths": [[0], [1]], "frequency": [0.5, -0.5]}', "descend"),
         ('{"paths": [[0], [1]], "frequency": [0.5, "0.4"]}', "descend"),
         ('{"paths": [[0], [1]], "frequency": [0.4, NaN]}', "descend"),
-        ('{"paths": [[0, 0], [0]], "frequency": [0.5, 0.4]}', "behind"),
+        ('{"paths": [[0, 0], [0]], "frequency": [0.5, 0.4]}', "must come after its parent"),
     ],
 )
 def test_what_is_no_tree_says_why(content, says):

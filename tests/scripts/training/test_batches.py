@@ -19,7 +19,7 @@ def test_an_epoch_of_batches_has_every_example_once_and_no_batch_is_too_large():
     assert sorted(seen) == list(range(50))
 
 
-def test_a_row_is_used_where_the_root_behind_it_is_in_the_answer(tmp_path):
+def test_a_row_is_used_where_the_root_after_it_is_in_the_answer(tmp_path):
     loaded = load(str(write_base(tmp_path)), device="cpu")
     lesson, _ = lesson_of(loaded, [([1, 5, 6, 7, 8, 2], 2), ([1, 9, 4], 2)], ahead=2)
     assert lesson.is_used.tolist() == [[0, 1, 1, 1, 1], [0, 1, 0, 0, 0]]

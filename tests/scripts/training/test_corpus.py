@@ -27,7 +27,7 @@ def test_a_corpus_line_that_is_no_chat_is_named(tmp_path, capsys):
     assert "line 2: a system message is all it has; expected" in capsys.readouterr().err
 
 
-def test_every_answer_is_an_example_behind_its_own_prompt(tmp_path):
+def test_every_answer_is_an_example_after_its_own_prompt(tmp_path):
     chat = Chat.of(tiny_tokenizer())
     contents = ["a", "b", "c", "d", "e"]  # The last one is not answered.
     turns = [

@@ -19,7 +19,7 @@ def test_the_head_learns_the_next_feature_and_the_base_models_distribution(tmp_p
     features = model.hidden_states_of(torch.tensor([ids]))[0]
     pairs = torch.cat((model.embed(torch.tensor(ids[1:])), features[:-1]), -1)
     guessed = naive_layer(tensors, pairs @ tensors["fc.weight"].T + tensors["fc.bias"])
-    # Rows 1 to 3 come before the roots 6, 7, 8 of the answer, behind which it goes on.
+    # Rows 1 to 3 come before the roots 6, 7, 8 of the answer, after which it goes on.
     guess, truth = guessed[1:4], features[2:5]
     wanted, log_prob = model.project(truth).softmax(-1), model.project(guess).log_softmax(-1)
     expected = [F.smooth_l1_loss(guess, truth), -(wanted * log_prob).sum(-1).mean()]

@@ -11,17 +11,17 @@ from tests.helpers.lessons import lesson_of
 from training.hydra import heads_loss, starting_heads
 
 
-def test_each_head_learns_the_token_behind_the_true_ones_before_it(tmp_path):
+def test_each_head_learns_the_token_after_the_true_ones_before_it(tmp_path):
     loaded = load(str(write_base(tmp_path)), device="cpu")
     ids = [1, 5, 6, 7, 8, 2]
     tensors = hydra_tensors(heads=2)
     heads = HydraHeads.from_published(tensors, loaded.model)
     loss = heads_loss(loaded, heads, *lesson_of(loaded, [(ids, 2)], ahead=2))
-    # Rows 1 to 4 come before the roots 6, 7, 8, 2 of the answer. Head 0 has targets behind the
-    # first three, head 1 behind two.
-    behind = [naive_hydra(loaded.model, tensors, ids[: row + 1], ids[row + 1]) for row in range(4)]
-    first = torch.stack([behind[row](()) for row in (1, 2, 3)])
-    second = torch.stack([behind[row]((ids[row + 2],)) for row in (1, 2)])
+    # Rows 1 to 4 come before the roots 6, 7, 8, 2 of the answer. Head 0 has targets after the
+    # first three, head 1 after two.
+    after = [naive_hydra(loaded.model, tensors, ids[: row + 1], ids[row + 1]) for row in range(4)]
+    first = torch.stack([after[row](()) for row in (1, 2, 3)])
+    second = torch.stack([after[row]((ids[row + 2],)) for row in (1, 2)])
     expected = [
         F.cross_entropy(first, torch.tensor([7, 8, 2])),
         F.cross_entropy(second, torch.tensor([8, 2])),

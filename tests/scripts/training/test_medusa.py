@@ -18,8 +18,8 @@ def test_heads_learn_the_token_two_places_on(tmp_path):
     heads.out_weight.data.normal_(generator=torch.Generator().manual_seed(0))
     loss = heads_loss(heads, *lesson_of(loaded, [(ids, 2)], ahead=2))
     logits = heads(hidden_states)
-    # Rows 1 to 4 come before the roots 6, 7, 8, 2 of the answer. Head 0 has targets behind the
-    # first three, head 1 behind two.
+    # Rows 1 to 4 come before the roots 6, 7, 8, 2 of the answer. Head 0 has targets after the
+    # first three, head 1 after two.
     expected = [
         torch.nn.functional.cross_entropy(logits[0, 1:4], torch.tensor([7, 8, 2])),
         torch.nn.functional.cross_entropy(logits[1, 1:3], torch.tensor([8, 2])),
