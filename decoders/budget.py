@@ -200,7 +200,7 @@ class Budgeted(Wrapper):
         return draft.truncated(nodes)
 
     def _next_step(self) -> None:
-        """The last draft is about to be verified. Decide how the one after it is made."""
+        """Decide how the next draft is made. The current one is about to be verified."""
         self.verified_depth = self.inner.draft_depth if self.is_drafting else 0
         self._plan()
 

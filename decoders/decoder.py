@@ -119,9 +119,9 @@ class Decoder(Drafter):
 
 
 def declared(files: object) -> Mapping[str, Callable]:
-    """A decoder's `fitted` or `weights`. Empty where the author has an option of that name instead.
+    """A decoder's `fitted` or `weights`.
 
-    Such an option, a path say, is a natural one: --decoder mine:weights=PATH.
+    Empty where the decoder has an option of that name instead, as in --decoder mine:weights=PATH.
     """
     return files if isinstance(files, Mapping) else {}
 

@@ -23,7 +23,7 @@ class KeptTokens:
     def new(self, root: Tensor) -> list[int]:
         """The tokens kept since the last call, and `root` [1], which is kept as well.
 
-        The root of a step is returned once, before the step.
+        A root is returned before its step, and not again after it.
         """
         rows = torch.cat((*self._waiting, root)).tolist()
         tokens, start = [], 0

@@ -29,7 +29,7 @@ def decode(
     """
     room = stop.max_tokens + drafter.slots_beyond
     rows = model.prefill(prompt, room, all_rows=drafter.reads_prompt)
-    root = rule.first_root(rows.logits[-1:], model.length)  # Before anyone else has the rows.
+    root = rule.first_root(rows.logits[-1:], model.length)  # The drafter may change the rows.
     drafter.start(prompt, rows)
     return _steps(model, drafter, rule, stop, root, rows.hidden_states[-1:])
 

@@ -35,13 +35,13 @@ class StepTimes:
 class StepCosts:
     """Costs of steps, compared with a greedy one, which verifies the root and drafts nothing.
 
-    A measured time is multiplied by factors: how slow the machine is now; how slow this number of
-    nodes is besides; for a draft, how slow drafting is besides. All of them are 1 at first.
+    Measured times are multiplied by correction factors, which are 1 at first. `machine` applies to
+    every step, `by_size` to steps of one number of nodes, and `drafting` to the time of a draft.
 
     The surprise of a step is the logarithm of its seconds over the expected ones. A greedy step
-    corrects the machine's factor alone. Any other step corrects the machine's by 1/MEMORY of the
-    surprise. It corrects those of its number of nodes and of drafting, where they apply, by
-    `_weight` of it. That weight grows with the number of steps since each was last observed.
+    corrects `machine` alone. Any other step corrects `machine` by surprise / MEMORY. It corrects
+    `by_size`, if it has more than one node, and `drafting`, if it drafts, by surprise * `_weight`.
+    The weight grows with the number of steps since the factor was last corrected.
 
     An observation loses its weight within some tens of steps, once its factor is observed again.
     The factor of a size that is no longer used stays as it is.
@@ -109,6 +109,6 @@ class StepCosts:
     def _weight(self, last: int) -> float:
         """The weight of an observation made now, where the one before it was made in step `last`.
 
-        The longer ago that was, the less of the earlier one is kept.
+        It grows with the number of steps in between.
         """
         return 1 - (1 - 1 / self.MEMORY) ** (self._steps - last)

@@ -72,7 +72,7 @@ class JudgeClient:
         self._lock = Lock()
         self._has_answered = False
         self._failed = 0  # Calls whose failure has advice.
-        self._told_until = 0.0  # When the wait ends that was told last, on the monotonic clock.
+        self._told_until = 0.0  # End of the last wait that was printed, on the monotonic clock.
         # An event loop can cut off a call at any moment.
         self.loop = asyncio.new_event_loop()
         Thread(target=self.loop.run_forever, daemon=True).start()

@@ -33,10 +33,10 @@ _INSTEAD = {
 class CallFailed(Exception):
     """One call got no reply.
 
-    advice: what to tell the user where every call fails so, in words that follow the endpoint's
-        URL. Empty: the failure says nothing about other calls.
-    calls: how many failures end the command, as long as no call was answered. None: this one ends
-        it in any case. It matters only with advice.
+    advice: the message where every call fails like this one. It is printed after the endpoint's
+        URL. Empty: the failure concerns this call alone, and `calls` is not used.
+    calls: how many failures end the command, as long as no call was answered. None: one is enough,
+        in any case.
     """
 
     def __init__(self, said: str, advice: str = "", calls: int | None = None) -> None:

@@ -1,6 +1,6 @@
 """Plans the judgments: which models, references and prompts belong together.
 
-What is not judged, or not as one may think, is said in warnings.
+Warns of what is not judged, and of what is judged in an unexpected way.
 """
 
 import sys

@@ -14,9 +14,9 @@ this order:
 4. It stands in double brackets.
 5. It is the last one.
 
-A verdict in single brackets, or in none, needs a label: [3] may cite a source. Never a candidate
-are an example ("such as [[5]]"), the worse one of two ("[[A]] is better than [[B]]"), and both of
-two that are joined ("[[7]] to [[8]]").
+A verdict in single brackets, or in none, needs a label, or must stand alone on the last line: [3]
+may cite a source. These are no candidates: an example ("such as [[5]]"), the worse one of two
+("[[A]] is better than [[B]]"), and both of two alternatives ("[[7]] to [[8]]").
 """
 
 import re

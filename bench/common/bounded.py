@@ -35,7 +35,7 @@ class OutOfBounds(Exception):
 def bounded(work: Callable[[], object], seconds: float, memory: int) -> object:
     """What `work` returns, as JSON has it. None: it raised an exception.
 
-    seconds: that it may compute, however busy the machine is. memory: bytes that it may take beyond
+    seconds: of CPU time that it may use. memory: bytes that it may take beyond
     those of this process. OutOfBounds where it takes more, or makes this process wait for too long.
     Elsewhere than on Linux nothing is run: Windows cannot fork a process, and a forked one may
     crash on macOS for reasons of its own.
@@ -74,7 +74,7 @@ def _run(work: Callable[[], object], seconds: float, memory: int, writing: int) 
             signal.signal(each, signal.SIG_DFL)  # A handler would wait for Python.
         signal.setitimer(signal.ITIMER_PROF, seconds)
         signal.alarm(math.ceil(PATIENCE * seconds))
-        # What a crash says is no use to anyone.
+        # Hide what a crash prints.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         faulthandler.disable()  # It may write to a copy of stderr.
         _limit_memory(memory)

@@ -38,7 +38,7 @@ def strangers_code(
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether this is an error of ours, or a real Ctrl-C: `Stopped` where we handle signals."""
+    """Whether the error is ours, or a real Ctrl-C (`Stopped`, where we handle signals)."""
     if isinstance(error, KeyboardInterrupt) and not isinstance(error, Stopped):
         return signal.getsignal(signal.SIGINT) is signal.default_int_handler
     return isinstance(error, (UserError, Stopped, GeneratorExit))

@@ -84,7 +84,7 @@ class Chat:
         return replace(chat, end_id=end_id, stop_ids=stop_ids | {end_id})
 
     def _needs_parts(self) -> bool:
-        """Whether the template loses a message's text, but not the same text as a part of it."""
+        """Whether the template loses a message's text, but keeps it in a list of parts."""
         for takes_parts in (False, True):
             with suppress(UserError):
                 if holds_question(replace(self, takes_parts=takes_parts).prompt_text):

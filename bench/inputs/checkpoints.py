@@ -41,7 +41,8 @@ INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WHOLE_FILES = ("model.safetensors", "pytorch_model.bin")
 WEIGHT_FILES = (WHOLE_FILES[0], INDEX_FILES[0], WHOLE_FILES[1], INDEX_FILES[1])
 PICKLES = (".pt", ".bin")  # Endings of files of tensors in torch's own format.
-POINTER, LONGEST_POINTER = b"version https://git-lfs", 1024  # How such a file begins. Bytes.
+# Git LFS leaves a small pointer file in place of a large one: its beginning, and its most bytes.
+POINTER, LONGEST_POINTER = b"version https://git-lfs", 1024
 # Names of files of tokenizers, which transformers knows by class.
 _OF_TOKENIZER = re.compile(r"token|tekken|vocab|merges|spiece|sentencepiece|bpe")
 SAMPLE_BYTES = 1 << 20  # Bytes of each end of a file that go into the identity of a folder.
@@ -319,7 +320,7 @@ def check_tensors(where: str, info: dict[str, set]) -> None:
 
 
 def _wraps(name: str, missing: set[str]) -> bool:
-    """Whether a name is that of a missing tensor with something of a wrapper's in or before it."""
+    """Whether a name, without a wrapper's parts or a prefix, is that of a missing tensor."""
     parts = unwrapped(name).split(".")
     return any(".".join(parts[start:]) in missing for start in range(len(parts)))
 

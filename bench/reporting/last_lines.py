@@ -59,7 +59,7 @@ def _busy(source: Source) -> str:
 
 
 def _slower_trees(summary: pd.DataFrame, source: Source) -> str:
-    """Why trees lose the clock although they win tokens, and what wins. Empty: they do not lose."""
+    """Why trees with more tokens a step are slower, and what is faster. Empty: none is slower."""
     auto = [label for label in source.labels if source.options[label].get("nodes") == "auto"]
     fixed = summary[~summary.decoder.isin(auto)]
     losing = fixed[(fixed.tpi_ratio > 1) & (fixed.wall_clock_ratio < 1)]

@@ -17,8 +17,8 @@ from bench.store.trees import read_trees
 from bench.store.turn import TURNS_FILE, Turn, read_turns
 from decoders.spec import SHARED_OPTIONS, Spec
 
-# Settings that runs may differ in and still compare: what is compared, how much of it, and what
-# `_conditions` or the environment say better. All others must be alike, later versions' as well.
+# Comparable runs may differ in these settings: what is compared, how much of it, and what
+# `_conditions` or the environment record. All others must be equal, also those of later versions.
 MAY_DIFFER = {
     "decoders",
     "model",

@@ -67,7 +67,7 @@ def _certainty(estimate: metrics.Estimate) -> str:
 
 
 def _extent(common: pd.DataFrame, known: pd.DataFrame, labels: int) -> str:
-    """Of which turns this is. Empty: of all."""
+    """Which turns count, where not all of them do. Empty: all."""
     if len(common) == len(known):
         return ""
     return f"; on the {len(common) // labels} turns that all of them finished"

@@ -168,7 +168,7 @@ def _address(tensor: Tensor) -> int:
 
 
 class _Metered(Wrapper):
-    """Tells a meter where proposing begins and ends. A graph could not, so nothing is captured."""
+    """Tells a meter where proposing begins and ends. Nothing is captured: a graph skips this."""
 
     captures = False
 

@@ -107,7 +107,7 @@ def replay(
 ) -> AnswerTrees | None:
     """The trees of a turn, decoded once more. None: the answer or its steps differ this time.
 
-    None as well where a decoder with nodes=auto has not recorded how deep it drafted: an older run.
+    None also for nodes=auto in an older run, which did not record how deep it drafted.
 
     answered: the texts of the turns before. ValueError as `steps_with_trees`.
     """

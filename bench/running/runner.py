@@ -74,7 +74,7 @@ class Runner:
         # With --step-times, budgets ignore the clock, so that a run can be repeated exactly.
         self.follows_clock = config.step_times is None
         self.plugins = [label for label, decoder in decoders.items() if is_plugin(decoder)]
-        # None: every decoder is of this project, and none of these changes what others see.
+        # None: no decoder is a plug-in. The project's own ones do not change the model.
         self.shared = SharedModel(model) if self.plugins else None
         self.decoders: dict[str, Decoder | Budgeted] = {}
         for label, decoder in decoders.items():

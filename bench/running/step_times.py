@@ -81,8 +81,8 @@ class AutoTimes:
     steps: StepTimes
     # Seconds that drafting adds to a step, by label and depth. Labels may be missing.
     draft_s: Mapping[str, dict[int, float]] = field(default_factory=dict)
-    # How much the samples of each measurement of `steps` varied. Of one length and size: their
-    # interquartile range / their median. Of a measurement: the median of those.
+    # For each measurement of `steps`: the median, over lengths and sizes, of the interquartile
+    # range of the samples / their median.
     spread: tuple[float, ...] | None = None  # None: not known.
 
 

@@ -215,8 +215,8 @@ def _by_turn(flat: object, steps: tuple[int, ...] | None) -> tuple[tuple[int, ..
         return None
     if not all(type(length) is int for length in flat):
         return None
-    # A step commits a path of its tree, and so no more tokens than a tree has nodes. (`counts`, in
-    # bench.reporting, tells of numbers that are wrong and smaller.)
+    # A step commits a path of its tree, and so no more tokens than a tree has nodes. The report
+    # warns of wrong numbers below this limit.
     wrong = next((length for length in flat if abs(length) > MOST_NODES), None)
     if wrong is not None:
         raise ValueError(f"accept_lengths has {shown(wrong)}; a step commits 1 to {MOST_NODES}")

@@ -57,8 +57,8 @@ class Turn:
     text: _Text
     # [steps] characters of `text` that are complete after each step. Older rows have none.
     step_ends: Annotated[list[_Integer], _List] = field(default_factory=list)
-    # [steps] levels that the draft of each step could have (nodes=auto). 0: none was made. Empty:
-    # the decoder always drafts alike. Older rows have none.
+    # [steps] depth that each step's draft could reach (nodes=auto). 0: it drafted nothing. Empty:
+    # not nodes=auto, or an older row.
     draft_depths: Annotated[list[_Integer], _List] = field(default_factory=list)
 
     @property

@@ -104,12 +104,12 @@ class Successors:
     def _learn(self, before: Tensor, token: Tensor, logits: Tensor) -> None:
         best, successor = logits.float().log_softmax(-1).topk(self.k)
         prob = best.exp()
-        # A pair with NO_GUESS would get the number of another pair. NO_GUESS itself is free.
+        # A pair with NO_GUESS would get another pair's number. No pair has the number NO_GUESS.
         pair = torch.add(token, before, alpha=self.vocab).masked_fill(token < 0, NO_GUESS)
         slot, single = pair.remainder(SLOTS), token + SINGLES
         row = torch.cat((slot, single))  # [2 * rows]
         # A pair and its likeliest successor as one number. A claim is confirmed where the table
-        # holds the same number, or where an earlier row (further down in this chunk) makes it too.
+        # holds the same number, or where an earlier row of this chunk (with a higher index) has it.
         claim = torch.add(successor[:, 0], pair, alpha=self.vocab)
         was_claimed_before = claim.unsqueeze(1).eq(claim).triu(1).any(1)
         is_confirmed = self._claim.take(slot).eq(claim) | was_claimed_before

@@ -35,9 +35,8 @@ class SuffixPath:
         path = continuation(self._automaton.text, length, end) if length >= SHORTEST else []
         token, parent = draft.token.tolist(), draft.tree.parent.tolist()
         child = {(parent[node], token[node]): node for node in range(1, len(token))}
-        # Find how few of the last nodes can be removed so that the rest of the path fits in their
-        # stead. The beginning of the path may lie in the draft already. But a removed node may be
-        # part of that beginning, so each number is tried anew.
+        # Remove as few of the last nodes as the missing part of the path needs. A removed node may
+        # lie on the path, and make that part longer. So each number is tried from the start.
         for removed in range(min(self.most, len(token) - 1) + 1):
             kept, node, rest = len(token) - removed, 0, list(path)
             # Walk down the kept nodes as far as they are the path.

@@ -1,10 +1,10 @@
 """The most likely paths through independent guesses, exactly, without their Cartesian product.
 
 A path takes one guess of each head down to its depth. Its probability is the product of theirs. Let
-every head's guesses be sorted, and write a path as its ranks (r1..rd). Every path whose ranks are
-all no larger is at least as likely, and so are all prefixes of these. Together, the path included,
-they are sum_k prod_{i<=k} (r_i + 1). A path where this exceeds the wanted number is never chosen.
-So a small fixed set of paths, the universe, holds every possible answer. For 63 paths of depth 4 it
+every head's guesses be sorted, and write a path as its ranks (r1..rd). Paths of the same length
+with no rank larger are at least as likely, and so are their prefixes. With the path itself, they
+number sum_k prod_{i<=k} (r_i + 1). A path where this exceeds the wanted number is never chosen. So
+a small fixed set of paths, the universe, holds every possible answer. For 63 paths of depth 4 it
 has 1,338 members; the Cartesian product of 32 guesses has 1,082,400.
 """
 

@@ -41,7 +41,7 @@ class Eagle(BeamDecoder):
         self.layer = DraftLayer(
             self.head.layer, model, kept=1 + self.max_depth, ahead=self.search.most_extended
         )
-        # [1, hidden] the last committed feature. Its pair waits for the next root.
+        # [1, hidden] the last committed feature, to be paired with the next root.
         self.feature = torch.zeros(1, model.hidden, dtype=model.dtype, device=self.layer.device)
 
     def start(self, prompt: Tensor, rows: Rows) -> None:

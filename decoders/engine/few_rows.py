@@ -11,9 +11,9 @@ core for one row, and takes longer for 4 rows than for 8. Two other products are
     packed    oneDNN's, from a copy of the weight in reading order
     columns   weight @ rows.T: as fast for 1 to 4 rows of up to some 400 entries, and without a copy
 
-The numbers of rows and entries decide which product is used. A clock must not: the products round
-differently, and the same command must give the same text. `packed` costs memory for a second copy
-of the linear layers. In bfloat16 only `packed` is faster than the usual product.
+The numbers of rows and entries decide which product is used. Timing them could change the choice,
+and with it the text, as the products round differently. `packed` costs memory for a second copy of
+the linear layers. In bfloat16 only `packed` is faster than the usual product.
 """
 
 from collections.abc import Callable

@@ -44,7 +44,7 @@ class _Rehearsal(Wrapper):
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
         super().start(prompt, rows)
-        self.inner.become(self.inner.kinds()[0])  # Drafts, whatever a budget would do.
+        self.inner.become(self.inner.kinds()[0])  # This kind drafts in every step.
 
     def before_step(self, draft: Draft, forecast: Sequence[float], length: int) -> Draft:
         if self.cases is None:
@@ -62,7 +62,7 @@ class _Rehearsal(Wrapper):
     def _all_cases(self, proposed: Draft) -> Iterator[_Case]:
         kinds = self.inner.kinds()
         drafts = [proposed.truncated(nodes) for nodes in self.inner.sizes(len(proposed.tree))]
-        if len(kinds) > 1:  # This drafter may pause. It then proposes the root alone.
+        if len(kinds) > 1:  # Steps that draft nothing verify the root alone.
             drafts.append(Draft.of_root(proposed.token[:1]))
         for draft in drafts:
             nodes, depth = len(draft.tree), draft.tree.max_depth

@@ -1,7 +1,7 @@
 """Medusa heads: each reads one hidden state of the base model, and guesses a token further on.
 
-The base model's own projection predicts the next token from it, head 0 the one after that, head 1
-the one after that of head 0.
+From that state the base model's own projection predicts the next token, the first head the second
+token ahead, and the second head the third. Code counts heads from 0.
 
 Each head is `layers` residual blocks, x + SiLU(W x + b), and its own projection onto the vocabulary
 (Cai et al. 2024, arXiv 2401.10774, section 2.1.1). All heads are stacked, so that there is no

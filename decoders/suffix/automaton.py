@@ -52,8 +52,8 @@ class SuffixAutomaton:
         new, state = len(states), self._whole
         states.append(_State(len(self.text), EMPTY))
         self._whole = new
-        # From the longest suffix of the old text to the shortest: where none was followed by this
-        # token before, the new state follows.
+        # Go through the suffixes of the old text, the longest first. Those that this token has
+        # never followed before now lead to `new`.
         while state != BEYOND and token not in states[state].next:
             states[state].next[token] = new
             state = states[state].link

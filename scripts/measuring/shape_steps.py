@@ -35,7 +35,7 @@ DECODERS = (
 )
 PROFILED = ("greedy", "dynamic:nodes=64")  # Kernel by kernel.
 PROFILED_STEPS = 16
-NOTHING = "nothing"  # Is left out: the model with all its changes.
+NOTHING = "nothing"  # The row in which no change is left out.
 Setting = tuple[str, bool]  # A decoder's spec, and whether shapes are static.
 
 

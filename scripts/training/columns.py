@@ -97,7 +97,7 @@ class _SumOverRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, loss: Callable[[Tensor, slice], Tensor], at_once: int) -> Tensor:
-        """x: [rows, hidden]. loss: the sum over some rows of x, given them and which they are.
+        """x: [rows, hidden]. loss: of some rows of x and their slice, summed over these rows.
 
         at_once: how many rows.
         """

@@ -99,7 +99,7 @@ def _tokens_per_inference(folder: Path, table: pd.DataFrame, labels: list[str]) 
 def _wall_clock_ratio(
     folder: Path, table: pd.DataFrame, baselines: Mapping[str, str | None]
 ) -> Figure | None:
-    """Draw the ratios of whole turns to the baselines. None: no label has one to another label."""
+    """Draw the ratios of whole turns to the baselines. None: nothing to compare."""
     column = "wall_clock_ratio_with_prefill"
     known = set(table.decoder[table[column].notna()])
     compared = [

@@ -19,8 +19,9 @@ SMALLEST = 16  # Rows and columns of a product.
 # Slots that a program reads at once. A tile of keys and one of values must fit in shared memory.
 SLOTS_AT_ONCE = {torch.float16: 64, torch.bfloat16: 64, torch.float32: 32}
 STAGES = 2  # Tiles that are loaded ahead. A part has few of them.
-# A score of a position that a lane does not see. A lane may see none of a part. Its largest score
-# must be finite then, and small enough to weigh nothing beside a part that it sees.
+# The score of a position that is masked for a lane. A whole part may be masked. The score is
+# finite, so that the part's largest score is finite too. It is so small that such a part gets
+# weight 0.
 MASKED_SCORE = tl.constexpr(-1e30)
 
 

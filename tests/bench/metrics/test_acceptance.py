@@ -94,7 +94,7 @@ def test_turns_whose_accept_lengths_are_not_known_or_are_none_are_left_out():
 
 
 def test_the_window_along_answers_is_shorter_than_the_answers():
-    """64 tokens smoothed answers of 24 to a line without a course."""
+    """A window of 64 tokens would make the curve of answers of 24 flat."""
     short = metrics.frame([make_turn(accepts=[2] * 12) for _ in range(3)])
     assert metrics.window_of(short) == 6
     assert metrics.window_of(metrics.frame([make_turn(accepts=[2] * 500)])) == 64

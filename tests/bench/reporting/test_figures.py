@@ -54,7 +54,7 @@ def test_sweeps_are_found():
 
 
 def test_names_that_the_font_lacks_are_numbers_with_a_key(tmp_path, recwarn):
-    """They were boxes, with thirty warnings."""
+    """The font would draw such characters as empty boxes."""
     turns = random_turns(["greedy", "dynamic"], ("推理", "math", "コーディング"))
     run = write_run(tmp_path / "run", turns)
     figures = Report.of([open_run(run)]).draw(tmp_path / "figures")

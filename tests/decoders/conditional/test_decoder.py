@@ -202,7 +202,7 @@ def test_logits_and_heads_that_are_no_numbers_leave_a_tree(tiny_model):
 
 @pytest.mark.parametrize("lone", [1, 3, 300])
 def test_steps_that_draft_nothing_teach_as_much_as_others(tiny_model, lone, monkeypatch):
-    """Later, and all at once."""
+    """They learn it later, in one go."""
     monkeypatch.setattr("decoders.conditional.decoder.CHUNK", 256 if lone < 256 else 7)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(101, (lone + 1,), generator=generator)

@@ -62,7 +62,7 @@ def test_the_context_ends_where_positions_are_computed_in_another_way(kind, made
 
 
 def test_up_to_the_switch_every_decoder_gives_greedys_tokens():
-    """Before it was noticed, none did: a tree reaches over the switch before its path does."""
+    """Without a lower limit none would: a tree crosses the switch before its path does."""
     model = Engine(randomise(longrope()), tiny_heads())
     model.check_tree_attention()
     stop = Stop(frozenset(), model.context - len(PROMPT))
