@@ -4,7 +4,7 @@ loop.py         the decoding loop: propose, verify, accept, commit
 drafter.py      what the loop calls on a decoder           step.py  what a step returns
 decoder.py      what a decoder is                          registry.py, spec.py  their names
 tree.py         the candidate tree
-accept.py       which drafted tokens are kept
+accept.py       which drafted tokens are kept   acceptance.py  the rules' names, without torch
 budget.py       how many nodes a step verifies             step_costs.py  what steps cost
 draft_check.py  what a draft must be
 draft_vocabulary.py   the tokens that are worth guessing

@@ -39,7 +39,7 @@ class Decoder(Drafter):
     # Optional JSON files beside the model: name -> parser of the content. A parser raises
     # ValueError where the content is wrong.
     fitted: ClassVar[Mapping[str, Callable[[object], object]]] = {}
-    # Required files of tensors (.safetensors, or .pt with nothing but tensors): name -> function of
+    # Required files of tensors (.safetensors; .pt or .bin with nothing but tensors): name -> function of
     # the named tensors and the model. Its result goes to `files`. ValueError as above.
     weights: ClassVar[Mapping[str, Callable[[Mapping[str, Tensor], Model], object]]] = {}
     # Names of other language models that it drafts with. `path_of` gives the folder or hub id of

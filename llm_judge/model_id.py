@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.common.files import digest_of, safe_name
 from bench.inputs.checkpoints import DEMO, identity_of, short_name
+from bench.inputs.published_models import MODELS
 from bench.running.config import RunConfig
 
 # Fields of RunConfig that `model_id` names in words of its own.
@@ -54,11 +55,11 @@ def model_id(label: str, config: RunConfig) -> str:
 def label_of(model: str) -> str:
     """The model's own part of the name, where the user gives none.
 
-    A folder's part has a digest of its files: two folders may have the same name, and a model may
-    be trained further in its folder.
+    That of a folder or a file has a digest: two of them may have the same name, and a model may be
+    trained further in its folder.
     """
     name = short_name(model)
-    if Path(model).is_dir() and model != DEMO:
+    if Path(model).exists() and model not in (DEMO, *MODELS):
         return f"{name}-{identity_of(model)[:8]}"
     return name
 

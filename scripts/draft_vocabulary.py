@@ -7,7 +7,7 @@ The model answers `--prompts` of the corpus' prompts greedily. A token's frequen
 these answers plus its share of the corpus' own answers, which are more numerous.
 
 Writes the `--size` most frequent tokens to `medusa_vocabulary.json`. Decoders find it beside the
-model: `vocab=frequent` of `dynamic` and `conditional`, which is the default with `nodes=auto`.
+model: `vocab=frequent` of `dynamic`, `conditional`, `hydra` and `eagle`.
 """
 
 from bench.common.errors import exit_cleanly

@@ -3,7 +3,7 @@
     python scripts/train_demo.py --corpus chat.jsonl.gz --heldout heldout.jsonl.gz \\
         --out build/demo
     python scripts/train_heads.py --model build/demo/base --corpus chat.jsonl.gz \\
-        --out build/demo/medusa --merge
+        --out build/demo --merge
 
 The corpus is chat JSONL, one conversation a line:
 

@@ -15,8 +15,8 @@ corpus' prompts itself, in batches, with each of `--temperatures` in turn, and t
 these answers. Without it they learn from the corpus' own answers.
 
 The result is a folder below `--out`, named after the kind: the heads' file, and a config that names
-the model. Medusa heads can be written with `--merge` as a Medusa-2 folder (the model and
-`medusa_head.*` in one checkpoint). The same command goes on after an interruption.
+the model. With `--merge`, Medusa heads and the model are one Medusa-2 checkpoint, in the folder
+`merged`. The same command goes on after an interruption.
 """
 
 from bench.common.errors import exit_cleanly

@@ -91,7 +91,10 @@ def check_model_name(name: str) -> None:
         return
     folder = Path(name)
     if folder.is_file():
-        raise UserError(f"model {name!r} is a file; expected {DEMO!r}, a folder or a hub id")
+        raise UserError(
+            f"model {name!r} is a file; expected {DEMO!r}, 'smollm2', a .gguf file, a folder or a "
+            "hub id"
+        )
     if folder.is_dir():
         with readable_errors(repr(name)):
             refuse_adapter(name)

@@ -1,4 +1,4 @@
-"""The flags of the scripts: one frozen class a script, whose fields are its flags.
+"""The flags of scripts that have many: one frozen class a script, whose fields are its flags.
 
 command_line.py   from a command line to such a class
 training.py       of the scripts that train, fit and search

@@ -18,7 +18,7 @@ LEAST_VOCAB = 256 + len(SPECIAL_TOKENS)  # Every byte is a token.
 class ModelSettings:
     """The model, the text, and how the model is loaded."""
 
-    model: str = flag(REQUIRED, "demo, a folder, or a hub id")
+    model: str = flag(REQUIRED, "demo, smollm2, a folder, a .gguf file, or a hub id")
     device: str
     dtype: str
     trust_remote_code: bool
