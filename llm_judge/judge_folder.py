@@ -83,10 +83,15 @@ class Bench:
 
     def questions_here(self) -> QuestionSet | None:
         """The questions, if they are on this machine, else None. Nothing is downloaded."""
+        name = self.question_set_here()
+        return None if name is None else load_questions(name)
+
+    def question_set_here(self) -> str | None:
+        """The file or the name of the questions, if they are on this machine, else None."""
         if self.question_file.is_file():
-            return load_questions(str(self.question_file))
+            return str(self.question_file)
         is_fetched = self.name in SETS and fetched(self.name, QUESTIONS, download=False) is not None
-        return load_questions(self.name) if self.name == SAMPLE or is_fetched else None
+        return self.name if self.name == SAMPLE or is_fetched else None
 
     def question_source(self) -> str:
         """The bench's questions, as the field of `RunConfig`.
@@ -108,9 +113,12 @@ class Bench:
         """The models that have an answer file."""
         return sorted(path.stem for path in self.answers.glob("*.jsonl"))
 
+    def answer_file(self, model: str) -> Path:
+        return self.answers / f"{model}.jsonl"
+
     def read_model(self, model: str) -> dict[QuestionId, Answer]:
         """A model's answers by question_id. UserError where it has no answer file."""
-        path = self.answers / f"{model}.jsonl"
+        path = self.answer_file(model)
         if not path.is_file():
             there = ", ".join(self.models()) or "none"
             raise UserError(

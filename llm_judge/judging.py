@@ -15,7 +15,7 @@ from string import Formatter
 
 from bench.common.errors import UserError
 from bench.common.files import read_rows
-from bench.inputs.questions import Question
+from bench.inputs.questions import Question, normalised
 from bench.store.answer_files import Answer
 from bench.store.question_id import QuestionId
 from llm_judge.verdicts import grade, winner
@@ -113,7 +113,7 @@ def _check_template(template: str, where: str) -> None:
 
 def needs_reference(question: Question) -> bool:
     """Whether a question is judged against a reference answer."""
-    return question.category.strip().casefold() in NEED_REFERENCE
+    return normalised(question.category) in NEED_REFERENCE
 
 
 def turns_judged(question: Question) -> int:
@@ -237,15 +237,19 @@ def _match(
 def _reference(
     question: Question, turn: int, references: dict[QuestionId, Answer]
 ) -> dict[str, str]:
-    """The reference answers to the turns up to `turn`, by their names in templates."""
+    """The reference answers to the turns up to `turn`, by their names in templates.
+
+    UserError where one of them is missing, empty or recorded as an error.
+    """
     answer = references.get(question.question_id)
-    if answer is None or len(answer.choices[0].turns) < turn:
+    choice = answer.choices[0] if answer is not None else None
+    if choice is None or not (choice.answered(turn) and all(map(str.strip, choice.turns[:turn]))):
         raise UserError(
             f"question {question.question_id} ({question.category}) is judged against a reference "
             f"answer, but the reference file has none to its turn {turn}; add it, or judge without "
             "references by --no-references"
         )
-    return _numbered("ref_answer", answer.choices[0].turns[:turn])
+    return _numbered("ref_answer", choice.turns[:turn])
 
 
 def _numbered(label: str, texts: Sequence[str]) -> dict[str, str]:

@@ -14,9 +14,10 @@ from bench.store.question_id import parse_question_id
 from llm_judge.verdicts import HIGHEST_GRADE, LOWEST_GRADE, NO_GRADE, NO_WINNER, grade, winner
 
 FAILED = "$ERROR$"  # The text that FastChat records for a call that failed. It is no judgment.
-TEXTS = ("judgment", "g1_judgment", "g2_judgment")  # Fields of the judge's replies.
 # The two calls of a pair, and which model is shown as A and as B.
 GAMES = {"g1": ("model_1", "model_2"), "g2": ("model_2", "model_1")}
+
+WINNERS = (*GAMES["g1"], "tie", NO_WINNER)  # Values of the fields g1_winner and g2_winner.
 
 # The fields of rows, and their types.
 _ALL = {"question_id": (int, str), "judge": (list, str), "turn": int}
@@ -45,6 +46,8 @@ def judgment_rows(path: Path, bad: Callable[[str], None]) -> Iterator[tuple[int,
     """(line number, judgment) for every line of a file that is one, in one form:
 
     - `question_id` is an integer where the text of the file is one;
+    - whole numbers that pandas wrote as 81.0 are integers;
+    - a winner is one of WINNERS, also where the file has "Tie" or "model 1";
     - `judge` is [name, prompt name], the latter empty where the file has the name alone;
     - a score outside the scale becomes NO_GRADE;
     - where the score is null, NaN or NO_GRADE, or a winner is NO_WINNER, the reply's text is read
@@ -54,8 +57,9 @@ def judgment_rows(path: Path, bad: Callable[[str], None]) -> Iterator[tuple[int,
     """
     for number, row in sound_rows(path, bad):
         where = f"{path}, line {number}"
+        row |= {name: _whole(row[name]) for name in ("question_id", "turn") if name in row}
         try:
-            check_fields(row, _ALL | (_SINGLE if "model" in row else _PAIR), where)
+            check_fields(row, _ALL | (_SINGLE if is_single(row) else _PAIR), where)
             yield number, _in_one_form(row, where)
         except UserError as error:
             bad(str(error))
@@ -83,13 +87,14 @@ def _in_one_form(row: dict, where: str) -> dict:
         except ValueError as error:
             raise UserError(f"{where} is not a judgment: {error}") from None
     row = row | {"question_id": question_id, "judge": judge}
-    if "model" in row:
+    if is_single(row):
         return row | {"score": _score(row)}
-    return row | {
-        f"{game}_winner": winner(row[f"{game}_judgment"], *sides)
-        for game, sides in GAMES.items()
-        if row[f"{game}_winner"] == NO_WINNER
-    }
+    return row | {f"{game}_winner": _winner(row, game, where) for game in GAMES}
+
+
+def _whole(value: object) -> object:
+    """A whole number as an integer. Other values stay as they are."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _score(row: dict) -> int | float:
@@ -99,6 +104,26 @@ def _score(row: dict) -> int | float:
     return score if LOWEST_GRADE <= score <= HIGHEST_GRADE else NO_GRADE
 
 
+def _winner(row: dict, game: str, where: str) -> str:
+    """The winner of a game, one of WINNERS."""
+    stored = row[f"{game}_winner"]
+    found = stored.strip().lower().replace(" ", "_")
+    if found not in WINNERS:
+        raise UserError(
+            f"{where} is not a judgment: {game}_winner is {shown(stored)}, and none of "
+            f"{', '.join(WINNERS)}"
+        )
+    return winner(row[f"{game}_judgment"], *GAMES[game]) if found == NO_WINNER else found
+
+
+def is_single(row: dict) -> bool:
+    """Whether a row grades one model. Every other row compares a `model_1` with a `model_2`.
+
+    Programs that write both kinds into one table leave fields of the other kind empty.
+    """
+    return not isinstance(row.get("model_1"), str)
+
+
 def key_of(row: dict) -> tuple:
     """What a judgment is about; equal to `Match.key`."""
     return row["question_id"], row["turn"], frozenset(models_of(row))
@@ -106,12 +131,13 @@ def key_of(row: dict) -> tuple:
 
 def models_of(row: dict) -> list[str]:
     """The models that a judgment is about: one, or two."""
-    return [row[name] for name in ("model", "model_1", "model_2") if name in row]
+    return [row["model"]] if is_single(row) else [row["model_1"], row["model_2"]]
 
 
 def texts(row: dict) -> list[str]:
     """The judge's replies."""
-    return [row[name] for name in TEXTS if name in row]
+    names = ["judgment"] if is_single(row) else [f"{game}_judgment" for game in GAMES]
+    return [row[name] for name in names]
 
 
 def asked(row: dict) -> set[str]:
@@ -122,7 +148,7 @@ def asked(row: dict) -> set[str]:
 
 def has_verdict(row: dict) -> bool:
     """Whether the replies of a judgment could be read."""
-    if "score" in row:
+    if is_single(row):
         return row["score"] != NO_GRADE
     return NO_WINNER not in (row["g1_winner"], row["g2_winner"])
 
@@ -199,7 +225,7 @@ def misread(rows: Sequence[dict]) -> list[str]:
 
 def _is_as_read(row: dict) -> bool:
     """Whether the verdicts of a judgment are those of its texts, as far as these can be read."""
-    if "score" in row:
+    if is_single(row):
         return grade(row["judgment"]) in (row["score"], NO_GRADE)
     return all(
         winner(row[f"{game}_judgment"], *sides) in (row[f"{game}_winner"], NO_WINNER)

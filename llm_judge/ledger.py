@@ -2,14 +2,14 @@
 
 A row is on disk before the next one begins, and one command at a time writes a file. A pairwise row
 needs two calls. Until both replies are there, the first waits in `<file>.games`, so that it is not
-asked for again after a crash.
+asked for again after a crash. A judgment that is made anew replaces the old one when it is there.
 
 Rows have FastChat's fields, and two more: `prompt_sha256` (of the system prompt and the template)
 and `temperature`.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -17,6 +17,7 @@ from threading import Lock
 from bench.common.errors import UserError, warn
 from bench.common.files import (
     append_synced,
+    json_line,
     mend_end,
     read_lines,
     shown,
@@ -33,6 +34,7 @@ from llm_judge.judgments import (
     judgment_rows,
     key_of,
     models_of,
+    texts,
 )
 
 _GAME = {
@@ -45,6 +47,12 @@ _GAME = {
 }
 # (question_id, turn, models, prompt) of one call.
 Game = tuple[int | str, int, tuple[str, ...], str]
+
+
+def _key(game: Game) -> tuple:
+    """What a call's judgment is about; equal to `Match.key`."""
+    question_id, turn, models, _ = game
+    return question_id, turn, frozenset(models)
 
 
 class Ledger:
@@ -74,22 +82,31 @@ class Ledger:
         self.path, self.judge, self.matches = path, judge, matches
         self.temperature = temperature
         self.games_path = path.with_name(path.name + ".games")
-        self._to_drop: set[int] = set()  # Numbers of lines.
+        self._old: dict[int, tuple] = {}  # Line number -> key, of rows that are made anew.
+        self._old_lines: dict[tuple, list[bytes]] = {}  # The same rows, by key.
+        unread: dict[tuple, list[str]] = {}  # By key, the replies that `again` is about.
         wanted = {match.key: match for match in matches}
-        rows: list[dict] = []  # All of this judge.
+        rows: list[dict] = []  # All others of this judge.
         problems: list[str] = []
         for number, row in judgment_rows(path, problems.append) if path.exists() else ():
-            is_wanted = row["judge"][0] == judge and key_of(row) in wanted
-            if is_wanted and (is_empty(row) or (again and not has_verdict(row))):
-                self._to_drop.add(number)
-            elif row["judge"][0] == judge:
+            key = key_of(row)
+            if row["judge"][0] != judge:
+                continue
+            if key in wanted and (is_empty(row) or (again and not has_verdict(row))):
+                self._old[number] = key
+                if again:
+                    unread.setdefault(key, []).extend(texts(row))
+            else:
                 rows.append(row)
         tell_left_out(path, problems, warn)
         self._check_same_conditions(rows, wanted)
         self._lock = Lock()
         self._done = {key_of(row): row for row in rows if key_of(row) in wanted}
         self._open = {key: match for key, match in wanted.items() if key not in self._done}
-        self._games = dict(self._read_games()) if self.games_path.exists() else {}
+        games = dict(self._read_games()) if self.games_path.exists() else {}
+        self._games = {
+            game: reply for game, reply in games.items() if reply not in unread.get(_key(game), ())
+        }
 
     def _check_same_conditions(self, rows: list[dict], wanted: dict[tuple, Match]) -> None:
         """UserError where rows are of other answers, by other prompts, or at another temperature.
@@ -137,19 +154,27 @@ class Ledger:
             for user in match.users
         }
         problems: list[str] = []
-        for number, row in sound_rows(self.games_path, problems.append):
+        for _, game, row in self._game_rows(problems.append):
+            today = conditions.get(game, {})
+            is_same = all(row.get(name, value) == value for name, value in today.items())
+            if is_same and row["judgment"].strip():
+                yield game, row["judgment"]
+        tell_left_out(self.games_path, problems, warn)
+
+    def _game_rows(self, bad: Callable[[str], None]) -> Iterator[tuple[int, Game, dict]]:
+        """(line number, call, row) of this judge's rows in the file of waiting replies.
+
+        bad: called with what is wrong about any other line.
+        """
+        for number, row in sound_rows(self.games_path, bad):
             try:
                 check_fields(row, _GAME, f"{self.games_path}, line {number}")
             except UserError as error:
-                problems.append(str(error))
+                bad(str(error))
                 continue
             models = tuple(map(str, row["models"]))
-            game = (row["question_id"], row["turn"], models, row["user_prompt"])
-            today = conditions.get(game, {})
-            is_same = all(row.get(name, value) == value for name, value in today.items())
-            if row["judge"] == self.judge and is_same and row["judgment"].strip():
-                yield game, row["judgment"]
-        tell_left_out(self.games_path, problems, warn)
+            if row["judge"] == self.judge:
+                yield number, (row["question_id"], row["turn"], models, row["user_prompt"]), row
 
     def missing(self) -> list[tuple[Match, int]]:
         """The calls to be made: a match, and the index of one of its prompts."""
@@ -162,17 +187,15 @@ class Ledger:
         ]
 
     def begin(self) -> None:
-        """Make the files ready for `add`: without a torn end and without rows that are made anew.
-
-        All other lines stay as they are.
-        """
+        """Make the files ready for `add`: without a torn end. All lines stay as they are."""
         with self._writing():
             for path in (self.path, self.games_path):
                 if path.exists() and (torn := mend_end(path)):
                     warn(torn)
-            if self._to_drop:
-                kept = [line for n, _, line in read_lines(self.path) if n not in self._to_drop]
-                write_atomically(self.path, b"".join(kept))
+            if self._old:
+                for number, _, line in read_lines(self.path):
+                    if number in self._old:
+                        self._old_lines.setdefault(self._old[number], []).append(line)
         # A command may have been killed between the second reply and the row.
         for match in list(self._open.values()):
             self._close_if_complete(match)
@@ -196,12 +219,37 @@ class Ledger:
             return None
         row = match.row(self.judge, [self._games[game] for game in games], time.time())
         row |= self._conditions(match)
-        append_synced(self.path, row)
+        self._write(match.key, row)
         del self._open[match.key]
         self._done[match.key] = row
         if not self._open:
-            self.games_path.unlink(missing_ok=True)
+            self._forget_games()
         return row
+
+    def _write(self, key: tuple, row: dict) -> None:
+        """Append a row. The old rows of the same judgment go in the same moment."""
+        old = self._old_lines.pop(key, None)
+        if old is None:
+            append_synced(self.path, row)
+            return
+        kept = b"".join(line for _, _, line in read_lines(self.path) if line not in old)
+        write_atomically(self.path, kept + json_line(row).encode())
+
+    def _forget_games(self) -> None:
+        """Take the replies to the wanted matches out of the file of waiting replies.
+
+        Replies that wait for another command stay there.
+        """
+        if not self.games_path.exists():
+            return
+        wanted = {match.key for match in self.matches}
+        rows = self._game_rows(lambda _: None)
+        own = {number for number, game, _ in rows if _key(game) in wanted}
+        kept = [line for number, _, line in read_lines(self.games_path) if number not in own]
+        if kept:
+            write_atomically(self.games_path, b"".join(kept))
+        else:
+            self.games_path.unlink()
 
     def rows(self) -> list[dict]:
         """The judgments of the wanted matches, as far as they exist, one for each."""

@@ -9,6 +9,7 @@ import pandas as pd
 from bench.common.errors import UserError, warn
 from bench.metrics import estimates, pooled_interval
 from bench.metrics.frames import answers_frame
+from bench.reporting.sources import NoNumbers, open_answers
 from bench.store.question_id import QuestionId, first_few
 from llm_judge.judge_folder import Bench
 from llm_judge.verdicts import HIGHEST_GRADE, LOWEST_GRADE
@@ -69,7 +70,7 @@ def win_rates(rows: list[dict], baseline: str | None) -> pd.DataFrame:
 
     A model wins where it is preferred in both orders. Anything else is a tie.
 
-    rows: judgments of pairs.
+    rows: judgments of pairs, as `read_judgments` returns them.
     baseline: only the matches against it count, and it has no row of its own. None: all matches.
 
     Columns: win, loss, tie, win_rate, loss_rate, and win_rate_adjusted, where a tie counts half.
@@ -102,15 +103,7 @@ def speed_and_quality(bench: Bench, grades: pd.DataFrame, baseline: str) -> pd.D
     """
     judged = [str(model) for model in grades.model.unique()]
     read = [model for model in dict.fromkeys([*judged, baseline]) if model in bench.models()]
-    frames = [answers_frame(())]
-    for model in read:
-        try:
-            answers = bench.read_model(model).values()
-        except UserError as error:
-            warn(f"{error}; the speed of {model} is not shown")
-        else:
-            frames.append(answers_frame(answers).assign(decoder=model))
-    turns = pd.concat(frames)
+    turns = pd.concat([answers_frame(()), *(_answered_turns(bench, model) for model in read)])
     against = baseline if (turns.decoder == baseline).any() else None
     rows = {}
     for model, own in grades.groupby("model"):
@@ -127,6 +120,23 @@ def speed_and_quality(bench: Bench, grades: pd.DataFrame, baseline: str) -> pd.D
             for end, value in zip(("", "_low", "_high"), cell, strict=True)
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _answered_turns(bench: Bench, model: str) -> pd.DataFrame:
+    """The turns of a model's answer file that reports count. Warns of the others.
+
+    Empty where the file holds texts alone.
+    """
+    try:
+        source = open_answers(bench.answer_file(model), bench.question_set_here())
+    except NoNumbers:
+        return answers_frame(())
+    except UserError as error:
+        warn(f"{error}; the speed of {model} is not shown")
+        return answers_frame(())
+    for warning in source.warnings:
+        warn(warning)
+    return source.frame.assign(decoder=model)
 
 
 def unknown(grades: pd.DataFrame, categories: dict[QuestionId, str]) -> str:

@@ -30,7 +30,14 @@ from bench.common.arguments import parser as make_parser
 from bench.common.errors import UserError, exit_cleanly, warn
 from llm_judge.flags import add_data_flags, add_judgment_flags
 from llm_judge.judge_folder import Bench
-from llm_judge.judgments import differences, has_verdict, misread, models_of, read_judgments
+from llm_judge.judgments import (
+    differences,
+    has_verdict,
+    is_single,
+    misread,
+    models_of,
+    read_judgments,
+)
 from llm_judge.verdicts import HIGHEST_GRADE, LOWEST_GRADE
 
 
@@ -88,8 +95,8 @@ def main() -> int:
 
 def _judgments(bench: Bench, args: argparse.Namespace) -> list[dict]:
     """Print how many judgments have a verdict, and return these. UserError where none has."""
-    is_single = args.mode == "single"
-    path = args.input_file or bench.judgments(args.judge_model, is_single)
+    are_grades = args.mode == "single"
+    path = args.input_file or bench.judgments(args.judge_model, are_grades)
     if not path.is_file():
         there = ", ".join(sorted(each.name for each in path.parent.glob("*.jsonl"))) or "none"
         raise UserError(
@@ -97,15 +104,18 @@ def _judgments(bench: Bench, args: argparse.Namespace) -> list[dict]:
             "first"
         )
     rows = _of_one_judge(read_judgments(path), args.judge_model, path)
-    if any(("score" in row) != is_single for row in rows):
+    if any(is_single(row) != are_grades for row in rows):
         raise UserError(f"{path} holds judgments of another kind than --mode {args.mode} shows")
-    if args.figure is not None and not is_single:
+    if args.figure is not None and not are_grades:
         raise UserError("--figure draws grades; leave it out, or use --mode single")
     if args.model_list:
         wanted = set(args.model_list)
         if args.mode == "pairwise-baseline":
             wanted.add(args.baseline_model)
         rows = [row for row in rows if wanted.issuperset(models_of(row))]
+        shown = {model for row in rows for model in models_of(row)}
+        if rows and (absent := [model for model in args.model_list if model not in shown]):
+            warn(f"{path} has no judgments of {', '.join(absent)} to show (--model-list)")
     for difference in (*differences(rows), *misread(rows)):
         warn(f"{path}: {difference}")
     read = [row for row in rows if has_verdict(row)]
@@ -113,7 +123,7 @@ def _judgments(bench: Bench, args: argparse.Namespace) -> list[dict]:
     print(f"{path}: {len(rows)} judgments{unread}")
     if not read:
         which = " of these models" if args.model_list else ""
-        scale = f" (a grade is from {LOWEST_GRADE} to {HIGHEST_GRADE})" if is_single else ""
+        scale = f" (a grade is from {LOWEST_GRADE} to {HIGHEST_GRADE})" if are_grades else ""
         raise UserError(f"{path} has no verdict that could be shown{which}{scale}")
     return read
 

@@ -449,6 +449,50 @@ def test_an_empty_judgment_of_an_earlier_version_is_asked_again(bench, monkeypat
     assert [row["score"] for row in read_judgments(bench.single)] == [5, 6]
 
 
+def test_what_is_asked_again_stays_until_the_new_reply_is_there(bench, monkeypatch):
+    bench.questions(2)
+    bench.answers("m", {1: ["<one>"], 2: ["<two>"]})
+    with server(Judge({"<one>": ["Who knows."]})) as url:
+        assert bench.judge(monkeypatch, url) == 0
+    before = bench.single.read_bytes()
+    refused = pytest.raises(UserError, match="refuses the key")
+    with server(Judge({"<one>": [fails(401)]})) as url, refused:
+        bench.judge(monkeypatch, url, "--ask-again")
+    assert bench.single.read_bytes() == before
+    with server(Judge()) as url:
+        assert bench.judge(monkeypatch, url, "--ask-again") == 0
+    assert lines(bench.single) == 2
+    assert [row["score"] for row in read_judgments(bench.single)] == [5, 5]
+
+
+def test_both_replies_of_a_pair_are_asked_again(bench, monkeypatch):
+    """Also where they still wait beside the file, as another pair's calls failed."""
+    bench.questions(2)
+    for model in ("one", "two"):
+        bench.answers(model, {n: [f"<{model} {n}>"] for n in (1, 2)})
+    unread = ["Who knows."] * 2 + ["It depends."] * 2
+    judge = Judge({"<one 1>": [*unread, "[[C]]"], "<one 2>": [fails(400)]})
+    with server(judge) as url:
+        for again, calls in (([], 4), (["--ask-again"], 8), (["--ask-again"], 12)):
+            assert bench.judge(monkeypatch, url, "--mode", "pairwise-all", *again) == 1
+            assert len(judge.asked) == calls
+    [row] = read_judgments(bench.pair)
+    assert (row["g1_winner"], row["g2_winner"]) == ("tie", "tie")
+
+
+def test_half_a_pair_waits_while_another_command_ends(bench, monkeypatch):
+    bench.questions(1)
+    for model in "abcd":
+        bench.answers(model, {1: [f"<{model}>"]})
+    judge = Judge({"<a>\n=== End of reply B": [fails(400), "[[B]]"]}, default="[[A]]")
+    with server(judge) as url:
+        for models, status in (("ab", 1), ("cd", 0), ("ab", 0)):
+            flags = ["--mode", "pairwise-all", "--model-list", *models]
+            assert bench.judge(monkeypatch, url, *flags) == status
+    assert len(judge.asked) == 5 and lines(bench.pair) == 2
+    assert not bench.pair.with_name("j_pair.jsonl.games").exists()
+
+
 def test_judgments_of_other_answers_are_not_taken_for_todays(bench, monkeypatch):
     bench.questions(1)
     bench.answers("m", {1: ["before"]})

@@ -114,6 +114,18 @@ def test_a_missing_reference_is_said(tmp_path):
         make_matches(questions, answers, [("m",)], prompts, reference)
 
 
+@pytest.mark.parametrize(
+    ("turns", "turn"), [(("", "two"), 1), (("ERROR", "two"), 1), (("one", " \n"), 2)]
+)
+def test_an_empty_reference_is_none(turns, turn):
+    question = Question(1, "math", ("ask one", "ask two"))
+    answers = {"m": {1: Answer(1, "m", (Choice(("one", "two")),))}}
+    reference = {1: Answer(1, "r", (Choice(turns),))}
+    prompts = read_prompts(OWN_PROMPTS, SINGLE)
+    with pytest.raises(UserError, match=f"the reference file has none to its turn {turn}"):
+        make_matches([question], answers, [("m",)], prompts, reference)
+
+
 def test_a_prompt_file_that_does_not_fit_is_said(tmp_path):
     path = tmp_path / "prompts.jsonl"
     with pytest.raises(UserError, match="--judge-file"):

@@ -7,7 +7,14 @@ import re
 import pytest
 
 from bench.common.errors import UserError
-from llm_judge.judgments import differences, has_verdict, misread, read_judgments
+from llm_judge.judgments import (
+    differences,
+    has_verdict,
+    is_single,
+    misread,
+    models_of,
+    read_judgments,
+)
 
 
 def single(question_id=1, score=7, **more):
@@ -68,6 +75,35 @@ def test_ids_and_judges_as_texts_are_read(read):
     rows, said = read(single("12"), single("81_DE"), single(judge="gpt-4"))
     assert [row["question_id"] for row in rows] == [12, "81_DE", 1] and said == []
     assert rows[2]["judge"] == ["gpt-4", ""]
+
+
+def test_whole_numbers_of_pandas_are_read(read):
+    rows, said = read(single(81.0, turn=1.0))
+    assert [(row["question_id"], row["turn"]) for row in rows] == [(81, 1)] and said == []
+    with pytest.raises(UserError, match=r"question_id is 81\.5"):
+        read(single(81.5))
+
+
+def test_a_table_of_both_kinds_is_read(read):
+    """Fields of the other kind are empty there, or hold something else."""
+    grade = dict.fromkeys(("model", "score", "judgment"))
+    rows, said = read(single(model_1=None, g1_judgment=None), pair() | grade, pair() | {"score": 1})
+    assert [is_single(row) for row in rows] == [True, False, False] and said == []
+    assert [models_of(row) for row in rows] == [["m"], ["m", "n"], ["m", "n"]]
+    assert all(map(has_verdict, rows)) and misread(rows) == []
+
+
+@pytest.mark.parametrize("stored", ["Tie", "model 1", " MODEL_2 "])
+def test_a_winner_in_another_notation_is_read(read, stored):
+    [row], said = read(pair(winners=(stored, stored)))
+    expected = stored.strip().lower().replace(" ", "_")
+    assert (row["g1_winner"], row["g2_winner"]) == (expected, expected) and said == []
+
+
+def test_a_winner_that_is_none_is_said(read):
+    rows, said = read(pair(), pair(winners=("A", "A")))
+    assert len(rows) == 1 and len(said) == 1
+    assert "line 2 is not a judgment: g1_winner is 'A', and none of model_1, mod" in said[0]
 
 
 @pytest.mark.parametrize("none", [None, math.nan, -1])

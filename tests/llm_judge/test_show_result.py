@@ -193,6 +193,14 @@ def test_the_pairwise_command(pairs, monkeypatch, capsys):
         show(monkeypatch, capsys, *flags[:2])
 
 
+def test_pairs_with_empty_fields_of_grades_are_shown(pairs, monkeypatch, capsys):
+    rows = [json.loads(line) | {"model": None, "score": None} for line in pairs.open()]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ["--data-dir", str(pairs.parents[2]), "--mode", "pairwise-baseline"]
+    said = show(monkeypatch, capsys, *flags, "--baseline-model", "base")
+    assert cells(said, "a") == [1, 1, 2, 0.25, 0.25, 0.5]
+
+
 def grades(scores):
     """A frame of grades. scores: for each question, the grades of its turns."""
     rows = [
@@ -273,6 +281,27 @@ def test_all_grades_of_an_answer_count(shown):
     said = shown(*({"score": score} for score in (9, 9, 3)))
     assert "3 judgments" in said.out and cells(said.out, "m") == [7.0]
     assert "judged more than once; all of these judgments count" in said.err
+
+
+def test_a_model_without_judgments_is_named(shown):
+    said = shown({}, flags=["--model-list", "m", "typo"])
+    assert cells(said.out, "m") == [5.0] and "no judgments of typo to show" in said.err
+    assert "no judgments of" not in shown({}, flags=["--model-list", "m"]).err
+
+
+def test_turns_with_impossible_counts_are_in_no_speed(shown, tmp_path):
+    """As in the report."""
+    counts = {1: {"idxs": [4], "new_tokens": [10]}, 2: {"idxs": [9], "new_tokens": [0]}}
+    rows = [
+        {"question_id": n, "model_id": "m", "choices": [{"turns": ["Yes."], **count}]}
+        for n, count in counts.items()
+    ]
+    path = tmp_path / "sample" / "model_answer" / "m.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = shown({})
+    assert cells(said.out[said.out.index("Speed and quality") :], "m")[0] == 2.0
+    assert "1 of 2 turns have impossible counts" in said.err
 
 
 def test_two_judges_are_never_averaged(shown):
