@@ -3,17 +3,21 @@
 This module needs the extra `judge`.
 """
 
+import gzip
 import zlib
+from importlib import import_module
+from io import BytesIO
 from typing import Any
 
 import openai
 
 from bench.common.files import LONGEST
-from llm_judge.failures import CallFailed
+from llm_judge.failures import CallFailed, EndpointTrouble
 
-ACCEPTED = {"Accept-Encoding": "gzip, deflate"}  # Header of every request.
+# The package that the client library speaks HTTP with: httpx, or httpx2 in later versions.
+HTTP = import_module(type(openai.DEFAULT_CONNECTION_LIMITS).__module__)
+ACCEPTED = {"Accept-Encoding": "gzip"}  # Header of every request.
 _OF_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")
-_ANY_ZLIB = 32 + zlib.MAX_WBITS  # gzip or deflate, whichever it is.
 
 
 class BoundedClient(openai.DefaultAsyncHttpxClient):
@@ -38,16 +42,17 @@ class BoundedClient(openai.DefaultAsyncHttpxClient):
 
 
 def _unzipped(content: bytes, encoding: str) -> bytes:
-    """The body of a response. CallFailed where it is too long, or cannot be unzipped."""
+    """The body of a response. CallFailed where it is too long, EndpointTrouble where damaged."""
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return content
-    if encoding not in ("gzip", "x-gzip", "deflate"):
+    if encoding not in ("gzip", "x-gzip"):
         raise CallFailed(f"the reply is compressed as {encoding[:40]!r}, which was not asked for")
     try:
-        body = zlib.decompressobj(_ANY_ZLIB).decompress(content, LONGEST + 1)
-    except zlib.error as error:
-        raise CallFailed(f"the reply cannot be unzipped ({error})") from error
+        with gzip.open(BytesIO(content)) as file:
+            body = file.read(LONGEST + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise EndpointTrouble(f"the reply cannot be unzipped ({error})") from error
     if len(body) > LONGEST:
         raise CallFailed(f"the reply is longer than {LONGEST >> 20} MiB when it is unzipped")
     return body

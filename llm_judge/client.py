@@ -8,32 +8,33 @@ server that sends a byte now and then would never time out.
 """
 
 import asyncio
-import os
+from collections import Counter
 from email.utils import parsedate_to_datetime
-from functools import partial
 from threading import Event, Lock, Thread
 from time import monotonic, time
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 import openai
 from tenacity import (
     RetryCallState,
     Retrying,
-    retry_if_exception_type,
+    retry_if_exception,
     stop_after_attempt,
     wait_random_exponential,
 )
 
 from bench.common.errors import UserError, warn
 from bench.common.strangers import cut_line
-from llm_judge.bounded_http import ACCEPTED, BoundedClient
-from llm_judge.failures import KEY, CallFailed, EndpointTrouble, NoCompletion, failure
+from llm_judge.connection import connect
+from llm_judge.failures import (
+    LONGEST_WAIT_S,
+    CallFailed,
+    EndpointTrouble,
+    NoCompletion,
+    failure,
+)
 from llm_judge.replies import ErrorBody, Reply, read_reply
 from llm_judge.request_form import Form
 
-URL = "OPENAI_BASE_URL"  # The environment variable of the endpoint, where no flag names one.
-LOCAL = ("localhost", "127.0.0.1", "::1")  # Hosts whose endpoints need no key.
 LONGEST_BACKOFF_S = 60.0
 NO_COMPLETION_TRIES = 3  # A wrong URL stays wrong.
 LONG_WAIT_S = 10.0  # Waits from this length on are told.
@@ -53,7 +54,7 @@ class JudgeClient:
         tries: int,
         backoff_s: float,
     ) -> None:
-        """The judge `model` of an endpoint. UserError where there is no key for the endpoint.
+        """The judge `model` of an endpoint. UserError as of `connect`.
 
         api_base: URL of the endpoint. None: $OPENAI_BASE_URL, or OpenAI's.
         options: parameters of every request, such as temperature.
@@ -66,12 +67,12 @@ class JudgeClient:
         self.backoff = wait_random_exponential(multiplier=backoff_s, max=LONGEST_BACKOFF_S)
         self.tries = tries
         self.timeout_s = timeout_s
-        self.client = _connect(api_base or os.environ.get(URL) or None)
+        self.client = connect(api_base)
         self.where = str(self.client.base_url)
         self._form = Form()
         self._lock = Lock()
         self._has_answered = False
-        self._failed = 0  # Calls whose failure has advice.
+        self._failed: Counter[int] = Counter()  # Failures with advice, by their `calls`.
         self._told_until = 0.0  # End of the last wait that was printed, on the monotonic clock.
         # An event loop can cut off a call at any moment.
         self.loop = asyncio.new_event_loop()
@@ -83,7 +84,7 @@ class JudgeClient:
         CallFailed where there is none after all tries; UserError where no call can succeed.
         """
         retrying = Retrying(
-            retry=retry_if_exception_type(EndpointTrouble),
+            retry=retry_if_exception(_is_tried_again),
             wait=self._wait,
             stop=self._is_last_try,
             sleep=self.stop.wait,
@@ -102,10 +103,10 @@ class JudgeClient:
     def _is_of_every_call(self, error: CallFailed) -> bool:
         """Whether every call would fail like this one, as far as is known by now."""
         with self._lock:
-            self._failed += 1
             if error.calls is None:
                 return True
-            return not self._has_answered and self._failed >= error.calls
+            self._failed[error.calls] += 1
+            return not self._has_answered and self._failed[error.calls] >= error.calls
 
     def _is_last_try(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
@@ -151,7 +152,10 @@ class JudgeClient:
         try:
             return read_reply(body)
         except ErrorBody as error:
-            raise failure(error.status, str(error), self.model) from error
+            text = body.decode(errors="replace")
+            raise failure(
+                error.status, str(error), self.model, code=error.code, body=text
+            ) from error
 
     def _failure(self, error: openai.APIStatusError, said: str) -> CallFailed:
         return failure(
@@ -188,44 +192,9 @@ class JudgeClient:
             ) from error
 
 
-def _connect(api_base: str | None) -> openai.AsyncOpenAI:
-    """The client of an endpoint. None: OpenAI's. UserError where there is no key for it.
-
-    The query of the URL goes with every request, as Azure's ?api-version= must.
-    """
-    parts = urlsplit(api_base or "")
-    if api_base and parts.scheme not in ("http", "https"):
-        raise UserError(
-            f"--api-base is {api_base!r}; expected a URL such as http://localhost:8000/v1"
-        )
-    key = os.environ.get(KEY)
-    if not key and parts.hostname not in LOCAL:
-        where = api_base or "OpenAI's endpoint"
-        raise UserError(
-            f"no key for {where}: set {KEY} (any text where the endpoint asks for none)"
-        )
-    query = dict(parse_qsl(parts.query))
-    is_azure = "api-version" in query
-    return openai.AsyncOpenAI(
-        api_key=key or "none",
-        base_url=parts._replace(query="", fragment="").geturl() or None,
-        timeout=None,
-        max_retries=0,
-        default_query=query,
-        default_headers=ACCEPTED | ({"api-key": key or "none"} if is_azure else {}),
-        http_client=BoundedClient(
-            timeout=None, event_hooks={"request": [partial(_drop_key_elsewhere, parts.netloc)]}
-        ),
-    )
-
-
-async def _drop_key_elsewhere(home: str, request: Any) -> None:
-    """Leave Azure's key out of a request that was redirected to another host than `home`.
-
-    httpx does so with the header Authorization alone.
-    """
-    if home and request.url.netloc.decode() != home:
-        request.headers.pop("api-key", None)
+def _is_tried_again(error: BaseException) -> bool:
+    """Whether a call is made again: not where the server asks for too long a wait."""
+    return isinstance(error, EndpointTrouble) and (error.after_s or 0) <= LONGEST_WAIT_S
 
 
 def _reason(error: openai.APIStatusError) -> str:

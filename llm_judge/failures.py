@@ -7,11 +7,12 @@ is wrong. A call that was answered shows that the endpoint, the key and the judg
 import re
 
 KEY = "OPENAI_API_KEY"  # The environment variable of the key.
-LONGEST_WAIT_S = 600.0  # If a server asks for a longer wait, the call fails.
+LONGEST_WAIT_S = 600.0  # If a server asks for a longer wait, the call is not made again.
+GIVE_UP_AFTER = 8  # Calls that the endpoint fails, or refuses, before the command ends.
 # So many calls must fail before the key, the judge or a flag is blamed, and not the prompt.
 REFUSED_CALLS = 2
 
-# What messages with status 403 say of a prompt that a filter refused.
+# What messages say of a prompt that a filter refused.
 _MODERATED = re.compile(
     r"moderat|flagged|content.?(?:filter|polic|management)|safety|guardrail|harmful|sensitive|"
     r"inappropriate|usage polic",
@@ -22,7 +23,12 @@ _REFUSED = re.compile(
     r"(?:un|not )support|deprecated|not permitted|not allowed|unknown|unrecogni|too large",
     re.IGNORECASE,
 )
-_NO_KEY = re.compile(r"api.?key.{0,20}(?:not valid|invalid)|invalid.{0,10}api.?key", re.IGNORECASE)
+_NO_KEY = re.compile(
+    r"api.?key.{0,20}(?:not valid|invalid|incorrect)|(?:invalid|incorrect).{0,10}api.?key",
+    re.IGNORECASE,
+)
+# What they say of a prompt that is too long.
+_TOO_LONG = re.compile(r"context|too (?:long|large|big)|exceed|length|tokens", re.IGNORECASE)
 # Parameters that some models refuse -> the flag to give.
 _INSTEAD = {
     "max_tokens": "--max-completion-tokens N instead of --max-tokens, or a smaller number",
@@ -45,7 +51,10 @@ class CallFailed(Exception):
 
 
 class EndpointTrouble(CallFailed):
-    """The endpoint is busy, broken or unreachable, maybe for a while. The call is tried again."""
+    """The endpoint is busy, broken or unreachable, maybe for a while.
+
+    The call is tried again, unless the server asks for too long a wait.
+    """
 
     after_s: float | None = None  # The wait that the server asks for. None: it asks for none.
 
@@ -84,7 +93,7 @@ def failure(
     if status == 403:
         is_of_prompt = _MODERATED.search(f"{said} {body}")
         return CallFailed(said) if is_of_prompt else CallFailed(said, bad_key, REFUSED_CALLS)
-    if status == 404:
+    if status in (404, 405):
         advice = (
             f"does not know the judge {judge!r} ({said}); --judge-model takes a model of the "
             "endpoint, --api-base its URL up to and with /v1"
@@ -92,7 +101,7 @@ def failure(
         return CallFailed(said, advice, REFUSED_CALLS)
     if status in (408, 409, 429) or status >= 500:
         if after_s is not None and after_s > LONGEST_WAIT_S:
-            return CallFailed(f"{said}; the server asks to come back after {after_s:.0f} s")
+            said = f"{said}; the server asks to come back after {after_s:.0f} s"
         trouble = EndpointTrouble(said)
         trouble.after_s = after_s
         return trouble
@@ -106,4 +115,7 @@ def failure(
                 return CallFailed(said, f"refuses {name} ({said}); give {flag}", calls)
     if status == 400 and _NO_KEY.search(f"{said} {body}"):
         return CallFailed(said, bad_key, REFUSED_CALLS)
-    return CallFailed(said)
+    if status == 413 or _TOO_LONG.search(said) or _MODERATED.search(f"{said} {body}"):
+        return CallFailed(said)
+    advice = f"refuses one call after another ({said}); check --judge-model and --api-base"
+    return CallFailed(said, advice, GIVE_UP_AFTER)

@@ -10,11 +10,9 @@ from tqdm import tqdm
 
 from bench.common.errors import UserError
 from llm_judge.client import JudgeClient
-from llm_judge.failures import CallFailed, EndpointTrouble
+from llm_judge.failures import GIVE_UP_AFTER, CallFailed, EndpointTrouble
 from llm_judge.judging import Match
 from llm_judge.ledger import Ledger
-
-GIVE_UP_AFTER = 8  # Calls in a row that the endpoint left unanswered in all their tries.
 
 
 class _Progress:

@@ -6,6 +6,7 @@ a stream of events that was not asked for, or nested 100,000 deep.
 Text that is empty, was cut off at a limit or was withheld by a filter makes the call fail.
 """
 
+import re
 from dataclasses import dataclass
 
 from bench.common.files import shown
@@ -18,6 +19,9 @@ from llm_judge.thinking import without_thinking
 CUT_OFF = ("length", "max_tokens", "max_output_tokens", "model_length")
 WITHHELD = ("content_filter", "safety", "recitation", "sensitive", "prohibited_content")
 BROKEN_OFF = ("error", "abort", "cancelled", "network_error", "insufficient_system_resource")
+# How a stream of server-sent events begins: with a field, or with a comment.
+_OF_EVENTS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_UNNAMED = 500  # The status of an error that names none: the endpoint's trouble.
 _EXCERPT = 200  # Characters of what came that a message quotes.
 _MOST_TOKENS = 1 << 53
 
@@ -25,9 +29,10 @@ _MOST_TOKENS = 1 << 53
 class ErrorBody(Exception):
     """An error in OpenAI's format that came with a status of success."""
 
-    def __init__(self, status: int, said: str) -> None:
+    def __init__(self, status: int, said: str, code: str | None) -> None:
+        """status: of the failure that it means. code: the endpoint's name for it, if it has one."""
         super().__init__(said)
-        self.status = status
+        self.status, self.code = status, code
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ def read_reply(body: bytes) -> Reply:
 
     CallFailed where there is none. ErrorBody where the body is an error.
     """
-    if body.lstrip().startswith((b"data:", b"event:", b":")):
+    if body.lstrip().startswith(_OF_EVENTS):
         text, finish, usage = _of_events(body)
     else:
         completion = _object(body)
@@ -76,13 +81,21 @@ def _object(body: bytes) -> dict:
         raise NoCompletion(f"the reply is not JSON: {text}") from error
     if not isinstance(value, dict):
         raise NoCompletion(f"the reply is no object of JSON but {_excerpt(value)}")
-    if error := value.get("error"):
-        code = error.get("code") if isinstance(error, dict) else None
-        said = error.get("message") if isinstance(error, dict) else error
-        if type(code) is int:
-            raise ErrorBody(code, _excerpt(said))
-        raise NoCompletion(f"the endpoint answers with an error: {_excerpt(said)}")
+    if value.get("error"):
+        raise _error(value)
     return value
+
+
+def _error(value: dict) -> ErrorBody | NoCompletion:
+    """What an object with an error means. An error that is a text alone names no failure."""
+    error = value["error"]
+    if isinstance(error, str) and len(value) == 1:
+        return NoCompletion(f"the endpoint answers with an error: {_excerpt(error)}")
+    about = error if isinstance(error, dict) else value
+    code = about.get("code")
+    status = int(code) if re.fullmatch("[45][0-9]{2}", str(code)) else _UNNAMED
+    name = code if isinstance(code, str) else None
+    return ErrorBody(status, _excerpt(about.get("message") or error), name)
 
 
 def _first_choice(completion: dict) -> dict:
@@ -127,6 +140,8 @@ def _of_events(body: bytes) -> tuple[str, object, object]:
         if data == b"[DONE]":
             has_ended = True
             break
+        if not data.startswith(b"{"):  # A heartbeat, such as `data: ping`.
+            continue
         chunk = _object(data)
         usage = chunk.get("usage") or usage
         if chunk.get("choices"):

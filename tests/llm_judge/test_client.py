@@ -47,6 +47,7 @@ def scores(bench):
         refuses(403, "Your input was flagged by moderation"),
         refuses(403, "Forbidden", metadata={"reasons": ["violence"], "flagged_input": "x"}),
         refuses(400, "The response was filtered by the content policy", code="content_filter"),
+        sends(b'{"error": {"message": "no", "code": 403, "metadata": {"flagged_input": "x"}}}'),
         lambda request: say(request, None, "content_filter"),
     ],
 )
@@ -97,6 +98,8 @@ def test_once_a_call_was_answered_a_refusal_is_of_one_call(bench, judged, status
         (refuses(422, "'max_tokens' is not supported, use 'max_completion_tokens'"), "refuses max"),
         (refuses(400, "max_tokens is too large: 2048"), "or a smaller number"),
         (refuses(400, "API key not valid. Please pass a valid API key."), "refuses the key"),
+        (refuses(400, "Incorrect API key provided"), "refuses the key"),
+        (refuses(405, "Method Not Allowed"), "--api-base its URL up to and with /v1"),
     ],
 )
 def test_what_every_call_would_meet_stops_at_once(judged, refusal, said):
@@ -104,6 +107,28 @@ def test_what_every_call_would_meet_stops_at_once(judged, refusal, said):
     with pytest.raises(UserError, match=said):
         judged(judge, ["answer"] * 20)
     assert len(judge.asked) <= 2
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        (refuses(400, "Model Not Exist"), r"one call after another \(.*Model Not Exist"),
+        (refuses(400, "Invalid model: gpt-4"), r"check --judge-model and --api-base"),
+        (fails(429, Retry_After="3600"), "8 calls in a row failed.*come back after 3600 s"),
+    ],
+)
+def test_an_endpoint_that_refuses_all_calls_is_given_up_on(judged, refusal, said):
+    judge = Judge({"answer": [refusal]})
+    with pytest.raises(UserError, match=said):
+        judged(judge, ["answer"] * 20)
+    assert 8 <= len(judge.asked) <= 9
+
+
+def test_an_error_with_a_status_of_success_is_tried_again(bench, judged):
+    busy = sends(b'{"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}}')
+    judge = Judge({"answer": [busy, busy, busy, busy, "[[6]]"]})
+    assert judged(judge, ["answer"]) == 0
+    assert scores(bench) == {1: 6} and len(judge.asked) == 5
 
 
 @pytest.mark.parametrize(
@@ -174,6 +199,27 @@ def test_the_query_of_the_url_goes_with_every_request(bench, judged):
     assert paths == [(path, "key")]
 
 
+def test_azures_key_is_sent_to_its_host_in_any_case(bench, monkeypatch):
+    keys = []
+
+    def note(request):
+        keys.append(request.headers.get("api-key"))
+        say(request, "[[6]]")
+
+    bench.questions(1)
+    bench.answers("m", {1: ["answer"]})
+    with server(Judge({"answer": [note]})) as url:
+        where = url.replace("127.0.0.1", "LocalHost")
+        assert bench.judge(monkeypatch, url, "--api-base", f"{where}/v1?api-version=1") == 0
+    assert keys == ["key"]
+
+
+def test_a_local_endpoint_is_reached_without_the_proxy(bench, judged, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert judged(Judge({"answer": ["[[6]]"]}), ["answer"], "--tries", "1") == 0
+    assert scores(bench) == {1: 6}
+
+
 def test_a_key_is_not_sent_to_another_host_that_an_endpoint_redirects_to(bench, judged):
     """httpx keeps back the header Authorization, and not Azure's."""
     keys = []
@@ -207,11 +253,25 @@ def test_a_response_takes_a_bounded_memory(bench, judged, capsys, body, encoding
 
 def test_a_response_may_be_zipped(bench, judged):
     reply = {"choices": [{"message": {"content": "[[6]]"}, "finish_reason": "stop"}]}
-    body = gzip.compress(json.dumps(reply).encode())
+    text = json.dumps(reply).encode()
+    body = gzip.compress(text[:20]) + gzip.compress(text[20:])
     step = sends(body, Content_Type="application/json", Content_Encoding="gzip")
+    damaged = sends(body[:-9], Content_Type="application/json", Content_Encoding="gzip")
     refused = sends(gzip.compress(b"<br>wait"), 503, Content_Encoding="gzip")
-    assert judged(Judge({"answer": [refused, step]}), ["answer"]) == 0
-    assert scores(bench) == {1: 6}
+    judge = Judge({"answer": [refused, damaged, step]})
+    assert judged(judge, ["answer"]) == 0
+    assert scores(bench) == {1: 6} and len(judge.asked) == 3
+
+
+def test_no_other_form_of_zipping_is_asked_for(judged):
+    asked = []
+
+    def note(request):
+        asked.append(request.headers.get("Accept-Encoding"))
+        say(request, "[[6]]")
+
+    assert judged(Judge({"answer": [note]}), ["answer"]) == 0
+    assert asked == ["gzip"]
 
 
 @pytest.mark.parametrize("wait", ["nan", "Thu, 99 Foo 99999 99:99:99 GMT", "-5"])

@@ -42,6 +42,8 @@ PARTS = [
         (events(delta("[["), delta("7]]"), delta("", "stop")), "[[7]]"),
         (events(delta("[[7]]", "stop"), end=b""), "[[7]]"),
         (b": hello\n\n" + events({"choices": []}, delta("[[7]]")), "[[7]]"),
+        (b"id: 1\n" + events(delta("[[7]]")), "[[7]]"),
+        (b"retry: 3000\n\ndata: ping\n\ndata:\n\n" + events(delta("[[7]]")), "[[7]]"),
     ],
 )
 def test_a_reply(sent, text):
@@ -112,7 +114,26 @@ def test_what_is_no_completion_is_said(sent):
     assert "--api-base" in failed.value.advice and len(failed.value.advice) < 500
 
 
-def test_an_error_may_come_with_a_status_of_success():
-    with pytest.raises(ErrorBody, match="Provider returned error") as error:
-        read_reply(b'{"error": {"message": "Provider returned error", "code": 429}}')
-    assert error.value.status == 429
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"code": 429}, 429),
+        ({"code": "429"}, 429),
+        ({"code": "rate_limit_exceeded"}, 500),
+        ({"code": None}, 500),
+        ({"code": 1301}, 500),
+        ({}, 500),
+    ],
+)
+def test_an_error_may_come_with_a_status_of_success(fields, status):
+    error = {"message": "Provider returned error", **fields}
+    for sent in (json.dumps({"error": error}).encode(), events({"error": error})):
+        with pytest.raises(ErrorBody, match="Provider returned error") as found:
+            read_reply(sent)
+        assert found.value.status == status
+
+
+def test_an_error_that_is_a_text_beside_other_fields_is_the_endpoints():
+    with pytest.raises(ErrorBody, match="busy") as found:
+        read_reply(b'{"error": "busy", "code": "503"}')
+    assert found.value.status == 503
