@@ -2,13 +2,29 @@
 
 import re
 
-# The tags of DeepSeek and Qwen, of Magistral, of Kimi and of gpt-oss.
-_NAMES = "(?:think|thinking|thoughts?|seed:think)"
-_OPENING = rf"<{_NAMES}>|\[THINK\]|◁think▷|<\|channel\|>analysis<\|message\|>"
-_CLOSING = rf"</{_NAMES}>|\[/THINK\]|◁/think▷|<\|channel\|>final<\|message\|>"
-_BEGINS = re.compile(rf"\s*(?:{_OPENING})", re.IGNORECASE)
-_CLOSES = re.compile(_CLOSING, re.IGNORECASE)
-_TAG = re.compile(f"(?P<opening>{_OPENING})|{_CLOSING}", re.IGNORECASE)
+_ATTRIBUTE = r"(?:\s+[\w:.-]+\s*=\s*[^<>]{1,100})?"
+
+
+def _element(name: str) -> tuple[str, str]:
+    return rf"<{name}{_ATTRIBUTE}\s*>", rf"</{name}\s*>"
+
+
+# Opening and closing tags, as regular expressions.
+_PAIRS = (
+    _element("(?:seed:)?(?:think(?:ing)?|thoughts?)"),  # DeepSeek, Qwen, Seed
+    *map(_element, ("reasoning", "reflection", "analysis", "scratchpad")),  # as prompts ask for
+    (r"\[THINK\]", r"\[/THINK\]"),  # Magistral
+    ("◁think▷", "◁/think▷"),  # Kimi
+    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),  # Sky-T1
+    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Command A
+    (r"<\|channel\|>analysis<\|message\|>", r"<\|channel\|>final<\|message\|>"),  # gpt-oss
+)
+_OPENING = "|".join(f"(?P<opening_{pair}>{tag})" for pair, (tag, _) in enumerate(_PAIRS))
+_CLOSING = "|".join(f"(?P<closing_{pair}>{tag})" for pair, (_, tag) in enumerate(_PAIRS))
+_FIRST = r"(?=[<\[◁])"  # The first characters of all tags, for speed.
+_BEGINS = re.compile(rf"\s*{_FIRST}(?:{_OPENING})", re.IGNORECASE)
+_CLOSES = tuple(re.compile(tag, re.IGNORECASE) for _, tag in _PAIRS)
+_TAG = re.compile(f"{_FIRST}(?:{_OPENING}|{_CLOSING})", re.IGNORECASE)
 
 
 def without_thinking(text: str) -> str:
@@ -21,19 +37,21 @@ def without_thinking(text: str) -> str:
     ('The Rhine.', '')
     """
     start = 0
-    while _BEGINS.match(text, start):
-        closing = _CLOSES.search(text, start)
+    while opening := _BEGINS.match(text, start):
+        closing = _CLOSES[_pair(opening)].search(text, opening.end())
         if closing is None:
             return ""
         start = closing.end()
     first = _TAG.search(text, start)
-    if first is not None and not first["opening"]:
+    if first is not None and not _is_opening(first):
         start = first.end()
     return text[start:].lstrip() if start else text
 
 
 def outside_thinking(text: str) -> str:
     """`without_thinking`, and without all further passages between an opening and a closing tag.
+
+    An opening tag on a line of its own needs no closing tag: its passage ends with the text.
 
     >>> outside_thinking("Good. <think>Is it?</think>Yes.")
     'Good. Yes.'
@@ -42,9 +60,24 @@ def outside_thinking(text: str) -> str:
     kept: list[str] = []
     start, opened = 0, None
     for tag in _TAG.finditer(text):
-        if tag["opening"]:
-            opened = tag.start() if opened is None else opened
-        elif opened is not None:
-            kept.append(text[start:opened])
+        if _is_opening(tag):
+            opened = opened or tag
+        elif opened is not None and _pair(tag) == _pair(opened):
+            kept.append(text[start : opened.start()])
             start, opened = tag.end(), None
-    return "".join([*kept, text[start:]])
+    end = opened.start() if opened is not None and _has_own_line(opened) else len(text)
+    return "".join([*kept, text[start:end]])
+
+
+def _pair(tag: re.Match) -> int:
+    """The index of the tag in _PAIRS."""
+    return int(tag.lastgroup.rpartition("_")[2])
+
+
+def _is_opening(tag: re.Match) -> bool:
+    return tag.lastgroup.startswith("opening")
+
+
+def _has_own_line(tag: re.Match) -> bool:
+    before, after = tag.string[: tag.start()], tag.string[tag.end() :]
+    return not (before.rpartition("\n")[2] + after.partition("\n")[0]).strip()

@@ -10,6 +10,9 @@ from tests.helpers.paths import SHARED
 
 JUDGMENTS = SHARED / "mt_bench" / "medusa" / "model_judgment" / "gpt-4_single.jsonl"
 
+# Longer than a reply that is nothing but the verdict may be.
+LONG = "The answer is complete, and its three examples are all well chosen.\n\n"
+
 GRADES = [
     ("Rating: [[7]]", 7),
     ("[[8.5]]", 8.5),
@@ -87,6 +90,50 @@ GRADES = [
     ("I rated [[4]] first, then [[6]], and my final grade is [[7]].", 7),
     ("[[8]] out of [[10]]", 8),
     ("On a scale of [[1]] to [[10]] I give it [[8]].", 8),
+    # An ordinary last line, or the score of one aspect.
+    ("Rating: [[7]]\n\nSub-scores:\n- Accuracy score: 9\n- Style score: 3", 7),
+    ("Rating: [[8]]\n\nConfidence score: 9", 8),
+    ("Rating: [[7]]\nStyle score: [[3]]", 7),
+    ("Rating: 7\nScore for style: 3", 7),
+    ("My final score is 7, and the style score is 3.", 7),
+    ("## Overall score\n7\n\n## Style score\n3", 7),
+    ("## Overall\n[[7]]\n\n## Style\n[[3]]", 7),
+    ("Rating: [[1]]\n\nThe correct result is 8.", 1),
+    ("Rating: [[9]]\n\nSee [[3]].", 9),
+    ('Rating: [[3]] is too low.\n\nFinal rating: "[[9]]"', 9),
+    ("The answer is wrong: the correct result is 8.", -1),
+    ("The correct result is 8.", -1),
+    ("It has a total of 8.", -1),
+    ("Accuracy score: 9\nStyle score: 3", -1),
+    ("The assistant's rating: 8", 8),
+    ("I'd give this a solid score of 8.", 8),
+    ("The answer is good **Rating:** 8", 8),
+    # JSON with text around it, or nested.
+    ('Evaluation:\n{"rating": 8, "style_score": 3}', 8),
+    ("Evaluation:\n{'rating': 8, 'style_score': 3}", 8),
+    ("{'overall': {'score': 8}, 'why': \"it's right\", 'clarity': {'score': 3}}", 8),
+    ('{"overall": {"score": 8}, "clarity": {"score": 3}}', 8),
+    ('{"overall": 8, "style_score": 3}', 8),
+    ('{"scores": {"clarity": 3, "overall": 8}}', 8),
+    ('```json\n{\n "overall": {"score": 8},\n "style": {\n  "score": 3\n }\n}\n```\nDone.', 8),
+    ('{"clarity": {"score": 9}, "style": {\n"score": 3\n}}', -1),
+    ('{"explanation": "Good.\n\nRating: [[8]]"}', 8),
+    ('It prints {"score": 3}, which is right.\n\nRating: [[9]]', 9),
+    ('{"overall": ' * 5000 + "8" + "}" * 5000, 8),
+    # The scale after the brackets.
+    ("Rating: [[4]]/5", -1),
+    (f"{LONG}Rating: [[4]]/5", -1),
+    (f"{LONG}Rating: **[[4]]** / 5", -1),
+    (f"{LONG}I give it [[4]] out of 5.", -1),
+    (f"{LONG}I give it [[4]] out of [[5]].", -1),
+    (f"{LONG}Rating: [[8]]/10", 8),
+    (f"{LONG}I give it [[8]] out of [[10]].", 8),
+    # Brackets and quotation marks before the scale.
+    (f"{LONG}Rating: [8]/10", 8),
+    (f"{LONG}Rating: `8`/10", 8),
+    (f"{LONG}Rating: $\\boxed{{8}}$/10", 8),
+    (f"{LONG}Rating: (8)/10", 8),
+    (f"{LONG}Rating: [4]/5", -1),
     # No grade, or none that is certain.
     ("[[11]]", -1),
     ("[[0]]", -1),
@@ -155,6 +202,25 @@ PREFERENCES = [
     ("My choice: a draw", "tie"),
     ("Assistant A's answer: C", "error"),
     ("[[A]]\n\nThe other one lacks detail, so [[B]] was never near.", "one"),
+    ("[[A]]\n\nThe correct choice is B.", "one"),
+    ("My choice is B.", "two"),
+    ("[[A]] is better because [[B]] contains errors.", "one"),
+    ("[[A]] is clearly better. [[B]] contains errors.", "one"),
+    ("[[A]] wins because [[B]] contains errors.", "one"),
+    ("[[A]], because [[B]] contains errors.", "one"),
+    ("[[B]] is better written, but [[A]] is right.", "one"),
+    ("[[A]] is worse than [[B]].", "two"),
+    ("[[A]] is less helpful than [[B]].", "two"),
+    ("[[A]] is less verbose and better than [[B]].", "one"),
+    ("[[A]] is not as good as [[B]].", "two"),
+    ("[[A]] is outperformed by [[B]].", "two"),
+    ("[[A]] is not better than [[B]].", "error"),
+    ("[[A]] is superior to [[B]].", "one"),
+    ("[[A]] is preferable to [[B]].", "one"),
+    ("[[A]] surpasses [[B]].", "one"),
+    ("[[A]] is inferior to [[B]].", "two"),
+    ("The options are [[A]], [[B]], or [[C]]. I cannot decide.", "error"),
+    ('It is close:\n{"overall": {"winner": "B"}, "style": {"winner": "A"}}', "two"),
 ]
 
 
@@ -163,6 +229,27 @@ PREFERENCES = [
 )
 def test_a_preference(reply, means):
     assert winner(reply, "one", "two") == means
+
+
+LAST_LINES = [
+    ("**8/10**", 8),
+    ("[8]", 8),
+    ("$\\boxed{8}$/10", 8),
+    ("7-8", -1),
+    ("Assistant A is better.", "one"),
+    ("Tie", "tie"),
+    ("**B**", "two"),
+    ("It is well written.", "error"),
+]
+
+
+@pytest.mark.parametrize(("line", "means"), LAST_LINES)
+def test_a_last_line_is_read_as_the_same_reply(line, means):
+    replies = line, LONG + line
+    if isinstance(means, str):
+        assert [winner(reply, "one", "two") for reply in replies] == [means, means]
+    else:
+        assert [grade(reply) for reply in replies] == [means, means]
 
 
 @pytest.mark.skipif(not JUDGMENTS.is_file(), reason=f"no published judgments at {JUDGMENTS}")
