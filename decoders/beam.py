@@ -14,7 +14,7 @@ from torch import Tensor
 
 from decoders import draft_vocabulary
 from decoders.best_nodes import NO_SCORE, BestNodes
-from decoders.decoder import Decoder
+from decoders.decoder import Decoder, check_at_least_one
 from decoders.draft_vocabulary import DraftVocabulary, check_vocab, parse_vocabulary
 from decoders.model.model import Model, Rows
 from decoders.model.projection import Projections
@@ -97,7 +97,7 @@ class BeamDecoder(Decoder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_beam(self.topk, self.beam, self.depth)
+        check_at_least_one(topk=self.topk, beam=self.beam, depth=self.depth)
         check_vocab(self.vocab)
 
     def make_vocabulary(self, projections: Projections) -> DraftVocabulary:
@@ -121,10 +121,3 @@ class BeamDecoder(Decoder):
     @property
     def max_depth(self) -> int:
         return self.search.depth
-
-
-def check_beam(topk: int, beam: int, depth: int | None) -> None:
-    """ValueError where an option of a decoder with a beam is out of range."""
-    for name, value in (("topk", topk), ("beam", beam), ("depth", depth)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")

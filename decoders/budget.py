@@ -113,7 +113,7 @@ class AutoBudget:
         if device not in self._last_nodes:
             self._last_nodes[device] = torch.tensor(self.times.sizes, device=device) - 1
         last_nodes = self._last_nodes[device][: len(self.sizes(len(draft.tree)))]
-        return draft.log_prob.exp().cumsum(0).index_select(0, last_nodes)
+        return draft.log_prob.float().exp().cumsum(0).index_select(0, last_nodes)
 
     def choose(self, forecast: Sequence[float], length: int) -> int:
         """How many of a draft's nodes to verify.

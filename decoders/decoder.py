@@ -39,8 +39,8 @@ class Decoder(Drafter):
     # Optional JSON files beside the model: name -> parser of the content. A parser raises
     # ValueError where the content is wrong.
     fitted: ClassVar[Mapping[str, Callable[[object], object]]] = {}
-    # Required files of tensors (.safetensors; .pt or .bin with nothing but tensors): name -> function of
-    # the named tensors and the model. Its result goes to `files`. ValueError as above.
+    # Required files of tensors (.safetensors; .pt or .bin with nothing but tensors): name ->
+    # function of the named tensors and the model. Its result goes to `files`. ValueError as above.
     weights: ClassVar[Mapping[str, Callable[[Mapping[str, Tensor], Model], object]]] = {}
     # Names of other language models that it drafts with. `path_of` gives the folder or hub id of
     # each. A `Model` with the base model's tokens, on its device, goes to `files`.
@@ -65,7 +65,11 @@ class Decoder(Drafter):
         return None
 
     def take(self, files: Mapping[str, object]) -> None:
-        """Receive the parsed contents of the files that exist. Called before `setup`."""
+        """Receive the parsed contents of the files that exist, by name. Called before `setup`.
+
+        Where `path_of` names a file of `fitted`, it is also called when the decoder is made, with
+        such files alone: no weights and no models yet.
+        """
         self.files = files
 
     @property
@@ -136,6 +140,13 @@ def check_nodes(nodes: int | str) -> None:
         )
     if nodes > MOST_NODES:
         raise ValueError(f"nodes is {nodes}; at most {MOST_NODES} can be verified at once")
+
+
+def check_at_least_one(**options: int | None) -> None:
+    """ValueError names the first option below 1. None: not given."""
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
 
 
 def check_depth(depth: int, heads: int, what: str) -> None:

@@ -13,10 +13,10 @@ ROUNDING = 1e-3  # A log probability may exceed 0 by this much.
 
 
 class Checked(Wrapper):
-    """Raises ValueError where its decoder proposes an invalid draft. No step is captured."""
+    """Raises ValueError where its decoder proposes an invalid draft."""
 
     inner: Decoder
-    captures = False
+    captures = False  # A graph would replay a proposal without this check.
 
     def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
         draft = self.inner.propose(root, hidden_state)

@@ -71,12 +71,11 @@ def llama_layer(
 
 
 def move_to_base(module: nn.Module, model: Model) -> None:
-    """Move a drafter's module to where the base model's hidden states are, in its dtype.
+    """Move a drafter's module to the base model's device, in its dtype.
 
     Only parameters get the dtype: rotary frequencies would lose their precision.
     """
-    device = model.lm.get_output_embeddings().weight.device
-    module.eval().requires_grad_(False).to(device)
+    module.eval().requires_grad_(False).to(model.device)
     for parameter in module.parameters():
         parameter.data = parameter.data.to(model.dtype)
 

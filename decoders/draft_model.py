@@ -15,8 +15,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from decoders.beam import Beam, check_beam
-from decoders.decoder import Decoder
+from decoders.beam import Beam
+from decoders.decoder import Decoder, check_at_least_one
 from decoders.kept_tokens import KeptTokens
 from decoders.model.model import Model, Rows, Verified
 from decoders.tree import NO_GUESS, Draft, Tree
@@ -45,7 +45,7 @@ class DraftModel(Decoder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_beam(self.topk, self.topk, self.depth)
+        check_at_least_one(topk=self.topk, depth=self.depth)
         if not self.model:
             raise ValueError("it needs a model that drafts: draft:model=FOLDER, or a hub id")
         self.folder = self.model  # `setup` puts the base model in place of the option.
@@ -60,8 +60,8 @@ class DraftModel(Decoder):
         nodes = super().max_nodes
         levels = min(self.depth, nodes - 1)
         self.search = Beam(nodes, self.topk, self.topk, levels, model)
-        # A step keeps at most a whole path and the next root.
-        self.chain = Tree.from_parent([0, *range(levels + 1)]).to(model.device)
+        # A step keeps at most a whole path. The next root follows it.
+        self.chain = Tree.from_parent([0, *range(levels)]).to(model.device)
 
     @property
     def max_nodes(self) -> int:
@@ -80,6 +80,7 @@ class DraftModel(Decoder):
         if self.fits:
             beyond = len(self.chain) + self.search.most_extended
             room = self.model.cache.capacity - len(prompt) + beyond
+            drafting.wipe()  # A NaN of an earlier turn would spoil static forwards.
             drafting.prefill(prompt, room)
 
     def observe(self, draft: Draft, verified: Verified, node: Tensor) -> None:

@@ -30,11 +30,13 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutput
 
 from decoders.accept import Exact, Rule
-from decoders.decoder import Decoder
+from decoders.decoder import Decoder, check_at_least_one
 from decoders.draft_model import DRAFTING, check_vocabulary
 from decoders.drafter import Drafter
 from decoders.model.model import Model
 from decoders.step import NotANumber, Step, Stop
+
+BEYOND = 1 << 62  # A position that no text has.
 
 
 class _StepRecorder(StoppingCriteria):
@@ -54,8 +56,10 @@ class _StepRecorder(StoppingCriteria):
         self.committed: list[int] = []
         self.steps: list[Step] = []
         self.has_step = True  # Whether the step of the last forward is recorded.
-        # [] bool: whether every row of logits had a finite maximum. None: there was no forward yet.
+        # [rows] bool: whether each row of the last forward's logits had a finite maximum.
         self.is_sound: Tensor | None = None
+        # [] the first position whose logits name no token, or BEYOND. None: no step yet.
+        self.first_unsound: Tensor | None = None
 
     def before_forward(self, module: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Correct the inputs of assisted generation, and count the positions that are read.
@@ -79,8 +83,19 @@ class _StepRecorder(StoppingCriteria):
     def read(self, logits: Tensor) -> None:
         """Check the logits of a forward. Its step is then still to be recorded."""
         self.has_step = False
-        is_sound = logits.amax(-1).isfinite().all()
-        self.is_sound = is_sound if self.is_sound is None else self.is_sound & is_sound
+        self.is_sound = logits.amax(-1).isfinite().flatten()
+
+    def _note_unsound(self, kept: int) -> None:
+        """Note the first of the last forward's `kept` rows that names no token.
+
+        Rows after a wrong candidate do not matter. The number stays on the device, so that a step
+        needs no further wait.
+        """
+        is_sound = self.is_sound[:kept]
+        position = torch.arange(self.length - 1, self.length - 1 + kept, device=is_sound.device)
+        first = position.masked_fill(is_sound, BEYOND).amin()
+        earlier = self.first_unsound
+        self.first_unsound = first if earlier is None else torch.minimum(first, earlier)
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
         """[batch] bool: whether the turn ends after the text `input_ids` [batch, length]."""
@@ -89,6 +104,7 @@ class _StepRecorder(StoppingCriteria):
         self.has_step = True
         new = input_ids[0, self.length :].tolist()
         tokens, finish = self.stop.cut(self.committed, new)
+        self._note_unsound(len(new))
         self.length = input_ids.shape[1]
         self.committed += tokens
         self.steps.append(Step(tokens, self.nodes, finish))
@@ -115,7 +131,7 @@ class _Choose(LogitsProcessor):
         self.rule = rule
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        # Where the rule has no token, 0 replaces it. `is_sound` reports that at the end.
+        # Where the rule has no token, 0 replaces it. `first_unsound` reports that at the end.
         chosen = self.rule.first_root(scores, input_ids.shape[1]).clamp(min=0)
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen.unsqueeze(1), 0.0)
 
@@ -176,8 +192,8 @@ class HFGreedy(Decoder):
                 **self.generate_options(),
                 **cache,
             )
-        if recorder.is_sound is not None and not recorder.is_sound:
-            raise NotANumber(recorder.length)
+        if recorder.first_unsound is not None and recorder.first_unsound < BEYOND:
+            raise NotANumber(int(recorder.first_unsound))
         yield from recorder.steps
 
     @contextmanager
@@ -205,8 +221,7 @@ class HFStatic(HFGreedy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.slots < 1:
-            raise ValueError(f"slots is {self.slots}; it must be at least 1")
+        check_at_least_one(slots=self.slots)
 
     def setup(self, model: Model) -> None:
         super().setup(model)
@@ -235,9 +250,7 @@ class PromptLookup(HFGreedy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("tokens", "ngram"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        check_at_least_one(tokens=self.tokens, ngram=self.ngram)
 
     def generate_options(self) -> dict[str, object]:
         return {"prompt_lookup_num_tokens": self.tokens, "max_matching_ngram_size": self.ngram}

@@ -3,8 +3,8 @@
     steps = decode(model, drafter, prompt, rule, stop)   # the prefill happens here
     for step in steps: ...                               # one verify forward each
 
-The clock is the caller's. Nothing here measures time. The host waits for the device once a step,
-when the committed tokens are copied to it.
+The clock is the caller's. Nothing here measures time. The loop waits for the device once a step,
+when the committed tokens are copied to the host. A drafter that reads values waits as well.
 """
 
 from collections.abc import Iterator
@@ -69,13 +69,17 @@ def _steps(
         next_token, depth, *rest = news.tolist()  # The step's only wait for the device.
         depth = int(depth)
         model.advance(1 + depth)
-        drafter.after_step(depth)
         tokens, finish = stop.cut(committed, [int(each) for each in (token, *rest[:depth])])
+        drafter.after_step(len(tokens) - 1)
         committed += tokens
         yield Step(tokens, len(verified.draft.tree), finish, verified.draft, path)
         token, forecast, draft = next_token, rest[len(path) :], upcoming
 
 
 def _joined(*parts: Tensor | None) -> Tensor:
-    """All parts that are not None in one tensor, so that one transfer brings them to the host."""
-    return torch.cat([part for part in parts if part is not None])
+    """All parts that are not None in one tensor, so that one transfer brings them to the host.
+
+    Beside floats it is float32, which holds token ids exactly, as a smaller dtype would not.
+    """
+    present = [part for part in parts if part is not None]
+    return torch.cat([part.float() if part.is_floating_point() else part for part in present])

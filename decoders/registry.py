@@ -53,7 +53,6 @@ OTHER_NAMES = {
     "vanilla": "greedy",
     "autoregressive": "greedy",
     "generate": "hf-greedy",
-    "lookahead": "prompt-lookup",
     "pld": "prompt-lookup",
     "token-recycling": "recycling",
 }

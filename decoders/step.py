@@ -10,7 +10,10 @@ from decoders.tree import Draft
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What one verify forward committed."""
+    """What one verify forward committed.
+
+    With static shapes, `draft` and `path` are valid until the next step is asked for.
+    """
 
     tokens: list[int]  # The root, then the accepted drafted tokens; cut where the turn ends.
     nodes: int  # Nodes of the tree that was verified, root included.

@@ -24,8 +24,13 @@ from decoders.conditional import calibration
 from decoders.conditional.calibration import Calibration
 from decoders.conditional.successors import CHUNK, Known, Successors
 from decoders.conditional.suffix_path import SuffixPath
-from decoders.decoder import Decoder
-from decoders.draft_vocabulary import DraftVocabulary, check_vocab, parse_vocabulary
+from decoders.decoder import Decoder, check_at_least_one
+from decoders.draft_vocabulary import (
+    OUTSIDE,
+    DraftVocabulary,
+    check_vocab,
+    parse_vocabulary,
+)
 from decoders.model.model import Model, Rows, Verified
 from decoders.spec import AUTO
 from decoders.tree import NO_GUESS, Draft
@@ -54,10 +59,7 @@ class Conditional(Decoder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least_one = {"topk": self.topk, "depth": self.depth, "successors": self.successors}
-        for name, value in at_least_one.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+        check_at_least_one(topk=self.topk, depth=self.depth, successors=self.successors)
         if self.context not in (1, 2):
             raise ValueError(f"context is {self.context}; expected 1 or 2")
         if self.suffix < 0 or (self.suffix > 0 and self.auto):
@@ -166,7 +168,7 @@ class Conditional(Decoder):
         if self.head_levels:
             # head_log_prob: [heads, tokens]. guess, guess_log_prob: [heads, topk].
             logits = self.vocabulary.logits(hidden_state, min(depth, self.head_levels))
-            head_log_prob = logits.log_softmax(-1).nan_to_num(nan=NO_SCORE)
+            head_log_prob = logits.log_softmax(-1).nan_to_num(nan=NO_SCORE, neginf=OUTSIDE)
             guess_log_prob, columns = head_log_prob.topk(self.topk)
             guess = self.vocabulary.token(columns)
             head_log_prob = self.vocabulary.with_others(head_log_prob)

@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from decoders import draft_vocabulary
-from decoders.decoder import Decoder, check_depth
+from decoders.decoder import Decoder, check_at_least_one, check_depth
 from decoders.draft_vocabulary import DraftVocabulary, check_vocab, parse_vocabulary
 from decoders.dynamic.top_paths import TopPaths
 from decoders.model.model import Model, Rows
@@ -35,9 +35,7 @@ class Dynamic(Decoder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in (("topk", self.topk), ("depth", self.depth)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+        check_at_least_one(topk=self.topk, depth=self.depth)
         if self.normalise not in (None, "topk", "vocab"):
             raise ValueError(f"normalise is {self.normalise!r}; available: topk, vocab")
         check_vocab(self.vocab)

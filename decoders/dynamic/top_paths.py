@@ -30,8 +30,8 @@ class TopPaths:
         members = len(paths)
         shape = Tree.from_paths(paths[1:])
         self.nodes = min(nodes, members)
-        # [members, depth] indices of each path's guesses into (nothing, head 1's guesses, head 2's,
-        # ...); 0, nothing, beyond the member's own depth.
+        # [members, depth] indices of each path's guesses into (nothing, the first head's guesses,
+        # the second's, ...). 0, nothing, beyond the member's own depth.
         cells = torch.zeros(members, depth, dtype=torch.long)
         for member, path in enumerate(paths):
             ranks = [1 + level * topk + rank for level, rank in enumerate(path)]

@@ -1,4 +1,4 @@
-"""A model whose steps are made fast. Its results are those of `Model`.
+"""A model whose steps are made fast. It computes what `Model` does, up to rounding.
 
 few_rows.py       linear layers for the few rows of a step, joined where they read the same
 fused.py          a model's small operations, compiled (on request)

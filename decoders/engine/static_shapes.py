@@ -5,6 +5,7 @@ one shape are copied to the same place. So the step can be captured as a CUDA gr
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -48,13 +49,12 @@ class DraftPlaces:
         if shape not in self._places:
             table = torch.zeros(3 + depth, nodes, dtype=torch.long, device=self.device)
             placed_tree = Tree(depth=table[1], parent=table[2], ancestors=table[3:].mT)
-            self._places[shape] = table, Draft(placed_tree, token=table[0])
+            log_prob = torch.zeros(nodes, device=self.device)
+            self._places[shape] = table, Draft(placed_tree, token=table[0], log_prob=log_prob)
         table, placed = self._places[shape]
         if draft.token is not placed.token:  # It may lie there already.
             columns = (tree.depth.unsqueeze(0), tree.parent.unsqueeze(0), tree.ancestors.mT)
             torch.cat((draft.token.unsqueeze(0), *columns), out=table)
-        return Draft(placed.tree, placed.token, draft.log_prob)
-
-    def addresses(self) -> dict[tuple[int, int], int]:
-        """The address of the place of each shape."""
-        return {shape: table.data_ptr() for shape, (table, _) in self._places.items()}
+            if draft.log_prob is not None:
+                placed.log_prob.copy_(draft.log_prob)
+        return placed if draft.log_prob is not None else replace(placed, log_prob=None)

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from decoders.model.projection import projected
+from decoders.model.named_tensors import check_finite
+from decoders.model.projection import projected, rows_of
 
 MERGED_PREFIX = "medusa_head."
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -117,13 +118,13 @@ class MedusaHeads(nn.Module):
     def _projection_onto(self, tokens: Tensor) -> Tensor:
         """Weights onto `tokens` [n]: [heads, n, hidden]; if shared by all heads, [n, hidden]."""
         weight = self._base[0].weight if self.out_weight is None else self.out_weight
-        return weight.index_select(-2, tokens)
+        return rows_of(weight, tokens)
 
     def _offset_onto(self, tokens: Tensor) -> Tensor | None:
         """The offset [n] of the logits of `tokens` [n], such as a shared bias. None: no offset."""
         (base,) = self._base
         offset = base.bias if base is not None else self.offset
-        return None if offset is None else offset.detach()[tokens]
+        return None if offset is None else rows_of(offset, tokens)
 
     def restrict_to(self, tokens: Tensor) -> None:
         """From now on, guess only these tokens [n]. For heads with projections of their own."""
@@ -174,12 +175,7 @@ class MedusaHeads(nn.Module):
         # Before any memory is taken: tensors of one element may claim thousands of heads.
         expected = _shapes(heads, layers, hidden, vocab if has_projections else None)
         _check_shapes(tensors, expected, f"{heads} heads of {layers} blocks")
-        for name in sorted(tensors):
-            if not tensors[name].isfinite().all():
-                raise ValueError(
-                    f"tensor {name!r} holds NaN or infinite numbers: the training of these heads "
-                    "diverged, or the file is damaged"
-                )
+        check_finite(tensors)
         stacked = cls(heads, hidden, vocab, layers, None if has_projections else projection)
         stacked.to(next(iter(tensors.values())).dtype)
         for name, view in stacked.published().items():

@@ -97,7 +97,7 @@ class Model:
         self._hidden_states = torch.empty(0)  # [batch, rows, hidden] of the last forward.
         self.heads: MedusaHeads | None = None
         if heads is not None:
-            self.heads = heads.to(projection.weight.device, self.dtype).requires_grad_(False)
+            self.heads = heads.to(self.device, self.dtype).requires_grad_(False)
         config = lm.config.get_text_config()
         self.vocab: int = config.vocab_size
         self.hidden: int = projection.weight.shape[1]  # Size of a hidden state.
@@ -166,7 +166,7 @@ class Model:
             **{self.cache_keyword: self.cache},
         )
         self.cache.length = len(prompt)
-        return Rows(self._hidden_states[0], output.logits[0])
+        return self._rows(output.logits)
 
     @torch.no_grad()
     def hidden_states_of(self, ids: Tensor) -> Tensor:
@@ -180,7 +180,10 @@ class Model:
         return self.lm.get_input_embeddings()(token.to(self.device))
 
     def project(self, hidden_states: Tensor) -> Tensor:
-        """The logits [..., vocab], float32, of hidden states [..., hidden]."""
+        """The output projection of hidden states [..., hidden], float32 [..., vocab].
+
+        A family's own scaling or capping of logits is not applied.
+        """
         return projected(self.lm.get_output_embeddings(), hidden_states).float()
 
     @torch.inference_mode()
@@ -228,7 +231,11 @@ class Model:
             use_cache=True,
             **{self.cache_keyword: self.cache},
         )
-        return Rows(self._hidden_states[0], output.logits[0])
+        return self._rows(output.logits)
+
+    def _rows(self, logits: Tensor) -> Rows:
+        """The rows of the last forward, on `device` even if the model is spread over several."""
+        return Rows(self._hidden_states[0].to(self.device), logits[0].to(self.device))
 
     def settle(
         self, operations: Callable[[Verified], T], verified: Verified, *captured_for: object

@@ -6,7 +6,9 @@ from torch import Tensor
 
 
 def check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], what: str) -> None:
-    """ValueError names the first tensor that is missing, unknown, misshapen, or of whole numbers.
+    """ValueError names the first tensor that is missing, unknown, misshapen, or not of floats.
+
+    Also the first one that holds NaN or infinite numbers.
 
     expected: tensors of the right names and shapes. what: a plural for messages, such as "3 heads".
     """
@@ -18,6 +20,20 @@ def check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor],
         if not tensors[name].is_floating_point():
             raise ValueError(f"tensor {name!r} is {tensors[name].dtype}; expected floating point")
         _check_shape(name, tensors[name], expected[name].shape)
+    check_finite(tensors)
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """ValueError names the first tensor of heads that holds NaN or infinite numbers."""
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        # torch cannot tell it of floats of 8 bits.
+        if (tensor if tensor.itemsize > 1 else tensor.half()).isfinite().all():
+            continue
+        raise ValueError(
+            f"tensor {name!r} holds NaN or infinite numbers: the training of these heads "
+            "diverged, or the file is damaged"
+        )
 
 
 def without_copies(

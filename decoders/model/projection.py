@@ -15,7 +15,15 @@ def projected(projection: nn.Linear, hidden_states: Tensor) -> Tensor:
     if torch.is_grad_enabled() and hidden_states.requires_grad:
         # An engine's product for few rows has no gradient.
         return F.linear(hidden_states, projection.weight, projection.bias)
-    return projection.forward(hidden_states)
+    # A model may be spread over several devices.
+    on_its_device = hidden_states.to(projection.weight.device)
+    return projection.forward(on_its_device).to(hidden_states.device)
+
+
+def rows_of(weight: Tensor, tokens: Tensor) -> Tensor:
+    """The rows `tokens` [n] of a weight [..., vocab, hidden] or bias [vocab], on their device."""
+    dim = max(0, weight.ndim - 2)
+    return weight.detach().index_select(dim, tokens.to(weight.device)).to(tokens.device)
 
 
 class Projections:
@@ -37,15 +45,15 @@ class Projections:
     def renarrow(self, narrow: "Projections", columns: slice, tokens: Tensor) -> None:
         """Make these columns of projections that were `narrowed` stand for other tokens [n]."""
         for whole, part in zip(self.linears, narrow.linears, strict=True):
-            part.weight[columns] = whole.weight[tokens]
+            part.weight[columns] = rows_of(whole.weight, tokens)
             if part.bias is not None:
-                part.bias[columns] = whole.bias[tokens]
+                part.bias[columns] = rows_of(whole.bias, tokens)
 
 
 def _narrowed(linear: nn.Linear, tokens: Tensor) -> nn.Linear:
     with torch.device("meta"):
         narrow = nn.Linear(linear.in_features, len(tokens), bias=linear.bias is not None)
-    narrow.weight = nn.Parameter(linear.weight.detach()[tokens], requires_grad=False)
+    narrow.weight = nn.Parameter(rows_of(linear.weight, tokens), requires_grad=False)
     if linear.bias is not None:
-        narrow.bias = nn.Parameter(linear.bias.detach()[tokens], requires_grad=False)
+        narrow.bias = nn.Parameter(rows_of(linear.bias, tokens), requires_grad=False)
     return narrow

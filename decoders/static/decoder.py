@@ -78,7 +78,7 @@ class Static(Decoder):
         if self.topk > model.vocab:
             raise ValueError(f"the tree takes guess {self.topk} of a vocabulary of {model.vocab}")
         self.shape = Tree.from_paths(paths).to(model.device)
-        # Index of each node's token in (root, head 1's guesses, head 2's, ...).
+        # Index of each node's token in (root, the first head's guesses, the second's, ...).
         cells = [0] + [1 + (len(path) - 1) * self.topk + path[-1] for path in paths]
         self.cells = torch.tensor(cells, device=model.device)
         super().setup(model)
@@ -117,7 +117,7 @@ class Static(Decoder):
         return self.shape.max_depth
 
     def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
-        logits = self.model.draft_logits(hidden_state)  # [heads, vocab]
-        guesses = logits.topk(self.topk).indices.to(root.device)  # [heads, topk]
+        logits = self.model.draft_logits(hidden_state, self.max_depth)  # [levels, vocab]
+        guesses = logits.topk(self.topk).indices  # [levels, topk]
         tokens = torch.cat((root, guesses.flatten())).index_select(0, self.cells)
         return Draft(self.shape, tokens, self.log_prob)

@@ -1,6 +1,6 @@
 """Static trees as rank paths: one rank for each guess on a path.
 
-The rank path (0, 2) takes the best guess of head 1, then the third best of head 2.
+The rank path (0, 2) takes the best guess of the first head, then the third best of the second.
 """
 
 from collections.abc import Sequence

@@ -17,7 +17,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from decoders.decoder import Decoder
+from decoders.decoder import Decoder, check_at_least_one
 from decoders.kept_tokens import KeptTokens
 from decoders.model.model import Rows, Verified
 from decoders.suffix.automaton import SuffixAutomaton
@@ -35,8 +35,7 @@ class Suffix(Decoder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width < 1:
-            raise ValueError(f"width is {self.width}; it must be at least 1")
+        check_at_least_one(width=self.width)
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
         self.kept = KeptTokens()

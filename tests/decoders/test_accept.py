@@ -44,6 +44,9 @@ class MarkovModel:
         """`guessed` [vocab, heads, vocab]: the heads' logits after each token."""
         self.table, self.guessed, self.length = table, guessed, 0
 
+    def wipe(self):
+        self.length = 0
+
     def prefill(self, prompt, room, all_rows=False):
         self.length = len(prompt)
         return Rows(prompt[-1:, None].float(), self.table[prompt[-1:]])

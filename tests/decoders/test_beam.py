@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from decoders.beam import Beam, check_beam
+from decoders.beam import Beam
 from decoders.draft_check import check_draft
 from decoders.engine.engine import Engine
 from tests.helpers.drafters import naive_beam, paths_of
@@ -77,8 +77,8 @@ def test_a_lone_root_asks_for_no_guess(model):
 
 
 def test_options_that_make_no_tree(model):
-    for options in ((0, 1, None), (1, 0, None), (1, 1, 0)):
-        with pytest.raises(ValueError, match="is 0; it must be at least 1"):
-            check_beam(*options)
+    for option in ("topk", "beam", "depth"):
+        with pytest.raises(ValueError, match=f"{option} is 0; it must be at least 1"):
+            made(f"eagle:{option}=0")
     with pytest.raises(ValueError, match="topk is 12, but the vocabulary has 11 tokens"):
         Beam(4, 12, 1, 1, model)

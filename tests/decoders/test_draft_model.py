@@ -77,6 +77,18 @@ def test_a_model_that_drafts_for_itself_is_always_right(static_shapes):
     assert [len(step.tokens) for step in steps] == [5] * 8
 
 
+def test_numbers_that_one_turn_leaves_in_its_cache_do_not_spoil_the_next():
+    model, drafting = Engine(tiny_llama()), Engine(tiny_llama())
+    model.static_shapes = True
+    decoder = bound(model, drafting, nodes=5, topk=1, depth=4)
+    for _ in range(2):
+        steps = list(decoder.decode(PROMPT, Exact(), FOREVER))
+        assert [len(step.tokens) for step in steps] == [5] * 8
+        with torch.inference_mode():
+            for layer in drafting.cache.layers:
+                layer.keys.fill_(torch.nan)
+
+
 class _Pausing(Wrapper):
     """Asks for a draft in every fourth step, as a budget may."""
 

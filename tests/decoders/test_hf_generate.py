@@ -51,8 +51,24 @@ def test_prompt_lookup_keeps_several_tokens_of_a_text_that_repeats_itself(tiny_m
 @pytest.mark.parametrize("spec", SPECS)
 def test_where_the_logits_are_no_numbers_that_is_said(tiny_model, spec):
     tiny_model.lm.get_output_embeddings().weight.data.fill_(torch.nan)
-    with pytest.raises(NotANumber):
+    with pytest.raises(NotANumber, match=f"at position {len(PROMPT) - 1} are"):
         list(bound(tiny_model, spec).decode(*turn(5, Exact())))
+
+
+@pytest.mark.parametrize("spec", ["prompt-lookup:tokens=3:ngram=1", "assisted:model=tiny"])
+def test_logits_after_a_wrong_candidate_do_not_matter(tiny_model, spec):
+    expected, spoiled = tokens_of(steps_of(tiny_model, "greedy", 40)), []
+
+    def spoil(module, args, kwargs, output):
+        logits = output.logits[0]
+        candidates = kwargs["input_ids"][0, -len(logits) :][1:]
+        is_right = logits[:-1].argmax(-1).eq(candidates).cumprod(0).bool()
+        logits[1:][~is_right] = torch.nan
+        spoiled.append(int((~is_right).sum()))
+
+    tiny_model.lm.register_forward_hook(spoil, with_kwargs=True)
+    assert tokens_of(steps_of(tiny_model, spec, 40)) == expected
+    assert sum(spoiled) > 0
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -1,16 +1,20 @@
 """The decoding loop. tests/bench/running/test_phases.py counts what a step costs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from decoders.accept import Exact
+from decoders.budget import Budgeted
+from decoders.dynamic.decoder import Dynamic
 from decoders.engine.engine import Engine
 from decoders.greedy import Greedy
 from decoders.loop import decode
 from decoders.model.heads import MedusaHeads
 from decoders.step import NotANumber, Stop
 from tests.helpers.models import FAMILIES, PROMPT, randomise, tiny_heads, tiny_llama
-from tests.helpers.steps import bound, generate, tokens_of
+from tests.helpers.steps import FREE, bound, budget_of, generate, tokens_of, turn
 
 
 def test_heads_see_one_row_a_step(tiny_model, monkeypatch):
@@ -47,6 +51,34 @@ def test_a_drafter_that_writes_into_the_prefills_rows_changes_no_token(tiny_mode
     decoder.setup(tiny_model)
     steps = decode(tiny_model, decoder, PROMPT, Exact(), Stop(frozenset(), 5))
     assert tokens_of(list(steps)) == expected
+
+
+class _Rounded(Dynamic):
+    """A decoder that returns its log probabilities in the model's own dtype."""
+
+    def propose(self, root, hidden_state):
+        draft = super().propose(root, hidden_state)
+        return replace(draft, log_prob=draft.log_prob.bfloat16())
+
+
+def test_token_ids_are_exact_beside_log_probabilities_of_any_dtype():
+    """One transfer has both, and bfloat16 has no number between 256 and 258."""
+    model = Engine(tiny_llama(vocab_size=1000), tiny_heads(vocab=1000))
+    expected, _ = generate(model, "greedy", Exact(), tokens=60)
+    assert any(token > 256 and token % 2 for token in expected)
+    decoder = Budgeted(_Rounded(nodes="auto"), budget_of(FREE))
+    decoder.setup(model)
+    assert tokens_of(list(decoder.decode(*turn(60, Exact())))) == expected
+
+
+def test_a_drafter_is_not_told_of_tokens_that_are_cut_off(tiny_model):
+    told, decoder = [], bound(tiny_model, "dynamic")
+    decoder.after_step = told.append
+    free, _ = generate(tiny_model, "greedy", Exact(), tokens=30)
+    for eos in set(free):
+        told.clear()
+        steps = list(decoder.decode(PROMPT, Exact(), Stop(frozenset([eos]), 30)))
+        assert told == [len(step.tokens) - 1 for step in steps]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 17])

@@ -18,7 +18,7 @@ from decoders.model.model import Rows, Verified
 from decoders.step import Step, Stop
 from decoders.tree import NO_GUESS, Draft
 from tests.helpers.models import PROMPT, tiny_heads, tiny_llama
-from tests.helpers.steps import made, tokens_of
+from tests.helpers.steps import made, steps_of, tokens_of
 
 K = 3
 
@@ -248,3 +248,11 @@ def test_options_out_of_range(options, says):
 def test_no_more_successors_than_there_are_tokens(tiny_model):
     with pytest.raises(ValueError, match="successors is 102, but the vocabulary has 101 tokens"):
         bound(tiny_model, successors=102)
+
+
+def test_a_successor_that_the_heads_cannot_guess_is_drafted_all_the_same(tiny_model):
+    """Heads with a token map rule all other tokens out."""
+    tiny_model.heads.restrict_to(torch.arange(5))
+    steps = steps_of(tiny_model, "conditional:nodes=16:topk=2", 100)
+    next_tokens = {int(step.draft.token[step.draft.tree.depth == 1].max()) for step in steps}
+    assert max(next_tokens) >= 5

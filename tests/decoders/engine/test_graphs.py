@@ -47,6 +47,18 @@ def test_captured_steps_give_the_same_tokens(captured, family, rule):
     assert len(model.graphs) > 0
 
 
+@pytest.mark.parametrize("spec", ["dynamic:nodes=16", "conditional:nodes=16", "eagle:nodes=16"])
+def test_a_captured_step_has_the_probabilities_of_its_own_draft(captured, spec):
+    """They are read after the next draft has been proposed."""
+
+    def log_probs(model: Engine) -> list[torch.Tensor]:
+        decoding = bound(model, spec).decode(*turn(40, Exact()))
+        return [step.draft.log_prob.clone() for step in decoding]
+
+    for ours, expected in zip(log_probs(fresh()), log_probs(fresh(captures=False)), strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-2, rtol=0)
+
+
 @pytest.mark.parametrize("spec", [spec for spec in SPECS if "auto" not in spec])
 def test_nothing_of_a_step_is_launched_one_by_one_where_all_of_it_is_captured(
     captured, monkeypatch, spec

@@ -40,14 +40,22 @@ def test_a_longer_text_takes_the_next_bucket():
     assert widths == {256, 384, 512, 768}
 
 
+def addresses(places: DraftPlaces) -> dict[tuple[int, int], tuple[int, int]]:
+    """The addresses of each shape's tokens and log probabilities."""
+    return {
+        shape: (placed.token.data_ptr(), placed.log_prob.data_ptr())
+        for shape, (_, placed) in places._places.items()
+    }
+
+
 def test_a_static_step_reads_the_same_addresses_every_time(tiny_model):
     """What a captured graph needs."""
     tiny_model.static_shapes = True
     steps_of(tiny_model, "dynamic:nodes=16")
-    before = tiny_model._places.addresses()
+    before = addresses(tiny_model._places)
     assert (16, 4) in before
     steps_of(tiny_model, "dynamic:nodes=16")
-    assert tiny_model._places.addresses() == before
+    assert addresses(tiny_model._places) == before
 
 
 def test_a_placed_draft_is_the_same_draft_where_all_of_its_shape_lie():
@@ -61,15 +69,17 @@ def test_a_placed_draft_is_the_same_draft_where_all_of_its_shape_lie():
     assert placed.token.tolist() == [9, 5, 6, 7] and placed.tree.parent.tolist() == [0, 0, 0, 1]
     assert placed.tree.depth.equal(first.tree.depth)
     assert placed.tree.ancestors.equal(first.tree.ancestors)
-    assert placed.log_prob is log_prob
+    assert placed.log_prob.equal(log_prob) and placed.log_prob is not log_prob
     again = places.place(second)
     assert again.token.data_ptr() == placed.token.data_ptr()
+    assert again.log_prob.data_ptr() == placed.log_prob.data_ptr()
     assert again.token.tolist() == [8, 1, 2, 3] and again.tree.parent.tolist() == [0, 0, 1, 0]
     # A draft that lies there already stays what it is.
     assert places.place(again).token.tolist() == [8, 1, 2, 3]
     other = places.place(Draft.of_root(torch.tensor([4])))
     assert other.token.data_ptr() != placed.token.data_ptr()
-    assert set(places.addresses()) == {(4, 2), (1, 0)}
+    assert other.log_prob is None
+    assert set(addresses(places)) == {(4, 2), (1, 0)}
 
 
 @pytest.mark.parametrize("slots", [1, 255, 256, 257, 384, 385, 512, 513, 768, 769, 1024, 5000])

@@ -1,11 +1,12 @@
 import pytest
 
 from decoders.engine.engine import Engine
+from decoders.model.heads import MedusaHeads
 from decoders.static.decoder import FILE
 from decoders.static.published_trees import published_trees
 from decoders.static.rank_tree import RankTree
 from tests.helpers.models import tiny_llama
-from tests.helpers.steps import FREE, OWN_TREE, bound, made
+from tests.helpers.steps import FREE, OWN_TREE, bound, made, steps_of
 
 
 def test_a_tree_that_is_neither_a_name_nor_a_file():
@@ -49,6 +50,18 @@ def test_a_run_is_told_apart_by_the_paths_of_a_named_tree():
 def test_a_model_without_a_tree_of_its_own(tiny_model, spec, says):
     with pytest.raises(ValueError, match=says):
         bound(tiny_model, spec)
+
+
+def test_only_the_heads_of_the_trees_levels_are_asked(tiny_model, monkeypatch):
+    asked, original = [], MedusaHeads.forward
+
+    def watched(self, hidden_states, num_heads=None):
+        asked.append(num_heads)
+        return original(self, hidden_states, num_heads)
+
+    monkeypatch.setattr(MedusaHeads, "forward", watched)
+    steps_of(tiny_model, "static:nodes=3:tree=own", 10, files=OWN_TREE)
+    assert set(asked) == {2}  # (0,) and (0, 0), of four heads.
 
 
 def test_without_a_tree_of_its_own_a_model_gets_medusas_first(tiny_model):
