@@ -103,7 +103,7 @@ def open_all(paths: Sequence[Path], questions: str | None) -> tuple[list[Source]
     Warns on stderr of what is left out. UserError where nothing is left.
     """
     from bench.reporting.sources import NoNumbers, open_sources
-    from bench.store.run_record import RUN_FILE
+    from bench.store.run_record import holds_run
 
     sources, errors = [], []
     is_complete = True
@@ -111,7 +111,7 @@ def open_all(paths: Sequence[Path], questions: str | None) -> tuple[list[Source]
         opened, problems = open_sources(path, questions)
         sources += opened
         errors += problems
-        if (path / RUN_FILE).exists() and opened and opened[0].run is None:
+        if holds_run(path) and opened and opened[0].run is None:
             is_complete = False  # Its answer files are shown instead.
     if not sources and len(errors) == 1:
         raise errors[0]

@@ -73,7 +73,8 @@ class Report(Numbers):
 
     @property
     def warnings(self) -> list[str]:
-        of_sources = [warning for source in self.sources for warning in source.warnings]
+        # What several answer files have in common is said once.
+        of_sources = dict.fromkeys(each for source in self.sources for each in source.warnings)
         of_steps = [drafting.unlike(self.steps, each) for each in self.sources if self.steps]
         return [*alike.incomparable(self.sources), *of_sources, *filter(None, of_steps)]
 

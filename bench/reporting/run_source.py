@@ -11,10 +11,9 @@ from bench.common.errors import UserError
 from bench.common.files import shown
 from bench.reporting import counts
 from bench.reporting.source import Source, shown_category, untimed
-from bench.store.question_id import in_order
 from bench.store.run_record import RUN_FILE, Config, Run, read_run
-from bench.store.trees import read_trees
-from bench.store.turn import TURNS_FILE, Turn, read_turns
+from bench.store.trees import TREES_FILE, AnswerTrees, read_trees
+from bench.store.turn import Key, Turn, read_turns, turn_in_words, turns_file
 from decoders.spec import SHARED_OPTIONS, Spec
 
 # Comparable runs may differ in these settings: what is compared, how much of it, and what
@@ -51,24 +50,16 @@ def open_run(folder: Path) -> Source:
     turns, warnings = _turns_of_run(folder, run)
     frame = metrics.frame(turns)
     frame["category"] = frame.category.map(shown_category)
-    if strange := set(frame.question_id) - run.question_turns.keys():
-        raise UserError(
-            f"{folder / TURNS_FILE} has turns of question {min(strange, key=in_order)}, which this "
-            "run does not ask"
-        )
     frame, impossible = counts.possible(frame, turns, str(folder))
     warnings += impossible
     if frame.empty:
         raise UserError(f"{folder} has no numbers to report: {impossible[0]}")
-    wanted = sum(run.question_turns.values()) * run.config.num_choices
+    wanted = run.turns_each
     finished = {decoder: int((frame.decoder == decoder).sum()) for decoder in decoders}
     warnings += _unfinished(folder, run, finished, wanted)
     warnings += untimed(frame, "decode_s")
-    try:
-        trees = read_trees(folder)
-    except UserError as error:
-        trees = {}
-        warnings.append(f"{error}; the report is without trees")
+    trees, misfits = _trees(folder, turns)
+    warnings += misfits
     if has_moved := _has_moved(run):
         warnings.append(
             f"{folder}: its sessions were on different machines or versions; its times do not "
@@ -120,28 +111,67 @@ def _conditions(run: Run) -> dict[str, object]:
 
 
 def _turns_of_run(folder: Path, run: Run) -> tuple[list[Turn], list[str]]:
-    """The turns of the run's decoders, question by question, and warnings.
+    """The turns that the run asks, question by question, and warnings.
 
     UserError where none of them is finished.
     """
-    turns, warnings = read_turns(folder / TURNS_FILE)
+    file = turns_file(folder)
+    turns, warnings = read_turns(file, leave_out_damaged=True)
     # Workers finish in any order.
     order = {question_id: number for number, question_id in enumerate(run.question_turns)}
     turns.sort(key=lambda turn: (order.get(turn.question_id, 0), turn.sort_key))
-    reason = ""
+    turns, problems = _asked(turns, run, file)
+    if all(turn.failed for turn in turns):
+        failures = [f"{len(turns)} failed, first: {turns[0].error}"] if turns else []
+        reasons = [*failures, *problems, *warnings]
+        raise UserError("; ".join([f"{folder} has no finished turn", *reasons[:1]]))
+    return turns, [*warnings, *(f"{problem}; they are left out" for problem in problems)]
+
+
+def _asked(turns: list[Turn], run: Run, file: Path) -> tuple[list[Turn], list[str]]:
+    """Those of the turns that the run asks, and what is wrong with the others."""
+    problems = []
     if others := sorted({turn.decoder for turn in turns} - set(run.config.labels)):
         more = f" and {len(others) - 1} more decoders" if len(others) > 1 else ""
-        reason = (
-            f"{folder / TURNS_FILE} has turns of {shown(others[0])}{more}, which {RUN_FILE} does "
-            "not name"
+        problems.append(
+            f"{file} has turns of {shown(others[0])}{more}, which {RUN_FILE} does not name"
         )
-        warnings.append(f"{reason}; they are left out")
         turns = [turn for turn in turns if turn.decoder in run.config.labels]
-    if all(turn.failed for turn in turns):
-        if turns:
-            reason = f"{len(turns)} failed, first: {turns[0].error}"
-        raise UserError(f"{folder} has no finished turn" + (f"; {reason}" if reason else ""))
-    return turns, warnings
+    if strange := run.not_asked(turn.key for turn in turns):
+        problems.append(
+            f"{file} has {len(strange)} turns that this run does not ask, first "
+            f"{turn_in_words(strange[0])}"
+        )
+        strange_keys = set(strange)
+        turns = [turn for turn in turns if turn.key not in strange_keys]
+    wanted = run.config.temperature  # None: by category.
+    if wanted is not None and (unlike := [each for each in turns if each.temperature != wanted]):
+        problems.append(
+            f"{file} has {len(unlike)} turns at another temperature than the run's {wanted}, first "
+            f"{turn_in_words(unlike[0].key)} at {unlike[0].temperature}"
+        )
+        turns = [turn for turn in turns if turn.temperature == wanted]
+    return turns, problems
+
+
+def _trees(folder: Path, turns: list[Turn]) -> tuple[dict[Key, AnswerTrees], list[str]]:
+    """The recorded trees that are those of the turns, and warnings."""
+    try:
+        trees = read_trees(folder)
+    except UserError as error:
+        return {}, [f"{error}; the report is without trees"]
+    by_key = {turn.key: turn for turn in turns}
+    fitting = {
+        key: answer for key, answer in trees.items() if key in by_key and answer.are_of(by_key[key])
+    }
+    others = [key for key in trees if key not in fitting]
+    if not others:
+        return fitting, []
+    return fitting, [
+        f"{folder / TREES_FILE} has trees of {len(others)} answers that are not this run's, first "
+        f"{turn_in_words(others[0])}; they are left out, and scripts/record_trees.py records them "
+        "again"
+    ]
 
 
 def _unfinished(folder: Path, run: Run, finished: Mapping[str, int], wanted: int) -> list[str]:

@@ -14,16 +14,20 @@ from pathlib import Path
 
 from bench import metrics
 from bench.common.errors import UserError
+from bench.common.files import NAMED
 from bench.common.media import one_line
 from bench.inputs.published_sets import QUESTIONS, SETS, fetched
 from bench.inputs.questions import Question, load_questions
 from bench.reporting import counts
 from bench.reporting.run_source import open_run
 from bench.reporting.source import Source, shown_category, untimed
-from bench.store.answer_files import ANSWERS_FOLDER, Answer, read_answers
+from bench.store.answer_files import ANSWERS_FOLDER, Answer, Choice, read_answers
 from bench.store.question_id import QuestionId, first_few
-from bench.store.run_record import RUN_FILE
-from bench.store.turn import Turn
+from bench.store.run_record import RUN_FILE, holds_run
+from bench.store.trees import TREES_FILE
+from bench.store.turn import PUBLISHED_FILE, TURNS_FILE, Turn
+
+OF_RUNS = (RUN_FILE, TURNS_FILE, PUBLISHED_FILE, TREES_FILE)  # Files of a run's folder.
 
 
 class NoNumbers(UserError):
@@ -33,10 +37,9 @@ class NoNumbers(UserError):
 def open_sources(path: Path, questions: str | None = None) -> tuple[list[Source], list[UserError]]:
     """The sources at a path of the command line, and errors for those that cannot be shown.
 
-    questions: the question set of answer files, which has the categories. None: a published set in
-    the cache that has all their questions, if there is one.
+    questions: the question set of answer files, which has the categories. None: see `_questions`.
     """
-    if (path / RUN_FILE).exists():
+    if holds_run(path):
         try:
             return [open_run(path)], []
         except UserError as error:
@@ -52,6 +55,8 @@ def open_sources(path: Path, questions: str | None = None) -> tuple[list[Source]
         return _open_files(files, questions)
     if not path.exists():
         return [], [UserError(f"{path} does not exist; expected a run's folder or an answer file")]
+    if path.name in OF_RUNS:
+        return [], [UserError(f"{path} is a part of a run; give the run's folder, {path.parent}")]
     return _open_files([path], questions)
 
 
@@ -107,7 +112,7 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
             f"{path} has no numbers to report: its answers say neither how many tokens nor how "
             "many steps they took"
         )
-    known = _questions(set(frame.question_id), questions)
+    known, guesses = _questions(path, set(frame.question_id), questions)
     categories = {question_id: question.category for question_id, question in known.items()}
     of_set = frame.question_id.map(categories).astype(object)
     frame["category"] = frame.category.where(frame.category.notna(), of_set).map(shown_category)
@@ -126,7 +131,7 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
     missing = counts.missing_turns(answers, asked, label)
     odd = counts.doubtful(frame, turns, label)
     times = zeros or untimed(frame, "wall_s")
-    warnings = [*told, *failures, *missing, *wrong, *odd, *misfits, *times]
+    warnings = [*told, *guesses, *failures, *missing, *wrong, *odd, *misfits, *times]
     if frame.category.isna().any():
         warnings.append(
             f"{label}: the categories of its questions are not known here; name their set with "
@@ -177,39 +182,61 @@ def _turns_of_answers(
 
 
 def _failures(path: Path, answers: Iterable[Answer]) -> list[str]:
-    """Warnings of turns that are recorded as an error."""
-    warnings = []
-    for answer in answers:
-        for choice in answer.choices:
-            numbers = [
-                column
-                for column in (choice.steps, choice.tokens, choice.wall_s)
-                if column is not None
-            ]
-            for index in range(len(choice.turns)):
-                if choice.answered(index + 1):
-                    continue
-                are_copied = (
-                    index > 0
-                    and bool(numbers)
-                    and all(column[index] == column[index - 1] for column in numbers)
-                )
-                copied = " with the numbers of the turn before" if are_copied else ""
-                warnings.append(
-                    f"{path.name}: question {answer.question_id}, turn {index + 1} is recorded as "
-                    f"an error{copied}; it is left out"
-                )
-    return warnings
+    """Warnings of turns that are recorded as an error: the first ones, and how many more."""
+    failures = [
+        f"{path.name}: question {answer.question_id}, turn {index + 1} is recorded as an error"
+        f"{_copied(choice, index)}; it is left out"
+        for answer in answers
+        for choice in answer.choices
+        for index in range(len(choice.turns))
+        if not choice.answered(index + 1)
+    ]
+    if len(failures) <= NAMED:
+        return failures
+    more = f"{path.name}: {len(failures) - NAMED} more turns are recorded as an error"
+    return [*failures[:NAMED], f"{more}; they are left out"]
 
 
-def _questions(asked: set[QuestionId], questions: str | None) -> dict[QuestionId, Question]:
-    """Questions by id: of the set named `questions`, else of a published set that has all `asked`.
+def _copied(choice: Choice, index: int) -> str:
+    """Whether a failed turn has the numbers of the turn before, in words. Empty: it has not."""
+    columns = (choice.steps, choice.tokens, choice.wall_s)
+    known = [column for column in columns if column is not None]
+    if index and known and all(column[index] == column[index - 1] for column in known):
+        return " with the numbers of the turn before"
+    return ""
 
-    A published set counts only where it is in the cache. Empty: there is none.
+
+def _questions(
+    path: Path, asked: set[QuestionId], questions: str | None
+) -> tuple[dict[QuestionId, Question], list[str]]:
+    """The questions that an answer file answers, by id, and warnings.
+
+    They are those of the set named `questions`. None: of ../question.jsonl, where FastChat's layout
+    has them, else of a published set in the cache; each only where it has all that are `asked`.
+    Empty: there is none.
     """
-    here = (name for name in SETS if fetched(name, QUESTIONS, download=False))
-    for name in [questions] if questions else here:
-        known = {question.question_id: question for question in load_questions(name).questions}
-        if questions or asked <= known.keys():
-            return known
-    return {}
+    if questions:
+        return _by_id(questions), []
+    warnings = []
+    beside = path.resolve().parent.parent / QUESTIONS
+    if beside.is_file():
+        try:
+            known = _by_id(str(beside))
+        except UserError as error:
+            known = {}
+            warnings.append(f"{error}; the file is left aside")
+        if asked <= known.keys():
+            return known, warnings
+    for name in SETS:
+        if fetched(name, QUESTIONS, download=False) and asked <= (known := _by_id(name)).keys():
+            warnings.append(
+                f"the questions of answer files are guessed by their numbers to be {name}'s; name "
+                "their set with --questions"
+            )
+            return known, warnings
+    return {}, warnings
+
+
+def _by_id(questions: str) -> dict[QuestionId, Question]:
+    """The questions of a set, by id. questions: its name, or the path of a file."""
+    return {each.question_id: each for each in load_questions(questions).questions}

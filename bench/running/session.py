@@ -88,7 +88,6 @@ def run(
             if config.dtype == "auto":
                 print(f"note: {auto_dtype(session['environment'])}", file=sys.stderr)
             folder.begin(
-                {job.key(turn) for job in wanted for turn in job.turns},
                 model=session.pop("model"),
                 session=session,
                 start_unix=now.timestamp(),

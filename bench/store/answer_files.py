@@ -127,7 +127,7 @@ def _answer(row: dict) -> Answer:
     category = row.get("category")
     return Answer(
         question_id,
-        _label(row.get("model_id", "")),
+        _label(row.get("model_id")),
         choices,
         category if isinstance(category, str) else None,
     )
@@ -142,8 +142,8 @@ def _question_id(value: object) -> QuestionId:
 
 
 def _label(model_id: object) -> str:
-    """A model_id as a text. A long one is cut, and ends in its digest."""
-    text = str(model_id)
+    """A model_id as a text, empty for null. A long one is cut, and ends in its digest."""
+    text = "" if model_id is None else str(model_id)
     if len(text) <= LONGEST_LABEL:
         return text
     return f"{text[:LONGEST_LABEL]}-{sha256(text.encode()).hexdigest()[:12]}"

@@ -105,27 +105,26 @@ class RunFolder:
             file.seek(self._offsets[key])
             return parse_turn(file.readline())
 
-    def begin(
-        self, keys: set[Key], model: dict, session: dict[str, object], **facts: object
-    ) -> None:
-        """Get ready to append those of the turns `keys` that are missing.
+    def begin(self, model: dict, session: dict[str, object], **facts: object) -> None:
+        """Get ready to append those of the run's turns that are missing.
 
         `session` (command, git, environment, start, ...) is recorded for every session that has
         something to do. `facts` are of the run: its beginning, which stays as it was, and its
         questions. UserError where the folder holds turns that this run does not have, or turns of
         another model.
         """
-        if strange := (self._offsets.keys() | self.failures.keys()) - keys:
+        now = Run.begun(self._config, model, session, **facts)
+        if strange := now.not_asked(self._offsets.keys() | self.failures.keys()):
             raise UserError(
                 f"{self.path / TURNS_FILE} has turns that this run does not have, such as "
                 f"{min(strange, key=str)}"
             )
         is_new = self.run is None
         if self.run is None:
-            self.run = Run.begun(self._config, model, session, **facts)
+            self.run = now
         else:
             _refuse_differences(self.path, "model", self.run.model.as_json(), through_json(model))
-            if not keys - self._offsets.keys():
+            if len(self._offsets) == len(now.config.labels) * now.turns_each:
                 return
             self._warn_of_another_place(session)
             self._warn_of_other_code(session)

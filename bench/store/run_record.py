@@ -5,6 +5,7 @@ version does not know is kept, and written again where the run is resumed.
 """
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +24,7 @@ from bench.common.files import read_document, shown
 from bench.common.strict_json import parse_json
 from bench.common.validation import first_error
 from bench.store.question_id import QuestionId, parse_question_id
-from bench.store.turn import Key
+from bench.store.turn import Key, turns_file
 from decoders.spec import Spec
 
 RUN_FILE = "run.json"
@@ -62,6 +63,7 @@ class Config(Record):
     max_new_tokens: int | None = None
     num_choices: int
     seed: int | None = None
+    limit: int | None = None  # Only the first so many questions. None: all.
 
     @field_validator("decoders")
     @classmethod
@@ -204,6 +206,22 @@ class Run(Record):
     differences: Annotated[list[Difference], Field(fail_fast=True)] | None = None
 
     @property
+    def turns_each(self) -> int:
+        """How many turns each decoder is asked."""
+        return sum(self.question_turns.values()) * self.config.num_choices
+
+    def not_asked(self, keys: Iterable[Key]) -> list[Key]:
+        """Those of the keys that are of no turn of this run."""
+        labels, choices = set(self.config.labels), range(self.config.num_choices)
+        return [
+            (question_id, decoder, choice, turn)
+            for question_id, decoder, choice, turn in keys
+            if decoder not in labels
+            or choice not in choices
+            or not 1 <= turn <= self.question_turns.get(question_id, 0)
+        ]
+
+    @property
     def began(self) -> datetime:
         """`start` as a time. UserError where it is none."""
         try:
@@ -262,6 +280,11 @@ class Run(Record):
 def through_json(fields: object) -> object:
     """The same, written and read as JSON: tuples become lists, keys become strings."""
     return json.loads(json.dumps(fields))
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds a run, or what is left of one: run.json, or turns."""
+    return (folder / RUN_FILE).exists() or turns_file(folder).exists()
 
 
 def read_run(folder: Path) -> Run:

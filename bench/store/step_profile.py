@@ -1,10 +1,11 @@
 """The JSON file of step times by phase, which scripts/bench_step.py writes."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.common.errors import UserError
-from bench.common.files import read_document
+from bench.common.files import read_document, shown
 from bench.common.strict_json import parse_json
 
 SCHEMA_VERSION = 1
@@ -45,6 +46,12 @@ def read_phases(path: Path) -> StepTable:
         for name, kind in kinds.items():
             if not isinstance(row, dict) or not isinstance(row.get(name), kind):
                 raise UserError(f"{path}, row {number} has no {name}; {_EXPECTED}")
+    counts = Counter((row["decoder"], row["length"]) for row in rows)
+    (decoder, length), most = counts.most_common(1)[0]
+    if most > 1:
+        raise UserError(
+            f"{path} has {most} rows of {shown(decoder)} at {length} tokens of context; {_EXPECTED}"
+        )
     environment = record.get("environment")
     recorded = {"model": record.get("model")}
     if isinstance(environment, dict):

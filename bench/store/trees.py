@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.common.errors import UserError
 from bench.common.files import json_line, read_rows, write_atomically
 from bench.store.question_id import QuestionId
-from bench.store.turn import Key
+from bench.store.turn import Key, Turn
 
 TREES_FILE = "trees.jsonl"
 LEAST_LOG_PROB = -1e6  # Replaces log(0), as JSON has no infinity.
@@ -44,6 +44,14 @@ class AnswerTrees:
     @property
     def key(self) -> Key:
         return self.question_id, self.decoder, self.choice, self.turn
+
+    def are_of(self, turn: Turn) -> bool:
+        """Whether these steps committed the tokens of a turn. The last one may have kept more."""
+        if len(self.steps) != len(turn.accept_lengths):
+            return False
+        pairs = zip(self.steps, turn.accept_lengths, strict=True)
+        tokens = [step.token[node] for step, length in pairs for node in step.kept[:length]]
+        return tokens == turn.token_ids
 
 
 def write_trees(folder: Path, answers: Iterable[AnswerTrees]) -> None:

@@ -8,12 +8,13 @@ from typing import Annotated
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 
 from bench.common.errors import UserError
-from bench.common.files import json_line, read_lines
+from bench.common.files import json_line, read_lines, tell_left_out
 from bench.common.strict_json import parse_json
 from bench.common.validation import first_error
 from bench.store.question_id import QuestionId, check_question_id, in_order
 
 TURNS_FILE = "turns.jsonl"
+PUBLISHED_FILE = f"{TURNS_FILE}.gz"  # The same rows, as runs are published.
 LONGEST_CATEGORY = 100  # Characters. A category is shown in tables and under figures.
 MOST_TURNS = 1000  # Most turns of a conversation.
 KEY = ("question_id", "decoder", "choice", "turn")  # The fields that make a `Key`.
@@ -75,6 +76,16 @@ class Turn:
         return self.finish_reason == "error"
 
 
+def turn_in_words(key: Key) -> str:
+    """A turn as a message names it.
+
+    >>> turn_in_words((81, "dynamic", 0, 2))
+    'question 81, dynamic, choice 0, turn 2'
+    """
+    question_id, decoder, choice, turn = key
+    return f"question {question_id}, {decoder}, choice {choice}, turn {turn}"
+
+
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two answers share before they first differ, or before one of them ends.
 
@@ -89,24 +100,49 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
 _ROW = TypeAdapter(Turn)
 
 
-def read_turns(path: Path) -> tuple[list[Turn], list[str]]:
+def turns_file(folder: Path) -> Path:
+    """The file of a run's turns. Where turns.jsonl is missing, it is the published one."""
+    is_published = not (folder / TURNS_FILE).exists() and (folder / PUBLISHED_FILE).exists()
+    return folder / (PUBLISHED_FILE if is_published else TURNS_FILE)
+
+
+def read_turns(path: Path, leave_out_damaged: bool = False) -> tuple[list[Turn], list[str]]:
     """The turns of a file, and warnings. Of several rows of one turn, the last one counts.
 
     Without a file there are no turns. A last line that a crash cut off is left out with a warning.
-    UserError names any other line that is not a turn.
+    UserError names any other line that is not a turn; with `leave_out_damaged`, a warning does, and
+    the line is left out.
     """
     warnings: list[str] = []
+    damaged: list[str] = []
+    turns: dict[Key, Turn] = {}
+    repeated: dict[Key, None] = {}  # An ordered set. A turn is only made again where it failed.
     if not path.exists():
         return [], warnings
-    turns = {turn.key: turn for _, turn in iter_turns(path, warnings.append)}
+    warn_of_damaged = damaged.append if leave_out_damaged else None
+    for _, turn in iter_turns(path, warnings.append, warn_of_damaged):
+        if turn.key in turns and not turns[turn.key].failed:
+            repeated[turn.key] = None
+        turns[turn.key] = turn
+    tell_left_out(path, damaged, warnings.append)
+    if repeated:
+        warnings.append(
+            f"{path} has {len(repeated)} finished turns more than once, first "
+            f"{turn_in_words(next(iter(repeated)))}; the last row of each counts"
+        )
     return list(turns.values()), warnings
 
 
-def iter_turns(path: Path, warn_of_torn: Callable[[str], None]) -> Iterator[tuple[int, Turn]]:
+def iter_turns(
+    path: Path,
+    warn_of_torn: Callable[[str], None],
+    warn_of_damaged: Callable[[str], None] | None = None,
+) -> Iterator[tuple[int, Turn]]:
     """(byte offset of its row, turn) for each row of a file, in the order of the file.
 
-    `warn_of_torn` is called with a message where the last line is cut off. UserError as in
-    `read_turns`.
+    warn_of_torn: called with a message where the last line is cut off.
+    warn_of_damaged: called with a message about any other line that is not a turn. None: a
+        UserError names the first of them.
     """
     for number, offset, line in read_lines(path):
         if not line.strip():
@@ -118,10 +154,12 @@ def iter_turns(path: Path, warn_of_torn: Callable[[str], None]) -> Iterator[tupl
             if not line.endswith(b"\n"):  # A whole row is followed by a newline.
                 warn_of_torn(f"{where} is torn and left out")
                 return
-            raise UserError(
-                f"{where} is not a turn of this version ({error}); repair or remove the line"
-            ) from error
-        yield offset, turn
+            problem = f"{where} is not a turn of this version ({error})"
+            if warn_of_damaged is None:
+                raise UserError(f"{problem}; repair or remove the line") from error
+            warn_of_damaged(problem)
+        else:
+            yield offset, turn
 
 
 def parse_turn(line: bytes) -> Turn:
@@ -146,6 +184,8 @@ def _contradiction(turn: Turn) -> str:
     steps = len(turn.accept_lengths)
     if sum(turn.accept_lengths) != len(turn.token_ids) or len(turn.nodes) != steps:
         return "accept_lengths do not add up to the tokens"
+    if any(length > nodes for length, nodes in zip(turn.accept_lengths, turn.nodes, strict=True)):
+        return "a step committed more tokens than it verified nodes"
     for name, by_step in (("step_ends", turn.step_ends), ("draft_depths", turn.draft_depths)):
         if by_step and len(by_step) != steps:
             return f"{name} are not one for each step"

@@ -7,8 +7,7 @@ from pathlib import Path
 from bench.common.errors import UserError
 from bench.common.files import write_atomically
 from bench.store.run_record import RUN_FILE, Run, read_run
-from bench.store.turn import TURNS_FILE
-from checking.results import ROWS_FILE
+from bench.store.turn import PUBLISHED_FILE, TURNS_FILE
 
 OWN_QUESTIONS = ("sample",)  # Question sets of this project, whose texts may be published.
 
@@ -29,14 +28,14 @@ def publish(run_folder: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / RUN_FILE, json.dumps(_public(run), indent=1) + "\n")
     rows = (run_folder / TURNS_FILE).read_bytes()
-    (folder / ROWS_FILE).write_bytes(gzip.compress(rows, mtime=0))
+    (folder / PUBLISHED_FILE).write_bytes(gzip.compress(rows, mtime=0))
 
 
 def _public(run: Run) -> dict[str, object]:
     """The content of run.json without texts of others and without names of folders."""
     fields = _without_folders(run.as_json())
     if run.questions.name not in OWN_QUESTIONS:
-        del fields["question_texts"]
+        fields.pop("question_texts", None)  # Older runs have none.
     return fields
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -179,6 +180,14 @@ def test_a_run_that_cannot_be_read_is_shown_by_its_answer_files(changes, message
     assert message in err and "its answer files are shown instead" in err
 
 
+def test_a_run_without_run_json_is_shown_by_its_answer_files(run, capsys):
+    command(capsys, run)
+    (run / "run.json").unlink()
+    status, out, err = command(capsys, run)
+    assert status == 1 and "demo-dynamic" in out
+    assert "it has no run.json; its answer files are shown instead" in err
+
+
 def test_a_decoder_that_is_no_spec_is_one_line(tmp_path, capsys):
     run = write_run(tmp_path / "run", random_turns(["greedy", "dynamic:16"]))
     status, _, err = command(capsys, run)
@@ -240,7 +249,9 @@ def test_what_is_wrong_is_one_line(arguments, message, tmp_path, capsys):
 
 def test_runs_that_were_set_differently_are_shown_and_none_is_said_to_lead(tmp_path, capsys):
     for name, temperature in (("cold", 0.0), ("warm", 0.7)):
-        folder = write_run(tmp_path / name, random_turns(["greedy", "dynamic"]))
+        made = random_turns(["greedy", "dynamic"])
+        turns = [replace(turn, temperature=temperature) for turn in made]
+        folder = write_run(tmp_path / name, turns)
         config = json.loads((folder / "run.json").read_text())["config"]
         change_run(folder, config=config | {"temperature": temperature})
     _, out, err = command(capsys, tmp_path / "cold", tmp_path / "warm")

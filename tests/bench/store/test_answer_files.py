@@ -62,6 +62,13 @@ def test_numbers_that_other_programs_write_as_texts_or_floats_are_the_same(write
     assert answers[82].choices[0].accept_lengths == ((3, 2), (1,))
 
 
+def test_a_model_id_of_null_is_no_name(write):
+    """It was called "None"."""
+    rows = [answer(1, turns=["a"]) | {"model_id": None}, answer(2, turns=["a"])]
+    del rows[1]["model_id"]
+    assert {each.model_id for each in read_answers(write(*rows)).values()} == {""}
+
+
 def test_an_answer_called_error_is_none(write):
     """MEDUSA writes a caught exception as the answer "ERROR", with the previous turn's numbers."""
     row = answer(1, turns=["fine", "ERROR"], idxs=[3, 3], new_tokens=[8, 8], wall_time=[1.0, 1.0])

@@ -14,7 +14,6 @@ from tests.helpers.runs import ENVIRONMENT, make_turn
 CONFIG = {"decoders": ("dynamic",), "num_choices": 1, "temperature": 0.0}
 MODEL = {"name": "demo", "identity": "abc"}
 TURNS = [make_turn(turn=number) for number in (1, 2)]
-KEYS = {turn.key for turn in TURNS}
 FACTS = {
     "start_unix": 0.0,
     "questions": {"name": "sample"},
@@ -33,7 +32,7 @@ def session(**environment) -> dict:
 
 
 def begin(folder: RunFolder, model=MODEL, **environment) -> None:
-    folder.begin(KEYS, model=model, session=session(**environment), **FACTS)
+    folder.begin(model=model, session=session(**environment), **FACTS)
 
 
 def test_a_run_is_begun_interrupted_resumed_and_ended(tmp_path, capsys):
@@ -80,7 +79,7 @@ def test_going_on_with_other_code_is_said(git, tmp_path, capsys):
     with RunFolder.open(tmp_path / "run", CONFIG) as folder:
         begin(folder)
         assert "other code" not in capsys.readouterr().err
-        folder.begin(KEYS, model=MODEL, session=session() | {"git": git}, **FACTS)
+        folder.begin(model=MODEL, session=session() | {"git": git}, **FACTS)
     said = capsys.readouterr().err
     assert "begun with other code (commit c there" in said and "will pool both" in said
     assert len(folder.run.codes) == 2
@@ -119,7 +118,8 @@ def test_what_is_not_this_run_is_refused(tmp_path):
         with pytest.raises(UserError, match="a run of another model"):
             begin(folder, model=MODEL | {"identity": "xyz"})
         with pytest.raises(UserError, match="has turns that this run does not have, such as"):
-            folder.begin({TURNS[1].key}, model=MODEL, session=session(), **FACTS)
+            others = FACTS | {"question_turns": {"7": 1}}
+            folder.begin(model=MODEL, session=session(), **others)
     assert (out / "run.json").read_bytes() == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").touch()
@@ -127,6 +127,18 @@ def test_what_is_not_this_run_is_refused(tmp_path):
         pytest.raises(UserError, match="is not a run's folder"),
         RunFolder.open(tmp_path / "other", CONFIG),
     ):
+        pass
+
+
+def test_a_limit_that_is_no_number_is_told_in_one_line(tmp_path):
+    """It was compared with the new one, and ended in a traceback."""
+    with RunFolder.open(tmp_path / "run", CONFIG | {"limit": 10}) as folder:
+        begin(folder)
+        folder.append(TURNS[0])
+    file = tmp_path / "run" / "run.json"
+    file.write_text(file.read_text().replace('"limit": 10', '"limit": "10"'))
+    says = "config.limit is '10', expected a valid integer"
+    with pytest.raises(UserError, match=says), RunFolder.open(tmp_path / "run", CONFIG):
         pass
 
 
@@ -195,5 +207,5 @@ def test_a_run_that_could_not_be_read_again_is_not_begun(tmp_path, monkeypatch):
     with RunFolder.open(tmp_path / "run", CONFIG) as folder:
         facts = FACTS | {"question_texts": {"1": ("x" * 3000,)}}
         with pytest.raises(UserError, match="could not be read again"):
-            folder.begin(KEYS, model=MODEL, session=session(), **facts)
+            folder.begin(model=MODEL, session=session(), **facts)
     assert not (tmp_path / "run" / "turns.jsonl").exists()

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from bench.common.errors import UserError
-from bench.store.run_record import QUESTION_FIELDS, Run, read_run, through_json
+from bench.store.run_record import QUESTION_FIELDS, Run, holds_run, read_run, through_json
 from tests.helpers.runs import ENVIRONMENT, make_turn, run_json
 
 SESSION = {
@@ -17,6 +17,7 @@ SESSION = {
     "draft_times": {"dynamic:nodes=auto": {"4": 0.01}},
     "start": "2026-01-01T00:00:00+00:00",
 }
+PLACES = [(choice, turn) for choice in (0, 1) for turn in (1, 2)]
 FACTS = {
     "start_unix": 0.5,
     "questions": {"name": "sample", "sha256": "ab", "count": 1},
@@ -85,6 +86,30 @@ def test_an_older_run_with_unknown_fields_survives_being_resumed(tmp_path):
     assert resumed == through_json(older | asked | sessions)
 
 
+def test_turns_that_a_run_does_not_ask():
+    run = begun(decoders=["greedy", "small=dynamic:nodes=8"], num_choices=2)
+    assert run.turns_each == 4
+    asked = [(1, label, choice, turn) for label in ("greedy", "small") for choice, turn in PLACES]
+    assert run.not_asked(asked) == []
+    strange = [
+        (2, "greedy", 0, 1),
+        (1, "dynamic:nodes=8", 0, 1),
+        (1, "small", 2, 1),
+        (1, "small", -1, 1),
+        (1, "small", 0, 3),
+        (1, "small", 0, 0),
+    ]
+    assert run.not_asked([*strange[:3], *asked, *strange[3:]]) == strange
+
+
+def test_a_folder_with_run_json_or_turns_holds_a_run(tmp_path):
+    assert not holds_run(tmp_path)
+    for name in ("run.json", "turns.jsonl", "turns.jsonl.gz"):
+        (tmp_path / name).touch()
+        assert holds_run(tmp_path) and not holds_run(tmp_path / name)
+        (tmp_path / name).unlink()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -92,6 +117,7 @@ def test_an_older_run_with_unknown_fields_survives_being_resumed(tmp_path):
         ({"config": {"num_choices": 1}}, "it has no 'config.decoders'"),
         ({"config": {"num_choices": 1, "decoders": ["a", 2]}}, "config.decoders[1] is 2"),
         ({"config": {"num_choices": "1", "decoders": []}}, "config.num_choices is '1'"),
+        ({"config": {"num_choices": 1, "decoders": [], "limit": "10"}}, "config.limit is '10'"),
         ({"model": {"name": 7}}, "model.name is 7, expected a valid string"),
         ({"questions": []}, "questions is [], expected an object"),
         ({"environment": None}, "environment is None, expected an object"),

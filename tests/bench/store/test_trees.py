@@ -7,7 +7,7 @@ import pytest
 from bench.common.errors import UserError
 from bench.reporting.comparison import derive
 from bench.store.trees import AnswerTrees, StepTree, read_trees, write_trees
-from tests.helpers.runs import random_turns, write_run
+from tests.helpers.runs import random_turns, turn_of, write_run
 
 
 def test_trees_are_read_as_they_were_written(tmp_path):
@@ -17,6 +17,25 @@ def test_trees_are_read_as_they_were_written(tmp_path):
     answer = AnswerTrees(1, "dynamic", 0, 2, [tree, bare], {5: "a", 6: "␣b", 7: "漢"})
     write_trees(tmp_path, [answer])
     assert read_trees(tmp_path) == {(1, "dynamic", 0, 2): answer}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "accepts", "fits"),
+    [
+        ([5, 6, 7], [2, 1], True),
+        ([5, 6, 7, 9], [2, 2], True),  # Nothing is cut.
+        ([5, 6, 8], [2, 1], False),
+        ([5, 6, 7], [1, 2], False),
+        ([5, 6], [2], False),
+        ([5, 6, 7, 9, 1], [2, 3], False),
+    ],
+)
+def test_trees_are_those_of_a_turn_with_their_tokens(tokens, accepts, fits):
+    """The last step kept two tokens, of which a turn may have had room for one."""
+    first = StepTree([0, 0, 0], [5, 4, 6], None, [0, 2])
+    last = StepTree([0, 0], [7, 9], None, [0, 1])
+    answer = AnswerTrees(1, "dynamic", 0, 1, [first, last], {})
+    assert answer.are_of(turn_of("dynamic", tokens, accepts)) == fits
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from bench.common.errors import UserError
-from bench.store.turn import read_turns
+from bench.store.turn import read_turns, turns_file
 from tests.helpers.runs import make_turn
 
 ROW = asdict(make_turn(step_ends=[2, 3]))
@@ -30,6 +30,42 @@ def test_the_last_row_of_a_turn_counts(tmp_path):
     write(tmp_path / "turns.jsonl", ROW | {"text": "first"}, ROW | {"text": "last"})
     [turn], _ = read_turns(tmp_path / "turns.jsonl")
     assert turn.text == "last"
+
+
+def test_a_finished_turn_that_is_there_again_is_told(tmp_path):
+    """The last row counted without a word. A failed turn that was tried again is none."""
+    failed = ROW | asdict(make_turn(accepts=[], turn=2, finish_reason="error", error="boom"))
+    file = tmp_path / "turns.jsonl"
+    write(file, ROW, failed, failed, ROW | {"turn": 2})
+    assert read_turns(file)[1] == []
+    write(file, ROW, ROW | {"turn": 2}, ROW, ROW)
+    turns, [warning] = read_turns(file)
+    assert len(turns) == 2
+    assert warning == (
+        f"{file} has 1 finished turns more than once, first question 1, dynamic, choice 0, turn 1; "
+        "the last row of each counts"
+    )
+
+
+def test_damaged_lines_can_be_left_out_with_a_word(tmp_path):
+    """One of them hid a whole run from its report."""
+    file = tmp_path / "turns.jsonl"
+    damaged = [ROW | {"seed": None}] * 4
+    write(file, ROW, *damaged, ROW | {"turn": 2}, end="{")
+    turns, warnings = read_turns(file, leave_out_damaged=True)
+    assert [turn.turn for turn in turns] == [1, 2]
+    assert warnings[0] == f"{file}, line 7 is torn and left out"
+    assert warnings[1].startswith(f"{file}, line 2 is not a turn of this version (seed is None")
+    assert warnings[1].endswith("; it is left out")
+    assert warnings[4:] == [f"{file}: 1 more lines are left out"]
+
+
+def test_published_turns_are_those_of_a_folder_without_others(tmp_path):
+    assert turns_file(tmp_path).name == "turns.jsonl"
+    (tmp_path / "turns.jsonl.gz").touch()
+    assert turns_file(tmp_path).name == "turns.jsonl.gz"
+    (tmp_path / "turns.jsonl").touch()
+    assert turns_file(tmp_path).name == "turns.jsonl"
 
 
 def test_rows_of_other_versions_are_read(tmp_path):
@@ -72,6 +108,7 @@ def test_a_torn_end_is_left_out_with_a_warning(tmp_path):
         ({"nodes": [1 << 31, 1]}, "nodes[0] is 2147483648, expected less than 2147483648"),
         ({"nodes": [1]}, "accept_lengths do not add up to the tokens"),
         ({"accept_lengths": [1]}, "accept_lengths do not add up to the tokens"),
+        ({"nodes": [2, 64]}, "a step committed more tokens than it verified nodes"),
         ({"accept_lengths": [4, 0]}, "accept_lengths[1] is 0"),
         ({"step_ends": [1]}, "step_ends are not one for each step"),
     ],

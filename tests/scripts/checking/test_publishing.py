@@ -63,6 +63,13 @@ def test_our_own_questions_keep_their_texts(tmp_path):
     assert json.loads((tmp_path / "published" / "run.json").read_text())["question_texts"] == TEXTS
 
 
+def test_an_older_run_without_texts_is_published(tmp_path):
+    changes = SESSION | {"sessions": [SESSION], "questions": {"name": "mt_bench"}}
+    run = write_run(tmp_path / "run", TWO_DECODERS, **changes)
+    publish(run, tmp_path / "published")
+    assert "question_texts" not in json.loads((tmp_path / "published" / "run.json").read_text())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
