@@ -41,7 +41,7 @@ def main() -> None:
         print(
             f"{file} stays as it was: {found.kept:.4f} nats a token on the prompts that were not "
             f"fitted, and the new fit has {found.after.nats:.4f}. Fit on more --prompts, or give "
-            f"another --out\n{found.figure}"
+            "another --out"
         )
 
 

@@ -1,6 +1,6 @@
 """The frame that every number is computed from: one row for each finished turn."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -68,6 +68,7 @@ def frame(turns: Iterable[Turn]) -> pd.DataFrame:
 def answers_frame(answers: Iterable[Answer]) -> pd.DataFrame:
     """The frame of an answer file: the turns that are answered and have tokens and steps.
 
+    A last step that holds more tokens than were kept of it has the accept length that was kept.
     Answer files have no prefill_s, decode_s, nodes, token_ids and answer_class.
     """
     return table(
@@ -80,7 +81,7 @@ def answers_frame(answers: Iterable[Answer]) -> pd.DataFrame:
             "tokens": choice.tokens[turn],
             "steps": choice.steps[turn],
             "wall_s": choice.wall_s[turn] if choice.wall_s else None,
-            "accept_lengths": np.array(choice.accept_lengths[turn], dtype=np.int32)
+            "accept_lengths": _kept_lengths(choice.accept_lengths[turn], choice.tokens[turn])
             if choice.accept_lengths
             else None,
         }
@@ -90,3 +91,15 @@ def answers_frame(answers: Iterable[Answer]) -> pd.DataFrame:
         for turn in range(len(choice.turns))
         if choice.answered(turn + 1)
     )
+
+
+def _kept_lengths(lengths: Sequence[int], tokens: int) -> np.ndarray:
+    """Accept lengths of a turn [steps], the last one without what is beyond the turn's tokens.
+
+    They stay as they are where that is not the reason why they do not add up.
+    """
+    kept = np.array(lengths, dtype=np.int32)
+    beyond = sum(lengths) - tokens
+    if len(kept) and 0 < beyond < kept[-1]:
+        kept[-1] -= beyond
+    return kept

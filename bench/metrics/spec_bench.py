@@ -6,8 +6,9 @@ They let our numbers stand beside published ones, and differ from ours:
 - Times include the prefill.
 - Speeds are averaged over rows; ours are pooled.
 
-One difference remains: Spec-Bench counts the baseline's tokens by tokenising its text again. Here
-both sides have the recorded tokens.
+Two differences remain. Spec-Bench counts the baseline's tokens by tokenising its text again; here
+both sides have the recorded tokens. Spec-Bench counts all tokens of a last step; here those count
+that were kept of it.
 """
 
 import pandas as pd

@@ -44,7 +44,7 @@ def headline_cells(summary: pd.DataFrame, unranked: Collection[str] = ()) -> pd.
                 "decoding only": _number(row["wall_clock_ratio"], "{:.2f}x"),
                 "tokens/s": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
                 "decoding tokens/s": _number(row["tokens_per_second"], "{:.1f}"),
-                "tokens/inference": _interval(_estimate(row, "tokens_per_inference"), "{:.3f}"),
+                "tokens/inference": _interval(estimate_of(row, "tokens_per_inference"), "{:.3f}"),
                 "TPI ratio": _number(row["tpi_ratio"], "{:.2f}x"),
                 "equal": f"{equal}/{compared}" if compared else NONE,
             }
@@ -127,7 +127,7 @@ def by_group(table: pd.DataFrame, column: str) -> Table:
     heading = GROUPS.get(column, column)
     rows = []
     for row in table.to_dict("records"):
-        ratio = _estimate(row, "wall_clock_ratio_with_prefill")
+        ratio = estimate_of(row, "wall_clock_ratio_with_prefill")
         rows.append(
             {
                 heading: str(row[column]),
@@ -136,7 +136,7 @@ def by_group(table: pd.DataFrame, column: str) -> Table:
                 "wall-clock ratio": _interval(ratio, "{:.2f}x"),
                 "decoding only": _number(row["wall_clock_ratio"], "{:.2f}x"),
                 "tokens/s": _number(row["tokens_per_second_with_prefill"], "{:.1f}"),
-                "tokens/inference": _interval(_estimate(row, "tokens_per_inference"), "{:.3f}"),
+                "tokens/inference": _interval(estimate_of(row, "tokens_per_inference"), "{:.3f}"),
             }
         )
     caption = ""
@@ -258,7 +258,7 @@ def spec_bench(rows: list[dict]) -> Table:
 
 def _speed(row: dict, unranked: Collection[str]) -> str:
     """The wall-clock ratio of whole turns with its interval and what that says in words."""
-    estimate = _estimate(row, "wall_clock_ratio_with_prefill")
+    estimate = estimate_of(row, "wall_clock_ratio_with_prefill")
     text = _interval(estimate, "{:.2f}x")
     if text == NONE or estimate.words == "unknown":
         return text
@@ -267,7 +267,8 @@ def _speed(row: dict, unranked: Collection[str]) -> str:
     return f"{text} {SPEED_WORDS.get(estimate.words, estimate.words)}"
 
 
-def _estimate(row: dict, name: str) -> Estimate:
+def estimate_of(row: dict, name: str) -> Estimate:
+    """A number of a `metrics.decoder_row`, with its interval."""
     return Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 

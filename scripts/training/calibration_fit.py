@@ -41,7 +41,9 @@ class CalibrationFit:
     judged_steps: int
     before: Judgement
     after: Judgement
-    figure: Path  # Of `after`: how often nodes are accepted against what was predicted of them.
+    # Of `after`: how often nodes are accepted against what was predicted of them. None: it was not
+    # drawn, as the calibration that was in --out stays, and its figure with it.
+    figure: Path | None
     # Nats of the calibration that was in --out and stays, as `after` is no better. None: it was
     # overwritten, or there was none.
     kept: float | None
@@ -68,11 +70,12 @@ def calibrate(settings: CalibrationSettings) -> CalibrationFit:
         for each in (before, after)
     ]
     kept = _better_there(settings.out / FILE, after, unseen, loaded.model.num_heads)
+    figure = None
     if kept is None:
         write_atomically(settings.out / FILE, json.dumps(after.content(), indent=1) + "\n")
-    predicted, is_accepted = judged[1].predicted.numpy(), judged[1].is_accepted.numpy()
-    figure = draw_reliability(settings.out, predicted, is_accepted)
-    return CalibrationFit(len(halves[0]), len(halves[1]), *judged, figure.path, kept)
+        predicted, is_accepted = judged[1].predicted.numpy(), judged[1].is_accepted.numpy()
+        figure = draw_reliability(settings.out, predicted, is_accepted).path
+    return CalibrationFit(len(halves[0]), len(halves[1]), *judged, figure, kept)
 
 
 def _better_there(path: Path, after: Calibration, unseen: Notes, depths: int) -> float | None:

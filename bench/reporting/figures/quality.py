@@ -11,6 +11,7 @@ from bench.reporting.figures.style import (
     Figure,
     Names,
     canvas,
+    end_axis,
     legend,
     line_style,
     spread,
@@ -69,6 +70,7 @@ def _draw_points(axes: Axes, table: pd.DataFrame, column: str) -> None:
             elinewidth=1,
             **line_style(at) | {"linestyle": "none", "markersize": 7},
         )
+    end_axis(axes, table[column].to_numpy(float))
     if column == "wall_clock_ratio":
         axes.axhline(1, color="0.2", linewidth=0.9)
     axes.set_xlabel("judged quality (grade, 1 to 10)")

@@ -79,23 +79,28 @@ def canvas(
 
 @dataclass(frozen=True)
 class Names:
-    """Names as figures can show them. One that the font has no characters for becomes a number."""
+    """Names as figures can show them.
+
+    One that the font has no characters for becomes a number. So does one that begins with _, which
+    matplotlib leaves out of legends.
+    """
 
     shown: dict[str, str]
 
     @classmethod
     def of(cls, names: Iterable[str]) -> "Names":
         """
-        >>> names = Names.of(["math", "推理", "翻訳"])
-        >>> names["math"], names["翻訳"], names.key
-        ('math', '[2]', ' [1]: 推理, [2]: 翻訳.')
+        >>> names = Names.of(["math", "推理", "_old"])
+        >>> names["math"], names["_old"], names.key
+        ('math', '[2]', ' [1]: 推理, [2]: _old.')
         """
         glyphs = get_font(findfont(FONT)).get_charmap()
         shown: dict[str, str] = {}
         numbers = count(1)
         for name in dict.fromkeys(names):
-            is_drawable = all(ord(character) in glyphs for character in name)
-            shown[name] = name if is_drawable else f"[{next(numbers)}]"
+            has_glyphs = all(ord(character) in glyphs for character in name)
+            is_shown = has_glyphs and not name.startswith("_")
+            shown[name] = name if is_shown else f"[{next(numbers)}]"
         return cls(shown)
 
     def __getitem__(self, name: str) -> str:

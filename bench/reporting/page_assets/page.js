@@ -129,17 +129,22 @@
     used = stepped.find((each) => each.trees) || stepped[0] || null;
   }
 
+  // A question in the page's address. A browser encodes what a reader types in the same way.
+  const addressOf = (question) => `#question-${encodeURI(question.id)}`;
+
   // Show what is chosen, and name it in the page's address.
   function showAndName() {
     show();
-    const { id } = shown[chosen.question];
-    history.replaceState(null, "", `#question-${id}-${chosen.turn}`);
+    history.replaceState(null, "", `${addressOf(shown[chosen.question])}-${chosen.turn}`);
   }
 
   // Show what the page's address names, if that is a question.
   function follow() {
-    const [, id, turn = 1] = /^#question-(-?\d+)(?:-(\d+))?$/.exec(location.hash) || [];
-    const place = data.questions.findIndex((question) => String(question.id) === id);
+    const placeOf = (address) =>
+      data.questions.findIndex((question) => addressOf(question) === address);
+    let [, address, turn] = /^(.*)-(\d+)$/.exec(location.hash) || [];
+    let place = placeOf(address);
+    if (place < 0) [place, turn] = [placeOf(location.hash), 1]; // The address of no turn.
     if (place < 0) return;
     at("differing").checked = false;
     fillQuestions();

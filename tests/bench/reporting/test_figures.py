@@ -9,7 +9,7 @@ from bench import metrics
 from bench.reporting.comparison import Report
 from bench.reporting.figures import draw_quality, style, sweep
 from bench.reporting.sources import open_run
-from tests.helpers.runs import make_turn, random_turns, write_run
+from tests.helpers.runs import make_turn, random_turns, run_json, write_run
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,16 @@ def test_names_that_the_font_lacks_are_numbers_with_a_key(tmp_path, recwarn):
         assert "推" not in figure.path.with_suffix(".svg").read_text(encoding="utf-8")
     plain = write_run(tmp_path / "plain", random_turns(["greedy", "dynamic"]))
     assert "[1]" not in Report.of([open_run(plain)]).draw(tmp_path / "b")[0].caption
+
+
+def test_a_name_that_legends_leave_out_is_a_number_with_a_key(tmp_path):
+    """matplotlib leaves out labels that begin with _."""
+    turns = random_turns(["greedy", "_a"])
+    config = run_json(turns)["config"] | {"decoders": ["greedy", "_a=dynamic"]}
+    run = write_run(tmp_path / "run", turns, config=config)
+    for figure in Report.of([open_run(run)]).draw(tmp_path / "figures"):
+        assert figure.caption.endswith(" [1]: _a.")
+        assert "<!-- [1] -->" in figure.path.with_suffix(".svg").read_text()
 
 
 def test_sixty_depths_have_labels_that_do_not_touch(tmp_path, monkeypatch):
@@ -133,3 +143,24 @@ def test_a_model_without_a_speed_is_in_the_quality_figure(tmp_path):
     drawn = figure.path.with_suffix(".svg").read_text()
     assert "plain (speed not known)" in drawn  # matplotlib writes texts as comments, too.
     assert draw_quality(tmp_path, table.loc[["plain"]], "plain") is None
+
+
+def test_an_interval_of_few_questions_is_cut_in_the_quality_figure(tmp_path, monkeypatch):
+    """As its caption says."""
+    rows = {"a": (6, 5, 7, 2.0, 0.1, 90.0), "b": (7, 6, 8, 3.0, 2.5, 3.5)}
+    ends = ("", "_low", "_high")
+    columns = [f"{name}{end}" for name in ("quality", "tokens_per_inference") for end in ends]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    for end in ends:
+        table[f"wall_clock_ratio{end}"] = float("nan")
+    shown = []
+    original = style.plt.close
+
+    def noted(figure):
+        shown.extend(axes.get_ylim() for axes in figure.axes)
+        original(figure)
+
+    monkeypatch.setattr(style.plt, "close", noted)
+    draw_quality(tmp_path, table, "b")
+    [(bottom, top)] = shown
+    assert 0 <= bottom < 2 and 3.5 < top <= 3.0 * style.FARTHEST

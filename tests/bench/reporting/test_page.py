@@ -319,6 +319,35 @@ def test_the_address_names_question_and_turn(opened, page):
     assert texts(opened, "#asked .user") == ["first <u>question</u>?"]
 
 
+TEXT_IDS = ["81_DE-1", "HumanEval/0", "Ü 1#a", "81_DE"]
+
+
+def test_the_address_names_a_question_whose_id_is_a_text(chromium, tmp_path):
+    """The address was written, and could not be followed."""
+    turns = [turn(each, "greedy", number, text=each) for each in TEXT_IDS for number in (1, 2)]
+    headline = Table("", pd.DataFrame({"decoder": ["greedy"]}))
+    asked = {each: [f"{each}?", "and then?"] for each in TEXT_IDS}
+    shown = Page("t", [headline], [], {}, {"greedy": None}, turns, asked, {})
+    write_page(tmp_path / "report.html", shown)
+    address = (tmp_path / "report.html").as_uri()
+    chromium.get(address)
+    written = []
+    for _ in TEXT_IDS:
+        click(chromium, "#turns button", 1)
+        written.append(chromium.current_url)
+        press(chromium, "\ue014")
+    assert written[0] == f"{address}#question-81_DE-1-2"
+    typed = [f"{address}#question-{each}-2" for each in TEXT_IDS]
+    for question, url in zip(TEXT_IDS * 2, [*written, *typed], strict=True):
+        chromium.get("about:blank")
+        chromium.get(url)
+        assert texts(chromium, "#asked .user") == [f"{question}?", "and then?"], url
+    for question in TEXT_IDS[1:3]:
+        chromium.get("about:blank")
+        chromium.get(f"{address}#question-{question}")
+        assert texts(chromium, "#asked .user") == [f"{question}?"]
+
+
 def test_on_a_phone_the_ratio_is_on_the_screen(chromium, tmp_path):
     """It was beyond the right edge."""
     names = ["greedy", "conditional:nodes=16:heads=false"]

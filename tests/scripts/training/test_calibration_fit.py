@@ -85,12 +85,13 @@ def test_a_better_calibration_is_not_overwritten(short_corpus, tmp_path, capsys,
     few = ["--prompts", 8, "--new-tokens", 24, "--topk", 8, "--nodes", 12]
     given = ["--model", folder, "--corpus", short_corpus, "--device", "cpu", "--out", folder, *few]
     assert script(calibrate.main, *given) == 0
-    good = (folder / FILE).read_bytes()
+    good, drawn = (folder / FILE).read_bytes(), (folder / "reliability.png").read_bytes()
     worse = Calibration(head_weight=((9.0, 9.0, 9.0, 9.0),))
     with monkeypatch.context() as patch:
         patch.setattr("training.calibration_fit.fit", lambda *about: worse)
         assert script(calibrate.main, *given) == 0
     assert (folder / FILE).read_bytes() == good
+    assert (folder / "reliability.png").read_bytes() == drawn  # The figure of the one that stays.
     assert "stays as it was" in capsys.readouterr().out
     (folder / FILE).write_text(json.dumps(worse.content()))
     assert script(calibrate.main, *given) == 0
