@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 
 from bench.common.arguments import parser as make_parser
-from bench.common.errors import exit_cleanly
+from bench.common.errors import UserError, exit_cleanly
 from bench.common.flags import add_flags
 from bench.common.signals import Stopped
 from bench.common.waiting import patience
@@ -72,6 +72,13 @@ def decoders_listed() -> list[str]:
     return lines
 
 
+def check_out(out: Path) -> None:
+    """UserError where a file stands in the way. `RunFolder.open` looks into a folder."""
+    nearest = next(each for each in (out, *out.parents) if each.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{out} exists and is not a run's folder; give another --out")
+
+
 def main() -> int:
     args = vars(parser().parse_args())
     out = args.pop("out") or Path("results") / f"{datetime.now():%Y%m%d-%H%M%S}"
@@ -80,6 +87,7 @@ def main() -> int:
     args["decoders"] = tuple(name.strip() for name in names if name.strip())
     config = RunConfig(**args)
     config.check()
+    check_out(out)
     # The run reads them again. Here a wrong file is told before anything heavy is loaded.
     load_questions(config.questions, config.limit, config.skip)
     # Imported late: torch takes seconds to load. A wrong flag is reported before.

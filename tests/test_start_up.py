@@ -71,6 +71,10 @@ TYPING_ERRORS = (
     ["--template", "vicuna_v1"],
     ["--nodes", "many"],
     ["--temperature", "-1"],
+    ["--model", "smolm2"],
+    ["--model", "./nowhere"],
+    ["--device", "gpu"],
+    ["--out", "pyproject.toml"],
 )
 
 

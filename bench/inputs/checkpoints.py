@@ -11,12 +11,13 @@
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from zipfile import is_zipfile
 
 import torch
+from huggingface_hub.errors import GatedRepoError
 from safetensors import safe_open
 from torch import Tensor
 from transformers.utils import cached_file
@@ -27,9 +28,9 @@ from bench.common.files import read_document, shown
 from bench.common.strict_json import parse_json
 from bench.inputs.bounds import check_layers, check_sizes, check_zip, tensor_names
 from bench.inputs.head_layouts import unwrapped
+from bench.inputs.spelling import DEMO
 from decoders.model.heads import MERGED_PREFIX
 
-DEMO = "demo"
 BASE = "base_model_name_or_path"  # The entry of config.json that makes it a Medusa-1 checkpoint.
 ADAPTER_FILE = "adapter_config.json"
 HEADS_ONLY = "medusa"  # The model_type of a configuration that is about heads alone, as in vLLM.
@@ -60,9 +61,41 @@ def find(where: str, filename: str) -> str | None:
 
 
 def find_weights(where: str, filename: str) -> str | None:
-    """As `find`, for a file of tensors that may also be there as a pickle (PICKLES)."""
+    """As `find`, for a file of tensors that may also be there as a pickle (PICKLES).
+
+    UserError where a folder holds it as both, and they differ.
+    """
     names = [filename, *(str(Path(filename).with_suffix(suffix)) for suffix in PICKLES)]
+    _refuse_differing(where, names)
     return next((path for name in names if (path := find(where, name))), None)
+
+
+def _refuse_differing(where: str, names: Iterable[str]) -> None:
+    """UserError where a folder holds tensors in several files, which differ.
+
+    names: those of files of which one is enough. A hub id is not looked at.
+    """
+    there = [str(path) for name in names if (path := Path(where) / name).is_file()]
+    if len(there) < 2:
+        return
+    first = read_tensors(there[0])
+    for path in there[1:]:
+        if (name := _first_difference(first, read_tensors(path))) is not None:
+            raise UserError(
+                f"{there[0]} and {path} hold different tensors, such as {name!r}, and only one of "
+                "them would be used; remove the other"
+            )
+
+
+def _first_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str | None:
+    """The first tensor that is not the same in two files. None: all are, up to their dtypes."""
+    for name in sorted(one.keys() | other.keys()):
+        if name not in one or name not in other:
+            return name
+        coarser = min(one[name].dtype, other[name].dtype, key=lambda dtype: dtype.itemsize)
+        if not torch.equal(one[name].to(coarser), other[name].to(coarser)):
+            return name
+    return None
 
 
 def read_json(where: str, filename: str) -> dict | None:
@@ -83,11 +116,30 @@ def read_config(where: str) -> dict:
     """config.json. UserError where there is none."""
     config = read_json(where, "config.json")
     if config is None:
+        _refuse_gated(where)
         raise UserError(
             f"no model at {where!r}: expected {DEMO!r}, a folder with config.json, or a hub id in "
             "reach"
         )
     return config
+
+
+def _refuse_gated(where: str) -> None:
+    """UserError where a hub id is of a model whose licence must be accepted first."""
+    try:
+        cached_file(
+            where,
+            "config.json",
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except OSError as error:
+        if not isinstance(error.__cause__, GatedRepoError):
+            raise
+        raise UserError(
+            f"{where!r} is a gated model: accept its licence on its page of the hub, log in here "
+            "with hf auth login (or set HF_TOKEN), and try again"
+        ) from error
 
 
 def base_of(where: str, config: dict) -> str:
@@ -183,8 +235,10 @@ def check_weights_exist(where: str, config: dict) -> None:
             f'"{BASE}": the folder or hub id of the model that the heads were trained for'
         )
     if not has_weights:
+        gguf = min(Path(where).glob("*.gguf"), default=None)
+        hint = f"; to use its GGUF file, name that: {str(gguf)!r}" if gguf else ""
         raise UserError(
-            f"the folder {where!r} has no weights: expected {' or '.join(WEIGHT_FILES)}"
+            f"the folder {where!r} has no weights: expected {' or '.join(WEIGHT_FILES)}{hint}"
         )
 
 
@@ -259,8 +313,9 @@ def read_separate_heads(where: str, others: Collection[str]) -> dict[str, Tensor
     """Medusa-1: the heads' tensors, under their published names.
 
     others: names of files with other kinds of heads. None: there is one of these alone. UserError
-    where there is no file of heads.
+    where there is no file of heads, or where there are two that differ.
     """
+    _refuse_differing(where, OWN_HEAD_FILES)
     paths = (find(where, name) for name in HEAD_FILES)
     path = next((path for path in paths if path), None)
     if path is not None:
@@ -346,8 +401,9 @@ def short_name(model: str) -> str:
 def identity_of(where: str) -> str:
     """An identity of a model's files: the commit on a hub, or a digest of a folder or a file.
 
-    The digest covers the name, the size and both ends of every file. So a checkpoint of many GB
-    need not be read a second time.
+    The digest covers the name, the size and both ends (SAMPLE_BYTES) of every file. So a checkpoint
+    of many GB need not be read a second time. A change in the middle of a larger file that keeps
+    its size is missed.
     """
     if Path(where).is_dir():
         paths = sorted(path for path in Path(where).iterdir() if path.is_file())

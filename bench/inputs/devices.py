@@ -4,8 +4,7 @@ import torch
 from accelerate.utils import convert_file_size_to_int
 
 from bench.common.errors import UserError
-
-BALANCED = "balanced"  # One model, spread over several GPUs.
+from bench.inputs.spelling import BALANCED, unknown_device
 
 
 def check_device(device: str, quantised: bool = False) -> str:
@@ -18,20 +17,21 @@ def check_device(device: str, quantised: bool = False) -> str:
         accelerator = torch.accelerator.current_accelerator()
     if device == "auto":
         device = accelerator.type if accelerator else "cpu"
-    if device == BALANCED:
-        kind = "cuda"
-    else:
-        try:
-            kind = torch.device(device).type
-        except RuntimeError:
-            raise UserError(
-                f"unknown device {device!r}; expected auto, {BALANCED}, cpu, cuda, cuda:N or mps"
-            ) from None
-        device = "cpu" if kind == "cpu" else device
+    try:
+        asked = torch.device("cuda" if device == BALANCED else device)
+    except RuntimeError:
+        raise unknown_device(device) from None
+    kind = asked.type
+    device = "cpu" if kind == "cpu" else device
     if kind != "cpu" and (accelerator is None or accelerator.type != kind):
         has = f"only {accelerator.type}" if accelerator else "no accelerator"
         raise UserError(
             f"device {device!r} was asked for, but this machine has {has}; use --device cpu or auto"
+        )
+    if kind != "cpu" and (asked.index or 0) >= (count := torch.accelerator.device_count()):
+        raise UserError(
+            f"device {device!r} was asked for, but this machine has {count} of these, and they are "
+            f"numbered from 0; the last is {kind}:{count - 1}"
         )
     if quantised and kind != "cuda":
         raise UserError(

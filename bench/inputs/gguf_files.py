@@ -3,9 +3,11 @@
     model.gguf          a file
     folder              a folder that holds one .gguf file; of several, the file must be named
 
-transformers dequantises the weights. The package `gguf` is an extra.
+transformers dequantises the weights. The package `gguf` is an extra. One part of a split file is
+refused.
 """
 
+import re
 import struct
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,11 +24,18 @@ from transformers import (
 from bench.common.errors import UserError
 from bench.common.strangers import strangers_code, told
 from bench.inputs.bounds import check_tokenizer
+from bench.inputs.checkpoints import check_tensors
+
+try:
+    from transformers import GgufConfig
+except ImportError:  # Versions without it always dequantise.
+    GgufConfig = None
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 HEADER_BYTES = 24  # Magic 4, version 4, number of tensors 8, number of metadata entries 8.
 SUFFIX = ".gguf"
+PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf")  # The end of a part's name, as llama.cpp writes it.
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ def find_gguf(name: str) -> GGUF | None:
         path = files[0]
     elif path.suffix != SUFFIX or not path.is_file():
         return None
+    _refuse_part(path)
     _check_header(path)
     check_package(repr(str(path)))
     return GGUF(str(path.parent), path.name)
@@ -72,6 +82,16 @@ def check_package(what: str) -> None:
     if find_spec("gguf") is None:
         raise UserError(
             f"{what} is a GGUF file, which needs the package gguf: pip install 'medusa-bench[gguf]'"
+        )
+
+
+def _refuse_part(path: Path) -> None:
+    """UserError where a file is one of several parts: transformers reads one file alone."""
+    match = PART.search(path.name)
+    if match is not None and int(match[1]) > 1:
+        raise UserError(
+            f"{path} is one of {int(match[1])} parts of a GGUF file; join them with llama.cpp's "
+            "llama-gguf-split --merge, and name the whole file"
         )
 
 
@@ -98,15 +118,20 @@ def load_gguf(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The language model of a GGUF file, on the CPU, and its tokenizer.
 
-    UserError where transformers does not know its architecture, or the file is damaged.
+    UserError where transformers does not know its architecture, the file is damaged, or it lacks
+    tensors of the model.
     """
+    # Packed weights would need kernels that transformers fetches from the hub.
+    more = {} if GgufConfig is None else {"quantization_config": GgufConfig(dequantize=True)}
     with strangers_code(lambda error: _unreadable(gguf, error)):
         tokenizer = AutoTokenizer.from_pretrained(gguf.folder, gguf_file=gguf.file)
         # Only its use is tried in a child. Making it takes seconds, and maps the whole file.
         check_tokenizer(str(gguf.path), lambda: tokenizer)
-        quantised = AutoModelForCausalLM.from_pretrained(
-            gguf.folder, gguf_file=gguf.file, dtype=dtype
+        quantised, info = AutoModelForCausalLM.from_pretrained(
+            gguf.folder, gguf_file=gguf.file, dtype=dtype, output_loading_info=True, **more
         )
+    # Files may hold more than a model of transformers has, such as the rope_freqs of Llama 3.
+    check_tensors(str(gguf.path), info | {"unexpected_keys": set()})
     # A config that says "quantised" keeps transformers from saving the model.
     config = quantised.config
     config.__dict__.pop("quantization_config", None)

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,9 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from bench.common.strangers import message_of, strangers_code, told
+
+# What transformers says of a repository without weights, such as one of GGUF files.
+NO_WEIGHTS = re.compile(r"does not appear to have a file named \S+ or model\.safetensors")
 
 
 @contextmanager
@@ -44,6 +48,11 @@ def _in_words(what: str, error: BaseException) -> str:
         return (
             f"model {what} cannot be loaded: transformers {transformers.__version__} stops at "
             f"{message_of(error)}; either config.json lacks it, or this version does not know it"
+        )
+    if NO_WEIGHTS.search(str(error)):
+        return (
+            f"{what} has no weights as transformers reads them: {message_of(error)}; where it has "
+            "GGUF files, download one and give its path"
         )
     if "trust_remote_code" in str(error):
         return (

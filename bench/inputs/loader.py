@@ -38,12 +38,13 @@ from bench.inputs.checkpoints import (
     read_separate_heads,
     short_name,
 )
-from bench.inputs.devices import BALANCED, check_device
+from bench.inputs.devices import check_device
 from bench.inputs.gguf_files import GGUF, load_gguf
 from bench.inputs.head_layouts import to_published
 from bench.inputs.load_errors import readable_errors
 from bench.inputs.locations import locate
 from bench.inputs.model_warnings import warnings_about
+from bench.inputs.spelling import BALANCED
 from decoders import registry
 from decoders.engine.engine import Engine
 from decoders.model.heads import MedusaHeads
@@ -180,6 +181,7 @@ def _load_gguf(
         )
     dtype = torch.float32 if options.dtype == "auto" else getattr(torch, options.dtype)
     lm, tokenizer = load_gguf(gguf, dtype)
+    _check_attention(str(gguf.path), lm)
     return lm.to(options.device), tokenizer
 
 
@@ -215,13 +217,18 @@ def _load_lm(base: str, options: _LoadOptions) -> tuple[PreTrainedModel, set[str
     )
     if options.device == "cpu":
         _let_go_of_files(lm)
-    if lm.config._attn_implementation not in ATTENTION:
-        raise UserError(
-            f"{base!r} chooses its own attention, {lm.config._attn_implementation!r}; expected "
-            f"{' or '.join(ATTENTION)}"
-        )
+    _check_attention(base, lm)
     check_tensors(base, info)
     return lm, set(info["unexpected_keys"])
+
+
+def _check_attention(where: str, lm: PreTrainedModel) -> None:
+    """UserError where a model attends in a way whose masks we do not know how to make."""
+    chosen = lm.config._attn_implementation
+    if chosen not in ATTENTION:
+        raise UserError(
+            f"{where!r} chooses its own attention, {chosen!r}; expected {' or '.join(ATTENTION)}"
+        )
 
 
 def _let_go_of_files(lm: PreTrainedModel) -> None:
@@ -260,14 +267,14 @@ def _engine(
 
     shares_projection: as in `Locations`.
     """
-    hidden = lm.get_output_embeddings().weight.shape[1]
+    output = lm.get_output_embeddings()
     vocab = lm.config.get_text_config().vocab_size
     try:
         heads = None
-        if tensors is not None:
+        if tensors is not None and output is not None:  # Without a projection, the engine says so.
             tensors, tokens = to_published(tensors, vocab, shares_projection is True)
-            projection = None if shares_projection is False else lm.get_output_embeddings()
-            heads = MedusaHeads.from_published(tensors, hidden, vocab, projection)
+            projection = None if shares_projection is False else output
+            heads = MedusaHeads.from_published(tensors, output.weight.shape[1], vocab, projection)
             if tokens is not None:
                 heads.restrict_to(tokens)
     except ValueError as error:

@@ -10,7 +10,6 @@ from pathlib import Path
 from bench.common.errors import UserError
 from bench.inputs.checkpoints import (
     BASE,
-    DEMO,
     base_of,
     check_base,
     check_weights_exist,
@@ -25,6 +24,7 @@ from bench.inputs.gguf_files import GGUF, find_gguf
 from bench.inputs.head_layouts import shares_projection
 from bench.inputs.load_errors import readable_errors
 from bench.inputs.published_models import MODELS, heads_folder, published_name
+from bench.inputs.spelling import DEMO, check_model_spelling
 
 
 @dataclass(frozen=True)
@@ -103,5 +103,4 @@ def check_model_name(name: str) -> None:
             if BASE not in config:
                 check_weights_exist(name, config)
         return
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UserError(f"model folder {name!r} does not exist")
+    check_model_spelling(name)

@@ -33,6 +33,15 @@ class Question:
     reference: tuple[str, ...] = ()  # Reference answers, turn by turn. Empty: the set has none.
 
 
+def normalised(category: str) -> str:
+    """A category as rules know it.
+
+    >>> normalised(" Math")
+    'math'
+    """
+    return category.strip().casefold()
+
+
 @dataclass(frozen=True)
 class QuestionSet:
     """The questions of a file, or a part of them."""

@@ -9,6 +9,8 @@ from bench.common.files import safe_name
 from bench.common.flags import check_flags, flag, flag_name
 from bench.inputs.published_models import MODELS
 from bench.inputs.published_sets import SETS
+from bench.inputs.questions import normalised
+from bench.inputs.spelling import check_device_spelling, check_model_spelling
 from bench.inputs.templates import OWN, check_template
 from decoders import registry
 from decoders.acceptance import ACCEPTANCES, Typical
@@ -188,11 +190,13 @@ class RunConfig:
         """The temperature for questions of this category."""
         if self.temperature is not None:
             return self.temperature
-        return TEMPERATURES.get(category, OTHER_TEMPERATURE)
+        return TEMPERATURES.get(normalised(category), OTHER_TEMPERATURE)
 
     def check(self) -> None:
         """UserError for a flag whose value is not allowed, or that has no effect."""
         check_flags(self)
+        check_model_spelling(self.model)
+        check_device_spelling(self.device)
         for name in ("gpus", "max_gpu_memory"):
             if getattr(self, name) is not None and self.device != "balanced":
                 raise UserError(

@@ -9,10 +9,11 @@ from transformers import AutoTokenizer
 
 from bench.common.bounded import CAN_BOUND
 from bench.common.errors import UserError
-from bench.inputs import gguf_files
+from bench.inputs import gguf_files, loader
 from bench.inputs.gguf_files import find_gguf
 from bench.inputs.loader import load
 from bench.inputs.locations import check_model_name
+from tests.helpers import gguf as helper
 from tests.helpers.checkpoints import write_medusa1
 from tests.helpers.gguf import HEADER, write_gguf
 from tests.helpers.models import PROMPT, TINY, tiny_llama, tiny_tokenizer
@@ -109,3 +110,48 @@ def test_what_a_gguf_file_cannot_do_is_said(tmp_path):
     path = write_gguf(tmp_path / "tiny.gguf", tiny_llama(rms_norm_eps=1e-5))
     with pytest.raises(UserError, match="need a CUDA GPU"):
         load(str(path), device="cpu", load_in_8bit=True)
+
+
+def test_a_file_that_lacks_a_tensor_is_refused(tmp_path, monkeypatch):
+    """transformers fills it with random numbers, and goes on."""
+    lm = tiny_llama(rms_norm_eps=1e-5)
+    named = helper.named_for_gguf(lm)
+    named.pop("blk.1.ffn_up.weight")
+    monkeypatch.setattr(helper, "named_for_gguf", lambda lm: named)
+    path = write_gguf(tmp_path / "tiny.gguf", lm)
+    says = r"tiny.gguf' lack 1 tensors of the model, among them 'model.layers.1.mlp.up_proj.weight'"
+    with pytest.raises(UserError, match=says):
+        load(str(path), device="cpu")
+
+
+def test_a_part_of_a_split_file_is_told(tmp_path):
+    pytest.importorskip("gguf")
+    part, whole = (tmp_path / f"a-00001-of-{parts:05}.gguf" for parts in (3, 1))
+    for path in (part, whole):
+        path.write_bytes(HEADER)
+    with pytest.raises(UserError, match="is one of 3 parts of a GGUF file; join them"):
+        check_model_name(str(part))
+    assert find_gguf(str(whole)).path == whole
+
+
+@pytest.mark.skipif(gguf_files.GgufConfig is None, reason="transformers always dequantises")
+def test_weights_are_dequantised_whatever_is_installed(tmp_path, monkeypatch):
+    """With the package kernels, transformers would keep them packed."""
+    asked, original = {}, gguf_files.AutoModelForCausalLM.from_pretrained
+
+    def watched(*where, **given):
+        asked.update(given)
+        return original(*where, **given)
+
+    monkeypatch.setattr(gguf_files.AutoModelForCausalLM, "from_pretrained", watched)
+    load(str(write_gguf(tmp_path / "tiny.gguf", tiny_llama(rms_norm_eps=1e-5))), device="cpu")
+    assert asked["quantization_config"].dequantize
+
+
+def test_an_attention_that_is_not_known_is_refused(tmp_path, monkeypatch):
+    lm = tiny_llama(rms_norm_eps=1e-5)
+    path = write_gguf(tmp_path / "tiny.gguf", lm)
+    lm.config._attn_implementation = "org/kernel"
+    monkeypatch.setattr(loader, "load_gguf", lambda *_: (lm, tiny_tokenizer()))
+    with pytest.raises(UserError, match=r"tiny.gguf' chooses its own attention, 'org/kernel'"):
+        load(str(path), device="cpu")

@@ -12,10 +12,10 @@ from transformers import BloomConfig, BloomForCausalLM
 from bench.common.errors import UserError
 from bench.inputs.checkpoints import short_name
 from bench.inputs.devices import check_device
-from bench.inputs.loader import load
+from bench.inputs.loader import _engine, load
 from bench.inputs.locations import check_model_name
 from tests.helpers.checkpoints import Bomb, write_base, write_medusa1, write_merged
-from tests.helpers.models import tiny_heads
+from tests.helpers.models import tiny_heads, tiny_llama
 
 
 @pytest.mark.parametrize("kind", ["pt", "safetensors"])
@@ -261,3 +261,11 @@ def test_names_are_checked_before_anything_is_loaded(tmp_path):
     ):
         with pytest.raises(UserError, match=says):
             check_model_name(str(name))
+
+
+@pytest.mark.parametrize("tensors", [None, tiny_heads().published()])
+def test_a_model_without_an_output_projection_is_told(tensors):
+    lm = tiny_llama()
+    lm.get_output_embeddings = lambda: None
+    with pytest.raises(UserError, match=r"'tiny' cannot be used: .* has no output projection"):
+        _engine("tiny", lm, None, tensors, False, compile=False)

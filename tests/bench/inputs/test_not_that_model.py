@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError
 from safetensors.torch import load_file, save_file
 
 from bench.common.errors import UserError
+from bench.inputs import checkpoints
 from bench.inputs.loader import load
 from bench.inputs.locations import check_model_name
 from decoders.model.heads import MedusaHeads
@@ -232,3 +234,36 @@ def test_a_base_model_that_is_none_is_told(tmp_path, base, says):
     heads = write_medusa1(tmp_path / "heads", base)
     with pytest.raises(UserError, match=says):
         load(heads, device="cpu")
+
+
+def test_two_files_of_heads_that_differ_are_refused(tmp_path):
+    """The first was used, without a word. The same heads in fewer bits are no others."""
+    write_base(tmp_path / "base")
+    folder = write_medusa1(tmp_path / "heads", "../base")
+    half = {name: each.half() for name, each in tiny_heads().published().items()}
+    save_file(half, tmp_path / "heads" / "medusa_lm_head.safetensors")
+    assert load(folder, device="cpu").model.num_heads == 4
+    half["2.0.linear.bias"] += 1
+    save_file(half, tmp_path / "heads" / "medusa_lm_head.safetensors")
+    says = r"head\.safetensors and .*head\.pt hold different tensors, such as '2\.0\.linear\.bias'"
+    with pytest.raises(UserError, match=says):
+        load(folder, device="cpu")
+
+
+def test_a_gated_model_is_told_from_one_that_is_not_there(monkeypatch):
+    """As transformers says it. The first look leaves gated models aside."""
+
+    def cached_file(*where, _raise_exceptions_for_gated_repo=True, **how):
+        if _raise_exceptions_for_gated_repo:
+            raise OSError("gated") from GatedRepoError.__new__(GatedRepoError)
+
+    monkeypatch.setattr(checkpoints, "cached_file", cached_file)
+    with pytest.raises(UserError, match="'org/gated' is a gated model: accept its licence"):
+        load("org/gated", device="cpu")
+
+
+def test_a_gguf_file_beside_a_config_is_named(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tiny.gguf").touch()
+    with pytest.raises(UserError, match=r"has no weights: .*; to use its GGUF file, name that:"):
+        check_model_name(str(tmp_path))

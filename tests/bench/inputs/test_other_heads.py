@@ -81,3 +81,26 @@ def test_what_does_not_fit_is_said_with_file_and_tensor(hydra):
         bind("eagle", make_decoder("eagle"), loaded)
     with pytest.raises(UserError, match="has no Medusa heads"):
         bind("dynamic", make_decoder("dynamic"), loaded)
+
+
+@pytest.mark.parametrize(
+    ("spec", "file", "tensors"),
+    [
+        ("hydra", "hydra_lm_head", hydra_tensors()),
+        ("eagle", "eagle", eagle_tensors()),
+    ],
+)
+def test_weights_that_are_not_finite_or_not_one_are_refused(hydra, spec, file, tensors):
+    """NaN scored. Of two files, the first was used without a word."""
+    save_file(hydra_tensors(), hydra / "hydra_lm_head.safetensors")  # Else it has no heads.
+    loaded = load(str(hydra), device="cpu")
+    save_file(tensors, hydra / f"{file}.safetensors")
+    name = sorted(each for each in tensors if "embed" not in each)[-1]
+    wrong = {each: tensor.clone() for each, tensor in tensors.items()}
+    wrong[name].view(-1)[-1] = torch.nan
+    torch.save(wrong, hydra / f"{file}.bin")
+    with pytest.raises(UserError, match=rf"{file}\.bin hold different tensors, such as '{name}'"):
+        bind(spec, make_decoder(spec), loaded)
+    (hydra / f"{file}.safetensors").unlink()
+    with pytest.raises(UserError, match=rf"{file}\.bin: tensor '{name}' holds NaN or infinite"):
+        bind(spec, make_decoder(spec), loaded)
