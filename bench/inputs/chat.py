@@ -14,11 +14,16 @@ from bench.common.strangers import message_of, told
 from bench.inputs.template_clock import with_clock
 from bench.inputs.template_trial import (
     QUESTIONS,
+    check_end_of_answer,
     check_questions,
+    check_stop_ids,
     check_template_holds_all,
     check_tokenizer_keeps_text,
-    end_of_answer,
+    end_marker,
+    end_token,
+    ends_turns,
     holds_question,
+    text_after_answer,
 )
 from bench.inputs.templates import OWN, check_template
 from bench.store.question_id import QuestionId
@@ -28,6 +33,33 @@ BROKEN = "\ufffd"  # Replaces a character while some of its bytes are missing.
 
 def _utc() -> datetime:
     return datetime.now(timezone.utc)
+
+
+def _named_stops(template: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The texts and the token ids by which a FastChat template says that answers end."""
+    if template == OWN:
+        return (), ()
+    conversation = conv_templates[template]
+    texts = conversation.stop_str or ()
+    texts = (texts,) if isinstance(texts, str) else tuple(texts)
+    return texts, tuple(conversation.stop_token_ids or ())
+
+
+def _check_own_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """UserError where a tokenizer has no chat template, or several and no default."""
+    templates = tokenizer.chat_template
+    if not templates:
+        raise UserError(
+            "this model's tokenizer has no chat template; name a FastChat conversation, "
+            "such as --template vicuna_v1.1 for Vicuna"
+        )
+    if isinstance(templates, dict) and "default" not in templates:
+        names = ", ".join(sorted(templates))
+        raise UserError(
+            f"this model's tokenizer has several chat templates ({names}) and none that is "
+            "called default; name one so in its files, or give a FastChat conversation, such "
+            "as --template vicuna_v1.1 for Vicuna"
+        )
 
 
 @dataclass(frozen=True)
@@ -57,31 +89,22 @@ class Chat:
         """
         check_template(template)
         template = template or OWN
-        stops: str | list[str] = ()
-        stop_ids = frozenset()
-        if template != OWN:
-            conversation = conv_templates[template]
-            stops = conversation.stop_str or ()
-            stop_ids = frozenset(conversation.stop_token_ids or ())
-        elif not tokenizer.chat_template:
-            raise UserError(
-                "this model's tokenizer has no chat template; name a FastChat conversation, "
-                "such as --template vicuna_v1.1 for Vicuna"
-            )
-        elif isinstance(tokenizer.chat_template, dict) and "default" not in tokenizer.chat_template:
-            names = ", ".join(sorted(tokenizer.chat_template))
-            raise UserError(
-                f"this model's tokenizer has several chat templates ({names}) and none that is "
-                "called default; name one so in its files, or give a FastChat conversation, such "
-                "as --template vicuna_v1.1 for Vicuna"
-            )
-        stops = (stops,) if isinstance(stops, str) else tuple(stops)
+        if template == OWN:
+            _check_own_template(tokenizer)
+        stops, ids = _named_stops(template)
+        stop_ids = frozenset(each for each in ids if ends_turns(tokenizer, each))
         chat = cls(tokenizer, template, stops, stop_ids, now=now or _utc())
-        chat = replace(chat, takes_parts=chat._needs_parts())
-        end_id = end_of_answer(chat.prompt_text, tokenizer)
-        if end_id is None:
-            return chat
-        return replace(chat, end_id=end_id, stop_ids=stop_ids | {end_id})
+        return replace(chat, takes_parts=chat._needs_parts())._with_end()
+
+    def _with_end(self) -> "Chat":
+        """The same chat, which also ends answers where its template ends them."""
+        after = text_after_answer(self.prompt_text)
+        if (end_id := end_token(after, self.tokenizer)) is not None:
+            return replace(self, end_id=end_id, stop_ids=self.stop_ids | {end_id})
+        marker = end_marker(after)
+        if marker is not None and marker not in self.stop_strings:
+            return replace(self, stop_strings=(*self.stop_strings, marker))
+        return self
 
     def _needs_parts(self) -> bool:
         """Whether the template loses a message's text, but keeps it in a list of parts."""
@@ -98,6 +121,11 @@ class Chat:
         """
         yield from check_template_holds_all(self.prompt_text, self.template)
         yield from check_tokenizer_keeps_text(self.tokenizer)
+        _, ids = _named_stops(self.template)
+        left_out = sorted(set(ids) - self.stop_ids)
+        yield from check_stop_ids(self.tokenizer, left_out, self.template)
+        if not (self.stop_ids or self.stop_strings):
+            yield from check_end_of_answer(text_after_answer(self.prompt_text), self.template)
         if self.prompt(QUESTIONS[:1], [])[:2] == [self.tokenizer.bos_token_id] * 2:
             yield (
                 f"the prompts of template {self.template!r} begin with {self.tokenizer.bos_token} "
@@ -210,6 +238,15 @@ class Chat:
         text = self._decoded(token_ids)
         found = [at for at in map(text.find, self.stop_strings) if at >= 0]
         return text[: min(found, default=None)]
+
+    def special_inside(self, token_ids: list[int]) -> str | None:
+        """The first special token before an answer's last one. `text` leaves it out. None: none."""
+        special = {
+            number: token.content
+            for number, token in self.tokenizer.added_tokens_decoder.items()
+            if token.special
+        }
+        return next((special[each] for each in token_ids[:-1] if each in special), None)
 
     def stops(self, token_ids: list[int]) -> bool:
         """Whether the end of these tokens' text contains a stop string. Called after each one."""

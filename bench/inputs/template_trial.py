@@ -18,6 +18,10 @@ Render = Callable[[list[str], list[str]], str]
 QUESTIONS = ["Name the first of all colours", "Name the second of all colours"]
 ANSWER = "The first of all colours is red"
 WORD = re.compile(r"\w+")
+# Texts that stand nowhere but between turns: </s>, <|im_end|>, [INST].
+MARKER = re.compile(r"<[^\s<>]{2,40}>|\[/?[A-Z_]{3,40}\]")
+# The name of whoever speaks next, as in "### Instruction:". An answer may hold it, too.
+SPEAKER = re.compile(r"\W*\w{3,40}\W{0,3}:")
 # What tokenizers lose: capitals, double spaces, spaces before punctuation, line breaks.
 TEXT = "Is  it so ? Don 't say:\n    if a != b :  print( 'Yes' , 1 . 5 ) !"
 
@@ -27,11 +31,12 @@ def holds_question(render: Render) -> bool:
     return QUESTIONS[0] in render(QUESTIONS[:1], [])
 
 
-def end_of_answer(render: Render, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The id of the added token that ends an answer. None: other text ends it.
+def text_after_answer(render: Render) -> str:
+    """What the template puts between an answer and the next question, without spaces before it.
 
-    It closes the answer's turn, or opens the next one. None also where an answer does not begin
-    where its prompt ends: the token may then stand in the middle of what the model writes.
+    Empty where that cannot be told, and where an answer does not begin where its prompt ends: the
+    text may then stand in the middle of what the model writes. A prompt may open something that
+    earlier answers do not have, such as <think>.
     """
     try:
         prompt = render(QUESTIONS[:1], [])
@@ -40,17 +45,60 @@ def end_of_answer(render: Render, tokenizer: PreTrainedTokenizerBase) -> int | N
         except UserError:  # This template takes one turn alone.
             text = render(QUESTIONS[:1], [ANSWER])
     except UserError:
-        return None
-    from_answer_on = text.removeprefix(prompt).lstrip()
-    if not text.startswith(prompt) or not from_answer_on.startswith(ANSWER):
-        return None
-    after = from_answer_on.removeprefix(ANSWER).lstrip()
+        return ""
+    before, _, after = text.partition(ANSWER)
+    if QUESTIONS[0] not in before or not prompt.startswith(before.rstrip()):
+        return ""
+    return after.partition(QUESTIONS[1])[0].lstrip()
+
+
+def end_token(after: str, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The id of the added token that a text after an answer begins with. None: it is other text.
+
+    The token closes the answer's turn, or opens the next one.
+    """
     fitting = {
         token.content: number
         for number, token in tokenizer.added_tokens_decoder.items()
         if token.content and after.startswith(token.content) and not token.content[0].isalnum()
     }
     return fitting[max(fitting, key=len)] if fitting else None
+
+
+def end_marker(after: str) -> str | None:
+    """The marker that a text after an answer begins with. None: it is ordinary text."""
+    match = MARKER.match(after)
+    return match[0] if match else None
+
+
+def check_end_of_answer(after: str, template: str) -> Iterator[str]:
+    """A warning where a template ends answers by the name of the next speaker alone."""
+    if match := SPEAKER.match(after):
+        yield (
+            f"template {template!r} puts {match[0]!r} after an answer, and no token that ends it; "
+            "an answer in which the model writes that itself runs on into an invented turn"
+        )
+
+
+def ends_turns(tokenizer: PreTrainedTokenizerBase, token: int) -> bool:
+    """Whether a token can end a turn: an added or special one, or a marker such as <|end|>."""
+    if token in tokenizer.added_tokens_decoder or token in tokenizer.all_special_ids:
+        return True
+    return token < len(tokenizer) and bool(MARKER.fullmatch(tokenizer.decode([token])))
+
+
+def check_stop_ids(
+    tokenizer: PreTrainedTokenizerBase, token_ids: Iterable[int], template: str
+) -> Iterator[str]:
+    """A warning where a FastChat template ends answers at tokens that are ordinary text here."""
+    ordinary = [each for each in token_ids if each < len(tokenizer)]
+    if ordinary:
+        texts = ", ".join(shown(tokenizer.decode([each])) for each in ordinary)
+        yield (
+            f"template {template!r} ends answers at the tokens {ordinary}, which are ordinary text "
+            f"of this tokenizer ({texts}); they end no answer here. The template may be another "
+            "model's"
+        )
 
 
 def check_template_holds_all(render: Render, template: str) -> Iterator[str]:

@@ -64,6 +64,7 @@ class Runner:
                 "neither the model nor its template names a token that ends an answer: every "
                 "answer runs to --max-new-tokens"
             )
+        self._has_told_special = False  # Whether an answer with a special token was told.
         self.questions: Sequence[Question] = ()  # Steps are rehearsed for these.
         model, wanted = loaded.model, config.static_shapes
         model.static_shapes = model.device.type == "cuda" if wanted is None else wanted
@@ -146,22 +147,37 @@ class Runner:
         return list(self.chat.check_questions(texts))
 
     def warm_up(self, questions: Sequence[Question]) -> None:
+        prompt = self._first_prompt(questions)
         for label, decoder in self.decoders.items():
             with patience(f"warming up decoder {label!r}"):
-                self._warm_up(label, decoder, questions[0])
+                self._warm_up(label, decoder, prompt)
             self._check_shared(f"decoder {label!r}, while it was warmed up,")
         self.questions = questions
         with patience("capturing steps as graphs"):
             self._rehearse()
 
-    def _warm_up(self, label: str, decoder: Decoder | Budgeted, question: Question) -> None:
+    def _first_prompt(self, questions: Sequence[Question]) -> list[int]:
+        """The prompt of the first question that has one. UserError where none has: the first's.
+
+        The turns of a question without a prompt fail in the run, and say so.
+        """
+        errors = []
+        for question in questions:
+            try:
+                with strangers_code(lambda error: f"no prompt can be made: {told(error)}"):
+                    return self.prompt([question.turns[0]], [])
+            except UserError as error:
+                errors.append(error)
+        raise errors[0]
+
+    def _warm_up(self, label: str, decoder: Decoder | Budgeted, prompt: list[int]) -> None:
         """Decode a few tokens. UserError where that fails, or a draft is invalid."""
         longest = self.loaded.model.context - WARM_UP_TOKENS - 1
         stop = Stop(frozenset(), WARM_UP_TOKENS)
         own = plain(decoder)
         wrong = f"decoder {label!r} cannot run on {self.loaded.name!r}"
         with strangers_code(lambda error: f"{wrong}: {described(error, own)}"):
-            ids = torch.tensor(self.prompt([question.turns[0]], [])[:longest])
+            ids = torch.tensor(prompt[:longest])
             # Without the budget, so that everything is drafted once. Every draft is checked.
             steps = [own.decode(ids, Exact(), stop, watched_by=Checked)]
             if decoder is not own:
@@ -265,6 +281,7 @@ class Runner:
                 generated = self._generate(decoder, prompt, known["temperature"], known["seed"])
                 made = Turn(**known, prompt_tokens=len(prompt), **generated)
                 check_turn(made)  # A plug-in's steps may be invalid.
+                self._tell_special(made)
             return made
         except UserError as error:  # A failed turn is a result.
             failure = str(error)
@@ -279,6 +296,19 @@ class Runner:
             self.loaded.model.release()
             self._rehearse()
         return failed_turn(self.config, job, turn, failure, len(prompt))
+
+    def _tell_special(self, turn: Turn) -> None:
+        """Warn of the first answer with a special token inside, which its text leaves out."""
+        if self._has_told_special:
+            return
+        token = self.chat.special_inside(turn.token_ids)
+        if token is not None:
+            self._has_told_special = True
+            warn(
+                f"the answer to question {turn.question_id} (decoder {turn.decoder!r}) holds the "
+                f"special token {token!r} before its end; texts leave such tokens out (further "
+                "such answers are not told)"
+            )
 
     def _generate(
         self, decoder: Decoder | Budgeted, prompt: list[int], temperature: float, seed: int

@@ -165,3 +165,10 @@ def test_the_token_that_ends_an_answer_is_not_in_its_text():
     chat = Chat(tokenizer, "chat", (), frozenset({tokenizer.convert_tokens_to_ids("<|im_end|>")}))
     ids = chat.tokenizer("yes<|im_end|>", add_special_tokens=False).input_ids
     assert chat.text(ids) == "yes" and chat.step_ends(ids, [2, 2]) == [2, 3]
+
+
+def test_a_special_token_inside_an_answer_is_named():
+    """Texts leave it out, wherever it stands."""
+    chat = Chat.of(tiny_tokenizer())
+    assert chat.special_inside([5, 1, 6, 2]) == "<s>" and chat.text([5, 1, 6, 2]) == '"#'
+    assert chat.special_inside([5, 6, 2]) is None and chat.special_inside([]) is None

@@ -1,11 +1,12 @@
 """What templates and tokenizers do to a prompt, unseen, and where a template ends an answer."""
 
 import pytest
-from tokenizers import normalizers, pre_tokenizers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from bench.common.errors import UserError
 from bench.inputs.chat import Chat
+from bench.inputs.template_trial import ends_turns
 from tests.helpers.models import tiny_tokenizer
 
 TURNS = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ end }}{% endfor %}"
@@ -123,6 +124,16 @@ CHANNELS = (
     "{% endif %}{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant{% endif %}"
 )
+# The prompt opens a thought, which earlier answers do not have.
+THOUGHT = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
+    "{% if m['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
+)
+SPEAKERS = (
+    "{% for m in messages %}### {{ m['role'] }}: {{ m['content'] }}\n\n{% endfor %}"
+    "{% if add_generation_prompt %}### assistant:{% endif %}"
+)
 TOKENS = ("<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>", "<|end|>", "<|start|>")
 
 
@@ -133,6 +144,7 @@ TOKENS = ("<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>", "<|end|>", 
         (CHATML.replace("{{ m['content'] }}<", "{{ m['content'] }} \n<"), "<|im_end|>"),
         (NEXT_ROLE, "<|user|>"),
         (CHANNELS, None),
+        (THOUGHT, "<|end|>"),
         ("{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}", None),
         ("{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}", "</s>"),
     ],
@@ -151,6 +163,50 @@ def test_a_conversation_of_fastchat_ends_its_answers_too():
     chat = Chat.of(tokenizer, "Yi-34b-chat")
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in chat.stop_ids
     assert Chat.of(tiny_tokenizer(), "vicuna_v1.1").stop_ids == {2}
+
+
+@pytest.mark.parametrize(
+    ("template", "marker"),
+    [
+        (CHATML, "<|im_end|>"),
+        (NEXT_ROLE, "<|user|>"),
+        (CHATML.replace("<|im_end|>", " [INST]"), "[INST]"),
+        (SPEAKERS, None),
+        (CHANNELS, None),
+    ],
+)
+def test_an_answer_ends_at_a_marker_that_is_no_token(template, marker):
+    """The tokenizer reads it as ordinary text. Answers ran on into invented turns."""
+    chat = Chat.of(with_template(template))
+    assert chat.end_id is None and chat.stop_ids == set()
+    assert chat.stop_strings == (() if marker is None else (marker,))
+    if marker is not None:
+        ids = chat.tokenizer(f"yes\n{marker}more", add_special_tokens=False).input_ids
+        assert chat.stops(ids[:-4]) and not chat.stops(ids[:-5]) and chat.text(ids) == "yes"
+
+
+def test_an_end_of_answers_that_is_ordinary_text_is_told():
+    (warning,) = Chat.of(with_template(SPEAKERS)).check()
+    assert "puts '### user:' after an answer, and no token that ends it" in warning
+    assert list(Chat.of(with_template(CHATML)).check()) == []
+
+
+def test_ids_of_another_models_tokens_end_no_answer():
+    """Yi's ids are punctuation here: answers ended there, unseen."""
+    tokenizer = tiny_tokenizer()
+    chat = Chat.of(tokenizer, "Yi-34b-chat")
+    assert chat.stop_ids == {2} and "<|im_end|>" in chat.stop_strings
+    (warning,) = chat.check()
+    assert "at the tokens [6, 7, 8], which are ordinary text" in warning
+    assert all(repr(tokenizer.decode([token])) in warning for token in (6, 7, 8))
+
+
+def test_a_tokens_text_may_say_that_it_ends_turns():
+    """Tokenizers of a class of their own may not list such tokens as added."""
+    vocab = {"<unk>": 0, "word": 1, "<|im_end|>": 2, "<": 3}
+    words = Tokenizer(models.WordLevel(vocab, "<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
+    assert [ends_turns(tokenizer, token) for token in range(5)] == [True, False, True, False, False]
 
 
 @pytest.mark.parametrize(

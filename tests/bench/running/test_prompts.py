@@ -73,19 +73,21 @@ def test_a_token_that_the_model_does_not_have_is_named(tmp_path, questions, caps
     assert "the prompt has token 101 ('<|im_end|>')" in error and "has 101 tokens" in error
 
 
-def test_a_question_with_such_a_token_fails_alone(tmp_path, capsys):
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_a_question_with_such_a_token_fails_alone(tmp_path, wrong):
+    """Also the first one, which decoders are warmed up with where it has a prompt."""
     tokens = ["<|extra|>", "<|more|>"]
     base = base_with(tmp_path / "base", tiny_tokenizer().chat_template, tokens)
     asked = tmp_path / "q.jsonl"
     rows = [
         {"question_id": number, "category": "math", "turns": [text]}
-        for number, text in enumerate(("hi", "<|more|>", "ho"))
+        for number, text in enumerate("<|more|>" if at == wrong else "hi" for at in range(3))
     ]
     asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert bench(*basics(base, asked, tmp_path / "run"), "--decoder", "greedy") == 1
     turns = read_turns(tmp_path / "run" / "turns.jsonl")[0]
-    assert [turn.failed for turn in turns] == [False, True, False]
-    assert "vocabulary has 101 tokens" in turns[1].error
+    assert [turn.failed for turn in turns] == [at == wrong for at in range(3)]
+    assert "vocabulary has 101 tokens" in turns[wrong].error
 
 
 def test_an_answer_ends_where_the_template_ends_it(tmp_path, questions):

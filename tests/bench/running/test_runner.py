@@ -160,6 +160,15 @@ def test_steps_that_are_none_are_a_failed_turn_and_can_be_read_again(
     assert parse_turn(json_line(asdict(turn)).encode()) == turn
 
 
+def test_a_special_token_inside_an_answer_is_said_once(model, questions, capsys):
+    runner = Runner.load(RunConfig(("greedy",), model, questions, device="cpu"))
+    runner.decoders["greedy"].decode = lambda *_: iter([Step([5, 1, 6, 2], 4, "eos")])
+    for job in jobs(runner.config, load_questions(questions).questions):
+        assert runner.answer(job, 1, []).text == '"#'
+    told = capsys.readouterr().err
+    assert told.count("special token '<s>' before its end") == 1 and "question 1 " in told
+
+
 def test_what_changes_the_questions_is_said_before_the_first_answer(tmp_path, capsys):
     write_merged(tmp_path / "model")
     texts = ["plain", "What does </s> mean?"]
