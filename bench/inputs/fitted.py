@@ -36,11 +36,12 @@ def read_fitted(path: Path, parse: Callable[[object], object]) -> object:
 
 
 def take_named_files(decoder: Decoder) -> None:
-    """Hand over the fitted files that the options name. Needs no model.
+    """Hand over the fitted files that the options name, if they name any. Needs no model.
 
     ValueError where one has the wrong content, or is missing and the decoder needs it.
     """
-    decoder.take(_named_files(decoder))
+    if any(decoder.path_of(name) is not None for name in declared(decoder.fitted)):
+        decoder.take(_named_files(decoder))
 
 
 def _named_files(decoder: Decoder) -> dict[str, object]:

@@ -11,6 +11,7 @@ from bench.inputs.draft_models import check_draft_models, load_draft_models
 from bench.inputs.fitted import take_files, take_named_files
 from bench.inputs.loader import Loaded
 from bench.running.config import RunConfig
+from bench.running.shared_model import changed_setting, torch_settings
 from bench.running.step_times import AutoTimes, draft_times
 from decoders import registry
 from decoders.budget import AutoBudget, Budgeted
@@ -50,11 +51,17 @@ def _load(name: str) -> None:
     elif points:
         print(f"note: decoder {name!r} is of {registry.package_of(points[0])}", file=sys.stderr)
     known = (registry.UnknownName, registry.NotADecoder)
+    before = torch_settings()
     with (
         strangers_code(lambda error: f"decoder {name!r} cannot be loaded: {told(error)}", known),
         patience(f"importing decoder {name!r}"),
     ):
         registry.load(name)
+    if change := changed_setting(before):
+        raise UserError(
+            f"decoder {name!r}, while it was imported, has changed what all decoders share: "
+            f"{change}; leave that decoder out, or mend it"
+        )
 
 
 def make_decoders(config: RunConfig) -> dict[str, Decoder]:

@@ -20,6 +20,7 @@ from decoders.decoder import Decoder, declared
 PROJECT = "decoders"  # The package whose decoders a commit of this project identifies.
 HERE = Path()  # An option with this value names nothing in particular.
 OURS = (PROJECT, "bench", "llm_judge")
+CACHE = "__pycache__"  # Python writes it.
 
 
 def tree_digests(decoders: Mapping[str, Decoder]) -> dict[str, str]:
@@ -76,14 +77,15 @@ def _digest(path: Path) -> str | None:
 
 
 def plugin_digests(decoders: Mapping[str, Decoder]) -> dict[str, str]:
-    """The sha256 of the source files of each decoder of another package.
+    """The sha256 of the files of each decoder of another package.
 
-    These are all files of its package, and of the modules that it imports, except those of Python,
-    of this project and of further packages. This project's commit does not identify them.
+    These are all files of its package, its weights included, and of the modules that it imports,
+    except those of Python, of this project and of further packages. This project's commit does not
+    identify them.
     """
     digests = {}
     for label, decoder in decoders.items():
-        files = _sources(decoder) if is_plugin(decoder) else {}
+        files = _files_behind(decoder) if is_plugin(decoder) else {}
         if len(files) == 1:  # As earlier versions recorded it.
             digests[label] = digest_of(*files.values())
         elif files:
@@ -92,8 +94,8 @@ def plugin_digests(decoders: Mapping[str, Decoder]) -> dict[str, str]:
     return digests
 
 
-def _sources(decoder: Decoder) -> dict[str, Path]:
-    """The source files of a decoder's package and of its own helper modules, by name."""
+def _files_behind(decoder: Decoder) -> dict[str, Path]:
+    """The files of a decoder's package and of its own helper modules, by name."""
     first = [sys.modules.get(cls.__module__) for cls in type(decoder).__mro__]
     waiting = [module for module in first if module is not None]
     packages = packages_distributions()
@@ -117,12 +119,13 @@ def _top(name: str) -> str:
 
 
 def _files_of(module: ModuleType, top: str) -> dict[str, Path]:
-    """The file of a module, or all Python files of the package that it lies in."""
+    """The file of a module, or all files of the package that it lies in but Python's caches."""
     folders = [Path(folder) for folder in getattr(sys.modules.get(top), "__path__", ())]
     found = {
         f"{top}/{path.relative_to(folder).as_posix()}": path
         for folder in folders
-        for path in folder.rglob("*.py")
+        for path in folder.rglob("*")
+        if path.is_file() and CACHE not in path.parts
     }
     file = getattr(module, "__file__", None)
     if not found and file and Path(file).is_file():

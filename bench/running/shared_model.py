@@ -2,15 +2,15 @@
 
 A decoder of another package gets the loaded model itself. One that changes its weights changes the
 answers of every other decoder, greedy's included, and "equal" then means nothing. So the model
-reads a few fixed tokens now and then, and its logits must be those of the beginning. What its
-tokenizer makes of a fixed text, and torch's settings, which the whole process shares, must be the
-same, too.
+reads a few fixed tokens now and then, and its logits and its heads' must be those of the beginning.
+Its context, what its tokenizer makes of a fixed text, and torch's settings, which the whole process
+shares, must be the same, too.
 """
 
 import torch
 from torch import Tensor
 
-from decoders.model.model import Model
+from decoders.model.model import Model, Rows
 
 ROWS = 8  # Tokens that are read.
 TEXT = "The tokens of this text: 1 + 1 = 2."  # What the tokenizer is asked about.
@@ -22,21 +22,26 @@ class SharedModel:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._logits = _logits(model)  # [rows, vocab]
+        self._logits = _logits(model)
         self._tokens = _tokens(model)
-        self._settings = _settings()
+        self._context = model.context
+        self._settings = torch_settings()
         self.hooks = _hooks(model)
 
     def change(self) -> str:
         """What has changed, in words. Empty: nothing. The model's cache is lost by this."""
-        for name, value in _settings().items():
-            if value != self._settings[name]:
-                return f"torch's {name} is {value}, and was {self._settings[name]}"
+        if said := changed_setting(self._settings):
+            return said
+        if self.model.context != self._context:
+            return f"the model's context is {self.model.context}, and was {self._context}"
         if _tokens(self.model) != self._tokens:
             return "the tokenizer"
-        distance = (_logits(self.model) - self._logits).norm() / self._logits.norm()
-        if self._logits.isfinite().all() and not distance <= TOLERANCE:
-            return f"the model's logits after a few fixed tokens have moved by {distance:.2g}"
+        for whose, logits in _logits(self.model).items():
+            before = self._logits[whose]
+            distance, size = (logits - before).norm(), before.norm()
+            if before.isfinite().all() and not distance <= TOLERANCE * size:
+                moved = distance / size
+                return f"{whose} logits after a few fixed tokens have moved by {moved:.2g}"
         return ""
 
     def new_hooks(self) -> int:
@@ -45,20 +50,26 @@ class SharedModel:
         return self.hooks - before
 
 
-def _logits(model: Model) -> Tensor:
-    """Logits [rows, vocab] of some tokens together, of one alone, and of the model as loaded.
+def _logits(model: Model) -> dict[str, Tensor]:
+    """Logits [rows, vocab] after some tokens, by whose they are.
 
-    An engine may read other copies of the weights in each of these.
+    The model reads the tokens together, one alone, and all without the engine's changes. An engine
+    may read other copies of the weights in each of these.
     """
     prompt = torch.arange(1, 1 + min(ROWS, model.context)) % model.vocab
-    found = [_read(model, prompt), _read(model, prompt[:1])]
+    read = [_read(model, prompt), _read(model, prompt[:1])]
     with model.as_loaded():
-        found.append(_read(model, prompt))
-    return torch.cat(found)
+        read.append(_read(model, prompt))
+    found = {"the model's": torch.cat([rows.logits for rows in read])}
+    if model.heads is not None:
+        logits = model.draft_logits(read[0].hidden_states[-1:]).float()
+        found["the heads'"] = logits.masked_fill(logits.isneginf(), 0.0)  # Tokens left out.
+    return found
 
 
-def _read(model: Model, prompt: Tensor) -> Tensor:
-    return model.prefill(prompt, room=0, all_rows=True).logits.float().clone()
+def _read(model: Model, prompt: Tensor) -> Rows:
+    rows = model.prefill(prompt, room=0, all_rows=True)
+    return Rows(rows.hidden_states.clone(), rows.logits.float().clone())
 
 
 def _tokens(model: Model) -> object:
@@ -76,10 +87,19 @@ def _hooks(model: Model) -> int:
     )
 
 
-def _settings() -> dict[str, object]:
+def torch_settings() -> dict[str, object]:
+    """The settings of torch that the whole process shares, by their names in words."""
     return {
         "default dtype": torch.get_default_dtype(),
         "number of threads": torch.get_num_threads(),
         "use of deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
         "gradient mode": torch.is_grad_enabled(),
     }
+
+
+def changed_setting(before: dict[str, object]) -> str:
+    """The first setting of torch that is no longer as in `before`, in words. Empty: none."""
+    for name, value in torch_settings().items():
+        if value != before[name]:
+            return f"torch's {name} is {value}, and was {before[name]}"
+    return ""

@@ -1,11 +1,15 @@
 """Files that were fitted to a model: found beside it or where an option says, and read safely."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 
 from bench.common.errors import UserError
 from bench.common.files import LONGEST
 from bench.inputs.fitted import read_fitted, take_files, take_named_files
 from bench.inputs.loader import load
+from decoders.decoder import Decoder
 from decoders.static.decoder import FILE as TREE
 from decoders.static.rank_tree import RankTree
 from tests.helpers.checkpoints import write_merged
@@ -74,3 +78,30 @@ def test_the_largest_file(tmp_path):
     file.write_text("[[0]]".ljust(LONGEST + 1))
     with pytest.raises(UserError, match=r"tree\.json is longer than 16 MiB"):
         read_fitted(file, RankTree.parse)
+
+
+@dataclass
+class Taking(Decoder):
+    """Remembers the names of what it was given."""
+
+    fitted: ClassVar[dict] = {"own.json": dict}
+    weights: ClassVar[dict] = {"own.safetensors": lambda tensors, model: tensors}
+
+    table: str | None = None
+
+    def path_of(self, file):
+        return self.table if file == "own.json" else None
+
+    def take(self, files):
+        self.taken = list(files)
+
+
+def test_a_decoder_takes_its_files_once_unless_it_names_a_fitted_one(tmp_path):
+    """One that looks for its weights failed at the first of two calls, which had none."""
+    decoder = Taking()
+    take_named_files(decoder)
+    assert not hasattr(decoder, "taken")
+    (tmp_path / "named.json").write_text("{}")
+    decoder = Taking(str(tmp_path / "named.json"))
+    take_named_files(decoder)
+    assert decoder.taken == ["own.json"]

@@ -201,6 +201,14 @@ def test_a_package_is_announced_before_it_is_imported(plugin, model, questions, 
     assert capsys.readouterr().err == "note: decoder 'own' is of own_decoder 1.0\n"
 
 
+def test_a_setting_that_an_import_changes_is_told(plugin):
+    """What came before the first look was taken for the machine's own."""
+    plugin.write_text("import torch\ntorch.set_default_dtype(torch.float64)\n" + PLUGIN)
+    says = "'own', while it was imported, .*: torch's default dtype is torch.float64, and was"
+    with pytest.raises(UserError, match=says):
+        make_decoder("own")
+
+
 def test_a_package_with_a_name_of_ours_is_told_that_it_is_not_used(plugin, capsys):
     write_entry_points(plugin.parent, "own_decoder", {"dynamic": "Own"})
     assert type(make_decoder("dynamic")).__name__ == "Dynamic"
@@ -237,6 +245,25 @@ def test_the_files_behind_a_decoder_are_in_the_digest(plugin, model, questions, 
         assert empty and digests(f"own:weights={folder}")[1] != empty
     finally:
         sys.modules.pop("own_helper", None)
+
+
+def test_weights_inside_the_package_are_in_the_digest(plugin, model, questions):
+    """Only its Python files were."""
+    plugin.unlink()
+    package = plugin.with_suffix("")
+    (package / "__pycache__").mkdir(parents=True)
+    (package / "__init__.py").write_text(PLUGIN)
+
+    def digest() -> str:
+        (found,) = plugin_digests(make_decoders(config(model, questions, "own"))).values()
+        return found
+
+    (package / "table.bin").write_bytes(b"1")
+    first = digest()
+    (package / "__pycache__" / "other.pyc").write_bytes(b"1")
+    assert digest() == first
+    (package / "table.bin").write_bytes(b"2")
+    assert digest() != first
 
 
 def test_a_label_is_the_name_everywhere(plugin, model, questions, tmp_path, capsys):
