@@ -20,7 +20,15 @@ from bench.common.files import (
     write_atomically,
 )
 from bench.store.run_record import RUN_FILE, Difference, Git, Run, read_run, through_json
-from bench.store.turn import TURNS_FILE, Key, Turn, iter_turns, parse_turn
+from bench.store.turn import (
+    PUBLISHED_FILE,
+    TURNS_FILE,
+    Key,
+    Turn,
+    iter_turns,
+    parse_turn,
+    turns_file,
+)
 
 
 class RunFolder:
@@ -64,11 +72,16 @@ class RunFolder:
 
     @classmethod
     def _opened(cls, path: Path, config: dict) -> "RunFolder":
-        turns_file = path / TURNS_FILE
+        rows = turns_file(path)
+        if rows.name == PUBLISHED_FILE:
+            raise UserError(
+                f"{path} holds a published run, whose turns are in {PUBLISHED_FILE}; give another "
+                "--out"
+            )
         if not (path / RUN_FILE).exists():
             return cls(path, config, run=None)
         run = read_run(path)
-        if not turns_file.exists() or not turns_file.stat().st_size:
+        if not rows.exists() or not rows.stat().st_size:
             return cls(path, config, run=None)
         before = run.config.as_json()
         if _asks_more(before, config):
@@ -76,7 +89,7 @@ class RunFolder:
         _refuse_differences(path, "configuration", before, config)
         folder = cls(path, config, run)
         # `begin` mends a torn end and warns of it; nothing is said here.
-        for offset, turn in iter_turns(turns_file, lambda _: None):
+        for offset, turn in iter_turns(rows, lambda _: None):
             folder._note(turn, offset)
         return folder
 

@@ -1,26 +1,20 @@
 """The texts of the published results, made again from the published rows."""
 
 import difflib
-import gzip
 import re
-import shutil
-import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Mapping
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from bench.common.errors import UserError
 from bench.reporting import report_tables
 from bench.reporting.comparison import Report
 from bench.reporting.run_source import open_run
-from bench.store.run_record import RUN_FILE
-from bench.store.turn import TURNS_FILE
+from bench.store.turn import PUBLISHED_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = Path("results", "reference")
-ROWS_FILE = f"{TURNS_FILE}.gz"
 TABLES_FILE = "tables.md"
 PAGES = ("README.md", "docs/*.md", "results/reference/README.md")
 # A table of numbers: the folders of its runs, and its lines.
@@ -34,15 +28,11 @@ def expected_texts(root: Path) -> dict[Path, str]:
 
     UserError where a page names a run, a column or a decoder that is not published.
     """
-    folders = sorted(path.parent for path in (root / PUBLISHED).glob(f"*/{ROWS_FILE}"))
-    with opened_runs(folders) as opened:
-        texts = {
-            folder / TABLES_FILE: _markdown(Report.of([open_run(copy)]))
-            for folder, copy in opened.items()
-        }
-        runs = {str(folder.relative_to(root)): copy for folder, copy in opened.items()}
-        for page in (page for pattern in PAGES for page in sorted(root.glob(pattern))):
-            texts[page] = with_right_numbers(page.read_text(encoding="utf-8"), runs, str(page))
+    folders = sorted(path.parent for path in (root / PUBLISHED).glob(f"*/{PUBLISHED_FILE}"))
+    texts = {folder / TABLES_FILE: _markdown(Report.of([open_run(folder)])) for folder in folders}
+    runs = {str(folder.relative_to(root)): folder for folder in folders}
+    for page in (page for pattern in PAGES for page in sorted(root.glob(pattern))):
+        texts[page] = with_right_numbers(page.read_text(encoding="utf-8"), runs, str(page))
     return texts
 
 
@@ -56,25 +46,6 @@ def differences(root: Path, expected: Mapping[Path, str]) -> list[str]:
             found.splitlines(), text.splitlines(), name, f"{name}, from the rows", "", "", 0, ""
         )
     return lines
-
-
-@contextmanager
-def opened_runs(folders: list[Path]) -> Iterator[dict[Path, Path]]:
-    """Folder of a published run -> a temporary folder of the same name with its rows unpacked.
-
-    UserError where the rows are damaged.
-    """
-    with TemporaryDirectory() as place:
-        opened = {}
-        for folder in folders:
-            copy = opened[folder] = Path(place, folder.name)
-            copy.mkdir()
-            shutil.copy(folder / RUN_FILE, copy)
-            try:
-                (copy / TURNS_FILE).write_bytes(gzip.decompress((folder / ROWS_FILE).read_bytes()))
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise UserError(f"{folder / ROWS_FILE} is damaged ({error}); restore it") from error
-        yield opened
 
 
 def with_right_numbers(text: str, runs: Mapping[str, Path], page: str) -> str:

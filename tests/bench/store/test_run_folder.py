@@ -209,3 +209,13 @@ def test_a_run_that_could_not_be_read_again_is_not_begun(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="could not be read again"):
             folder.begin(model=MODEL, session=session(), **facts)
     assert not (tmp_path / "run" / "turns.jsonl").exists()
+
+
+def test_a_published_run_is_not_begun_anew(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / "run.json").write_text("{}")
+    (path / "turns.jsonl.gz").write_bytes(b"")
+    with pytest.raises(UserError, match="holds a published run"), RunFolder.open(path, CONFIG):
+        pass
+    assert (path / "run.json").read_text() == "{}"
