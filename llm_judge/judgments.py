@@ -11,7 +11,8 @@ from pathlib import Path
 from bench.common.errors import UserError, warn
 from bench.common.files import shown, sound_rows, tell_left_out
 from bench.store.question_id import parse_question_id
-from llm_judge.verdicts import HIGHEST_GRADE, LOWEST_GRADE, NO_GRADE, NO_WINNER, grade, winner
+from llm_judge.verdict_forms import HIGHEST_GRADE, LOWEST_GRADE
+from llm_judge.verdicts import NO_GRADE, NO_WINNER, grade, winner
 
 FAILED = "$ERROR$"  # The text that FastChat records for a call that failed. It is no judgment.
 # The two calls of a pair, and which model is shown as A and as B.

@@ -12,7 +12,7 @@ from bench.metrics.frames import answers_frame
 from bench.reporting.sources import NoNumbers, open_answers
 from bench.store.question_id import QuestionId, first_few
 from llm_judge.judge_folder import Bench
-from llm_judge.verdicts import HIGHEST_GRADE, LOWEST_GRADE
+from llm_judge.verdict_forms import HIGHEST_GRADE, LOWEST_GRADE
 
 WINS = ["win", "loss", "tie"]  # Columns of `win_rates` that count matches.
 

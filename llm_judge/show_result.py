@@ -38,7 +38,7 @@ from llm_judge.judgments import (
     models_of,
     read_judgments,
 )
-from llm_judge.verdicts import HIGHEST_GRADE, LOWEST_GRADE
+from llm_judge.verdict_forms import HIGHEST_GRADE, LOWEST_GRADE
 
 
 def parser() -> argparse.ArgumentParser:
