@@ -74,8 +74,8 @@ def decoders_listed() -> list[str]:
 
 def check_out(out: Path) -> None:
     """UserError where a file stands in the way. `RunFolder.open` looks into a folder."""
-    nearest = next(each for each in (out, *out.parents) if each.exists())
-    if not nearest.is_dir():
+    nearest = next((each for each in (out, *out.parents) if each.exists()), None)
+    if nearest is not None and not nearest.is_dir():
         raise UserError(f"{out} exists and is not a run's folder; give another --out")
 
 

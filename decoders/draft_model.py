@@ -80,7 +80,8 @@ class DraftModel(Decoder):
         if self.fits:
             beyond = len(self.chain) + self.search.most_extended
             room = self.model.cache.capacity - len(prompt) + beyond
-            drafting.wipe()  # A NaN of an earlier turn would spoil static forwards.
+            if drafting.static_shapes:  # A NaN of an earlier turn would spoil such forwards.
+                drafting.wipe()
             drafting.prefill(prompt, room)
 
     def observe(self, draft: Draft, verified: Verified, node: Tensor) -> None:

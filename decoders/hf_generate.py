@@ -36,8 +36,6 @@ from decoders.drafter import Drafter
 from decoders.model.model import Model
 from decoders.step import NotANumber, Step, Stop
 
-BEYOND = 1 << 62  # A position that no text has.
-
 
 class _StepRecorder(StoppingCriteria):
     """Records a step for every forward, cuts its tokens as our loop does, and ends the turn.
@@ -56,10 +54,10 @@ class _StepRecorder(StoppingCriteria):
         self.committed: list[int] = []
         self.steps: list[Step] = []
         self.has_step = True  # Whether the step of the last forward is recorded.
+        self.prompt = prompt
         # [rows] bool: whether each row of the last forward's logits had a finite maximum.
         self.is_sound: Tensor | None = None
-        # [] the first position whose logits name no token, or BEYOND. None: no step yet.
-        self.first_unsound: Tensor | None = None
+        self.sound_rows: list[Tensor] = []  # Of each step: the same for the rows that it kept.
 
     def before_forward(self, module: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Correct the inputs of assisted generation, and count the positions that are read.
@@ -85,17 +83,16 @@ class _StepRecorder(StoppingCriteria):
         self.has_step = False
         self.is_sound = logits.amax(-1).isfinite().flatten()
 
-    def _note_unsound(self, kept: int) -> None:
-        """Note the first of the last forward's `kept` rows that names no token.
+    def check(self) -> None:
+        """NotANumber where a kept row names no token. Rows after a wrong candidate do not matter.
 
-        Rows after a wrong candidate do not matter. The number stays on the device, so that a step
-        needs no further wait.
+        Called at the end, so that a step needs no further wait for the device.
         """
-        is_sound = self.is_sound[:kept]
-        position = torch.arange(self.length - 1, self.length - 1 + kept, device=is_sound.device)
-        first = position.masked_fill(is_sound, BEYOND).amin()
-        earlier = self.first_unsound
-        self.first_unsound = first if earlier is None else torch.minimum(first, earlier)
+        if not self.sound_rows:
+            return
+        is_sound = torch.cat(self.sound_rows).tolist()
+        if not all(is_sound):
+            raise NotANumber(self.prompt - 1 + is_sound.index(False))
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
         """[batch] bool: whether the turn ends after the text `input_ids` [batch, length]."""
@@ -104,7 +101,7 @@ class _StepRecorder(StoppingCriteria):
         self.has_step = True
         new = input_ids[0, self.length :].tolist()
         tokens, finish = self.stop.cut(self.committed, new)
-        self._note_unsound(len(new))
+        self.sound_rows.append(self.is_sound[: len(new)])
         self.length = input_ids.shape[1]
         self.committed += tokens
         self.steps.append(Step(tokens, self.nodes, finish))
@@ -131,7 +128,7 @@ class _Choose(LogitsProcessor):
         self.rule = rule
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        # Where the rule has no token, 0 replaces it. `first_unsound` reports that at the end.
+        # Where the rule has no token, 0 replaces it. `check` reports that at the end.
         chosen = self.rule.first_root(scores, input_ids.shape[1]).clamp(min=0)
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen.unsqueeze(1), 0.0)
 
@@ -192,8 +189,7 @@ class HFGreedy(Decoder):
                 **self.generate_options(),
                 **cache,
             )
-        if recorder.first_unsound is not None and recorder.first_unsound < BEYOND:
-            raise NotANumber(int(recorder.first_unsound))
+        recorder.check()
         yield from recorder.steps
 
     @contextmanager

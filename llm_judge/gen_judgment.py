@@ -153,7 +153,10 @@ def main() -> int:
                 backoff_s=args.backoff,
             )
         ledger.begin()
-        failed = make_calls(client, ledger, calls, args.parallel) if calls else {}
+        try:
+            failed = make_calls(client, ledger, calls, args.parallel) if calls else {}
+        finally:
+            ledger.tidy()
         return _report(ledger, failed)
 
 

@@ -2,7 +2,8 @@
 
 A row is on disk before the next one begins, and one command at a time writes a file. A pairwise row
 needs two calls. Until both replies are there, the first waits in `<file>.games`, so that it is not
-asked for again after a crash. A judgment that is made anew replaces the old one when it is there.
+asked for again after a crash. A judgment that is made anew is appended, and `tidy` then drops the
+old one.
 
 Rows have FastChat's fields, and two more: `prompt_sha256` (of the system prompt and the template)
 and `temperature`.
@@ -17,7 +18,6 @@ from threading import Lock
 from bench.common.errors import UserError, warn
 from bench.common.files import (
     append_synced,
-    json_line,
     mend_end,
     read_lines,
     shown,
@@ -83,7 +83,6 @@ class Ledger:
         self.temperature = temperature
         self.games_path = path.with_name(path.name + ".games")
         self._old: dict[int, tuple] = {}  # Line number -> key, of rows that are made anew.
-        self._old_lines: dict[tuple, list[bytes]] = {}  # The same rows, by key.
         unread: dict[tuple, list[str]] = {}  # By key, the replies that `again` is about.
         wanted = {match.key: match for match in matches}
         rows: list[dict] = []  # All others of this judge.
@@ -187,15 +186,11 @@ class Ledger:
         ]
 
     def begin(self) -> None:
-        """Make the files ready for `add`: without a torn end. All lines stay as they are."""
+        """Make the files ready for `add`: without a torn end."""
         with self._writing():
             for path in (self.path, self.games_path):
                 if path.exists() and (torn := mend_end(path)):
                     warn(torn)
-            if self._old:
-                for number, _, line in read_lines(self.path):
-                    if number in self._old:
-                        self._old_lines.setdefault(self._old[number], []).append(line)
         # A command may have been killed between the second reply and the row.
         for match in list(self._open.values()):
             self._close_if_complete(match)
@@ -219,21 +214,22 @@ class Ledger:
             return None
         row = match.row(self.judge, [self._games[game] for game in games], time.time())
         row |= self._conditions(match)
-        self._write(match.key, row)
+        append_synced(self.path, row)
         del self._open[match.key]
         self._done[match.key] = row
         if not self._open:
             self._forget_games()
         return row
 
-    def _write(self, key: tuple, row: dict) -> None:
-        """Append a row. The old rows of the same judgment go in the same moment."""
-        old = self._old_lines.pop(key, None)
-        if old is None:
-            append_synced(self.path, row)
+    def tidy(self) -> None:
+        """Drop the rows that have been made anew. The others stay."""
+        replaced = {number for number, key in self._old.items() if key in self._done}
+        if not replaced:
             return
-        kept = b"".join(line for _, _, line in read_lines(self.path) if line not in old)
-        write_atomically(self.path, kept + json_line(row).encode())
+        with self._writing():
+            kept = [line for number, _, line in read_lines(self.path) if number not in replaced]
+            write_atomically(self.path, b"".join(kept))
+        self._old = {}
 
     def _forget_games(self) -> None:
         """Take the replies to the wanted matches out of the file of waiting replies.

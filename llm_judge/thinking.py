@@ -10,9 +10,11 @@ def _element(name: str) -> tuple[str, str]:
 
 
 # Opening and closing tags, as regular expressions.
+# Names that prompts ask for. A whole reply may stand in such an element.
+_ASKED_FOR = ("reasoning", "reflection", "analysis", "scratchpad")
 _PAIRS = (
+    *map(_element, _ASKED_FOR),
     _element("(?:seed:)?(?:think(?:ing)?|thoughts?)"),  # DeepSeek, Qwen, Seed
-    *map(_element, ("reasoning", "reflection", "analysis", "scratchpad")),  # as prompts ask for
     (r"\[THINK\]", r"\[/THINK\]"),  # Magistral
     ("◁think▷", "◁/think▷"),  # Kimi
     (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),  # Sky-T1
@@ -41,6 +43,8 @@ def without_thinking(text: str) -> str:
         closing = _CLOSES[_pair(opening)].search(text, opening.end())
         if closing is None:
             return ""
+        if _pair(opening) < len(_ASKED_FOR) and not text[closing.end() :].strip():
+            return text[opening.end() : closing.start()].strip()
         start = closing.end()
     first = _TAG.search(text, start)
     if first is not None and not _is_opening(first):

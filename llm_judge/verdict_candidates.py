@@ -12,6 +12,7 @@ from llm_judge.verdict_forms import (
     GRADE_LABELS,
     OF,
     PREFERENCE_LABELS,
+    SIDES,
     WORSE_THAN,
     Kind,
 )
@@ -96,7 +97,7 @@ _LABEL_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _LINK_AFTER = (
-    r"[\s*_\"”']*(?:(?:is|was|seems|performs?)\s+)?(?:(?:[a-z]+ly|much|far|a bit|somewhat)\s+)?"
+    r"[ \t*_\"”']*(?:(?:is|was|seems|performs?)\s+)?(?:(?:[a-z]+ly|much|far|a bit|somewhat)\s+)?"
 )
 # What follows the better of two, or a verdict with its reason, and what follows the worse of two.
 _WON = re.compile(
@@ -128,6 +129,7 @@ class Candidate:
     end: int
     found: re.Match
     is_double: bool
+    names_aspect: bool = False  # Its label names one aspect of the answer: "Style score".
 
     @property
     def before(self) -> str:
@@ -140,7 +142,8 @@ class Candidate:
     def is_beaten(self, kind: Kind) -> bool:
         """Whether it is the worse of two, or the end of a scale."""
         beaten = kind.beaten.search(self.before)
-        return bool(beaten and beaten["beaten"]) or bool(_LOST.match(self.text, self.end))
+        is_loser = kind is SIDES and _LOST.match(self.text, self.end)
+        return bool(beaten and beaten["beaten"]) or bool(is_loser)
 
     def _is_alone(self, before: re.Pattern) -> bool:
         """Whether its line has only `before` in front of it, and no word after it."""
@@ -178,7 +181,13 @@ class Candidate:
         return is_sure, is_last, has_label + (not is_quoted), self.is_double, self.end
 
 
-def candidates_in(text: str, kind: Kind) -> Iterator[Candidate]:
+def candidates_in(text: str, kind: Kind) -> list[Candidate]:
+    """All that may be verdicts. One with the label of an aspect counts where it is the only one."""
+    found = list(_candidates(text, kind))
+    return [each for each in found if len(found) == 1 or not each.names_aspect]
+
+
+def _candidates(text: str, kind: Kind) -> Iterator[Candidate]:
     """All that may be verdicts. Of a JSON object only its field, or else double brackets in it."""
     objects = list(_objects(text, kind))
     double = [
@@ -221,9 +230,11 @@ def _in_other_forms(text: str, kind: Kind) -> Iterator[Candidate]:
     """Verdicts with a label, in any brackets or none, and one that is the last line."""
     for form in kind.labelled:
         for found in form.finditer(text):
-            each = Candidate(text, found.start(), found.end(), found, is_double=False)
-            if not (found.groupdict().get("noun") and _ASPECT_BEFORE.search(each.before)):
-                yield each
+            before = text[max(0, found.start() - NEAR) : found.start()]
+            names_aspect = bool(found.groupdict().get("noun") and _ASPECT_BEFORE.search(before))
+            yield Candidate(
+                text, found.start(), found.end(), found, is_double=False, names_aspect=names_aspect
+            )
     start, end = last_line_of(text)
     if found := alone(text[start:end], kind):
         last_line = Candidate(text, start, end, found, is_double=False)

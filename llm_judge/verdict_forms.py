@@ -23,7 +23,8 @@ _PREFERENCE = (
 # word it may be the label of one aspect ("style score") or of something else ("correct result").
 _PLAIN_WORD = (
     r"(?:a|an|the|this|that|my|our|your|its|i|would|will|is|as|at|of|and|with|so|thus|therefore|"
-    r"final|overall|total|general|average|combined|numeric(?:al)?|single|fair|honest|reasonable|"
+    r"final|overall|total|general|average|combined|weighted|aggregated?|composite|cumulative|mean|"
+    r"holistic|summary|bench|numeric(?:al)?|single|fair|honest|reasonable|"
     r"appropriate|suggested|recommended|given|assigned|resulting|corresponding|following|revised|"
     r"adjusted|updated|clear|better|ultimate|quality|evaluation|assessment|judge|judge?ment|"
     r"solid|strong|perfect|high|low|assistant|model|answer|response|reply|output|solution|turn)\b"

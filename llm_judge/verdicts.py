@@ -15,8 +15,8 @@ this order:
 6. It is the last one.
 
 A verdict in single brackets, or in none, needs a label, or must stand alone on the last line: [3]
-may cite a source. "Style score" and "score for style" are no labels, as they name one aspect of the
-answer. A JSON object is one candidate, by its fields.
+may cite a source. "Style score" names one aspect of the answer. It counts only where it is the only
+candidate. A JSON object is one candidate, by its fields.
 
 These are no candidates: an example ("such as [[5]]"), the worse one of two ("[[A]] is better than
 [[B]]"), and all of several alternatives ("[[7]] to [[8]]").
@@ -56,7 +56,7 @@ def _verdict(reply: str, kind: Kind) -> float | int | str | None:
     if found := alone(text, kind):  # The reply is nothing else.
         return kind.read(found)
     own = _without_quotations(text, kind)
-    candidates = list(candidates_in(own, kind))
+    candidates = candidates_in(own, kind)
     if not candidates:  # The whole reply may stand in a fence.
         own, candidates = text, [each for each in candidates_in(text, kind) if each.has_label]
     if not candidates:

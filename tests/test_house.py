@@ -48,7 +48,10 @@ COMMANDS_WITHOUT_TORCH = (
 )
 HEAVY = ("torch", "transformers", "accelerate")
 # Libraries that may be missing, or that a command can mostly do without.
-OPTIONAL = ("ray", "openai", "tenacity", "bitsandbytes", "requests", "urllib3", "atheris", "triton")
+OPTIONAL = (
+    *("ray", "gguf", "openai", "tenacity", "bitsandbytes", "requests", "urllib3", "atheris"),
+    "triton",
+)
 # What three commands do; their own files only name the decoder.
 SHARED_MAIN = "llm_judge.gen_model_answer"
 LONGEST_LINE = 100

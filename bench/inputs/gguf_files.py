@@ -4,11 +4,13 @@
     folder              a folder that holds one .gguf file; of several, the file must be named
 
 transformers dequantises the weights. The package `gguf` is an extra. One part of a split file is
-refused.
+refused. Tensors that change the positions, as those of Llama 3.1, are told: transformers does not
+read them.
 """
 
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +37,7 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 HEADER_BYTES = 24  # Magic 4, version 4, number of tensors 8, number of metadata entries 8.
 SUFFIX = ".gguf"
+ROTARY = ("rope_freqs", "rope_factors")  # How names of tensors of rotary frequencies begin.
 PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf")  # The end of a part's name, as llama.cpp writes it.
 
 
@@ -130,7 +133,7 @@ def load_gguf(
         quantised, info = AutoModelForCausalLM.from_pretrained(
             gguf.folder, gguf_file=gguf.file, dtype=dtype, output_loading_info=True, **more
         )
-    # Files may hold more than a model of transformers has, such as the rope_freqs of Llama 3.
+    # Files may hold more than a model of transformers has.
     check_tensors(str(gguf.path), info | {"unexpected_keys": set()})
     # A config that says "quantised" keeps transformers from saving the model.
     config = quantised.config
@@ -140,6 +143,19 @@ def load_gguf(
     lm.tie_weights()
     lm.generation_config = quantised.generation_config
     return lm.eval(), tokenizer
+
+
+def warnings_about_gguf(gguf: GGUF) -> Iterator[str]:
+    """A warning where a file holds rotary frequencies, which transformers does not read."""
+    from gguf import GGUFReader  # The package is an extra.
+
+    names = [tensor.name for tensor in GGUFReader(gguf.path).tensors]
+    if rotary := [name for name in names if name.startswith(ROTARY)]:
+        yield (
+            f"{gguf.path} holds {rotary[0]!r}, which transformers does not read from a GGUF file; "
+            "the model's positions, and so its answers, differ a little from the original's. Its "
+            "checkpoint in safetensors has them right"
+        )
 
 
 def _unreadable(gguf: GGUF, error: BaseException) -> str:

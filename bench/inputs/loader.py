@@ -39,7 +39,7 @@ from bench.inputs.checkpoints import (
     short_name,
 )
 from bench.inputs.devices import check_device
-from bench.inputs.gguf_files import GGUF, load_gguf
+from bench.inputs.gguf_files import GGUF, load_gguf, warnings_about_gguf
 from bench.inputs.head_layouts import to_published
 from bench.inputs.load_errors import readable_errors
 from bench.inputs.locations import locate
@@ -149,6 +149,9 @@ def load(
         generation_config = lm.generation_config
         model = _engine(name, lm, tokenizer, tensors, located.shares_projection, compile)
         ends = _ends(generation_config.eos_token_id) | _ends(tokenizer.eos_token_id)
+    warnings = [*warnings_about(model, generation_config)]
+    if located.gguf is not None:
+        warnings += warnings_about_gguf(located.gguf)
     return Loaded(
         model,
         short_name(name),
@@ -156,7 +159,7 @@ def load(
         located.identity(),
         ends,
         generation_config,
-        tuple(warnings_about(model, generation_config)),
+        tuple(warnings),
         trust_remote_code,
     )
 

@@ -14,7 +14,7 @@ from bench.inputs.published_models import MODELS
 DEMO = "demo"
 BALANCED = "balanced"  # One model, spread over several GPUs.
 ALIKE = 0.75  # How alike a name and a misspelling of it are at least, for difflib.
-# Those beyond help's are known to torch, some with a package of their maker's.
+# Also devices that --help does not list. torch knows them, some through a vendor's package.
 DEVICE = re.compile(rf"auto|{BALANCED}|(cpu|cuda|mps|xpu|npu|hpu|mtia|privateuseone)(:\d+)?")
 
 
@@ -25,7 +25,8 @@ def check_model_spelling(model: str) -> None:
     is_file = model.endswith(".gguf")
     if is_file or model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise UserError(f"model {'file' if is_file else 'folder'} {model!r} does not exist")
-    if near := get_close_matches(model.casefold(), [DEMO, *MODELS], 1, ALIKE):
+    near = get_close_matches(model.casefold(), [DEMO, *MODELS], 1, ALIKE)
+    if near and "/" not in model:  # With one it is a hub id, or a folder.
         raise UserError(f"no model at {model!r}; did you mean {near[0]!r}?")
 
 

@@ -12,8 +12,8 @@ from decoders.spec import AUTO
 LEAST_TURNS = 4  # Fewest turns of greedy for which its spread is told.
 BUSY = 1.5  # Ratio of greedy's slow to its fast answers. Longer texts alone make far less of it.
 SPEED = "wall_clock_ratio_with_prefill"
-# Decoders that take nodes=auto with any model. static also needs frequencies of the model's tree.
-TAKE_AUTO = ("dynamic", "conditional", "draft", "hydra", "eagle")
+# Decoders that take nodes=auto, and need no further option or file for it.
+ADVISED = ("dynamic", "conditional")
 
 
 def last_lines(report: Report) -> list[str]:
@@ -85,7 +85,8 @@ def _slower_trees(summary: pd.DataFrame, source: Source) -> str:
     if winning:
         best = max(winning, key=lambda row: row[SPEED])
         return f"{why}; {best['decoder']} wins here: {best[SPEED]:.2f} times greedy's speed."
-    name = source.options[worst["decoder"]]["decoder"]
-    if auto or name not in TAKE_AUTO:
+    names = [source.options[row["decoder"]]["decoder"] for row in losing]
+    name = next((each for each in names if each in ADVISED), None)
+    if auto or name is None:
         return f"{why}."
     return f"{why}; {name}:nodes={AUTO} verifies only as many nodes as pay here."

@@ -126,7 +126,7 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
     turns = tuple(_turns_of_answers(label, answers, categories))
     frame, wrong = counts.possible(frame, turns, label)
     if frame.empty:
-        raise NoNumbers(f"{path} has no numbers to report: {wrong[0]}")
+        raise UserError(f"{path} has no numbers to report: {wrong[0]}")
     failures = _failures(path, answers)
     missing = counts.missing_turns(answers, asked, label)
     odd = counts.doubtful(frame, turns, label)
@@ -134,8 +134,8 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
     warnings = [*told, *guesses, *failures, *missing, *wrong, *odd, *misfits, *times]
     if frame.category.isna().any():
         warnings.append(
-            f"{label}: the categories of its questions are not known here; name their set with "
-            "--questions"
+            f"{label}: the categories of its questions are not known here; --questions of "
+            "bench.report names their set"
         )
     return Source(
         name=label,
@@ -230,8 +230,8 @@ def _questions(
     for name in SETS:
         if fetched(name, QUESTIONS, download=False) and asked <= (known := _by_id(name)).keys():
             warnings.append(
-                f"the questions of answer files are guessed by their numbers to be {name}'s; name "
-                "their set with --questions"
+                f"the questions of answer files are guessed by their numbers to be {name}'s; "
+                "--questions of bench.report names another set"
             )
             return known, warnings
     return {}, warnings

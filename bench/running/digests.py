@@ -89,9 +89,14 @@ def plugin_digests(decoders: Mapping[str, Decoder]) -> dict[str, str]:
         if len(files) == 1:  # As earlier versions recorded it.
             digests[label] = digest_of(*files.values())
         elif files:
-            lines = [f"{name} {digest_of(path)}\n" for name, path in sorted(files.items())]
+            lines = [f"{name} {_digest_of_any(path)}\n" for name, path in sorted(files.items())]
             digests[label] = sha256("".join(lines).encode()).hexdigest()
     return digests
+
+
+def _digest_of_any(path: Path) -> str:
+    """The digest of a source file, or the identity of a file that may be large."""
+    return digest_of(path) if path.suffix == ".py" else identity_of(str(path))
 
 
 def _files_behind(decoder: Decoder) -> dict[str, Path]:
@@ -114,18 +119,26 @@ def _files_behind(decoder: Decoder) -> dict[str, Path]:
     return files
 
 
+def _is_passing(name: str) -> bool:
+    """Whether a file or folder is a cache of Python's, or hidden, as editors' own files are."""
+    return name == CACHE or name.startswith(".")
+
+
 def _top(name: str) -> str:
     return name.partition(".")[0]
 
 
 def _files_of(module: ModuleType, top: str) -> dict[str, Path]:
-    """The file of a module, or all files of the package that it lies in but Python's caches."""
+    """The file of a module, or the files of the package that it lies in.
+
+    Python's caches and hidden files are left out.
+    """
     folders = [Path(folder) for folder in getattr(sys.modules.get(top), "__path__", ())]
     found = {
         f"{top}/{path.relative_to(folder).as_posix()}": path
         for folder in folders
         for path in folder.rglob("*")
-        if path.is_file() and CACHE not in path.parts
+        if path.is_file() and not any(map(_is_passing, path.relative_to(folder).parts))
     }
     file = getattr(module, "__file__", None)
     if not found and file and Path(file).is_file():

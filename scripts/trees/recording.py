@@ -20,8 +20,8 @@ from bench.store.turn import TURNS_FILE, Key, Turn, read_turns
 class Recorded:
     """What was recorded."""
 
-    answers: int  # Answers that trees.jsonl now holds, earlier recordings included.
-    different: list[Turn]  # Left out: decoding them again gave other tokens or steps.
+    answers: int  # Turns whose trees trees.jsonl now holds.
+    different: list[Turn]  # Left out: they came out otherwise now, or their decoder failed.
 
 
 def record_trees(folder: Path, questions: list[str], labels: list[str] | None) -> Recorded:
@@ -37,7 +37,11 @@ def record_trees(folder: Path, questions: list[str], labels: list[str] | None) -
     run = read_run(folder)
     turns = {turn.key: turn for turn in read_turns(folder / TURNS_FILE)[0] if not turn.failed}
     _check(run, question_ids, labels)
-    recorded = read_trees(folder)
+    recorded = {
+        key: trees
+        for key, trees in read_trees(folder).items()
+        if key in turns and trees.are_of(turns[key])
+    }
     runner, known = reopen(run)
     if labels is None:
         labels = [label for label, decoder in runner.decoders.items() if decoder.drafts]

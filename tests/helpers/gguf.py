@@ -9,8 +9,11 @@ from tests.helpers.models import tiny_tokenizer
 HEADER = b"GGUF" + struct.pack("<IQQ", 3, 0, 0)  # Of a file without tensors.
 
 
-def write_gguf(path, lm):
-    """A Llama in GGUF, in float32, with a byte-level tokenizer: what llama.cpp writes of one."""
+def write_gguf(path, lm, further=None):
+    """A Llama in GGUF, in float32, with a byte-level tokenizer: what llama.cpp writes of one.
+
+    further: more tensors, by name.
+    """
     gguf = pytest.importorskip("gguf")
     writer = gguf.GGUFWriter(path, "llama")
     config = lm.config
@@ -33,7 +36,7 @@ def write_gguf(path, lm):
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_chat_template(tokenizer.chat_template)
-    for name, tensor in named_for_gguf(lm).items():
+    for name, tensor in (named_for_gguf(lm) | (further or {})).items():
         writer.add_tensor(name, tensor.detach().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

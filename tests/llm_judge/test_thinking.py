@@ -40,6 +40,12 @@ def test_thoughts_without_an_end_are_no_verdict(opening):
     assert grade(f"Let me think.\n{opening}\nRating: [[3]] at first") == -1
 
 
+def test_a_whole_reply_may_stand_in_an_element_that_a_prompt_asks_for():
+    reply = "<analysis>Good. Rating: [[8]]</analysis>\n"
+    assert without_thinking(reply) == "Good. Rating: [[8]]" and grade(reply) == 8
+    assert without_thinking(reply.replace("analysis", "think")) == ""
+
+
 def test_thoughts_hold_others_to_their_own_end():
     inner = "<reflection>Is it?</reflection>"
     text = f"<thinking>A river. {inner} A lake. {inner} No.</thinking>The Rhine."

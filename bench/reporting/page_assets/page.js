@@ -129,8 +129,13 @@
     used = stepped.find((each) => each.trees) || stepped[0] || null;
   }
 
-  // A question in the page's address. A browser encodes what a reader types in the same way.
+  // A question in the page's address.
   const addressOf = (question) => `#question-${encodeURI(question.id)}`;
+  // The question that an address names. A reader may type its characters as they are.
+  const placeOf = (address) =>
+    data.questions.findIndex(
+      (each) => address === addressOf(each) || address === `#question-${each.id}`,
+    );
 
   // Show what is chosen, and name it in the page's address.
   function showAndName() {
@@ -140,8 +145,6 @@
 
   // Show what the page's address names, if that is a question.
   function follow() {
-    const placeOf = (address) =>
-      data.questions.findIndex((question) => addressOf(question) === address);
     let [, address, turn] = /^(.*)-(\d+)$/.exec(location.hash) || [];
     let place = placeOf(address);
     if (place < 0) [place, turn] = [placeOf(location.hash), 1]; // The address of no turn.

@@ -34,6 +34,14 @@ def test_a_model_in_a_gguf_file_is_the_model(tmp_path):
         assert 2 in loaded.eos and loaded.tokenizer.chat_template == tiny_tokenizer().chat_template
 
 
+def test_rotary_frequencies_that_are_not_read_are_told(tmp_path):
+    lm = tiny_llama(rms_norm_eps=1e-5)
+    further = {"rope_freqs.weight": torch.ones(4)}
+    for name, tensors in (("plain.gguf", None), ("llama31.gguf", further)):
+        loaded = load(str(write_gguf(tmp_path / name, lm, tensors)), device="cpu")
+        assert ("holds 'rope_freqs.weight', which" in "".join(loaded.warnings)) == bool(tensors)
+
+
 def test_an_identity_is_of_the_file(tmp_path):
     path = write_gguf(tmp_path / "tiny.gguf", tiny_llama(rms_norm_eps=1e-5))
     first = load(str(path), device="cpu").identity

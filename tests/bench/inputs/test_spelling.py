@@ -26,7 +26,7 @@ def test_a_misspelled_model(model, says, tmp_path, monkeypatch):
     check_model_spelling(model)
 
 
-@pytest.mark.parametrize("model", ["demo", "smollm2", "gpt2", "lmsys/vicuna-7b-v1.3", "."])
+@pytest.mark.parametrize("model", ["demo", "smollm2", "gpt2", "hf/SmolLM2", "a/demo", "."])
 def test_a_model_that_may_be_there(model):
     check_model_spelling(model)
 

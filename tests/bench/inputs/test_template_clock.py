@@ -48,4 +48,7 @@ def test_nothing_else_of_a_template_changes(template):
 
 
 def test_without_a_time_it_is_that_of_the_making():
-    assert text_of("{{ strftime_now('%Y') }}", None) == str(datetime.now(timezone.utc).year)
+    before = datetime.now(timezone.utc)
+    told = text_of("{{ strftime_now('%Y-%m-%d %H:%M:%S.%f %z') }}", None)
+    after = datetime.now(timezone.utc)
+    assert before <= datetime.strptime(told, "%Y-%m-%d %H:%M:%S.%f %z") <= after

@@ -3,11 +3,10 @@
 import pytest
 
 from bench.reporting.comparison import Report
-from bench.reporting.last_lines import TAKE_AUTO, last_lines
+from bench.reporting.last_lines import ADVISED, last_lines
 from bench.reporting.page import DEMO_ANSWERS
 from bench.reporting.sources import open_run
 from decoders import registry
-from decoders.options import written_options
 from decoders.spec import Spec
 from tests.helpers.runs import ENVIRONMENT, make_turn, run_json, write_run
 
@@ -44,9 +43,11 @@ def test_threads_and_a_missing_baseline_are_said(tmp_path):
     ("speeds", "says"),
     [
         ({"dynamic": 2.0}, "save; dynamic:nodes=auto verifies only as many nodes as pay here."),
+        ({"static": 3.0, "dynamic": 2.0}, "save; dynamic:nodes=auto verifies only as many"),
         ({"dynamic": 2.0, "small=dynamic:nodes=8": 0.5}, "save; small wins here: 1.67 times"),
         ({"dynamic": 2.0, "dynamic:nodes=auto": 1.0}, "save."),
         ({"recycling": 2.0}, "save."),
+        ({"draft:model=x": 2.0}, "save."),
         ({"prompt-lookup": 2.0}, "save."),
     ],
 )
@@ -76,15 +77,9 @@ def test_whole_turns_are_compared_as_in_the_headline(tmp_path):
     assert len(lines_of(tmp_path, speeds, greedy=0.1, dynamic=0.5)) == 2
 
 
-def test_the_decoders_that_take_nodes_auto():
-    """static is one, but not with every tree."""
-    take_text = {
-        name
-        for name, target in registry.BUILT_IN.items()
-        if any(option.name == "nodes" for option in written_options(target))
-        and "str" in str(registry.load(name).__dataclass_fields__["nodes"].type)
-    }
-    assert take_text == {*TAKE_AUTO, "static"}
+@pytest.mark.parametrize("name", ADVISED)
+def test_what_is_advised_can_be_made(name):
+    assert registry.make(Spec.parse(f"{name}:nodes=auto")).auto
 
 
 def test_where_trees_win_there_is_nothing_to_explain(tmp_path):

@@ -59,8 +59,8 @@ def test_a_set_that_is_guessed_is_named_once(cached, tmp_path):
     assert not errors and list(sources[0].frame.category) == ["cached", "cached"]
     guesses = [each for each in Report.of(sources).warnings if "are guessed" in each]
     assert guesses == [
-        "the questions of answer files are guessed by their numbers to be vicuna_bench's; name "
-        "their set with --questions"
+        "the questions of answer files are guessed by their numbers to be vicuna_bench's; "
+        "--questions of bench.report names another set"
     ]
 
 
