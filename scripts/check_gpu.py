@@ -10,8 +10,8 @@
     products   how fast its products read their weights
     auto       --nodes auto over the best fixed size, on each of --model
 
---out gets the output of every part, and its files. The exit status is 1 where a part fails, or a
-number is not what is promised.
+--out gets the output of every part, and its files. Runs of an earlier check must not be there. The
+exit status is 1 where a part fails, or a number is not what is promised.
 """
 
 from bench.common.errors import exit_cleanly

@@ -5,7 +5,7 @@
 
 The second command writes tables.md. The texts of a downloaded question set are left out, as are the
 names of this machine's folders. A run that is not finished, or of a checkout with changes that were
-not committed, is refused.
+not committed, is refused. So is one whose rows call a decoder by an absolute path.
 """
 
 from pathlib import Path

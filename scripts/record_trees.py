@@ -37,13 +37,13 @@ def main() -> int:
     recorded = record_trees(args.run, args.questions, args.decoder or None)
     for turn in recorded.different:
         where = f"question {turn.question_id}, {turn.decoder}, turn {turn.turn}"
-        print(f"not the same answer: {where}", file=sys.stderr)
+        print(f"not recorded: {where}", file=sys.stderr)
     derive(args.run)
     print(f"{args.run}: trees.jsonl has {recorded.answers} answers, report.html shows them")
     if recorded.different:
         print(
-            f"error: {len(recorded.different)} answers did not come out as in the run (half "
-            "precision); left out",
+            f"error: {len(recorded.different)} answers are left out: they did not come out as in "
+            "the run, as may happen in half precision, or their decoder failed",
             file=sys.stderr,
         )
     return 1 if recorded.different else 0

@@ -31,7 +31,8 @@ def main() -> None:
     found = search_tree(settings)
     best = [accuracy[0] for accuracy in found.head_accuracy]
     print(f"{found.positions:,} positions; top-1 by head {best}")
-    for nodes in SHOWN_SIZES:
+    largest = 1 + len(found.paths)
+    for nodes in [*(size for size in SHOWN_SIZES if size < largest), largest]:
         length = found.expected_accept_length(nodes)
         print(f"best static tree of {nodes:3} nodes: expected accept length {length:.3f}")
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from rich import box
 from rich.table import Table
 
@@ -70,7 +71,19 @@ def _file(part: str, settings: GpuSettings) -> str:
 
 
 def check_gpu(settings: GpuSettings) -> list[Check]:
-    """Run the parts, one after the other. UserError where --out cannot be a folder."""
+    """Run the parts, one after the other.
+
+    UserError where there is no GPU, or --out cannot be a folder or holds runs of an earlier check.
+    """
+    if not torch.cuda.is_available():
+        raise UserError("this machine has no GPU with CUDA, which is what is checked here")
+    for part in settings.part:
+        for name, _, _ in commands(part, settings):
+            if (settings.out / name).exists():
+                raise UserError(
+                    f"{settings.out / name} is a run of an earlier check, which would be judged in "
+                    "place of a new one; give another --out"
+                )
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

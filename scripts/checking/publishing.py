@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 from bench.common.errors import UserError
@@ -10,12 +11,16 @@ from bench.store.run_record import RUN_FILE, Run, read_run
 from bench.store.turn import PUBLISHED_FILE, TURNS_FILE
 
 OWN_QUESTIONS = ("sample",)  # Question sets of this project, whose texts may be published.
+TEXTS = "question_texts"  # The field of run.json.
+# The folders of an absolute path, which begins a text or follows one of these characters.
+FOLDERS = re.compile(r"""(?<![^\s=,:'"(])/(?:[^/\s=,:'"]+/)*(?=[^/\s=,:'"])""")
 
 
 def publish(run_folder: Path, folder: Path) -> None:
     """Write the rows and the run.json of a run into a folder.
 
-    UserError where the run is not finished, or its code is in no commit.
+    UserError where the run is not finished, its code is in no commit, or a decoder's label names a
+    folder.
     """
     run = read_run(run_folder)
     if run.end is None:
@@ -25,6 +30,12 @@ def publish(run_folder: Path, folder: Path) -> None:
             raise UserError(
                 f"{run_folder} was made with code that is in no commit; commit, and run it again"
             )
+    for label in run.config.labels:
+        if FOLDERS.search(label):
+            raise UserError(
+                f"{run_folder} calls a decoder {label!r}, with the name of a folder; give it a "
+                f"label (NAME={label}), and run it again"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / RUN_FILE, json.dumps(_public(run), indent=1) + "\n")
     rows = (run_folder / TURNS_FILE).read_bytes()
@@ -33,18 +44,21 @@ def publish(run_folder: Path, folder: Path) -> None:
 
 def _public(run: Run) -> dict[str, object]:
     """The content of run.json without texts of others and without names of folders."""
-    fields = _without_folders(run.as_json())
+    fields = {
+        name: value if name == TEXTS else _without_folders(value)
+        for name, value in run.as_json().items()
+    }
     if run.questions.name not in OWN_QUESTIONS:
-        fields.pop("question_texts", None)  # Older runs have none.
+        fields.pop(TEXTS, None)  # Older runs have none.
     return fields
 
 
 def _without_folders(value: object) -> object:
-    """The same with absolute paths cut to their last part."""
+    """The same with absolute paths, also those inside texts, cut to their last part."""
     if isinstance(value, dict):
-        return {key: _without_folders(member) for key, member in value.items()}
+        return {_without_folders(key): _without_folders(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_without_folders(member) for member in value]
-    if isinstance(value, str) and Path(value).is_absolute():
-        return Path(value).name
+    if isinstance(value, str):
+        return Path(value).name if Path(value).is_absolute() else FOLDERS.sub("", value)
     return value

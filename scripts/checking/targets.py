@@ -4,7 +4,6 @@ A target reads a file and checks the result. It may raise nothing but a UserErro
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -137,23 +136,25 @@ def judgments(file: Path) -> None:
         json_line(row).encode()
 
 
-# Readers of fitted files raise ValueError where a file is not what it must be.
+def fitted(file: Path, parse: Callable[[object], object]) -> object:
+    """A fitted file's content. UserError where it is not what it must be, as commands say it."""
+    try:
+        return read_fitted(file, parse)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def tree(file: Path) -> None:
-    with suppress(ValueError):
-        paths = read_fitted(file, RankTree.parse).paths
-        assert len(Tree.from_paths(paths)) == len(paths) + 1
+    paths = fitted(file, RankTree.parse).paths
+    assert len(Tree.from_paths(paths)) == len(paths) + 1
 
 
 def calibration(file: Path) -> None:
-    with suppress(ValueError):
-        read_fitted(file, Calibration.parse)
+    fitted(file, Calibration.parse)
 
 
 def vocabulary(file: Path) -> None:
-    with suppress(ValueError):
-        assert min(read_fitted(file, parse_vocabulary)) >= 0
+    assert min(fitted(file, parse_vocabulary)) >= 0
 
 
 def run(file: Path) -> None:

@@ -99,7 +99,7 @@ def _decoding(decoder: Decoder, settings: ShapeSettings, steps: int) -> Iterator
 
 
 def _step_s(decoder: Decoder, settings: ShapeSettings) -> float:
-    """Seconds of a step, as a mean over an answer with its prompt."""
+    """Mean seconds of a step over one answer. The prompt is read before the clock starts."""
     steps: list[Step] = []
     decoding = _decoding(decoder, settings, settings.tokens)
     return seconds_of(decoder.model.device, partial(steps.extend, decoding)) / len(steps)

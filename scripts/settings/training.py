@@ -5,13 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.common.arguments import positive, temperatures, whole
-from bench.common.flags import REQUIRED, flag
+from bench.common.errors import UserError
+from bench.common.flags import REQUIRED, flag, flag_name
+from decoders.spec import MOST_NODES
 
 KINDS = ("medusa", "hydra", "eagle")
 FORMATS = ("medusa", "vllm")
 SAVE_DTYPES = ("float16", "bfloat16", "float32")
 SPECIAL_TOKENS = ("<|bos|>", "<|end|>", "<|user|>", "<|assistant|>")  # Of the demo's tokenizer.
 LEAST_VOCAB = 256 + len(SPECIAL_TOKENS)  # Every byte is a token.
+MOST_VOCAB = 1 << 16  # A packed token takes 2 bytes.
+DEMO_ATTENTION_HEADS = 4
+HIDDEN_STEP = 2 * DEMO_ATTENTION_HEADS  # Rotary positions need attention heads of an even size.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +55,7 @@ class HeadsSettings(ModelSettings):
     minutes: float | None = flag(
         None, "end training after so many minutes, fully decayed", parse=positive
     )
-    examples: int = flag(20000, "answers of the corpus to draw from", parse=whole(1))
+    examples: int = flag(20000, "the first so many answers of the corpus", parse=whole(1))
     distill: int = flag(0, "answers of the model itself to learn from", parse=whole(0))
     temperatures: Sequence[float] = flag(
         (0.0, 0.7), "of the model's own answers, taken in turn", parse=temperatures
@@ -70,7 +75,11 @@ class HeadsSettings(ModelSettings):
         "the answers and for other kinds",
         parse=Path,
     )
-    max_length: int = flag(1024, "longer examples are cut", parse=whole(1))
+    max_length: int = flag(
+        1024,
+        "longer examples are cut; a prompt that leaves no room is left out",
+        parse=whole(1),
+    )
     lr: float = flag(1e-3, "learning rate", parse=positive)
     decay: float = flag(0.8, "head k's loss has the weight decay^k", parse=positive)
     merge: bool = flag(False, "write one merged Medusa-2 checkpoint")
@@ -96,7 +105,13 @@ class TreeSearchSettings(FittingSettings):
 
     batch: int = flag(64, "answers that are generated at once", parse=whole(1))
     topk: int = flag(32, "guesses of each head that paths may take", parse=whole(1))
-    nodes: int = flag(256, "nodes of the largest tree", parse=whole(2))
+    nodes: int = flag(
+        256,
+        "nodes of the largest tree",
+        parse=whole(2),
+        accepts=lambda value: value <= MOST_NODES,
+        expected=f"at most {MOST_NODES}",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +131,13 @@ class CalibrationSettings(FittingSettings):
     prompts: int = flag(256, "prompts of the corpus that the model answers", parse=whole(2))
     new_tokens: int = flag(256, "length of an answer at most", parse=whole(8))
     topk: int = flag(32, "guesses of each head that are candidates", parse=whole(1))
-    nodes: int = flag(64, "nodes of the trees that measure the fit", parse=whole(2))
+    nodes: int = flag(
+        64,
+        "nodes of the trees that measure the fit",
+        parse=whole(2),
+        accepts=lambda value: value <= MOST_NODES,
+        expected=f"at most {MOST_NODES}",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,16 +158,41 @@ class DemoSettings:
     minutes: float | None = flag(
         None, "end this session after so many minutes, fully decayed", parse=positive
     )
-    vocab: int = flag(4096, "tokens of the vocabulary", parse=whole(LEAST_VOCAB))
+    vocab: int = flag(
+        4096,
+        "tokens of the vocabulary",
+        parse=whole(LEAST_VOCAB),
+        accepts=lambda value: value <= MOST_VOCAB,
+        expected=f"at most {MOST_VOCAB}",
+    )
     layers: int = flag(6, "layers of the model", parse=whole(1))
-    hidden: int = flag(256, "size of a hidden state", parse=whole(1))
-    context: int = flag(2048, "max_position_embeddings of the model", parse=whole(1))
-    seq: int = flag(1024, "tokens of a row; the last tenth trains on --context", parse=whole(1))
-    batch_tokens: int = flag(8192, "tokens of a batch", parse=whole(1))
+    hidden: int = flag(
+        256,
+        f"size of a hidden state, a multiple of {HIDDEN_STEP}",
+        parse=whole(1),
+        accepts=lambda value: value % HIDDEN_STEP == 0,
+        expected=f"a multiple of {HIDDEN_STEP}: {DEMO_ATTENTION_HEADS} attention heads of an even "
+        "size",
+    )
+    context: int = flag(2048, "max_position_embeddings of the model", parse=whole(2))
+    seq: int = flag(1024, "tokens of a row; the last tenth trains on --context", parse=whole(2))
+    batch_tokens: int = flag(
+        8192, "tokens of a batch, a multiple of --seq and --context", parse=whole(2)
+    )
     lr: float = flag(3e-3, "learning rate", parse=positive)
     seed: int = flag(0, "of weights and batches", parse=int)
-    device: str | None = flag(None, "torch device (default: cuda where there is one, else cpu)")
+    device: str = flag("auto", "auto, cpu, cuda, cuda:N or mps")
     no_compile: bool = flag(False, "skip torch.compile (about 0.6x the speed)")
+
+    def check(self) -> None:
+        """UserError where a batch is no whole number of rows."""
+        for name in ("seq", "context"):
+            length = getattr(self, name)
+            if self.batch_tokens % length:
+                raise UserError(
+                    f"--batch-tokens {self.batch_tokens} is not a multiple of {flag_name(name)} "
+                    f"{length}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

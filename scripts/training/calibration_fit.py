@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -94,11 +95,12 @@ def _better_there(path: Path, after: Calibration, unseen: Notes, depths: int) ->
 
 def _prompts(loaded: Loaded, chat: Chat, settings: CalibrationSettings) -> list[list[int]]:
     """Prompts that leave room for an answer. UserError where there are fewer than 2."""
-    prompts = [
+    with_room = (
         ids[:start]
         for ids, start in corpus_examples(settings.corpus, chat)
         if start > 1 and start + settings.new_tokens <= loaded.model.context
-    ][: settings.prompts]
+    )
+    prompts = list(islice(with_room, settings.prompts))
     if len(prompts) < 2:
         raise UserError(
             f"{settings.corpus} has {len(prompts)} prompts that leave room for --new-tokens "

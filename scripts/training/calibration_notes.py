@@ -73,7 +73,7 @@ class Watched(Conditional):
 
     def observe(self, draft: Draft, verified: Verified, node: Tensor) -> None:
         super().observe(draft, verified, node)
-        # Here, as the next tree is proposed before the step is yielded.
+        # The position moves on here: the loop proposes the next draft before it yields the step.
         self.at += 1 + int(draft.tree.depth[node])
 
     def _note(self, hidden_state: Tensor, before: Tensor, token: Tensor, right: Tensor) -> Notes:

@@ -73,6 +73,7 @@ def most_frequent(counts: list[Counter[int]], size: int) -> list[int]:
     """
     shares: Counter[int] = Counter()
     for each in counts:
+        total = each.total()
         for token, count in each.items():
-            shares[token] += count / each.total()
+            shares[token] += count / total
     return sorted(shares, key=lambda token: (-shares[token], token))[:size]

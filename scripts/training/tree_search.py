@@ -10,12 +10,14 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from bench.common.errors import UserError
+from bench.common.files import write_atomically
 from bench.inputs.loader import Loaded
 from decoders.static.decoder import FILE
 from decoders.tree import RankPath
@@ -54,11 +56,12 @@ class TreeSearch:
 def search_tree(settings: TreeSearchSettings) -> TreeSearch:
     """Measure the heads on greedy answers, and write the tree. UserError says what does not fit."""
     loaded, chat = with_chat(load_model_with_heads(settings, " to measure"), settings.template)
-    prompts = [
+    with_room = (
         (ids[:start], start)
         for ids, start in corpus_examples(settings.corpus, chat)
         if start + settings.new_tokens <= loaded.model.context
-    ][: settings.prompts]
+    )
+    prompts = list(islice(with_room, settings.prompts))
     settings.out.mkdir(parents=True, exist_ok=True)
     answers = greedy_answers(loaded, prompts, settings.new_tokens, settings.batch)
     if not answers:
@@ -70,13 +73,18 @@ def search_tree(settings: TreeSearchSettings) -> TreeSearch:
             "every answer is shorter than the number of heads; there is nothing to measure"
         )
     ordered = best_paths(ranks.tolist(), settings.topk, settings.nodes - 1)
+    if not ordered:
+        raise UserError(
+            f"the first head was never right with any of its --topk {settings.topk} guesses; there "
+            "is no path to make a tree of"
+        )
     found = TreeSearch(
         positions=len(ranks),
         head_accuracy=_accuracy(ranks),
         paths=[path for path, _ in ordered],
         frequency=[frequency for _, frequency in ordered],
     )
-    (settings.out / FILE).write_text(json.dumps(found.content()) + "\n")
+    write_atomically(settings.out / FILE, json.dumps(found.content()) + "\n")
     return found
 
 

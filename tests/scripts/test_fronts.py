@@ -38,4 +38,6 @@ def test_a_front_is_short_and_its_help_needs_no_torch(front):
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: f"{path.parent.name}.{path.stem}")
 def test_the_examples_in_docstrings(module):
     name = ".".join(module.relative_to(SCRIPTS).with_suffix("").parts)
-    assert doctest.testmod(importlib.import_module(name.removesuffix(".__init__"))).failed == 0
+    examples = doctest.testmod(importlib.import_module(name.removesuffix(".__init__")))
+    assert examples.failed == 0
+    assert (examples.attempted > 0) == (">>> " in module.read_text())

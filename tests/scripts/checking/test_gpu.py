@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import check_gpu
 import pytest
+import torch
 
 from checking import gpu
 from checking.gpu import auto_checks, shape_checks
@@ -14,6 +15,12 @@ from decoders.engine.own_kernels import PURPOSES
 from measuring.shape_steps import NOTHING
 from tests.helpers.commands import script
 from tests.helpers.runs import make_turn, write_run
+
+
+@pytest.fixture(autouse=True)
+def a_gpu(monkeypatch):
+    """check_gpu.py believes that there is one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
 
 def shape_report(
@@ -109,6 +116,20 @@ def test_a_part_that_does_not_end_well_fails_and_the_others_go_on(
     assert script(check_gpu.main, "--out", tmp_path / "gpu", "--part", "graphs,products") == 1
     said = capsys.readouterr().out
     assert said.count("FAILED") == 2
+
+
+def test_without_a_gpu_nothing_is_ok(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert script(check_gpu.main, "--out", tmp_path / "gpu", "--part", "graphs,kernels") == 2
+    assert "this machine has no GPU with CUDA" in capsys.readouterr().err
+
+
+def test_a_run_of_an_earlier_check_is_not_judged_again(tmp_path, monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(subprocess, "run", lambda *about, **more: ran.append(about))
+    auto_run(tmp_path / "auto-demo", 1.0, 1.0)
+    assert script(check_gpu.main, "--out", tmp_path) == 2
+    assert "auto-demo is a run of an earlier check" in capsys.readouterr().err and not ran
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,38 @@ def test_it_holds_neither_the_texts_of_others_nor_names_of_folders(published):
         assert each["command"] == ["bench.run", "--questions", "mt.jsonl", *SESSION["command"][3:]]
 
 
+NAMED = {
+    "command": [
+        "bench.run",
+        "--model=/home/me/x",
+        "--decoder",
+        "e=eagle:path=/home/me/h.pt,greedy",
+    ],
+    "warnings": ["in /home/me/x/config.json is a/b, see https://example.org/a/b (/home/me)"],
+}
+CONFIG = run_json(TWO_DECODERS)["config"]
+
+
+def test_paths_inside_texts_are_cut(tmp_path):
+    session = SESSION | NAMED
+    config = CONFIG | {"decoders": ["greedy", "e=eagle:path=/home/me/h.pt"]}
+    run = write_run(tmp_path / "run", TWO_DECODERS, **session, sessions=[session], config=config)
+    publish(run, tmp_path / "published")
+    record = json.loads((tmp_path / "published" / "run.json").read_text())
+    assert record["config"]["decoders"] == ["greedy", "e=eagle:path=h.pt"]
+    for each in (record, record["sessions"][0]):
+        assert each["command"][1:] == ["--model=x", "--decoder", "e=eagle:path=h.pt,greedy"]
+        assert each["warnings"] == ["in config.json is a/b, see https://example.org/a/b (me)"]
+
+
+def test_a_decoder_that_its_rows_call_by_a_path_is_refused(tmp_path):
+    config = CONFIG | {"decoders": ["greedy", "eagle:path=/home/me/h.pt"]}
+    run = write_run(tmp_path / "run", TWO_DECODERS, **SESSION, sessions=[SESSION], config=config)
+    with pytest.raises(UserError, match=r"label \(NAME=eagle:path=/home/me/h\.pt\)"):
+        publish(run, tmp_path / "published")
+    assert not (tmp_path / "published").exists()
+
+
 def test_our_own_questions_keep_their_texts(tmp_path):
     run = write_run(
         tmp_path / "run", TWO_DECODERS, **SESSION, sessions=[SESSION], question_texts=TEXTS

@@ -26,6 +26,8 @@ TOKENS = 40
 
 def test_calibrate_writes_what_conditional_then_uses(short_corpus, tmp_path, capsys):
     folder = write_merged(tmp_path / "m")
+    with short_corpus.open("a") as more:
+        more.write("not read, as 8 prompts stand before it\n")
     arguments = ["--model", folder, "--corpus", short_corpus, "--device", "cpu", "--out"]
     few = ["--prompts", 8, "--new-tokens", 24, "--topk", 8, "--nodes", 12]
     assert script(calibrate.main, *arguments, folder, *few) == 0
@@ -35,6 +37,7 @@ def test_calibrate_writes_what_conditional_then_uses(short_corpus, tmp_path, cap
     decoder = bind("conditional", make_decoder("conditional"), load(str(folder), device="cpu"))
     assert decoder.files[FILE] == written != Calibration()
     assert script(calibrate.main, *arguments, tmp_path, "--prompts", 1) == 2  # Two halves need two.
+    assert "--prompts: '1' is not an integer from 2 on" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ def test_the_script_writes_what_decoders_read(short_corpus, tmp_path, capsys):
     decoder = bind(text, make_decoder(text), load(str(folder), device="cpu"))
     assert decoder.files[FILE] == written
     assert script(draft_vocabulary.main, *arguments, "--size", 10**6) == 2
+    assert "--size is 1000000, but the vocabulary has 101 tokens" in capsys.readouterr().err
 
 
 def test_without_heads_there_is_nothing_to_guess_from(short_corpus, tmp_path, capsys):

@@ -1,8 +1,12 @@
 """The best static tree."""
 
 import json
+import re
 
+import calibrate
+import pytest
 import search_tree
+import torch
 
 from bench.inputs.fitted import read_fitted
 from decoders.static.rank_tree import RankTree
@@ -11,18 +15,40 @@ from tests.helpers.commands import script
 from training.tree_search import best_paths
 
 
-def test_search_tree_measures_ranks_and_writes_a_tree(short_corpus, tmp_path, capsys):
-    folder = write_merged(tmp_path / "m")
-    arguments = [
-        "--model", folder, "--corpus", short_corpus, "--out", folder, "--device", "cpu",
+def arguments(folder, corpus) -> list[object]:
+    return [
+        "--model", folder, "--corpus", corpus, "--out", folder, "--device", "cpu",
         "--prompts", 8, "--new-tokens", 40, "--batch", 4, "--nodes", 16,
     ]  # fmt: skip
-    assert script(search_tree.main, *arguments) == 0
-    assert "top-1 by head" in capsys.readouterr().out
+
+
+def test_search_tree_measures_ranks_and_writes_a_tree(short_corpus, tmp_path, capsys):
+    folder = write_merged(tmp_path / "m")
+    with short_corpus.open("a") as more:
+        more.write("not read, as 8 prompts stand before it\n")
+    assert script(search_tree.main, *arguments(folder, short_corpus)) == 0
+    said = capsys.readouterr().out
+    assert "top-1 by head" in said
+    assert re.findall(r"best static tree of +(\d+) nodes", said) == ["8", "16"]
     tree = json.loads((folder / "medusa_tree.json").read_text())
     assert tree["frequency"] == sorted(tree["frequency"], reverse=True) and len(tree["paths"]) == 15
     parsed = read_fitted(folder / "medusa_tree.json", RankTree.parse)
     assert parsed.paths == [tuple(path) for path in tree["paths"]]
+
+
+def test_heads_that_are_never_right_give_no_tree(short_corpus, tmp_path, monkeypatch, capsys):
+    folder = write_merged(tmp_path / "m")
+    monkeypatch.setattr("training.tree_search.ranks_of", lambda *about: torch.full((3, 4), 32))
+    assert script(search_tree.main, *arguments(folder, short_corpus)) == 2
+    assert "never right with any of its --topk 32 guesses" in capsys.readouterr().err
+    assert not (folder / "medusa_tree.json").exists()
+
+
+@pytest.mark.parametrize("front", [search_tree, calibrate])
+def test_a_tree_has_no_more_nodes_than_can_be_verified(front, tmp_path, capsys):
+    given = ["--model", tmp_path, "--corpus", tmp_path, "--out", tmp_path, "--nodes", 4097]
+    assert script(front.main, *given) == 2
+    assert "--nodes is 4097; expected at most 4096" in capsys.readouterr().err
 
 
 def test_frequent_paths_by_hand():

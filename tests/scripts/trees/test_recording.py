@@ -64,7 +64,7 @@ def test_an_answer_that_comes_out_otherwise_is_left_out(run_folder, capsys):
     (run_folder / "turns.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     asked = str(changed["question_id"])
     assert script(record_trees.main, run_folder, "--questions", asked, "--decoder", "static") == 1
-    assert f"not the same answer: question {asked}, static, turn 2" in capsys.readouterr().err
+    assert f"not recorded: question {asked}, static, turn 2" in capsys.readouterr().err
     assert len(read_trees(run_folder)) == 3
 
 
