@@ -22,6 +22,7 @@ from settings.training import DemoSettings
 
 def main() -> None:
     settings = parse_settings("train_demo.py", __doc__, DemoSettings)
+    settings.check()
     # Imported late: torch takes seconds to load, and a wrong flag should be told at once.
     from training.demo_training import train_demo
 

@@ -63,15 +63,15 @@ class Checkpoint:
         self.every_s = every_s
         self._next = time.monotonic() + min(every_s, FIRST_S)
 
-    def read(self, device: torch.device | str) -> dict | None:
-        """The state. None: there is none yet.
+    def read(self) -> dict | None:
+        """The state, on the CPU: loading it into a model moves it. None: there is none yet.
 
         UserError where the file is damaged, or of a training with other settings.
         """
         if not self.path.exists():
             return None
         try:
-            state = torch.load(self.path, weights_only=True, map_location=device)
+            state = torch.load(self.path, weights_only=True, map_location="cpu")
             before = state.get(SETTINGS)
         except (*UNREADABLE, AttributeError) as error:
             raise UserError(

@@ -14,7 +14,8 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bench.common.errors import UserError
-from settings.training import DemoSettings
+from bench.inputs.devices import check_device
+from settings.training import DEMO_ATTENTION_HEADS, DemoSettings
 from training.checkpoints import Checkpoint, settled
 from training.costs import say_memory, time_left
 from training.packed_corpus import PackedCorpus, pack
@@ -45,25 +46,30 @@ def train_demo(settings: DemoSettings) -> DemoResult:
 
     UserError says what does not fit.
     """
-    device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(check_device(settings.device))
     settings.out.mkdir(parents=True, exist_ok=True)
     decisive = settled(settings, GOES_ON_WITH)
     checkpoint = Checkpoint(settings.out / CHECKPOINT, decisive, SAVE_EVERY_S)
-    state = checkpoint.read(device)
+    state = checkpoint.read()
     folder = settings.out / "base"
     if state is None:  # What an interrupted beginning left may be of other settings.
         for leftover in ("base/tokenizer.json", "corpus.npz", "heldout.npz"):
             (settings.out / leftover).unlink(missing_ok=True)
     tokenizer = _tokenizer(folder, settings)
     corpus = pack(settings.corpus, tokenizer, settings.out / "corpus.npz")
-    heldout = pack(settings.heldout, tokenizer, settings.out / "heldout.npz")
+    heldout = pack(settings.heldout, tokenizer, settings.out / "heldout.npz").each_once()
+    if len(heldout) < settings.seq:
+        raise UserError(
+            f"{settings.heldout} has {len(heldout):,} tokens, fewer than a row of --seq "
+            f"{settings.seq}"
+        )
     model = new_model(tokenizer, settings)
-    say_memory(model.num_parameters(), torch.device(device))
+    say_memory(model.num_parameters(), device)
     model.to(device)
     training = _Training(model, corpus, settings, device, checkpoint, state)
     training.run()
     model.save_pretrained(folder)
-    loss = held_out_loss(model, heldout.epoch(0, 0), settings.seq, device)
+    loss = held_out_loss(model, heldout, settings.seq, device)
     result = {"tokens": training.seen, "heldout_loss_nats": loss}
     (settings.out / "base_result.json").write_text(json.dumps(result, indent=1) + "\n")
     return DemoResult(folder, training.seen, loss)
@@ -87,7 +93,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, settings: DemoSettings) -> Lla
             hidden_size=settings.hidden,
             intermediate_size=settings.hidden * 8 // 3 // 16 * 16,
             num_hidden_layers=settings.layers,
-            num_attention_heads=4,
+            num_attention_heads=DEMO_ATTENTION_HEADS,
             num_key_value_heads=2,
             tie_word_embeddings=True,
             max_position_embeddings=settings.context,
@@ -113,7 +119,9 @@ def optimizers(model: LlamaForCausalLM, lr: float) -> list[torch.optim.Optimizer
 
 
 @torch.no_grad()
-def held_out_loss(model: LlamaForCausalLM, stream: np.ndarray, length: int, device: str) -> float:
+def held_out_loss(
+    model: LlamaForCausalLM, stream: np.ndarray, length: int, device: torch.device
+) -> float:
     """Mean next-token loss in nats over a stream of tokens, cut into rows of `length`."""
     whole = stream[: len(stream) // length * length]
     rows = torch.from_numpy(whole.reshape(-1, length).astype(np.int64))
@@ -135,7 +143,7 @@ class _Training:
         model: LlamaForCausalLM,
         corpus: PackedCorpus,
         settings: DemoSettings,
-        device: str,
+        device: torch.device,
         checkpoint: Checkpoint,
         state: dict | None,
     ) -> None:
@@ -156,7 +164,7 @@ class _Training:
 
     def _loss(self, ids: Tensor) -> Tensor:
         """Mean next-token loss of rows [rows, length]."""
-        with torch.autocast(self.device, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16):
             hidden_states = self.model.model(ids, use_cache=False).last_hidden_state[:, :-1]
             logits = self.model.lm_head(hidden_states)
             return F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())

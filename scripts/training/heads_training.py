@@ -75,7 +75,7 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
     decisive = settled(settings, GOES_ON_WITH, model=model)
     file = CHECKPOINTS.get(settings.kind, f"{settings.kind}_state.pt")
     checkpoint = Checkpoint(settings.out / file, decisive, SAVE_EVERY_S)
-    state = checkpoint.read(loaded.model.device)
+    state = checkpoint.read()
     examples = _examples(loaded, settings)
     kind = kind_of_heads(loaded, settings)
     if settings.sampled is not None and not kind.shares_projection:

@@ -119,7 +119,7 @@ class Unlearning:
         decisive = settled(settings, GOES_ON_WITH, model=loaded.identity)
         self.checkpoint = Checkpoint(settings.out / CHECKPOINT, decisive, SAVE_EVERY_S)
         self.update = 0
-        state = self.checkpoint.read(self.lm.device)
+        state = self.checkpoint.read()
         if state is None:
             self.before = self.measure()
         else:

@@ -1,7 +1,7 @@
 """A corpus as one stream of tokens, and how often each source is seen."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,12 @@ class PackedCorpus:
         # A weight of 1.5 means once or twice, each by chance.
         times = np.floor(self.weight + rng.random(len(self.weight))).astype(int)
         order = rng.permutation(np.repeat(np.arange(len(times)), times))
-        return np.concatenate([self.tokens[self.starts[i] : self.starts[i + 1]] for i in order])
+        parts = [self.tokens[self.starts[i] : self.starts[i + 1]] for i in order]
+        return np.concatenate([self.tokens[:0], *parts])  # By chance there may be no part.
+
+    def each_once(self) -> np.ndarray:
+        """The tokens of every conversation once, whatever its weight, in an order that is fixed."""
+        return replace(self, weight=np.ones(len(self.weight))).epoch(0, 0)
 
     def batches(self, seed: int, batch_tokens: int, seen: int) -> Iterator[np.ndarray]:
         """Endless batches [batch_tokens], starting after `seen` tokens.
@@ -73,6 +78,8 @@ def pack(path: Path, tokenizer: PreTrainedTokenizerFast, cache: Path) -> PackedC
 def _tokenize(path: Path, tokenizer: PreTrainedTokenizerFast, cache: Path) -> None:
     chats, weight = [], []
     for source, turns in tqdm(read_chats(path), desc=f"reading {path.name}", unit=" chats"):
+        if not turns:
+            continue
         chats.append(tokenizer.apply_chat_template(turns, tokenize=False))
         weight.append(_weight_of(source))
     if not chats:
