@@ -15,7 +15,8 @@ NO_TARGET = -100  # A label that the loss leaves out.
 def batches(lengths: Sequence[int], batch_tokens: int, seed: int) -> Iterator[list[int]]:
     """Endless batches of examples' indices, each of at most `batch_tokens` tokens with padding.
 
-    A longer example makes a batch alone. lengths: tokens of each example. seed: fixes the order.
+    A longer example makes a batch alone. The columns that `Lesson` adds to a row are not counted.
+    lengths: tokens of each example. seed: fixes the order.
     """
     generator = torch.Generator().manual_seed(seed)
     while True:

@@ -106,12 +106,13 @@ def _turn(message: object) -> dict[str, str]:
 
 
 def corpus_examples(path: Path, chat: Chat) -> Iterator[Example]:
-    """Every answer of a corpus after its prompt, with the end token appended.
+    """Every answer of a corpus after its prompt, with the end token appended where there is one.
 
     An answer before the first question is left out. A conversation is read up to the first turn
     that is out of order.
     """
-    end = chat.tokenizer.eos_token_id if chat.end_id is None else chat.end_id
+    end_id = chat.tokenizer.eos_token_id if chat.end_id is None else chat.end_id
+    end = [] if end_id is None else [end_id]
     for _, turns in read_chats(path):
         asked: list[str] = []
         answered: list[str] = []
@@ -126,7 +127,8 @@ def corpus_examples(path: Path, chat: Chat) -> Iterator[Example]:
                 continue
             prompt = chat.prompt(asked, answered)
             ids = chat.tokenizer(turn["content"], add_special_tokens=False).input_ids
-            yield [*prompt, *ids, end], len(prompt)
+            if answer := ids + end:
+                yield [*prompt, *answer], len(prompt)
             answered.append(turn["content"])
 
 

@@ -17,11 +17,13 @@ from bench.common.strict_json import parse_json
 from bench.inputs.loader import Loaded
 from training.corpus import Example
 
+PAD = 0  # The token of padding. It is masked, so any token does.
 
-def left_padded(prompts: list[list[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+
+def left_padded(prompts: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
     """Prompts as ids [prompts, longest], and the attention mask of that shape."""
     width = max(map(len, prompts))
-    ids = [[pad] * (width - len(prompt)) + prompt for prompt in prompts]
+    ids = [[PAD] * (width - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
@@ -32,18 +34,17 @@ def generate(
     new_tokens: int,
     temperature: float,
     eos: Collection[int],
-    pad: int,
 ) -> list[list[int]]:
     """The answers to prompts. Each ends with its end token, if it has one.
 
     temperature: 0 is greedy. eos: token ids that end an answer.
     """
-    ids, mask = left_padded(prompts, pad, lm.device)
+    ids, mask = left_padded(prompts, lm.device)
     options = {"do_sample": False}
     if temperature:
         options = {"do_sample": True, "temperature": temperature, "top_k": 0}
     made = lm.generate(
-        ids, attention_mask=mask, max_new_tokens=new_tokens, pad_token_id=pad, **options
+        ids, attention_mask=mask, max_new_tokens=new_tokens, pad_token_id=PAD, **options
     )
     return [_until_end(answer, eos) for answer in made[:, ids.shape[1] :].tolist()]
 
@@ -56,6 +57,7 @@ def _until_end(answer: list[int], eos: Collection[int]) -> list[int]:
 @torch.inference_mode()
 def own_answers(
     loaded: Loaded,
+    identity: str,
     examples: list[Example],
     temperatures: Sequence[float],
     new_tokens: int,
@@ -65,12 +67,13 @@ def own_answers(
 ) -> list[Example]:
     """The model's own answers to the examples' prompts, ordered by the length of the prompt.
 
-    temperatures: used in turn, one for each batch. A file in `out` keeps the answers for exactly
-    these settings. After an interruption only the rest is generated.
+    identity: of the model and of its dtype. temperatures: used in turn, one for each batch. A file
+    in `out` keeps the answers for exactly these settings. After an interruption only the rest is
+    generated.
     """
     # Prompts of like length share a batch, so that little of it is padding.
     prompts = sorted((ids[:start] for ids, start in examples), key=len)
-    settings = json.dumps([loaded.identity, list(temperatures), new_tokens, batch, seed, prompts])
+    settings = json.dumps([identity, list(temperatures), new_tokens, batch, seed, prompts])
     cache = out / f"own_answers-{sha256(settings.encode()).hexdigest()[:12]}.jsonl"
     done = _kept_answers(cache, len(prompts), batch)
     bar = tqdm(total=len(prompts), initial=len(done), desc="own answers", unit="answer")
@@ -80,14 +83,7 @@ def own_answers(
             torch.manual_seed(seed + number)
             group = prompts[start : start + batch]
             temperature = temperatures[number % len(temperatures)]
-            answers = generate(
-                loaded.model.lm,
-                group,
-                new_tokens,
-                temperature,
-                loaded.eos,
-                pad=loaded.tokenizer.eos_token_id,
-            )
+            answers = generate(loaded.model.lm, group, new_tokens, temperature, loaded.eos)
             rows = [(p + answer, len(p)) for p, answer in zip(group, answers, strict=True)]
             kept.write("".join(json.dumps(row) + "\n" for row in rows))
             kept.flush()
@@ -121,4 +117,6 @@ def greedy_answers(
 ) -> list[Example]:
     """The model's own greedy answers to the examples' prompts, kept in no file."""
     with TemporaryDirectory() as work:
-        return own_answers(loaded, examples, [0.0], new_tokens, batch, Path(work), seed=0)
+        return own_answers(
+            loaded, loaded.identity, examples, [0.0], new_tokens, batch, Path(work), seed=0
+        )

@@ -1,18 +1,30 @@
 """Folders with trained heads beside a configuration that names their base model."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import GenerationConfig
 
+from bench.common.errors import UserError
+from bench.common.files import write_atomically
 from bench.inputs.checkpoints import BASE, base_of, read_json
 from bench.inputs.loader import Loaded
 
 METADATA = {"format": "pt"}  # transformers requires this in a safetensors file.
+
+
+def refuse_own_folder(loaded: Loaded, out: Path) -> None:
+    """UserError where `out` is a folder of the model itself, whose files are its identity."""
+    folders = (loaded.where, _base_of(loaded))
+    if out.resolve() in [Path(folder).resolve() for folder in folders]:
+        raise UserError(
+            f"--out {out} is the model's own folder, and checkpoints in it would make it another "
+            "model; give another folder"
+        )
 
 
 def saveable(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -30,20 +42,31 @@ def write_folder(
     tensors: Mapping[str, Tensor],
     config: Mapping[str, object],
 ) -> None:
-    """Write tensors to a file, and a configuration that also names the base model."""
+    """Write tensors to a file, and then a configuration that also names the base model."""
     folder.mkdir(parents=True, exist_ok=True)
     named = {BASE: _base_of(loaded), **config}
-    (folder / "config.json").write_text(json.dumps(named, indent=1) + "\n")
     write_tensors(tensors, folder / file)
+    write_atomically(folder / "config.json", json.dumps(named, indent=1) + "\n")
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file beside a config.json, and let the same users read it.
+    """Replace a safetensors file. An interruption leaves the earlier one as it is."""
+    temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)  # An interruption may have left it.
+    temporary.touch()
+    mode = temporary.stat().st_mode
+    save_file(dict(tensors), temporary, metadata=METADATA)
+    temporary.chmod(mode)  # safetensors makes files that nobody else may read.
+    temporary.replace(path)
 
-    safetensors makes files that nobody else may read.
+
+def write_generation_config(config: GenerationConfig, folder: Path) -> None:
+    """Write a generation configuration as it was read.
+
+    Its own `save_pretrained` refuses some that are published, such as a temperature without
+    sampling.
     """
-    save_file(dict(tensors), path, metadata=METADATA)
-    shutil.copymode(path.with_name("config.json"), path)
+    config.to_json_file(folder / "generation_config.json", keys_to_pop=["compile_config"])
 
 
 def _base_of(loaded: Loaded) -> str:

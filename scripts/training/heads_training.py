@@ -19,9 +19,10 @@ from training.corpus import Example, corpus_examples, read_examples
 from training.costs import say_memory, time_left
 from training.distillation import own_answers
 from training.eagle import EagleKind
+from training.head_files import refuse_own_folder
 from training.hidden_states import HiddenStates, KeptHiddenStates
 from training.hydra import HydraKind
-from training.kind import Kind, check_settings
+from training.kind import Kind, refuse_ignored
 from training.medusa import MedusaKind
 from training.models import load_model, with_chat
 from training.schedule import Session, learning_rate
@@ -37,7 +38,9 @@ GOES_ON_WITH = (
     "out", "tokens", "minutes", "device", "trust_remote_code", "merge", "format", "save_dtype",
     "states",
 )  # fmt: skip
-GONE_WRONG = 2.0  # A training has failed if its loss is this many times the first loss.
+# Settings of the model's own answers.
+OF_OWN_ANSWERS = ("temperatures", "distill_tokens", "distill_batch")
+GONE_WRONG = 2.0  # A training has failed if its loss is more than so many times the first loss.
 SETTLED_STEPS = 10  # Steps of a session before its speed is used to predict its end.
 
 
@@ -59,35 +62,32 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
 
     UserError says what does not fit.
     """
-    if (settings.corpus is None) == (settings.answers is None):
-        raise UserError("give either --corpus or --answers: what the heads learn from")
-    if settings.answers is not None and settings.distill:
-        raise UserError("--distill makes own answers, and --answers has them; give one of the two")
-    if settings.merge and settings.format != "medusa":
-        raise UserError(f"--merge writes Medusa-2 alone; leave out --format {settings.format}")
-    kind_of_heads = CLASSES[settings.kind]
-    check_settings(kind_of_heads, settings)
+    _check_settings(settings)
     loaded = load_model(settings)
+    refuse_own_folder(loaded, settings.out)
     settings.out.mkdir(parents=True, exist_ok=True)
-    is_own_folder = Path(settings.model).resolve() == settings.out.resolve()
-    # Training writes into --out, which would change this identity. So the path stands for it.
-    model = settings.model if is_own_folder else loaded.identity
-    decisive = settled(settings, GOES_ON_WITH, model=model)
+    if settings.states is not None:  # A folder that cannot be made is told before hours of work.
+        settings.states.mkdir(parents=True, exist_ok=True)
+    decisive = settled(settings, GOES_ON_WITH, model=loaded.identity)
     file = CHECKPOINTS.get(settings.kind, f"{settings.kind}_state.pt")
     checkpoint = Checkpoint(settings.out / file, decisive, SAVE_EVERY_S)
     state = checkpoint.read()
-    examples = _examples(loaded, settings)
-    kind = kind_of_heads(loaded, settings)
+    kind = CLASSES[settings.kind](loaded, settings)
     if settings.sampled is not None and not kind.shares_projection:
         raise UserError(
             "--sampled needs heads that end in the model's own output projection; give "
             "--share-projection too, or leave it out"
         )
     say_memory(kind.parameters, loaded.model.device)
+    # Of the model as it is loaded here. It names files of what the model computed.
+    identity = loaded.identity
+    if settings.dtype != "auto":
+        identity += f" {settings.dtype}"
+    examples = _examples(loaded, identity, settings)
     hidden_states = HiddenStates(loaded.model, autocast=True)
     if settings.states is not None:
         hidden_states = KeptHiddenStates(
-            loaded.model, model, examples, settings.states, autocast=True
+            loaded.model, identity, examples, settings.states, autocast=True
         )
     training = _Training(kind, hidden_states, examples, settings, checkpoint, state)
     training.run()
@@ -103,12 +103,50 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
     )
 
 
-def _examples(loaded: Loaded, settings: HeadsSettings) -> list[Example]:
+def _check_settings(settings: HeadsSettings) -> None:
+    """UserError where settings do not go together, or one of them has no effect."""
+    if (settings.corpus is None) == (settings.answers is None):
+        raise UserError("give either --corpus or --answers: what the heads learn from")
+    if settings.answers is not None and settings.distill:
+        raise UserError("--distill makes own answers, and --answers has them; give one of the two")
+    if settings.merge and settings.format != "medusa":
+        raise UserError(f"--merge writes Medusa-2 alone; leave out --format {settings.format}")
+    of_kind = CLASSES[settings.kind].ignored_settings
+    refuse_ignored(settings, of_kind, f"with --kind {settings.kind}")
+    if not settings.distill:
+        refuse_ignored(settings, OF_OWN_ANSWERS, "without --distill")
+    if settings.answers is not None:
+        refuse_ignored(settings, ("template",), "with --answers, which has token ids")
+
+
+def _longest(loaded: Loaded, settings: HeadsSettings) -> int:
+    """Tokens of the longest example. A line says so where the model's context decides.
+
+    A batch has further columns after it, at most one for each of --heads. All kinds leave room for
+    these, so that they learn from the same examples.
+    """
+    room = loaded.model.context - settings.heads
+    if room >= settings.max_length:
+        return settings.max_length
+    print(
+        f"examples are cut at {room} tokens, not at --max-length {settings.max_length}: the "
+        f"model's context is {loaded.model.context}",
+        file=sys.stderr,
+    )
+    return room
+
+
+def _examples(loaded: Loaded, identity: str, settings: HeadsSettings) -> list[Example]:
     """What the heads learn from: answers of the corpus, or of the model to the corpus' prompts.
 
-    UserError where the corpus has no answer, or none that is short enough.
+    identity: as in `own_answers`. UserError where the corpus has no answer, or no prompt is short
+    enough.
     """
-    wanted = max(settings.examples, settings.distill)
+    wanted = settings.distill or settings.examples
+    longest = _longest(loaded, settings)
+    latest = longest - settings.heads - 3  # Where an answer may begin at the latest.
+    if settings.distill:
+        latest = min(latest, loaded.model.context - settings.distill_tokens)
     if settings.answers is not None:
         source, answers = settings.answers, read_examples(settings.answers, loaded.model.vocab)
     else:
@@ -118,29 +156,41 @@ def _examples(loaded: Loaded, settings: HeadsSettings) -> list[Example]:
     has_answers = False
     for ids, start in tqdm(answers, desc=f"reading {source.name}", total=wanted):
         has_answers = True
-        if start < settings.max_length - settings.heads - 2:
-            examples.append((ids[: settings.max_length], start))
+        if start <= latest:
+            examples.append((ids[:longest], start))
         if len(examples) >= wanted:
             break
     if not has_answers:
         raise UserError(f"{source} has no answer to a question; heads learn from answers")
     if not examples:
-        raise UserError(f"no answer of {source} fits in --max-length {settings.max_length}")
+        limits = "--max-length and --distill-tokens" if settings.distill else "--max-length"
+        raise UserError(
+            f"every prompt of {source} is longer than {max(0, latest)} tokens, which {limits} and "
+            f"the model's context of {loaded.model.context} leave for it"
+        )
     if not settings.distill:
         return examples
-    return own_answers(
+    answers = own_answers(
         loaded,
-        examples[: settings.distill],
+        identity,
+        examples,
         settings.temperatures,
         settings.distill_tokens,
         settings.distill_batch,
         settings.out,
         settings.seed,
     )
+    return [(ids[:longest], start) for ids, start in answers]
 
 
 def _rounded(loss: Tensor) -> list[float]:
     return [round(value, 3) for value in loss.tolist()]
+
+
+def _running_mean(mean: Tensor, current: Tensor) -> Tensor:
+    """Running means [losses] with the losses of one more batch. A loss of 0 had no target."""
+    mean = torch.where(mean > 0, mean, current)
+    return torch.where(current > 0, 0.95 * mean + 0.05 * current, mean)
 
 
 class _Training:
@@ -165,7 +215,8 @@ class _Training:
         )
         self.seen = self.step = 0
         self.seconds = 0.0
-        self.loss: Tensor | None = None  # [losses] a running mean. None: before the first step.
+        # [losses] running means, 0 where no batch had a target. None: before the first step.
+        self.loss: Tensor | None = None
         self.checkpoint = checkpoint
         self.device = next(kind.heads.parameters()).device
         if state is not None:
@@ -192,7 +243,7 @@ class _Training:
         total = settings.tokens
         earlier_s, began = self.seconds, time.monotonic()
         steps = 0  # Of this session.
-        first: Tensor | None = None  # [losses] of its first step.
+        first: Tensor | None = None  # [losses] the first ones of this session.
         desc = settings.kind
         bar = tqdm(total=int(total), initial=self.seen, unit="tok", unit_scale=True, desc=desc)
         with bar:
@@ -202,7 +253,7 @@ class _Training:
                 used = sum(len(ids) - start for ids, start in self._group(numbers))
                 self.seen += used
                 self.step += 1
-                first = self.loss if first is None else first
+                first = self.loss if first is None else torch.where(first > 0, first, self.loss)
                 bar.update(used)
                 losses = " ".join(f"{value:.2f}" for value in self.loss.tolist())
                 bar.set_postfix_str(f"{self.kind.loss_names} {losses}")
@@ -214,7 +265,7 @@ class _Training:
                     total = session.last_token(self.seen)
                 if self.checkpoint.is_due or self.seen >= total:
                     self.checkpoint.save(self._state())
-        if first is not None and not (self.loss < GONE_WRONG * first).all():
+        if first is not None and not (self.loss <= GONE_WRONG * first).all():
             warn(
                 f"the loss has grown, from {_rounded(first)} to {_rounded(self.loss)}; these heads "
                 "are worse than those before this training. Try a lower --lr"
@@ -248,7 +299,7 @@ class _Training:
             each["lr"] = self.settings.lr * learning_rate(self.seen, total, warmup)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.loss = current if self.loss is None else 0.95 * self.loss + 0.05 * current
+        self.loss = current if self.loss is None else _running_mean(self.loss, current)
 
     def _state(self) -> dict:
         return {

@@ -1,6 +1,7 @@
 """What train_heads.py needs of a kind of heads. A kind is one module with a class of this sort."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from typing import ClassVar
@@ -51,10 +52,9 @@ class Kind(ABC):
         return sum(parameter.numel() for parameter in self.heads.parameters())
 
 
-def check_settings(kind: type[Kind], settings: HeadsSettings) -> None:
-    """UserError where a setting is given that has no effect on this kind."""
+def refuse_ignored(settings: HeadsSettings, ignored: Collection[str], where: str) -> None:
+    """UserError where one of the ignored settings is given. where: such as "with --kind eagle"."""
     for field in fields(settings):
-        if field.name in kind.ignored_settings and getattr(settings, field.name) != field.default:
-            raise UserError(
-                f"{flag_name(field.name)} has no effect with --kind {settings.kind}; leave it out"
-            )
+        value = getattr(settings, field.name)
+        if field.name in ignored and value not in (None, field.default):
+            raise UserError(f"{flag_name(field.name)} has no effect {where}; leave it out")

@@ -4,6 +4,7 @@ Sequence-level unlikelihood (Welleck et al. 2020, arXiv 1908.04319).
 """
 
 import json
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from training.batches import NO_TARGET
 from training.checkpoints import Checkpoint, settled
 from training.corpus import Example, corpus_examples
 from training.distillation import generate
+from training.head_files import refuse_own_folder, write_generation_config
 
 MarkedText = tuple[list[int], list[bool]]  # Tokens, and which of them are to become less likely.
 Measured = dict[str, float]
@@ -64,11 +66,11 @@ def repeats(tokens: list[int], n: int) -> list[bool]:
 
 @torch.no_grad()
 def greedy_answers(
-    lm: PreTrainedModel, prompts: list[list[int]], new_tokens: int, eos: int
+    lm: PreTrainedModel, prompts: list[list[int]], new_tokens: int, eos: Collection[int]
 ) -> list[list[int]]:
     """The answers of a model in training. Each ends with its end token, if it has one."""
     lm.eval()
-    answers = generate(lm, prompts, new_tokens, temperature=0.0, eos=(eos,), pad=eos)
+    answers = generate(lm, prompts, new_tokens, temperature=0.0, eos=eos)
     lm.train()
     return answers
 
@@ -98,17 +100,20 @@ class Unlearning:
     def __init__(self, settings: LoopsSettings) -> None:
         """Load the model, or go on where an earlier session stopped.
 
-        UserError where the corpus has too few short prompts.
+        UserError where the corpus has too few short prompts, or --out is the model's own folder.
         """
         self.settings = settings
-        settings.out.mkdir(parents=True, exist_ok=True)
         loaded = load(settings.model, settings.device, "float32")
+        refuse_own_folder(loaded, settings.out)
+        settings.out.mkdir(parents=True, exist_ok=True)
         self.tokenizer = loaded.tokenizer
-        self.eos = self.tokenizer.eos_token_id
+        self.eos = loaded.eos
+        self.generation_config = loaded.generation_config
         lm = loaded.model.lm
         # A copy as it was loaded, which can be trained.
         self.lm = type(lm).from_pretrained(settings.model, config=lm.config, dtype=torch.float32)
         self.lm.to(loaded.model.device)
+        self.lm.generation_config = lm.generation_config  # Plain greedy decoding.
         examples = _examples(Chat.of(self.tokenizer), settings)
         self.examples = examples[settings.batch :]
         # The others are measured on, and not trained on.
@@ -134,7 +139,7 @@ class Unlearning:
         marks = [mark for answer in answers for mark in repeats(answer, settings.ngram)]
         return {
             "repeated_ngrams": sum(marks) / len(marks),
-            "unended_answers": sum(answer[-1] != self.eos for answer in answers) / len(answers),
+            "unended_answers": sum(answer[-1] not in self.eos for answer in answers) / len(answers),
             "tokens_per_answer": len(marks) / len(answers),
         }
 
@@ -152,6 +157,7 @@ class Unlearning:
         after = self.measure()
         self.lm.save_pretrained(settings.out / "base")
         self.tokenizer.save_pretrained(settings.out / "base")
+        write_generation_config(self.generation_config, settings.out / "base")
         result = {"before": self.before, "after": after}
         (settings.out / "unlearn_result.json").write_text(json.dumps(result, indent=1) + "\n")
         return after

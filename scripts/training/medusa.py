@@ -12,7 +12,12 @@ from decoders.model.heads import MERGED_PREFIX, MedusaHeads
 from settings.training import HeadsSettings
 from training.batches import Lesson
 from training.columns import Columns, of_logits
-from training.head_files import saveable, write_folder, write_tensors
+from training.head_files import (
+    saveable,
+    write_folder,
+    write_generation_config,
+    write_tensors,
+)
 from training.kind import Kind
 
 
@@ -108,16 +113,16 @@ def write_merged(loaded: Loaded, heads: MedusaHeads, out: Path, dtype: torch.dty
     """Write a Medusa-2 folder: the model and its heads in one checkpoint."""
     out.mkdir(parents=True, exist_ok=True)
     lm = loaded.model.lm
-    lm.config.update({**_config(heads), "dtype": str(dtype).removeprefix("torch.")})
-    lm.config.save_pretrained(out)
-    loaded.generation_config.save_pretrained(out)
-    loaded.tokenizer.save_pretrained(out)
     state = lm.state_dict()
     # Tied tensors are written once, under the name that comes first.
     names = {tensor.data_ptr(): name for name, tensor in reversed(state.items())}.values()
     state = {name: state[name] for name in names}
     state |= {MERGED_PREFIX + name: tensor for name, tensor in heads.published().items()}
     write_tensors(saveable(state, dtype), out / "model.safetensors")
+    loaded.tokenizer.save_pretrained(out)
+    write_generation_config(loaded.generation_config, out)
+    lm.config.update({**_config(heads), "dtype": str(dtype).removeprefix("torch.")})
+    lm.config.save_pretrained(out)
 
 
 def _config(heads: MedusaHeads) -> dict[str, object]:

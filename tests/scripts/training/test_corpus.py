@@ -157,3 +157,14 @@ def test_answers_end_as_the_template_ends_them(tmp_path):
     corpus.write_text(json.dumps({"turns": MESSAGES}) + "\n")
     ((ids, start),) = corpus_examples(corpus, Chat.of(tokenizer))
     assert tokenizer.decode(ids[start:]) == "hello<|im_end|>"
+
+
+def test_without_an_end_token_nothing_is_appended(tmp_path):
+    """An empty answer is no example then."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = None
+    corpus = tmp_path / "chat.jsonl"
+    empty = [MESSAGES[0], {"role": "assistant", "content": ""}]
+    corpus.write_text(json.dumps(MESSAGES) + "\n" + json.dumps(empty) + "\n")
+    ((ids, start),) = corpus_examples(corpus, Chat.of(tokenizer))
+    assert tokenizer.decode(ids[start:]) == "hello"

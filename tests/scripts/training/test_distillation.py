@@ -7,13 +7,15 @@ import pytest
 from bench.common.errors import UserError
 from bench.inputs.loader import load
 from tests.helpers.checkpoints import write_base
+from tests.helpers.models import tiny_tokenizer
 from training.distillation import own_answers
 
 PROMPTS = [([1, *range(5, 5 + length)], 1 + length) for length in (3, 4, 5, 6, 7)]
 
 
 def answers(loaded, out):
-    return own_answers(loaded, PROMPTS, [0.0, 0.7], new_tokens=6, batch=2, out=out, seed=3)
+    made_by = loaded.identity
+    return own_answers(loaded, made_by, PROMPTS, [0.0, 0.7], new_tokens=6, batch=2, out=out, seed=3)
 
 
 def test_answers_that_an_interruption_cut_off_are_made_again(tmp_path):
@@ -35,3 +37,19 @@ def test_damaged_answers_are_said(tmp_path):
     cache.write_text("{\n" * len(PROMPTS))
     with pytest.raises(UserError, match="remove it to have the answers made again"):
         answers(loaded, tmp_path)
+
+
+def test_a_model_without_an_end_token_answers_to_the_last_token(tmp_path):
+    base, tokenizer = write_base(tmp_path / "base", eos_token_id=None), tiny_tokenizer()
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(base)
+    loaded = load(str(base), device="cpu")
+    assert loaded.eos == frozenset()
+    assert [len(ids) - start for ids, start in answers(loaded, tmp_path)] == [6] * len(PROMPTS)
+
+
+def test_padding_does_not_change_an_answer(tmp_path):
+    """The first batch holds prompts of two lengths."""
+    loaded = load(str(write_base(tmp_path / "base")), device="cpu")
+    alone = own_answers(loaded, "", PROMPTS[:1], [0.0], new_tokens=6, batch=1, out=tmp_path, seed=3)
+    assert answers(loaded, tmp_path)[:1] == alone

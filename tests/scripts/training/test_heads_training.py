@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import cycle
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 import train_heads
 from bench.inputs.loader import load
 from decoders.model.heads import MedusaHeads
+from decoders.model.model import Model
 from tests.helpers.checkpoints import write_base
 from tests.helpers.commands import basics, bench, script
 from tests.helpers.lessons import lesson_of
@@ -69,6 +71,46 @@ def test_two_sessions_end_as_one(short_corpus, tmp_path, capsys):
     assert "trained before on" in capsys.readouterr().out
 
 
+def interrupted_after(saves_at: int, train) -> None:
+    """Run `train`, which is interrupted after a save at this step."""
+    due = iter([False] * (saves_at - 1) + [True])
+    save = Checkpoint.save
+
+    def save_and_stop(self, state: dict) -> None:
+        save(self, state)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "is_due", property(lambda _: next(due)))
+        patch.setattr(Checkpoint, "save", save_and_stop)
+        assert train() == 130
+
+
+def test_an_interrupted_training_ends_with_the_weights_of_a_whole_one(answers, tmp_path):
+    base = write_base(tmp_path / "base")
+
+    def train(name):
+        given = ["--model", base, "--answers", answers, "--out", tmp_path / name, *SHORT]
+        more = ["--share-projection", "--sampled", 48, "--tokens", 900]
+        return script(train_heads.main, *given, *more)
+
+    assert train("whole") == 0
+    interrupted_after(3, lambda: train("resumed"))
+    assert train("resumed") == 0
+    whole, resumed = (
+        torch.load(tmp_path / name / "heads_state.pt", weights_only=True)
+        for name in ("whole", "resumed")
+    )
+    assert whole["step"] == resumed["step"] > 6
+    for name, weight in whole["heads"].items():
+        assert weight.abs().sum() > 0 and torch.equal(weight, resumed["heads"][name]), name
+    moments = zip(
+        whole["optimizer"]["state"].values(), resumed["optimizer"]["state"].values(), strict=True
+    )
+    for one, other in moments:
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 @pytest.fixture
 def answers(tmp_path):
     """Own answers that were made before, as train_heads.py keeps them."""
@@ -118,6 +160,10 @@ def test_heads_that_share_the_projection_are_trained_and_resumed(answers, tmp_pa
         (["--corpus", "c.jsonl", "--answers", "a.jsonl"], "give either --corpus or --answers"),
         (["--answers", "a.jsonl", "--distill", 4], "--distill makes own answers"),
         (["--answers", "a.jsonl", "--merge", "--format", "vllm"], "leave out --format vllm"),
+        (["--corpus", "c.jsonl", "--temperatures", 0.5], "--temperatures has no effect without"),
+        (["--corpus", "c.jsonl", "--distill-tokens", 9], "--distill-tokens has no effect without"),
+        (["--corpus", "c.jsonl", "--distill-batch", 9], "--distill-batch has no effect without"),
+        (["--answers", "a.jsonl", "--template", "one_shot"], "--template has no effect with --ans"),
         (["--answers", "bad.jsonl"], "line 2: 200 is no token of this model; expected [token ids"),
     ],
 )
@@ -190,11 +236,92 @@ def test_a_sampled_vocabulary_and_kept_hidden_states_train_as_well(kind, answers
     assert "8 of 8 answers so far" in capsys.readouterr().err
 
 
-def test_a_sampled_vocabulary_needs_the_shared_projection(answers, tmp_path, capsys):
-    base = write_base(tmp_path / "base")
-    given = ["--model", base, "--answers", answers, "--out", tmp_path / "out", "--sampled", 48]
-    assert script(train_heads.main, *given) == 2
+def test_a_sampled_vocabulary_needs_the_shared_projection(short_corpus, tmp_path, capsys):
+    """It is told before the model's own answers are made."""
+    base, out = write_base(tmp_path / "base"), tmp_path / "out"
+    given = ["--model", base, "--corpus", short_corpus, "--out", out, "--distill", 4, *SHORT]
+    assert script(train_heads.main, *given, "--sampled", 48) == 2
     assert "give --share-projection too, or leave it out" in capsys.readouterr().err
+    assert not list(out.iterdir())
+
+
+def test_states_in_a_folder_that_cannot_be_made_are_told_at_once(short_corpus, tmp_path, capsys):
+    base, out = write_base(tmp_path / "base"), tmp_path / "out"
+    given = ["--model", base, "--corpus", short_corpus, "--out", out, "--distill", 4, *SHORT]
+    assert script(train_heads.main, *given, "--states", short_corpus) == 2
+    assert f"{short_corpus}: File exists" in capsys.readouterr().err
+    assert not list(out.iterdir())
+
+
+def test_the_models_own_folder_is_refused(answers, tmp_path, capsys):
+    base = write_base(tmp_path / "base")
+    before = sorted(base.iterdir())
+    given = ["--model", base, "--answers", answers, "--out", base / ".." / "base", *SHORT]
+    assert script(train_heads.main, *given) == 2
+    assert "base is the model's own folder" in capsys.readouterr().err
+    assert sorted(base.iterdir()) == before
+
+
+@pytest.fixture
+def widths(monkeypatch) -> list[int]:
+    """The numbers of columns of all texts that hidden states are made of."""
+    found: list[int] = []
+    hidden_states_of = Model.hidden_states_of
+
+    def noted(self, ids):
+        found.append(ids.shape[1])
+        return hidden_states_of(self, ids)
+
+    monkeypatch.setattr(Model, "hidden_states_of", noted)
+    return found
+
+
+def test_examples_end_where_the_models_context_ends(tmp_path, widths, capsys):
+    """The columns for what the heads guess are in the context, too."""
+    base, answers = write_base(tmp_path / "base", max_position_embeddings=60), tmp_path / "a.jsonl"
+    answers.write_text(json.dumps([[*range(1, 100)], 9]) + "\n")
+    given = ["--model", base, "--answers", answers, "--out", tmp_path / "out", "--device", "cpu"]
+    assert script(train_heads.main, *given, "--heads", 3, "--tokens", 40) == 0
+    assert set(widths) == {60}
+    says = "examples are cut at 57 tokens, not at --max-length 1024: the model's context is 60"
+    assert says in capsys.readouterr().err
+
+
+def test_own_answers_fit_in_the_models_context(short_corpus, tmp_path, widths, capsys):
+    """Prompts have 11 tokens. Own answers are made whole, and cut for the heads."""
+    base, out = write_base(tmp_path / "base", max_position_embeddings=60), tmp_path / "out"
+    given = [
+        "--model", base, "--corpus", short_corpus, "--out", out, "--distill", 4, *SHORT,
+        "--tokens", 20, "--temperatures", 0,
+    ]  # fmt: skip
+    assert script(train_heads.main, *given, "--distill-tokens", 50) == 2
+    assert "is longer than 10 tokens, which --max-length and --dist" in capsys.readouterr().err
+    assert script(train_heads.main, *given, "--distill-tokens", 49) == 0
+    (cache,) = out.glob("own_answers-*.jsonl")
+    made = [json.loads(line) for line in cache.read_text().splitlines()]
+    assert {start for _, start in made} == {11} and max(len(ids) for ids, _ in made) == 60
+    assert max(widths) <= 60
+
+
+def test_no_more_of_the_corpus_is_read_than_own_answers_need(short_corpus, tmp_path):
+    base = write_base(tmp_path / "base")
+    with short_corpus.open("a") as file:
+        file.write("no chat\n")
+    given = ["--model", base, "--corpus", short_corpus, "--out", tmp_path / "out", *SHORT]
+    more = ["--distill", 8, "--distill-tokens", 4, "--tokens", 9]
+    assert script(train_heads.main, *given, *more) == 0
+
+
+def test_another_dtype_has_files_of_its_own(short_corpus, tmp_path):
+    base, kept = write_base(tmp_path / "base"), tmp_path / "kept"
+    given = [
+        "--model", base, "--corpus", short_corpus, "--out", tmp_path / "out", *SHORT, "--distill",
+        4, "--distill-tokens", 4, "--tokens", 9, "--states", kept,
+    ]  # fmt: skip
+    assert script(train_heads.main, *given) == 0
+    assert script(train_heads.main, *given, "--kind", "hydra", "--dtype", "bfloat16") == 0
+    assert len(list((tmp_path / "out").glob("own_answers-*.jsonl"))) == 2
+    assert len(list(kept.glob("*.f16"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -253,6 +380,22 @@ def test_a_training_that_went_wrong_is_told(answers, tmp_path, capsys):
     mad = [*given, "--out", tmp_path / "mad", "--tokens", 1500, "--lr", 1e38]
     assert script(train_heads.main, *mad) == 2
     assert "a loss became NaN or infinite at " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("of_another", [2, 40])
+def test_heads_without_a_target_have_not_gone_wrong(
+    of_another, answers, tmp_path, monkeypatch, capsys
+):
+    """Answers of two tokens have a target for the first head alone."""
+    monkeypatch.setattr("training.heads_training.batches", lambda *_: cycle([[0], [1]]))
+    rows = [[[1, *range(5, 10 + length)], 6] for length in (2, of_another)]
+    answers.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = ["--model", write_base(tmp_path / "base"), "--answers", answers, *SHORT]
+    assert script(train_heads.main, *given, "--out", tmp_path / "out", "--tokens", 60) == 0
+    said = capsys.readouterr()
+    assert "the loss has grown" not in said.err
+    losses = json.loads(re.search(r"\[.*\]", said.out)[0])
+    assert [loss > 0 for loss in losses] == [True, of_another > 2, of_another > 2]
 
 
 def test_a_corpus_of_questions_alone_is_told(tmp_path, capsys):
