@@ -17,7 +17,7 @@ from bench.running.environment import environment
 from bench.running.phases import StepProfile, counted_steps, timed_steps
 from bench.store.step_profile import PHASES, SCHEMA_VERSION
 from decoders.decoder import Decoder
-from decoders.spec import BASELINE
+from decoders.spec import BASELINE, Spec
 from settings.measuring import StepSettings
 
 COUNTED = 3  # Steps whose operations are counted.
@@ -32,7 +32,7 @@ def measure_steps(settings: StepSettings, command: list[str]) -> dict[str, objec
     loaded = load(settings.model, settings.device, settings.dtype, compile=settings.compile)
     loaded.model.static_shapes = settings.static_shapes
     texts = dict.fromkeys([BASELINE, *settings.decoder])
-    decoders = {text: _bound(text, loaded) for text in texts}
+    decoders = dict(_bound(text, loaded) for text in texts)
     return {
         "schema_version": SCHEMA_VERSION,
         "command": command,
@@ -43,20 +43,20 @@ def measure_steps(settings: StepSettings, command: list[str]) -> dict[str, objec
     }
 
 
-def _bound(text: str, loaded: Loaded) -> Decoder:
-    """The decoder of a spec, bound to a model.
+def _bound(text: str, loaded: Loaded) -> tuple[str, Decoder]:
+    """The label and the decoder of a spec, bound to a model.
 
     UserError where it is unknown, does not fit, or has no phases.
     """
     try:
-        decoder = make_decoder(text)
+        label, decoder = Spec.parse(text).label, make_decoder(text)
         if decoder.auto:
             raise ValueError("its steps are of many sizes; give a number of nodes")
         if type(decoder).decode is not Decoder.decode:
             raise ValueError("its steps are not our loop's, and have no phases")
     except ValueError as error:
         raise UserError(f"decoder {text!r} cannot be measured: {error}") from error
-    return bind(text, decoder, loaded)
+    return label, bind(label, decoder, loaded)
 
 
 @torch.inference_mode()
@@ -65,8 +65,8 @@ def rows_of(
 ) -> list[dict[str, object]]:
     """A row for each length and decoder: nodes, seconds by phase, operations and waits of a step.
 
-    The decoders, by spec, take turns round by round. So a machine that gets busy is busy for all of
-    them. Every number is a median. UserError where a length does not fit in the model's context.
+    The decoders, by label, take turns round by round. So a machine that gets busy is busy for all
+    of them. Every number is a median. UserError where a length does not fit in the model's context.
     """
     rows = []
     model = next(iter(decoders.values())).model
@@ -80,13 +80,13 @@ def rows_of(
             )
         prompt = random_prompt(model.vocab, length, seed=length)
         counts = {
-            text: counted_steps(decoder, prompt, COUNTED) for text, decoder in decoders.items()
+            label: counted_steps(decoder, prompt, COUNTED) for label, decoder in decoders.items()
         }
         times: dict[str, list[StepProfile]] = defaultdict(list)
         for _ in range(rounds):
-            for text, decoder in decoders.items():
-                times[text] += timed_steps(decoder, prompt, steps)
-        rows += [_row(text, length, times[text], counts[text]) for text in decoders]
+            for label, decoder in decoders.items():
+                times[label] += timed_steps(decoder, prompt, steps)
+        rows += [_row(label, length, times[label], counts[label]) for label in decoders]
     return rows
 
 
@@ -104,10 +104,10 @@ def medians_by_phase(samples: list[StepProfile]) -> dict[str, float]:
 
 
 def _row(
-    text: str, length: int, samples: list[StepProfile], counts: list[StepProfile]
+    label: str, length: int, samples: list[StepProfile], counts: list[StepProfile]
 ) -> dict[str, object]:
     return {
-        "decoder": text,
+        "decoder": label,
         "nodes": samples[0].nodes,
         "length": length,
         **medians_by_phase(samples),

@@ -30,6 +30,7 @@ HATCHES = ["", "//", "..", "\\\\", "xx", "--", "++", "oo"]
 LINES = ["-", "--", "-.", ":"]
 FONT = FontProperties(family="DejaVu Sans")  # Comes with matplotlib.
 MOST_TICKS = 16  # Most ticks of an axis of whole numbers.
+LONGEST_NAME = 48  # Characters of a name that a figure shows.
 _STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -82,7 +83,7 @@ class Names:
     """Names as figures can show them.
 
     One that the font has no characters for becomes a number. So does one that begins with _, which
-    matplotlib leaves out of legends.
+    matplotlib leaves out of legends, and one that is too long to leave room for the figure.
     """
 
     shown: dict[str, str]
@@ -99,8 +100,8 @@ class Names:
         numbers = count(1)
         for name in dict.fromkeys(names):
             has_glyphs = all(ord(character) in glyphs for character in name)
-            is_shown = has_glyphs and not name.startswith("_")
-            shown[name] = name if is_shown else f"[{next(numbers)}]"
+            fits = len(name) <= LONGEST_NAME and not name.startswith("_")
+            shown[name] = name if has_glyphs and fits else f"[{next(numbers)}]"
         return cls(shown)
 
     def __getitem__(self, name: str) -> str:

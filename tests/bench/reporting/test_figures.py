@@ -76,6 +76,12 @@ def test_a_name_that_legends_leave_out_is_a_number_with_a_key(tmp_path):
         assert "<!-- [1] -->" in figure.path.with_suffix(".svg").read_text()
 
 
+def test_a_name_that_leaves_no_room_for_a_figure_is_a_number():
+    long = "hydra:path=" + 40 * "x"
+    names = style.Names.of(["greedy", long])
+    assert names["greedy"] == "greedy" and names[long] == "[1]" and long in names.key
+
+
 def test_sixty_depths_have_labels_that_do_not_touch(tmp_path, monkeypatch):
     turns = [
         make_turn(accepts=[61] * 20, question_id=question, nodes=[64] * 20) for question in range(3)

@@ -10,17 +10,17 @@ from tests.helpers.commands import script
 def test_steps_are_timed_by_phase_at_every_length(model, tmp_path, capsys):
     out = tmp_path / "step.json"
     arguments = [
-        "--model", model, "--device", "cpu", "--decoder", "static,dynamic:nodes=8", "--lengths",
-        "8,16", "--rounds", 2, "--steps", 3, "--out", out,
+        "--model", model, "--device", "cpu", "--decoder", "static,small=dynamic:nodes=8",
+        "--lengths", "8,16", "--rounds", 2, "--steps", 3, "--out", out,
     ]  # fmt: skip
     assert script(bench_step.main, *arguments) == 0
     steps = read_phases(out)
     rows = steps.rows
     assert all(steps.conditions[name] for name in ("model", "device", "dtype"))
-    assert "dynamic:nodes=8" in capsys.readouterr().out
-    specs = ["greedy", "static", "dynamic:nodes=8"]
+    assert "small" in capsys.readouterr().out
+    labels = ["greedy", "static", "small"]
     assert [(row["length"], row["decoder"]) for row in rows] == [
-        (length, spec) for length in (8, 16) for spec in specs
+        (length, label) for length in (8, 16) for label in labels
     ]
     assert [row["nodes"] for row in rows] == 2 * [1, 64, 8]
     assert all(row["samples"] == 6 and row["synchronisations"] == 1 for row in rows)
