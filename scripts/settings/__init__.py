@@ -4,6 +4,7 @@ command_line.py   from a command line to such a class
 training.py       of the scripts that train, fit and search
 measuring.py      of the scripts that measure
 checking.py       of the scripts that check
+devices.py        the flag --device
 step_numbers.py   a type of argument
 report_files.py   the file with all numbers of a script that measures
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from bench.common.arguments import texts, whole, wholes
 from bench.common.errors import UserError
 from bench.common.flags import flag
+from settings.devices import one_device
 from settings.report_files import report_file
 
 DTYPES = ("float16", "bfloat16", "float32")
@@ -67,7 +68,7 @@ class ProductSettings:
         None, "OUTxIN, comma-separated (default: those of the demo model)", parse=product_sizes
     )
     rows: Sequence[int] = flag((1, 2, 4, 8, 16, 64), "comma-separated", parse=wholes(1))
-    device: str = flag("cpu", "auto, cpu, cuda, cuda:N or mps")
+    device: str = one_device("cpu")
     dtype: str = flag("float32", "of weights and rows", choices=DTYPES)
     rounds: int = flag(7, "rounds in which the ways take turns", parse=whole(1))
     compile: bool = flag(False, "measure `reduced` too; on a CPU it needs a C++ compiler")
@@ -94,7 +95,7 @@ class ShapeSettings:
     compile: bool
     kernels: bool = flag(False, "profile a few steps more, kernel by kernel")
     without_each: bool = flag(False, "time steps without each change that makes the model fast")
-    device: str = flag("cuda", "auto, cpu, cuda, cuda:N or mps")
+    device: str = one_device("cuda")
     dtype: str = flag("float16", "of the weights", choices=DTYPES)
     out: Path | None = flag(None, "a JSON file of all numbers", parse=report_file)
 

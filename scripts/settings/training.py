@@ -8,6 +8,7 @@ from bench.common.arguments import positive, temperatures, whole
 from bench.common.errors import UserError
 from bench.common.flags import REQUIRED, flag, flag_name
 from decoders.spec import MOST_NODES
+from settings.devices import one_device
 
 KINDS = ("medusa", "hydra", "eagle")
 FORMATS = ("medusa", "vllm")
@@ -181,7 +182,7 @@ class DemoSettings:
     )
     lr: float = flag(3e-3, "learning rate", parse=positive)
     seed: int = flag(0, "of weights and batches", parse=int)
-    device: str = flag("auto", "auto, cpu, cuda, cuda:N or mps")
+    device: str = one_device("auto")
     no_compile: bool = flag(False, "skip torch.compile (about 0.6x the speed)")
 
     def check(self) -> None:
@@ -211,4 +212,4 @@ class LoopsSettings:
     weight: float = flag(0.5, "weight of the unlikelihood in the loss", parse=positive)
     lr: float = flag(3e-4, "learning rate", parse=positive)
     seed: int = flag(0, "has no effect, as nothing here is random", parse=int)
-    device: str = flag("auto", "auto, cpu, cuda, cuda:N or mps")
+    device: str = one_device("auto")

@@ -101,6 +101,7 @@ def test_a_training_that_was_interrupted_ends_as_one_that_was_not(corpus, tmp_pa
         (("--vocab", 65_537), "--vocab is 65537; expected at most 65536"),
         (("--hidden", 36), "--hidden is 36; expected a multiple of 8"),
         (("--device", "tpu"), "unknown device 'tpu'"),
+        (("--device", "balanced"), "'balanced' means several devices; expected one"),
     ],
 )
 def test_what_cannot_be_trained_is_said_first(arguments, says, corpus, tmp_path, capsys):
