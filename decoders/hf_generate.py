@@ -57,7 +57,7 @@ class _StepRecorder(StoppingCriteria):
         self.prompt = prompt
         # [rows] bool: whether each row of the last forward's logits had a finite maximum.
         self.is_sound: Tensor | None = None
-        self.sound_rows: list[Tensor] = []  # Of each step: the same for the rows that it kept.
+        self.sound_rows: list[Tensor] = []  # By step, `is_sound` of its kept rows.
 
     def before_forward(self, module: object, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         """Correct the inputs of assisted generation, and count the positions that are read.

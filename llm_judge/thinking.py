@@ -9,9 +9,9 @@ def _element(name: str) -> tuple[str, str]:
     return rf"<{name}{_ATTRIBUTE}\s*>", rf"</{name}\s*>"
 
 
-# Opening and closing tags, as regular expressions.
 # Names that prompts ask for. A whole reply may stand in such an element.
 _ASKED_FOR = ("reasoning", "reflection", "analysis", "scratchpad")
+# Opening and closing tags, as regular expressions. Those of _ASKED_FOR come first.
 _PAIRS = (
     *map(_element, _ASKED_FOR),
     _element("(?:seed:)?(?:think(?:ing)?|thoughts?)"),  # DeepSeek, Qwen, Seed
@@ -33,7 +33,8 @@ def without_thinking(text: str) -> str:
     """The text after the thoughts that it begins with. Empty where they have no end.
 
     The opening tag may be missing, as some chat templates end the prompt with it. Tags further on
-    may belong to the answer and stay.
+    may belong to the answer and stay. Where the whole text is one element of _ASKED_FOR, what is
+    inside it is returned.
 
     >>> without_thinking("<think>A river?</think>The Rhine."), without_thinking("<think>A river?")
     ('The Rhine.', '')

@@ -77,7 +77,7 @@ def _digest(path: Path) -> str | None:
 
 
 def plugin_digests(decoders: Mapping[str, Decoder]) -> dict[str, str]:
-    """The sha256 of the files of each decoder of another package.
+    """A digest of the files of each decoder of another package.
 
     These are all files of its package, its weights included, and of the modules that it imports,
     except those of Python, of this project and of further packages. This project's commit does not
@@ -89,12 +89,12 @@ def plugin_digests(decoders: Mapping[str, Decoder]) -> dict[str, str]:
         if len(files) == 1:  # As earlier versions recorded it.
             digests[label] = digest_of(*files.values())
         elif files:
-            lines = [f"{name} {_digest_of_any(path)}\n" for name, path in sorted(files.items())]
+            lines = [f"{name} {_digest_of_file(path)}\n" for name, path in sorted(files.items())]
             digests[label] = sha256("".join(lines).encode()).hexdigest()
     return digests
 
 
-def _digest_of_any(path: Path) -> str:
+def _digest_of_file(path: Path) -> str:
     """The digest of a source file, or the identity of a file that may be large."""
     return digest_of(path) if path.suffix == ".py" else identity_of(str(path))
 
@@ -119,7 +119,7 @@ def _files_behind(decoder: Decoder) -> dict[str, Path]:
     return files
 
 
-def _is_passing(name: str) -> bool:
+def _is_left_out(name: str) -> bool:
     """Whether a file or folder is a cache of Python's, or hidden, as editors' own files are."""
     return name == CACHE or name.startswith(".")
 
@@ -138,7 +138,7 @@ def _files_of(module: ModuleType, top: str) -> dict[str, Path]:
         f"{top}/{path.relative_to(folder).as_posix()}": path
         for folder in folders
         for path in folder.rglob("*")
-        if path.is_file() and not any(map(_is_passing, path.relative_to(folder).parts))
+        if path.is_file() and not any(map(_is_left_out, path.relative_to(folder).parts))
     }
     file = getattr(module, "__file__", None)
     if not found and file and Path(file).is_file():

@@ -100,19 +100,24 @@ class FittingSettings(ModelSettings):
     new_tokens: int = flag(256, "length of an answer at most", parse=whole(1))
 
 
+def _nodes(default: int, help: str) -> int:
+    """A field that is the flag --nodes."""
+    return flag(
+        default,
+        help,
+        parse=whole(2),
+        accepts=lambda value: value <= MOST_NODES,
+        expected=f"at most {MOST_NODES}",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TreeSearchSettings(FittingSettings):
     """Searching a static tree."""
 
     batch: int = flag(64, "answers that are generated at once", parse=whole(1))
     topk: int = flag(32, "guesses of each head that paths may take", parse=whole(1))
-    nodes: int = flag(
-        256,
-        "nodes of the largest tree",
-        parse=whole(2),
-        accepts=lambda value: value <= MOST_NODES,
-        expected=f"at most {MOST_NODES}",
-    )
+    nodes: int = _nodes(256, "nodes of the largest tree")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,13 +137,7 @@ class CalibrationSettings(FittingSettings):
     prompts: int = flag(256, "prompts of the corpus that the model answers", parse=whole(2))
     new_tokens: int = flag(256, "length of an answer at most", parse=whole(8))
     topk: int = flag(32, "guesses of each head that are candidates", parse=whole(1))
-    nodes: int = flag(
-        64,
-        "nodes of the trees that measure the fit",
-        parse=whole(2),
-        accepts=lambda value: value <= MOST_NODES,
-        expected=f"at most {MOST_NODES}",
-    )
+    nodes: int = _nodes(64, "nodes of the trees that measure the fit")
 
 
 @dataclass(frozen=True, kw_only=True)
