@@ -205,19 +205,26 @@ class Sample(Rule):
     def _noise(self, like: Tensor, start: int, count: int) -> Tensor:
         """Gumbel noise [count, vocab] of the positions from `start` on.
 
-        It is made a block of positions at a time, and the blocks in use are kept.
+        It is made a block of positions at a time. The blocks in use, the one before them and those
+        after them are kept: the next call may be for fewer positions, or for earlier ones.
         """
         needed = range(start // NOISE_BLOCK, (start + count - 1) // NOISE_BLOCK + 1)
-        self._blocks = {number: self._blocks.get(number) for number in needed}
-        for number, rows in self._blocks.items():
-            if rows is None:
-                seed = seed_of(self.seed, number)
-                generator = torch.Generator(like.device).manual_seed(seed)
-                rows = torch.empty(NOISE_BLOCK, like.shape[-1], device=like.device)
-                self._blocks[number] = rows.exponential_(generator=generator).log_().neg_()
-        blocks = list(self._blocks.values())
-        rows = torch.cat(blocks) if len(blocks) > 1 else blocks[0]
-        return rows.narrow(0, start - needed[0] * NOISE_BLOCK, count)
+        self._blocks = {
+            number: rows for number, rows in self._blocks.items() if number >= needed[0] - 1
+        }
+        parts = []
+        for number in needed:
+            if number not in self._blocks:
+                self._blocks[number] = self._block(number, like)
+            first = number * NOISE_BLOCK
+            parts.append(self._blocks[number][max(0, start - first) : start + count - first])
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _block(self, number: int, like: Tensor) -> Tensor:
+        """The noise [NOISE_BLOCK, vocab] of a block of positions."""
+        generator = torch.Generator(like.device).manual_seed(seed_of(self.seed, number))
+        rows = torch.empty(NOISE_BLOCK, like.shape[-1], device=like.device)
+        return rows.exponential_(generator=generator).log_().neg_()
 
 
 def make_rule(

@@ -24,9 +24,13 @@ from decoders.tree import NO_GUESS, Draft, Tree
 DRAFTING = "draft model"  # The name under which the harness hands it over.
 
 
-def check_vocabulary(drafting: Model, base: Model, folder: str) -> None:
-    """ValueError where a model cannot draft for another, as its vocabulary has another size."""
-    if drafting.vocab != base.vocab:
+def check_vocabulary(drafting: Model, base: Model, folder: str, tokens: int | None = None) -> None:
+    """ValueError where a model cannot draft for another, as it has other tokens.
+
+    tokens: how many both must have at least. None: both must have equally many.
+    """
+    fewest = min(drafting.vocab, base.vocab)
+    if drafting.vocab != base.vocab and (tokens is None or tokens > fewest):
         raise ValueError(
             f"{folder!r} has a vocabulary of {drafting.vocab} tokens, and the base model one of "
             f"{base.vocab}; a draft model must have the same vocabulary"
@@ -56,7 +60,9 @@ class DraftModel(Decoder):
     def setup(self, model: Model) -> None:
         super().setup(model)
         self.drafting: Model = self.files[DRAFTING]
-        check_vocabulary(self.drafting, model, self.folder)
+        # Further tokens of one of them are padding: they stand for no text.
+        known = [len(each.tokenizer) for each in (self.drafting, model) if each.tokenizer]
+        check_vocabulary(self.drafting, model, self.folder, max(known, default=None))
         nodes = super().max_nodes
         levels = min(self.depth, nodes - 1)
         self.search = Beam(nodes, self.topk, self.topk, levels, model)
@@ -82,7 +88,7 @@ class DraftModel(Decoder):
             room = self.model.cache.capacity - len(prompt) + beyond
             if drafting.static_shapes:  # A NaN of an earlier turn would spoil such forwards.
                 drafting.wipe()
-            drafting.prefill(prompt, room)
+            drafting.prefill(self._known(prompt), room)
 
     def observe(self, draft: Draft, verified: Verified, node: Tensor) -> None:
         self.kept.observe(draft, node)
@@ -93,10 +99,19 @@ class DraftModel(Decoder):
         self.fits = self.fits and longest <= self.drafting.context
         if not self.fits:
             return Draft.of_root(root)
-        levels = _Levels(self.drafting, root, self._read(text), depth)
-        draft = self.search.grow(root, levels.logits_of, depth)
+        levels = _Levels(self.drafting, self._known(root), self._read(text), depth)
+        tokens = self.model.vocab  # Those that the base model can verify.
+
+        def logits_of(parent: Tensor, token: Tensor) -> Tensor:
+            return levels.logits_of(parent, token)[:, :tokens]
+
+        draft = self.search.grow(root, logits_of, depth)
         self.drafting.advance(1)  # The root stays in its cache. The levels are overwritten.
         return draft
+
+    def _known(self, token: Tensor) -> Tensor:
+        """The tokens as the draft model reads them: it may have fewer for padding."""
+        return token.clamp(max=self.drafting.vocab - 1)
 
     def _read(self, text: list[int]) -> Tensor:
         """The draft model's logits [1, vocab] after the new part of the text.
@@ -108,7 +123,7 @@ class DraftModel(Decoder):
             piece = text[start : start + most]
             nodes = most if self.drafting.static_shapes else len(piece)
             token = torch.tensor(piece + (nodes - len(piece)) * [NO_GUESS], device=device)
-            verified = self.drafting.verify(Draft(self.chain.truncated(nodes), token))
+            verified = self.drafting.verify(Draft(self.chain.truncated(nodes), self._known(token)))
             is_last = start + most >= len(text)
             self.drafting.advance(len(piece) - is_last)
         return verified.logits[len(piece) - 1 : len(piece)]

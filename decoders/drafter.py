@@ -22,6 +22,8 @@ class Drafter:
 
     # Whether `start` gets the prefill's rows of all prompt positions. False: of the last one only.
     reads_prompt: ClassVar[bool] = False
+    # Whether these rows have logits, too. False: the last one alone has, which takes less time.
+    reads_prompt_logits: ClassVar[bool] = True
     # Whether `propose` and `observe` are the same operations on the same tensors in every step, so
     # that a CUDA graph may replay them.
     captures: ClassVar[bool] = False
@@ -118,6 +120,10 @@ class Wrapper(Drafter):
     @property
     def reads_prompt(self) -> bool:
         return self.inner.reads_prompt
+
+    @property
+    def reads_prompt_logits(self) -> bool:
+        return self.inner.reads_prompt_logits
 
     @property
     def captures(self) -> bool:

@@ -122,12 +122,19 @@ class _Watch(LogitsProcessor):
 
 
 class _Choose(LogitsProcessor):
-    """Rules out every token but the one that the rule chooses at a position."""
+    """Rules out every token but the one that the rule chooses at a position.
 
-    def __init__(self, rule: Rule) -> None:
+    It does so after a forward of the model. Assisted generation asks about candidates as well: with
+    a smaller model's logits, or with made-up ones. It then gets what it gave.
+    """
+
+    def __init__(self, rule: Rule, recorder: _StepRecorder) -> None:
         self.rule = rule
+        self.recorder = recorder
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self.recorder.has_step:
+            return scores
         # Where the rule has no token, 0 replaces it. `check` reports that at the end.
         chosen = self.rule.first_root(scores, input_ids.shape[1]).clamp(min=0)
         return torch.full_like(scores, float("-inf")).scatter_(1, chosen.unsqueeze(1), 0.0)
@@ -171,7 +178,7 @@ class HFGreedy(Decoder):
     ) -> Iterator[Step]:
         length = prompt.shape[1]
         recorder = _StepRecorder(self.model, stop, length, prefilled=length - 1)
-        processors = [] if isinstance(rule, Exact) else [_Choose(rule)]
+        processors = [] if isinstance(rule, Exact) else [_Choose(rule, recorder)]
         if not self.is_assisted:
             processors.insert(0, _Watch(recorder))
         with self._as_loaded(recorder):

@@ -28,7 +28,7 @@ def decode(
     Raises NotANumber, from the iterator, where the model's logits name no token.
     """
     room = stop.max_tokens + drafter.slots_beyond
-    rows = model.prefill(prompt, room, all_rows=drafter.reads_prompt)
+    rows = model.prefill(prompt, room, drafter.reads_prompt, drafter.reads_prompt_logits)
     root = rule.first_root(rows.logits[-1:], model.length)  # The drafter may change the rows.
     drafter.start(prompt, rows)
     return _steps(model, drafter, rule, stop, root, rows.hidden_states[-1:])

@@ -132,6 +132,8 @@ class Match:
     system: str
     users: tuple[str, ...]  # The prompts: one, or two with the answers in either order.
     prompt_sha256: str = ""  # Digest of the system prompt and the template.
+    # Texts of the prompts that are the same for all models: questions and reference answers.
+    common: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple:
@@ -231,7 +233,8 @@ def _match(
         both = (answers, answers[::-1])
         users = tuple(filled(("answer_a", "answer_b"), order) for order in both)
     about = (question.question_id, turn, models, prompt.name)
-    return Match(*about, prompt.system, users, prompt.sha256)
+    common = tuple(text for name, text in texts.items() if f"{{{name}}}" in prompt.template)
+    return Match(*about, prompt.system, users, prompt.sha256, common)
 
 
 def _reference(

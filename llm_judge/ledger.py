@@ -55,6 +55,12 @@ def _key(game: Game) -> tuple:
     return question_id, turn, frozenset(models)
 
 
+def _turn(key: tuple) -> tuple:
+    """The question and turn of a `Match.key`, and the number of models."""
+    question_id, turn, models = key
+    return question_id, turn, len(models)
+
+
 class Ledger:
     """The judgment file of one judge: finds the missing calls, and stores their replies.
 
@@ -114,7 +120,11 @@ class Ledger:
         rows that do not say by which prompts they were made.
         """
         digests = {match.prompt: match.prompt_sha256 for match in self.matches}
-        changes = [(row, self._change(row, wanted.get(key_of(row)), digests)) for row in rows]
+        by_turn = {_turn(match.key): match for match in self.matches}
+        changes = [
+            (row, self._change(row, wanted.get(key), by_turn.get(_turn(key)), digests))
+            for row, key in ((row, key_of(row)) for row in rows)
+        ]
         stale = [(row, change) for row, change in changes if change]
         if stale:
             row, change = stale[0]
@@ -131,16 +141,24 @@ class Ledger:
                 "be today's"
             )
 
-    def _change(self, row: dict, match: Match | None, digests: dict[str, str]) -> str:
-        """How a row's prompt, answer or temperature differs from today's. Empty: it does not."""
+    def _change(
+        self, row: dict, match: Match | None, like: Match | None, digests: dict[str, str]
+    ) -> str:
+        """How a row's prompt, answer or temperature differs from today's. Empty: it does not.
+
+        match: of the same models. like: of the same turn, of any models.
+        """
         prompt = row["judge"][1]
         today = digests.get(prompt)
-        if match is not None and prompt not in (match.prompt, ""):
-            return f"prompt {prompt} there, {match.prompt} now"
+        if like is not None and prompt not in (like.prompt, ""):
+            return f"prompt {prompt} there, {like.prompt} now"
         if today is not None and row.get("prompt_sha256", today) != today:
             return f"another version of the prompt {prompt}"
         if match is not None and asked(row) != set(match.users):
             return "another answer or user prompt"
+        common = like.common if like is not None else ()
+        if any(text not in user for user in asked(row) for text in common):
+            return "another question or reference answer"
         if row.get("temperature", self.temperature) != self.temperature:
             return f"temperature {shown(row['temperature'])} there, {self.temperature} now"
         return ""

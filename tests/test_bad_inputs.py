@@ -217,7 +217,7 @@ CASES = [
     Case(
         "a draft model of another vocabulary",
         f"{RUN} --decoder draft:model={{}}",
-        lambda path: write_base(path, vocab_size=104),
+        lambda path: write_base(path, vocab_size=99),
         "bad",
     ),
     Case("a tree without nodes", f"{RUN} --nodes 0"),

@@ -1,9 +1,11 @@
 """From a conversation to prompt tokens, and from answer tokens to text."""
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from hashlib import sha256
 
 from fastchat.conversation import conv_templates
 from jinja2 import TemplateError
@@ -13,6 +15,7 @@ from bench.common.errors import UserError
 from bench.common.strangers import message_of, told
 from bench.inputs.template_clock import with_clock
 from bench.inputs.template_trial import (
+    ANSWER,
     QUESTIONS,
     check_end_of_answer,
     check_questions,
@@ -126,10 +129,18 @@ class Chat:
         yield from check_stop_ids(self.tokenizer, left_out, self.template)
         if not (self.stop_ids or self.stop_strings):
             yield from check_end_of_answer(text_after_answer(self.prompt_text), self.template)
-        if self.prompt(QUESTIONS[:1], [])[:2] == [self.tokenizer.bos_token_id] * 2:
+        yield from self._check_start()
+
+    def _check_start(self) -> Iterator[str]:
+        """A warning where prompts begin with BOS twice, or without it where texts have it."""
+        bos = self.tokenizer.bos_token_id
+        name, start = self.tokenizer.bos_token, self.prompt(QUESTIONS[:1], [])[:2]
+        if start == [bos, bos]:
+            yield f"the prompts of template {self.template!r} begin with {name} twice"
+        elif bos is not None and self.tokenizer("a").input_ids[:1] == [bos] != start[:1]:
             yield (
-                f"the prompts of template {self.template!r} begin with {self.tokenizer.bos_token} "
-                "twice"
+                f"this tokenizer puts {name} before a text, and its chat template does not: "
+                "prompts have none, as transformers' apply_chat_template has it"
             )
 
     def check_questions(self, questions: Iterable[tuple[QuestionId, str]]) -> Iterator[str]:
@@ -152,7 +163,7 @@ class Chat:
         """Token ids of a prompt's text.
 
         A tokenizer may put special tokens around a text. Those before it are put there once, if the
-        template is not the tokenizer's own, which has them itself. Those after it would end the
+        template is not the tokenizer's own, which is taken as it is. Those after it would end the
         prompt, and are left out.
         """
         # verbose: transformers would warn of long prompts. The model's context is checked here.
@@ -164,6 +175,17 @@ class Chat:
         start = next((at for at in starts if whole[at : at + len(ids)] == ids), 0)
         before = whole[:start]
         return ids if ids[:start] == before else before + ids
+
+    def digest(self) -> str:
+        """A digest of the prompt of a made-up conversation.
+
+        It is another one for another template, tokenizer or date, where the template has a date.
+        """
+        try:
+            ids = self.prompt(QUESTIONS, [ANSWER])
+        except UserError:  # This template takes one turn alone.
+            ids = self.prompt(QUESTIONS[:1], [])
+        return sha256(json.dumps(ids).encode()).hexdigest()
 
     def prompt_text(self, asked: list[str], answered: list[str]) -> str:
         """The text of a prompt, as `prompt` reads it.

@@ -11,7 +11,7 @@
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from zipfile import is_zipfile
@@ -24,7 +24,7 @@ from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
 from bench.common.errors import UserError
-from bench.common.files import read_document, shown
+from bench.common.files import digest_of, read_document, shown
 from bench.common.strict_json import parse_json
 from bench.inputs.bounds import check_layers, check_sizes, check_zip, tensor_names
 from bench.inputs.head_layouts import unwrapped
@@ -304,9 +304,8 @@ def _is_dense(value: object) -> bool:
 
 
 def file_of_heads(where: str) -> str | None:
-    """The name of the file of heads in a folder. None: there is none. A hub id is not looked at."""
-    there = (name for name in OWN_HEAD_FILES if (Path(where) / name).is_file())
-    return next(there, None)
+    """The name of the file of heads in a folder or on a hub. None: there is none."""
+    return next((name for name in OWN_HEAD_FILES if find(where, name)), None)
 
 
 def read_separate_heads(where: str, others: Collection[str]) -> dict[str, Tensor] | None:
@@ -399,12 +398,24 @@ def short_name(model: str) -> str:
 
 
 def identity_of(where: str) -> str:
-    """An identity of a model's files: the commit on a hub, or a digest of a folder or a file.
+    """A quick identity of a model's files: the commit on a hub, or a digest of a folder or a file.
 
-    The digest covers the name, the size and both ends (SAMPLE_BYTES) of every file. So a checkpoint
-    of many GB need not be read a second time. A change in the middle of a larger file that keeps
-    its size is missed.
+    The digest covers the name, the size and both ends (SAMPLE_BYTES) of every file. A change in the
+    middle of a larger file that keeps its size is missed: see `contents_of`.
     """
+    return _identity(where, _digest_of_ends)
+
+
+def contents_of(where: str) -> str:
+    """The commit of a model on a hub, or a digest of the whole content of a folder or a file.
+
+    It reads every byte, which takes about a second for each GB.
+    """
+    return _identity(where, digest_of)
+
+
+def _identity(where: str, digest_file: Callable[[Path], str]) -> str:
+    """As `identity_of`, with the name, the size and `digest_file` of every file."""
     if Path(where).is_dir():
         paths = sorted(path for path in Path(where).iterdir() if path.is_file())
     elif Path(where).is_file():
@@ -413,10 +424,13 @@ def identity_of(where: str) -> str:
         return extract_commit_hash(find(where, "config.json"), None) or where
     digest = sha256()
     for path in paths:
-        size = path.stat().st_size
-        with path.open("rb") as content:
-            ends = content.read(SAMPLE_BYTES)
-            content.seek(max(0, size - SAMPLE_BYTES))
-            ends += content.read(SAMPLE_BYTES)
-        digest.update(f"{path.name} {size} {sha256(ends).hexdigest()}\n".encode())
+        digest.update(f"{path.name} {path.stat().st_size} {digest_file(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _digest_of_ends(path: Path) -> str:
+    with path.open("rb") as content:
+        ends = content.read(SAMPLE_BYTES)
+        content.seek(max(0, path.stat().st_size - SAMPLE_BYTES))
+        ends += content.read(SAMPLE_BYTES)
+    return sha256(ends).hexdigest()

@@ -138,7 +138,9 @@ def load_gguf(
     # A config that says "quantised" keeps transformers from saving the model.
     config = quantised.config
     config.__dict__.pop("quantization_config", None)
-    lm = type(quantised)(config).to(dtype)
+    lm = type(quantised)(config)
+    for parameter in lm.parameters():  # Not the rotary frequencies, which stay float32.
+        parameter.data = parameter.data.to(dtype)
     lm.load_state_dict(quantised.state_dict())
     lm.tie_weights()
     lm.generation_config = quantised.generation_config

@@ -32,6 +32,7 @@ from bench.inputs.checkpoints import (
     check_config,
     check_tensors,
     check_tokenizer_exists,
+    contents_of,
     file_of_heads,
     read_json,
     read_merged_heads,
@@ -60,8 +61,9 @@ class Loaded:
     model: Engine
     name: str  # Short, for file names and tables.
     where: str  # The folder or hub id of the checkpoint. Decoders' own files are there, too.
-    # Digest or commit of its files, and of the base model's files if these are elsewhere.
-    identity: str
+    # Digests or commits of its files, and of the base model's files if these are elsewhere.
+    identity: str  # Of the ends of large files: quick.
+    contents: str  # Of whole files.
     eos: frozenset[int]  # Token ids that end an answer.
     # As the checkpoint has it. The model's own is plain greedy decoding.
     generation_config: GenerationConfig | None = None
@@ -152,11 +154,14 @@ def load(
     warnings = [*warnings_about(model, generation_config)]
     if located.gguf is not None:
         warnings += warnings_about_gguf(located.gguf)
+    with patience(f"reading the files of {name!r} once more, for their digest"):
+        contents = located.identity(contents_of)
     return Loaded(
         model,
         short_name(name),
         located.where,
         located.identity(),
+        contents,
         ends,
         generation_config,
         tuple(warnings),

@@ -3,6 +3,7 @@
 Nothing is loaded here, except that a published model is fetched.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +14,7 @@ from bench.inputs.checkpoints import (
     base_of,
     check_base,
     check_weights_exist,
+    contents_of,
     file_of_heads,
     identity_of,
     read_config,
@@ -40,14 +42,17 @@ class Locations:
     # Identity of a published model, whose checkpoint was made here. None: digest the files.
     base_identity: str | None = None
 
-    def identity(self) -> str:
-        """The identity of all files of the model."""
+    def identity(self, of_part: Callable[[str], str] = identity_of) -> str:
+        """The identity of all files of the model.
+
+        of_part: that of a folder or a file of it, `identity_of` or `contents_of`.
+        """
         if self.gguf is not None:
-            heads = [identity_of(self.where)] if self.has_separate_heads else []
-            return " ".join([*heads, identity_of(str(self.gguf.path))])
+            heads = [of_part(self.where)] if self.has_separate_heads else []
+            return " ".join([*heads, of_part(str(self.gguf.path))])
         if self.base_identity is not None:
-            return f"{identity_of(self.where)} {self.base_identity}"
-        return " ".join(identity_of(part) for part in dict.fromkeys((self.where, self.base)))
+            return f"{of_part(self.where)} {self.base_identity}"
+        return " ".join(of_part(part) for part in dict.fromkeys((self.where, self.base)))
 
 
 def locate(name: str) -> Locations:
@@ -79,10 +84,10 @@ def locate(name: str) -> Locations:
     return Locations(where, where, has_separate_heads, shares_projection(config))
 
 
-def model_identity(name: str) -> str:
-    """The identity that a model of this name is loaded with. UserError where there is none."""
+def model_contents(name: str) -> str:
+    """What tells a model's files from all others. UserError where there is no such model."""
     with readable_errors(repr(name)):
-        return locate(name).identity()
+        return locate(name).identity(contents_of)
 
 
 def check_model_name(name: str) -> None:

@@ -108,6 +108,18 @@ def question_file(name: str) -> Path:
     return path
 
 
+def _text_of(turn: object, where: str) -> object:
+    """What a turn asks: its `content`, where it is a message. UserError where it is no user's."""
+    if not isinstance(turn, dict):
+        return turn
+    if (role := turn.get("role", "user")) != "user":
+        raise UserError(
+            f"{where} has a turn of the role {shown(role)}; the turns of a question are the "
+            "user's alone, as the model itself answers in between"
+        )
+    return turn.get("content")
+
+
 def _parse(line: bytes, where: str) -> Question:
     """The question of a line. UserError says what is wrong; `where` names the file and the line."""
     row = parse_row(line, where)
@@ -123,7 +135,7 @@ def _parse(line: bytes, where: str) -> Question:
         )
     turns = row.get("turns")
     if isinstance(turns, list):
-        turns = [turn.get("content") if isinstance(turn, dict) else turn for turn in turns]
+        turns = [_text_of(turn, where) for turn in turns]
     is_list = isinstance(turns, list) and len(turns) > 0
     if not is_list or not all(isinstance(turn, str) and turn.strip() for turn in turns):
         raise UserError(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import combinations
 
 from bench.reporting.source import Source
-from bench.store.question_id import in_order
+from bench.store.question_id import QuestionId, in_order
 
 NAMED = 3  # Sources that a warning names. More are counted.
 
@@ -60,13 +60,45 @@ def _renamed(source: Source, name: str) -> Source:
 
 def unlike(one: Source, other: Source) -> bool:
     """Whether the tokens of two sources do not compare. Unknown conditions count as the same."""
-    return bool(set_differently([one, other])) or asks_other_texts(one, other)
+    is_unlike = bool(set_differently([one, other])) or asks_other_texts(one, other)
+    return is_unlike or _other_temperature(one, other) is not None
 
 
 def timed_alike(one: Source, other: Source) -> bool:
     """Whether the times of two sources are known to be of one machine."""
     has_moved = one.has_moved or other.has_moved
-    return not has_moved and one.environment is not None and one.environment == other.environment
+    return not has_moved and _machine(one) is not None and _machine(one) == _machine(other)
+
+
+def _machine(source: Source) -> dict | None:
+    """The machine, the versions, and the GPUs that the model lay on. None: not recorded."""
+    if source.environment is None or source.run is None:
+        return source.environment
+    config = source.run.config.as_json()
+    if config.get("device") != "balanced":
+        return source.environment
+    return source.environment | {
+        "model on": "several GPUs",
+        "gpus": config.get("gpus"),
+        "max_gpu_memory": config.get("max_gpu_memory"),
+    }
+
+
+def swept_together(one: Source, other: Source) -> bool:
+    """Whether two sources may be points of one line: alike but for what is swept, and timed alike.
+
+    Where no machine is recorded, times may be those of one.
+    """
+    compared = [_without(source, ("temperature", "acceptance")) for source in (one, other)]
+    is_one_machine = _machine(one) == _machine(other)
+    return not unlike(*compared) and is_one_machine and one.asked == other.asked
+
+
+def _without(source: Source, names: Sequence[str]) -> Source:
+    """A source without some of its conditions."""
+    known = source.conditions or {}
+    left = {name: value for name, value in known.items() if name not in names}
+    return replace(source, conditions=None if source.conditions is None else left)
 
 
 def may_rank(source: Source, home: Source) -> bool:
@@ -115,6 +147,22 @@ def asks_other_texts(one: Source, other: Source) -> bool:
     return None not in digests and digests[0] != digests[1]
 
 
+def _other_temperature(one: Source, other: Source) -> QuestionId | None:
+    """A question that two runs of one setting answer at different temperatures. None: no question.
+
+    A question's category may decide its temperature, and differ from file to file.
+    """
+    if one.run is None or other.run is None:
+        return None
+    if one.run.config.temperature != other.run.config.temperature:
+        return None
+    ours, theirs = (
+        {turn.question_id: turn.temperature for turn in source.turns} for source in (one, other)
+    )
+    shared = sorted(ours.keys() & theirs.keys(), key=in_order)
+    return next((each for each in shared if ours[each] != theirs[each]), None)
+
+
 def incomparable(sources: Sequence[Source]) -> list[str]:
     """Warnings of all in which the sources differ."""
     first, *others = sources
@@ -128,6 +176,12 @@ def incomparable(sources: Sequence[Source]) -> list[str]:
             warnings.append(
                 f"{other.name} and {one.name} ask other questions under the same numbers: they are "
                 "not compared with each other, and none is said to lead"
+            )
+        if (question_id := _other_temperature(one, other)) is not None:
+            warnings.append(
+                f"{other.name} and {one.name} answer questions at different temperatures, as these "
+                f"are in different categories (question {question_id}, ...): they are not compared "
+                "with each other, and none is said to lead"
             )
     for other in others:
         if other.asked != first.asked:
@@ -149,16 +203,14 @@ def _example(one: Source, other: Source) -> str:
 
 
 def _other_machines(sources: Sequence[Source]) -> list[str]:
-    known = [source for source in sources if source.environment is not None]
+    known = [(source, machine) for source in sources if (machine := _machine(source)) is not None]
     warnings = []
-    for other in known[1:]:
-        first = known[0]
-        names = first.environment.keys() | other.environment.keys()
+    for other, theirs in known[1:]:
+        first, ours = known[0]
         differences = [
-            f"{name}: {first.environment.get(name)} in {first.name}, "
-            f"{other.environment.get(name)} in {other.name}"
-            for name in sorted(names)
-            if first.environment.get(name) != other.environment.get(name)
+            f"{name}: {ours.get(name)} in {first.name}, {theirs.get(name)} in {other.name}"
+            for name in sorted(ours.keys() | theirs.keys())
+            if ours.get(name) != theirs.get(name)
         ]
         if differences:
             warnings.append(

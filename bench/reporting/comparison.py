@@ -75,8 +75,11 @@ class Report(Numbers):
     def warnings(self) -> list[str]:
         # What several answer files have in common is said once.
         of_sources = dict.fromkeys(each for source in self.sources for each in source.warnings)
-        of_steps = [drafting.unlike(self.steps, each) for each in self.sources if self.steps]
-        return [*alike.incomparable(self.sources), *of_sources, *filter(None, of_steps)]
+        of_steps: list[str] = []
+        for source in self.sources if self.steps else ():
+            of_steps += filter(None, [drafting.unlike(self.steps, source)])
+            of_steps += drafting.other_trees(self.steps, source).values()
+        return [*alike.incomparable(self.sources), *of_sources, *of_steps]
 
     def verdicts(self) -> list[str]:
         """Sentences on which label leads, and by how much. Empty: the sources do not compare."""
@@ -141,13 +144,21 @@ class Report(Numbers):
 
     def draw(self, folder: Path) -> list[Figure]:
         """Draw every figure that applies into `folder`."""
-        options = {label: own for source in self.sources for label, own in source.options.items()}
+        options = {
+            label: own | {"run": self._first_of_sweep(source).name}
+            for source in self.sources
+            for label, own in source.options.items()
+        }
         made = draw_all(folder, self.frame, self.summary, self.by_category, self.baselines, options)
         if self.drafting_rows is not None:
             made.append(draw_drafting(folder, self.drafting_rows))
         if self.steps is not None:
             made.append(draw_phases(self.steps, folder))
         return made
+
+    def _first_of_sweep(self, source: Source) -> Source:
+        """The first source that may be in one line of a sweep with this one."""
+        return next(each for each in self.sources if alike.swept_together(each, source))
 
     def page(self, figures: Sequence[Figure]) -> Page:
         """What report.html shows."""
@@ -251,11 +262,10 @@ def print_summary(report: Report, title: str) -> None:
 
 
 def _find(decoder: str, source: Source) -> str | None:
-    """A source's first label whose decoder has this name or spec. None: there is none."""
-    for label in source.labels:
-        if decoder in (source.options[label]["decoder"], source.own_name(label)):
-            return label
-    return None
+    """A source's label of this name, or its first one of a decoder of this name. None: none."""
+    labels = [label for label in source.labels if source.own_name(label) == decoder]
+    labels += [label for label in source.labels if source.options[label]["decoder"] == decoder]
+    return next(iter(labels), None)
 
 
 def _by_question_id(ratios: Mapping[str, pd.Series]) -> dict[str, dict[str, float]]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from bench.common.errors import UserError
 from bench.reporting.source import Source
 from bench.store.step_profile import PHASES, StepTable
-from decoders.spec import BASELINE
+from decoders.spec import AUTO, BASELINE
 
 DRAFTING = ("draft", "propose")  # The phases that choose a step's tree.
 
@@ -39,12 +40,43 @@ def drafting_rows(
     """The rows of `summary` whose decoders were measured, with the columns of `drafting_costs`.
 
     summary: a `metrics.decoder_row` for each label. A decoder is found by its label without the
-    name of the source.
+    name of the source. Those of `other_trees` are left out.
     """
     costs = drafting_costs(steps)
-    own = {label: source.own_name(label) for source in sources for label in source.labels}
+    own = {
+        label: source.own_name(label)
+        for source in sources
+        for label in source.labels
+        if label not in other_trees(steps, source)
+    }
     rows = summary[summary.decoder.map(own).isin(costs.index)]
     return rows.join(costs, on=rows.decoder.map(own))
+
+
+def other_trees(steps: StepTable, source: Source) -> dict[str, str]:
+    """The labels whose measured steps have other trees than those of the source, and how, in words.
+
+    A label is the same where --nodes or --tree was given for all decoders.
+    """
+    found = {}
+    for label in source.labels:
+        name = source.own_name(label)
+        measured = {row.get("nodes") for row in steps.rows if row["decoder"] == name} - {None}
+        turns = source.frame[source.frame.decoder == label].nodes
+        verified = {int(each) for nodes in turns if isinstance(nodes, np.ndarray) for each in nodes}
+        if not measured or not verified or verified == measured:
+            continue
+        if source.options[label].get("nodes") == AUTO:
+            verified_words = "nodes=auto"
+        elif len(verified) == 1:  # Some decoders have trees of any size.
+            verified_words = f"{min(verified)} nodes"
+        else:
+            continue
+        found[label] = (
+            f"the step times of {name} in {steps.path} are of {max(measured)} nodes, and those of "
+            f"{source.name} of {verified_words}; they are not put together"
+        )
+    return found
 
 
 def unlike(steps: StepTable, source: Source) -> str | None:

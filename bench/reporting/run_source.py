@@ -98,13 +98,20 @@ def open_run(folder: Path) -> Source:
 def _conditions(run: Run) -> dict[str, object]:
     """What decides the tokens of a run, whatever the decoder, as far as it is recorded.
 
-    `model files` is a digest of the model's identity, which older runs do not record.
+    `model files` is a digest of the model's identity, `model contents` of its contents, and
+    `prompt` of a prompt that its template makes. Older runs do not record all of them.
     """
     set_to = run.config.as_json()
     made = {name: value for name, value in set_to.items() if name not in MAY_DIFFER}
     made["model"] = run.model.name
-    if run.model.identity is not None:
-        made["model files"] = sha256(run.model.identity.encode()).hexdigest()[:12]
+    recorded = {
+        "model files": run.model.identity,
+        "model contents": run.model.contents,
+        "prompt": run.model.prompt,
+    }
+    for name, digests in recorded.items():
+        if digests is not None:
+            made[name] = sha256(digests.encode()).hexdigest()[:12]
     if run.environment.dtype is not None:
         made["dtype"] = run.environment.dtype
     return made
@@ -204,8 +211,9 @@ def _options(config: Config, spec: Spec, frame: pd.DataFrame) -> dict:
     Where `nodes` was not given, it is the largest tree that was verified.
     """
     trees = frame[frame.decoder == spec.label].nodes
-    options: dict[str, object] = {"nodes": max((int(n.max(initial=0)) for n in trees), default=0)}
-    for name in SHARED_OPTIONS:
+    largest = max((int(n.max(initial=0)) for n in trees), default=0)
+    options: dict[str, object] = {"nodes": largest}
+    for name in SHARED_OPTIONS if largest > 1 else ():  # Greedy has none of them.
         if (value := getattr(config, name)) is not None:
             options[name] = value
     return {

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 
 from bench.common.files import digest_of
-from bench.inputs.checkpoints import identity_of
-from bench.inputs.locations import model_identity
+from bench.inputs.checkpoints import contents_of
+from bench.inputs.locations import model_contents
 from decoders.decoder import Decoder, declared
 
 PROJECT = "decoders"  # The package whose decoders a commit of this project identifies.
@@ -47,7 +47,7 @@ def file_digests(decoders: Mapping[str, Decoder]) -> dict[str, dict[str, str]]:
         if is_plugin(decoder):
             paths |= {name: value for name, value in _texts(decoder) if value not in paths.values()}
         found = {name: _digest(Path(path)) for name, path in paths.items() if path}
-        found |= {name: model_identity(decoder.path_of(name)) for name in decoder.models}
+        found |= {name: model_contents(decoder.path_of(name)) for name in decoder.models}
         if found := {name: digest for name, digest in found.items() if digest is not None}:
             digests[label] = found
     return digests
@@ -67,11 +67,11 @@ def _texts(decoder: Decoder) -> Iterator[tuple[str, str]]:
 
 
 def _digest(path: Path) -> str | None:
-    """The digest of a file, or the identity of a folder. None: it is neither."""
+    """The digest of a file, or of a folder's files. None: it is neither."""
     try:
         if path.is_file():
             return digest_of(path)
-        return identity_of(str(path)) if path.is_dir() else None
+        return contents_of(str(path)) if path.is_dir() else None
     except (OSError, ValueError):  # Too long for a name, or it cannot be read.
         return None
 
@@ -89,14 +89,9 @@ def plugin_digests(decoders: Mapping[str, Decoder]) -> dict[str, str]:
         if len(files) == 1:  # As earlier versions recorded it.
             digests[label] = digest_of(*files.values())
         elif files:
-            lines = [f"{name} {_digest_of_file(path)}\n" for name, path in sorted(files.items())]
+            lines = [f"{name} {digest_of(path)}\n" for name, path in sorted(files.items())]
             digests[label] = sha256("".join(lines).encode()).hexdigest()
     return digests
-
-
-def _digest_of_file(path: Path) -> str:
-    """The digest of a source file, or the identity of a file that may be large."""
-    return digest_of(path) if path.suffix == ".py" else identity_of(str(path))
 
 
 def _files_behind(decoder: Decoder) -> dict[str, Path]:

@@ -68,7 +68,8 @@ def reopen(run: Run) -> tuple[Runner, dict[QuestionId, Question]]:
             "decoded again"
         )
     runner = Runner.load(config, decoders, _times(run), began=run.began)
-    if runner.loaded.identity != run.model.identity:
+    now = (runner.loaded.identity, runner.loaded.contents)
+    if now != (run.model.identity, run.model.contents or runner.loaded.contents):
         raise UserError(
             f"{config.model!r} is no longer the model of this run; its answers cannot be decoded "
             "again"

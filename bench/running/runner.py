@@ -125,6 +125,8 @@ class Runner:
             "name": loaded.name,
             "id": self.config.model,
             "identity": loaded.identity,
+            "contents": loaded.contents,
+            "prompt": self.chat.digest(),
             "heads": loaded.model.num_heads,
         }
         budgeted = {

@@ -136,7 +136,9 @@ class RunFolder:
         if self.run is None:
             self.run = now
         else:
-            _refuse_differences(self.path, "model", self.run.model.as_json(), through_json(model))
+            _refuse_differences(
+                self.path, "model", self.run.model.as_json(), self.run.model.comparable(now.model)
+            )
             if len(self._offsets) == len(now.config.labels) * now.turns_each:
                 return
             self._warn_of_another_place(session)

@@ -91,8 +91,19 @@ class ModelFacts(Record):
 
     name: str
     id: str | None = None  # As the user named it.
-    identity: str | None = None  # A digest that tells it from every other model.
+    # Digests that tell it from every other model:
+    identity: str | None = None  # Of its files' names, sizes and ends.
+    contents: str | None = None  # Of whole files.
     heads: int | None = None
+    prompt: str | None = None  # A digest of the prompt of a made-up conversation.
+
+    def comparable(self, now: "ModelFacts") -> dict[str, object]:
+        """The facts of a model that is loaded now, without those that an older run did not record.
+
+        These are `contents` and `prompt`.
+        """
+        unknown = {name for name in ("contents", "prompt") if getattr(self, name) is None}
+        return now.model_dump(exclude_unset=True, exclude=unknown)
 
 
 class Git(Record):

@@ -22,6 +22,7 @@ from decoders.tree import Draft
 @dataclass
 class Eagle(BeamDecoder):
     reads_prompt: ClassVar[bool] = True
+    reads_prompt_logits: ClassVar[bool] = False
     weights: ClassVar[dict] = {FILE: EagleHead.from_published}
 
     nodes: int | str = 64  # Or "auto".

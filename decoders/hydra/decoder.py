@@ -21,6 +21,7 @@ from decoders.tree import Draft
 
 @dataclass
 class Hydra(BeamDecoder):
+    reads_prompt_logits: ClassVar[bool] = False
     weights: ClassVar[dict] = {FILE: HydraHeads.from_published}
 
     nodes: int | str = 64  # Or "auto".

@@ -95,6 +95,7 @@ class Model:
             )
         projection.register_forward_pre_hook(self._remember_hidden_states)
         self._hidden_states = torch.empty(0)  # [batch, rows, hidden] of the last forward.
+        self._projects_last_row = False
         self.heads: MedusaHeads | None = None
         if heads is not None:
             self.heads = heads.to(self.device, self.dtype).requires_grad_(False)
@@ -111,8 +112,12 @@ class Model:
         except ValueError as error:
             raise UnsupportedModel(f"{type(lm).__name__} cannot attend a tree: {error}") from error
 
-    def _remember_hidden_states(self, _module: object, inputs: tuple[Tensor, ...]) -> None:
+    def _remember_hidden_states(
+        self, _module: object, inputs: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...] | None:
+        """Keep what the output projection reads. It may then be made to read the last row alone."""
         self._hidden_states = inputs[0]
+        return (inputs[0][:, -1:],) if self._projects_last_row else None
 
     @torch.inference_mode()
     def _probe(self) -> DynamicCache:
@@ -153,18 +158,25 @@ class Model:
         self.cache.wipe()
 
     @torch.inference_mode()
-    def prefill(self, prompt: Tensor, room: int, all_rows: bool = False) -> Rows:
+    def prefill(
+        self, prompt: Tensor, room: int, all_rows: bool = False, all_logits: bool = True
+    ) -> Rows:
         """Start over with `prompt` [prompt]. The last row is returned, or every row if `all_rows`.
 
-        room: further slots that decoding may use.
+        room: further slots that decoding may use. all_logits: False leaves out the logits of every
+        row but the last, which take time where the vocabulary is large.
         """
         self.reserve(len(prompt) + room)
-        output = self.lm(
-            input_ids=prompt.to(self.device).unsqueeze(0),
-            use_cache=True,
-            logits_to_keep=0 if all_rows else 1,
-            **{self.cache_keyword: self.cache},
-        )
+        self._projects_last_row = all_rows and not all_logits
+        try:
+            output = self.lm(
+                input_ids=prompt.to(self.device).unsqueeze(0),
+                use_cache=True,
+                logits_to_keep=0 if all_rows else 1,
+                **{self.cache_keyword: self.cache},
+            )
+        finally:
+            self._projects_last_row = False
         self.cache.length = len(prompt)
         return self._rows(output.logits)
 

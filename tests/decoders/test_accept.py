@@ -38,6 +38,7 @@ class MarkovModel:
     device, vocab, num_heads, context = torch.device("cpu"), VOCAB, 3, 10**9
     heads = None
     static_shapes = False
+    tokenizer = None
     cache = SimpleNamespace(capacity=10**9)
 
     def __init__(self, table: torch.Tensor, guessed: torch.Tensor) -> None:
@@ -47,7 +48,7 @@ class MarkovModel:
     def wipe(self):
         self.length = 0
 
-    def prefill(self, prompt, room, all_rows=False):
+    def prefill(self, prompt, room, all_rows=False, all_logits=True):
         self.length = len(prompt)
         return Rows(prompt[-1:, None].float(), self.table[prompt[-1:]])
 
@@ -239,6 +240,25 @@ def test_a_positions_sample_is_the_same_as_first_token_and_in_any_draft():
         ]
         verdict = Sample(1.0, seed=0).judge(path, logits.repeat(4, 1), length)
         assert verdict.next_token.tolist() == expected
+
+
+def test_the_noise_of_a_block_of_positions_is_made_once(monkeypatch):
+    """Drafts of changing depth ask beyond a border, and then before it again."""
+    made, block = [], Sample._block
+
+    def counted(rule, number, like):
+        made.append(number)
+        return block(rule, number, like)
+
+    monkeypatch.setattr(Sample, "_block", counted)
+    rule, logits = Sample(1.0, seed=0), torch.zeros(1, 50)
+    path = draft([0, 1, 2, 3], [0, 0, 1, 2])
+    for length in range(200):
+        samples = rule.judge(path, logits.repeat(4, 1), length).next_token
+        for position in (length + 3, length + 1):
+            root = rule.first_root(logits, position)
+            assert root == samples[position - length - 1]
+    assert made == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -7,11 +7,12 @@ from decoders.accept import Exact, Sample
 from decoders.draft_model import DRAFTING, DraftModel
 from decoders.drafter import Wrapper
 from decoders.engine.engine import Engine
+from decoders.greedy import Greedy
 from decoders.model.model import Model
 from decoders.step import Stop
 from decoders.tree import Draft
 from tests.helpers.companions import draft_model
-from tests.helpers.models import FAMILIES, PROMPT, randomise, tiny_llama
+from tests.helpers.models import FAMILIES, PROMPT, randomise, tiny_llama, tiny_tokenizer
 from tests.helpers.steps import GROWING, steps_of, tokens_of
 from tests.helpers.watching import paths_of
 
@@ -144,6 +145,32 @@ def test_a_draft_model_of_another_vocabulary_is_refused(tiny_model):
     drafting = draft_model(tiny_model, vocab_size=77)
     with pytest.raises(ValueError, match=r"'tiny' has a vocabulary of 77 tokens.* one of 101"):
         bound(tiny_model, drafting)
+
+
+@pytest.mark.parametrize("static_shapes", [False, True])
+@pytest.mark.parametrize("rows", [100, 128])
+def test_rows_of_padding_may_be_of_another_number(rows, static_shapes):
+    """As of Qwen2.5's larger and smaller models, which share one tokenizer."""
+    tokenizer = tiny_tokenizer()
+    assert len(tokenizer) == 100
+    model = Engine(tiny_llama(), tokenizer=tokenizer)
+    model.static_shapes = static_shapes
+    drafting = draft_model(model, vocab_size=rows)
+    drafting.tokenizer = tokenizer
+    decoder = bound(model, drafting, nodes=16, topk=4, depth=3)
+    padding, rule = 100, Sample(5.0, seed=1)
+    projection = model.lm.get_output_embeddings().weight.data
+    projection[padding] = projection.mean(0) * 20  # So that padding is written.
+    prompt = torch.cat((PROMPT, torch.tensor([padding])))
+    tokens, roots = [], []
+    for step in decoder.decode(prompt, rule, FOREVER):
+        tokens += step.tokens
+        roots.append(int(step.draft.token[0]))
+        assert step.nodes == 16 and step.draft.token.max() < model.vocab
+    greedy = Greedy()
+    greedy.setup(model)
+    assert tokens == tokens_of(list(greedy.decode(prompt, rule, FOREVER)))
+    assert padding in roots
 
 
 @pytest.mark.parametrize(

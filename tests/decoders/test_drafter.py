@@ -28,7 +28,8 @@ def test_a_wrapped_drafter_takes_the_same_steps(tiny_model, spec):
         (step.tokens, step.nodes) for step in expected
     ]
     wrapped = Wrapper(decoder)
-    for name in ("reads_prompt", "captures", "max_nodes", "max_depth", "slots_beyond", "kind"):
+    passed_on = ("reads_prompt", "reads_prompt_logits", "captures")
+    for name in (*passed_on, "max_nodes", "max_depth", "slots_beyond", "kind"):
         assert getattr(wrapped, name) == getattr(decoder, name)
     assert wrapped.kinds() == decoder.kinds() and wrapped.sizes(9) == decoder.sizes(9)
 

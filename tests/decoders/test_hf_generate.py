@@ -48,6 +48,17 @@ def test_prompt_lookup_keeps_several_tokens_of_a_text_that_repeats_itself(tiny_m
     assert all(len(step.tokens) <= step.nodes <= 6 for step in steps)
 
 
+@pytest.mark.parametrize("spec", ["prompt-lookup:tokens=5", "assisted:model=tiny"])
+def test_several_tokens_are_kept_at_a_temperature_too(tiny_model, spec):
+    """Candidates were tried with the rule's noise, and so left out."""
+    prompt, rule, stop = torch.full((20,), 5), Sample(0.01, seed=1), Stop(frozenset(), 60)
+    files = {DRAFTING: Model(tiny_llama())}  # The same model.
+    steps = list(bound(tiny_model, spec, files=files).decode(prompt, rule, stop))
+    greedy = bound(tiny_model, "greedy").decode(prompt, rule, stop)
+    assert tokens_of(steps) == tokens_of(list(greedy))
+    assert max(len(step.tokens) for step in steps) >= 5
+
+
 @pytest.mark.parametrize("spec", SPECS)
 def test_where_the_logits_are_no_numbers_that_is_said(tiny_model, spec):
     tiny_model.lm.get_output_embeddings().weight.data.fill_(torch.nan)

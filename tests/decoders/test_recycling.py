@@ -49,10 +49,11 @@ def test_a_smaller_tree_is_a_part_of_every_larger_one(nodes):
     assert all(path[:-1] in {(), *paths} for path in paths)
 
 
-@pytest.mark.parametrize("rule", [Exact(), Sample(0.8, seed=3)])
+@pytest.mark.parametrize("temperature", [0, 0.8])
 @pytest.mark.parametrize("nodes", [Recycling.nodes, 16, 2])
 @pytest.mark.parametrize("vocab", [101, 5])
-def test_a_draft_is_read_from_the_latest_successors_of_each_token(nodes, vocab, rule):
+def test_a_draft_is_read_from_the_latest_successors_of_each_token(nodes, vocab, temperature):
+    rule = Sample(temperature, seed=3) if temperature else Exact()
     model = Engine(tiny_llama(vocab_size=vocab))
     prompt = [token % vocab for token in PROMPT.tolist()]
     diary = watched_turn(bound(model, nodes=nodes), prompt, rule, FOREVER)

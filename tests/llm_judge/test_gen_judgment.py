@@ -528,6 +528,31 @@ def test_judgments_by_another_rubric_are_not_taken_for_todays(
     assert lines(bench.single) == 1
 
 
+@pytest.mark.parametrize("mode", ["single", "pairwise-all"])
+def test_models_are_judged_against_one_reference_answer(bench, monkeypatch, mode):
+    """Grades against two references stood in one table."""
+    bench.questions(1, category="math")
+    for model in ("m", "n", "o", "p"):
+        bench.answers(model, {1: [f"answer of {model}"]})
+
+    def judged(url, reference, *flags):
+        row = {"question_id": 1, "choices": [{"turns": [reference]}]}
+        bench.write(bench.folder / "reference_answer" / "r.jsonl", [row])
+        return bench.judge(monkeypatch, url, "--mode", mode, *flags)
+
+    first, others = (["--model-list", *names] for names in (["m", "n"], ["o", "p"]))
+    file = bench.single if mode == "single" else bench.pair
+    with server(Judge(default="[[A]] [[5]]")) as url:
+        assert judged(url, "It is 42.", *first) == 0
+        count = lines(file)
+        with pytest.raises(UserError, match=r"another question or reference answer"):
+            judged(url, "It is 43.", *others)
+        with pytest.raises(UserError, match=r"prompt \w+-math-v1 there, \S+ now"):
+            judged(url, "It is 42.", *others, "--no-references")
+        assert lines(file) == count
+        assert judged(url, "It is 42.", *others) == 0
+
+
 def test_half_a_pair_by_another_system_prompt_is_asked_again(bench, monkeypatch, tmp_path):
     bench.questions(1)
     for model in ("one", "two"):

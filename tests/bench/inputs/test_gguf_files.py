@@ -34,6 +34,17 @@ def test_a_model_in_a_gguf_file_is_the_model(tmp_path):
         assert 2 in loaded.eos and loaded.tokenizer.chat_template == tiny_tokenizer().chat_template
 
 
+def test_rotary_frequencies_stay_float32(tmp_path):
+    """In bfloat16 they are another model's: a radian off after a thousand tokens."""
+    path = str(write_gguf(tmp_path / "tiny.gguf", tiny_llama(rms_norm_eps=1e-5)))
+    loaded = {dtype: load(path, "cpu", dtype).model.lm for dtype in ("float32", "bfloat16")}
+    assert next(loaded["bfloat16"].parameters()).dtype == torch.bfloat16
+    buffers = {dtype: dict(lm.named_buffers()) for dtype, lm in loaded.items()}
+    assert any(name.endswith("inv_freq") for name in buffers["float32"])
+    for name, buffer in buffers["float32"].items():
+        assert torch.equal(buffers["bfloat16"][name], buffer)
+
+
 def test_rotary_frequencies_that_are_not_read_are_told(tmp_path):
     lm = tiny_llama(rms_norm_eps=1e-5)
     further = {"rope_freqs.weight": torch.ones(4)}

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BloomConfig, BloomForCausalLM
 
 from bench.common.errors import UserError
+from bench.inputs import checkpoints
 from bench.inputs.checkpoints import short_name
 from bench.inputs.devices import check_device
 from bench.inputs.loader import _engine, load
@@ -55,6 +56,19 @@ def test_identity_is_of_the_heads_and_of_the_base(tmp_path):
     second = load(folder, device="cpu").identity
     write_base(base, seed=5)
     assert len({first, second, load(folder, device="cpu").identity}) == 3
+
+
+def test_contents_are_of_every_byte(tmp_path, monkeypatch):
+    """The identity takes only the ends of a large file."""
+    monkeypatch.setattr(checkpoints, "SAMPLE_BYTES", 1000)
+    write_base(tmp_path)
+    first = load(str(tmp_path), device="cpu")
+    file = tmp_path / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    second = load(str(tmp_path), device="cpu")
+    assert first.identity == second.identity and first.contents != second.contents
 
 
 def test_a_loaded_model_does_not_depend_on_its_files(tmp_path):
@@ -169,6 +183,20 @@ def test_a_models_name_is_not_the_digest_behind_a_link(tmp_path):
     assert short_name(str(snapshot / "config.json")) == "config.json"
     assert short_name(str(link)) == "tiny"
     assert short_name("org/other") == "other"
+
+
+def test_heads_beside_a_whole_model_are_found_on_a_hub(tmp_path, monkeypatch):
+    """They were looked for in folders alone."""
+    snapshot = write_base(tmp_path / "models--acme--whole" / "snapshots" / ("0" * 40))
+    save_file(tiny_heads().published(), snapshot / "medusa_lm_head.safetensors")
+    refs = tmp_path / "models--acme--whole" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    loaded = load("acme/whole", device="cpu")
+    assert loaded.model.num_heads == 4 and loaded.name == "whole"
+    assert loaded.identity == loaded.contents == "0" * 40
 
 
 def test_missing_model_tensors_are_named(tmp_path):

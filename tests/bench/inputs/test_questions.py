@@ -85,6 +85,12 @@ def test_turns_that_are_objects_with_their_text(tmp_path):
     file = tmp_path / "question.jsonl"
     file.write_bytes(b"\xef\xbb\xbf" + json.dumps(row).encode() + b"\r\n")
     assert load_questions(str(file)).questions[0].turns == ("Why?",)
+    user = {"role": "user", "content": "Why?"}
+    file.write_text(json.dumps(row | {"turns": [user]}))
+    assert load_questions(str(file)).questions[0].turns == ("Why?",)
+    file.write_text(json.dumps(row | {"turns": [{"role": "system", "content": "Be brief."}, user]}))
+    with pytest.raises(UserError, match="line 1 has a turn of the role 'system'; the turns of a"):
+        load_questions(str(file))
     file.write_text(json.dumps(row | {"turns": [{"text": "Why?"}]}))
     with pytest.raises(UserError, match="line 1: turns must be a non-empty list of non-empty"):
         load_questions(str(file))

@@ -1,6 +1,6 @@
 """The time that a chat template is told."""
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -29,6 +29,15 @@ def text_of(template: str, now: datetime | None = MAY) -> str:
 def test_a_template_is_told_the_time_of_the_run(asked, told):
     template = "{{ strftime_now(format) }}|{{ messages[0].content }}"
     assert text_of(f'{{% set format = "{asked}" %}}{template}') == f"{told}|hi"
+
+
+def test_prompts_of_another_day_have_another_digest():
+    """Two runs were called alike though the date stood in each of their prompts."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%d') }}|{{ messages[0].content }}"
+    days = [Chat.of(tokenizer, None, MAY + timedelta(hours=hours)) for hours in (0, 1, 24)]
+    first, later, next_day = (chat.digest() for chat in days)
+    assert first == later != next_day
 
 
 def test_it_is_told_everywhere_in_a_template():

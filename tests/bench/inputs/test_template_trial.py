@@ -2,6 +2,7 @@
 
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from bench.common.errors import UserError
@@ -75,6 +76,21 @@ def test_a_text_that_begins_twice_is_told():
     template = "{{ bos_token + bos_token }}{% for m in messages %}{{ m['content'] }};{% endfor %}"
     (warning,) = Chat.of(with_template(template)).check()
     assert "begin with <s> twice" in warning
+
+
+def test_a_prompt_without_the_token_that_texts_begin_with_is_told():
+    """As of Zephyr's template, and of ChatML with Llama's tokenizer."""
+    template = "{% for m in messages %}{{ m['content'] }};{% endfor %}"
+    tokenizer = with_template(template)
+    assert list(Chat.of(tokenizer).check()) == []  # This one puts nothing before a text.
+    tokenizer._tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    )
+    (warning,) = Chat.of(tokenizer).check()
+    assert "puts <s> before a text, and its chat template does not" in warning
+    assert list(Chat.of(tokenizer, "vicuna_v1.1").check()) == []
+    tokenizer.chat_template = "{{ bos_token }}" + template
+    assert list(Chat.of(tokenizer).check()) == []
 
 
 def test_a_template_of_one_turn_alone_can_be_used():

@@ -1,5 +1,6 @@
 """Only what is alike is ranked, and what differs is said."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ COMMIT = {"commit": "a" * 40, "dirty": False}
 def report(tmp_path: Path, turns=TURNS, config=None, baseline="a/greedy", **changes) -> Report:
     """A report of two runs, a and b. config and changes: of the run.json of b."""
     base = run_json(TURNS)["config"] | {"template": "vicuna", "seed": 0, "load_in_4bit": False}
-    facts = {"question_texts": TEXTS, "git": COMMIT, "model": {"name": "m", "identity": "x"}}
+    model = {"name": "m", "identity": "x", "contents": "z", "prompt": "p"}
+    facts = {"question_texts": TEXTS, "git": COMMIT, "model": model}
     facts["sessions"] = [{"git": COMMIT, "environment": ENVIRONMENT}]
     write_run(tmp_path / "a", TURNS, config=base, **facts)
     config = base | {"decoders": list(dict.fromkeys(t.decoder for t in turns))} | (config or {})
@@ -44,6 +46,8 @@ def test_runs_that_are_alike_are_ranked(tmp_path):
     ("changes", "said"),
     [
         ({"model": {"name": "m", "identity": "y"}}, "model files"),
+        ({"model": {"name": "m", "identity": "x", "contents": "y"}}, "model contents"),
+        ({"model": {"name": "m", "identity": "x", "prompt": "of another day"}}, "prompt"),
         ({"model": {"name": "other"}}, "model m, other"),
         ({"config": {"template": None}}, "template vicuna, the model's own"),
         ({"config": {"load_in_4bit": True}}, "load_in_4bit False, True"),
@@ -77,6 +81,44 @@ def test_other_questions_under_the_same_numbers_are_not_compared(tmp_path):
     assert "ask other questions under the same numbers" in made.warnings[0]
     assert made.baselines["b/dynamic"] is None and made.baselines["a/dynamic"] == "a/greedy"
     assert row_of(made, "b/dynamic")["wall-clock ratio"] == "-" and made.verdicts() == []
+
+
+def test_questions_at_other_temperatures_are_not_compared(tmp_path):
+    """A category decides the temperature. Another file may put a question into another one."""
+    is_writing = {"category": "writing", "temperature": 0.7}
+    warmer = [replace(turn, **is_writing) if turn.question_id == 3 else turn for turn in TURNS]
+    config = run_json(TURNS)["config"] | {"temperature": None}
+    for name, turns in (("a", TURNS), ("b", warmer)):
+        write_run(tmp_path / name, turns, config=config, question_texts=TEXTS)
+    made = Report.of([open_run(tmp_path / name) for name in "ab"], "a/greedy")
+    [warning] = made.warnings
+    assert "at different temperatures, as these are in different categories (question 3, ...)" in (
+        warning
+    )
+    assert made.verdicts() == [] and row_of(made, "b/greedy")["equal"] == "-"
+
+
+def test_a_model_on_several_gpus_is_not_ranked_by_speed(tmp_path):
+    made = report(tmp_path, config={"device": "balanced", "gpus": 4})
+    [warning] = made.warnings
+    assert "times do not compare" in warning
+    assert "gpus: None in a, 4 in b" in warning and "several GPUs in b" in warning
+    [verdict] = made.verdicts()
+    assert verdict.startswith("most tokens per inference")
+
+
+def test_a_baseline_is_the_label_of_that_name_in_each_run(tmp_path):
+    """The first decoder of the same class was taken in its place."""
+    turns = random_turns(["greedy", "dynamic:nodes=16", "dynamic"])
+    for name in "ab":
+        write_run(tmp_path / name, turns)
+    sources = [open_run(tmp_path / name) for name in "ab"]
+    made = Report.of(sources, "dynamic")
+    assert set(made.baselines.values()) == {"a/dynamic", "b/dynamic"}
+    assert set(Report.of(sources, "greedy").baselines.values()) == {"a/greedy", "b/greedy"}
+    without = [write_run(tmp_path / name, turns[:1] + turns[2:3]) for name in "cd"]
+    made = Report.of([open_run(folder) for folder in without], "dynamic")
+    assert "c/dynamic:nodes=16" in made.baselines.values()
 
 
 def test_the_same_questions_from_another_file_are_compared(tmp_path):

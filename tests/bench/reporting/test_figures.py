@@ -53,6 +53,24 @@ def test_sweeps_are_found():
     }
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_swept"),
+    [({}, True), ({"model": {"name": "other"}}, False), ({"config": {"seed": 1}}, False)],
+)
+def test_a_line_of_a_sweep_is_of_runs_that_are_alike(tmp_path, changes, is_swept):
+    """Two models stood on one line, and greedy was swept over nodes that it does not have."""
+    for nodes in (16, 64):
+        turns = random_turns(["greedy", "dynamic"])
+        more = changes if nodes == 64 else {}
+        config = run_json(turns)["config"] | {"nodes": nodes, "seed": 0} | more.get("config", {})
+        write_run(tmp_path / f"of_{nodes}", turns, **more | {"config": config})
+    made = Report.of([open_run(tmp_path / f"of_{nodes}") for nodes in (16, 64)])
+    for source in made.sources:
+        assert source.options[f"{source.name}/greedy"]["nodes"] == 1
+    figures = {figure.name for figure in made.draw(tmp_path / "figures")}
+    assert ("sweep_nodes" in figures) == is_swept
+
+
 def test_names_that_the_font_lacks_are_numbers_with_a_key(tmp_path, recwarn):
     """The font would draw such characters as empty boxes."""
     turns = random_turns(["greedy", "dynamic"], ("推理", "math", "コーディング"))

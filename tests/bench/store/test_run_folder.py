@@ -85,6 +85,23 @@ def test_going_on_with_other_code_is_said(git, tmp_path, capsys):
     assert len(folder.run.codes) == 2
 
 
+def test_contents_of_the_model_decide_where_a_run_records_them(tmp_path):
+    """A change in the middle of a large file leaves the identity as it was."""
+    contents = {name: MODEL | {"contents": name} for name in ("one", "other")}
+    with RunFolder.open(tmp_path / "older", CONFIG) as folder:
+        begin(folder)
+        folder.append(TURNS[0])
+    with RunFolder.open(tmp_path / "older", CONFIG) as folder:
+        begin(folder, model=contents["one"])
+    with RunFolder.open(tmp_path / "run", CONFIG) as folder:
+        begin(folder, model=contents["one"])
+        folder.append(TURNS[0])
+    with RunFolder.open(tmp_path / "run", CONFIG) as folder:
+        begin(folder, model=contents["one"])
+        with pytest.raises(UserError, match=r"another model \(contents: 'one' there, 'other' now"):
+            begin(folder, model=contents["other"])
+
+
 def test_differences_are_recorded_once(tmp_path):
     found = Difference.of(TURNS[0].key, token=3, ours=1, theirs=None, highest=[1, 2], gap=1e-6)
     assert found.is_tie

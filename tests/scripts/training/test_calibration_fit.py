@@ -43,7 +43,7 @@ def test_calibrate_writes_what_conditional_then_uses(short_corpus, tmp_path, cap
 @pytest.fixture
 def loaded():
     model = Engine(tiny_llama(), tiny_heads())
-    return Loaded(model, "tiny", where="", identity="", eos=frozenset())
+    return Loaded(model, "tiny", where="", identity="", contents="", eos=frozenset())
 
 
 @pytest.fixture
