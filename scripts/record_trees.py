@@ -29,12 +29,17 @@ def main() -> int:
         type=texts,
         help="comma-separated, as in the run (default: all of the run that draft trees)",
     )
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="execute Python files that the run's model brings along",
+    )
     args = parser.parse_args()
     # Imported late: torch takes seconds to load, and a wrong flag should be told at once.
     from bench.reporting.comparison import derive
     from trees.recording import record_trees
 
-    recorded = record_trees(args.run, args.questions, args.decoder or None)
+    recorded = record_trees(args.run, args.questions, args.decoder or None, args.trust_remote_code)
     for turn in recorded.different:
         where = f"question {turn.question_id}, {turn.decoder}, turn {turn.turn}"
         print(f"not recorded: {where}", file=sys.stderr)

@@ -62,8 +62,8 @@ def open_run(folder: Path) -> Source:
     warnings += misfits
     if has_moved := _has_moved(run):
         warnings.append(
-            f"{folder}: its sessions were on different machines or versions; its times do not "
-            "compare"
+            f"{folder}: its sessions, or their workers, were on different machines or versions; "
+            "its times do not compare"
         )
     if is_mixed := len(run.codes) > 1:
         warnings.append(
@@ -198,11 +198,20 @@ def _unfinished(folder: Path, run: Run, finished: Mapping[str, int], wanted: int
 
 
 def _has_moved(run: Run) -> bool:
-    """Whether the sessions of a run were on different machines or versions."""
-    environments = [
-        session.environment.as_json() for session in run.sessions if session.environment is not None
-    ]
-    return any(environment != environments[0] for environment in environments)
+    """Whether the sessions of a run, or their workers, were on different machines or versions."""
+    found = []
+    for session in run.sessions:
+        if session.environment is not None:
+            environment = session.environment.as_json()
+            found.append(environment)
+            # Workers of older versions record their device and threads alone.
+            names = environment.keys() - {"workers"}
+            workers = [worker for worker in session.workers or () if isinstance(worker, dict)]
+            found += [
+                environment | {name: worker[name] for name in names & worker.keys()}
+                for worker in workers
+            ]
+    return any(environment != found[0] for environment in found)
 
 
 def _options(config: Config, spec: Spec, frame: pd.DataFrame) -> dict:

@@ -23,6 +23,13 @@ OURS = (PROJECT, "bench", "llm_judge")
 CACHE = "__pycache__"  # Python writes it.
 
 
+def digests_of(decoders: Mapping[str, Decoder]) -> dict[str, dict]:
+    """All digests, as a run's configuration has them. Kinds without any are left out."""
+    more = {"plugins": plugin_digests(decoders), "files": file_digests(decoders)}
+    found = {name: digests for name, digests in more.items() if digests}
+    return {"trees": tree_digests(decoders), **found}
+
+
 def tree_digests(decoders: Mapping[str, Decoder]) -> dict[str, str]:
     """The sha256 of each decoder's `identity`, as a file may change under its name."""
     return {

@@ -49,14 +49,24 @@ class _AsRecorded(Budgeted):
         return draft.truncated(next(self.nodes, 1))
 
 
-def reopen(run: Run) -> tuple[Runner, dict[QuestionId, Question]]:
+def reopen(run: Run, trust_remote_code: bool = False) -> tuple[Runner, dict[QuestionId, Question]]:
     """The runner of a finished run, and its questions by id.
 
-    UserError where the model, the questions or the tree files have changed since.
+    trust_remote_code: whether Python files of the run's model may be executed. A run that says so
+    of itself may be a stranger's.
+
+    UserError where the model needs them and they may not, or where the model, the questions or the
+    tree files have changed since.
     """
     recorded = run.config.as_json()
     names = {field.name for field in fields(RunConfig)}
     values = {name: value for name, value in recorded.items() if name in names}
+    if values.get("trust_remote_code") and not trust_remote_code:
+        raise UserError(
+            "the run was made with --trust-remote-code; look at the model's Python files, and if "
+            "you trust them, give --trust-remote-code here, too"
+        )
+    values["trust_remote_code"] = trust_remote_code
     config = RunConfig(**values | {"decoders": tuple(run.config.decoders)})
     decoders = make_decoders(config)
     questions = load_questions(config.questions, config.limit, config.skip)

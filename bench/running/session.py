@@ -25,11 +25,11 @@ from bench.inputs.questions import Question, QuestionSet, load_questions
 from bench.running.config import RunConfig
 from bench.running.crew import Crew
 from bench.running.decoders import make_decoders, remarks
-from bench.running.digests import file_digests, plugin_digests, tree_digests
+from bench.running.digests import digests_of
 from bench.running.environment import auto_dtype, git_state
 from bench.running.jobs import Job, jobs
 from bench.running.runner import Runner
-from bench.running.step_times import given_times
+from bench.running.step_times import AutoTimes, given_times
 from bench.store.run_folder import RunFolder
 from bench.store.run_record import Difference
 from bench.store.turn import Turn
@@ -62,13 +62,8 @@ def run(
     times = given_times(config, decoders)
     for remark in remarks(config, decoders):
         print(f"note: {remark}", file=sys.stderr)
-    settled = asdict(config) | {
-        "questions_sha256": questions.sha256,
-        "trees": tree_digests(decoders),
-    }
-    # Left out where empty, as in the runs of earlier versions.
-    more = {"plugins": plugin_digests(decoders), "files": file_digests(decoders)}
-    settled |= {name: digests for name, digests in more.items() if digests}
+    digests = digests_of(decoders)
+    settled = asdict(config) | {"questions_sha256": questions.sha256} | digests
     if times is not None:
         settled["step_times_sha256"] = sha256(json.dumps(asdict(times)).encode()).hexdigest()
     wanted = list(jobs(config, questions.questions))
@@ -76,7 +71,8 @@ def run(
         most = len(_undone(wanted, folder))
         now = datetime.now(timezone.utc).replace(microsecond=0)
         began = folder.run.began if folder.run else now
-        with _crew(config, decoders, workers, ray_address, most, began) as crew:
+        of_decoders = decoders, digests, times
+        with _crew(config, of_decoders, workers, ray_address, most, began) as crew:
             start = now.isoformat()
             session = {"command": command, "git": git_state(), **crew.facts(), "start": start}
             session["warnings"] = [
@@ -126,7 +122,7 @@ def _check_size(questions: QuestionSet) -> None:
 @contextmanager
 def _crew(
     config: RunConfig,
-    decoders: Mapping[str, Decoder],
+    of_decoders: tuple[Mapping[str, Decoder], dict[str, dict], AutoTimes | None],
     workers: int,
     ray_address: str | None,
     most: int,
@@ -134,12 +130,14 @@ def _crew(
 ) -> Iterator[Crew]:
     """A runner in this process, or Ray workers.
 
-    most: jobs, and so the most workers of use. began: when the run began.
+    of_decoders: the decoders, their digests, and the times of --step-times. most: jobs, and so the
+    most workers of use. began: when the run began.
     """
+    decoders, digests, times = of_decoders
     if workers < 1:
         raise UserError(f"--workers is {workers}; expected at least 1")
     if workers == 1 and ray_address is None:
-        yield Runner.load(config, decoders, began=began)
+        yield Runner.load(config, decoders, times, began)
         return
     try:
         from bench.running.workers import Workers  # Ray is an extra.
@@ -148,7 +146,8 @@ def _crew(
             f"--workers needs Ray, which cannot be imported ({error}): pip install "
             "'medusa-bench[ray]'"
         ) from error
-    with Workers(config, max(1, min(workers, most)), ray_address, began) as crew:
+    count = max(1, min(workers, most))
+    with Workers(config, count, ray_address, digests, times, began) as crew:
         yield crew
 
 
@@ -201,10 +200,12 @@ def _answer_all(crew: Crew, wanted: list[Job], folder: RunFolder) -> bool:
     stop = StopBetween("finishing the turn that is under way (again: leave it, and stop at once)")
     progress = _Progress(total, len(folder))
     with progress.bar, stop:
+        failed = 0  # In this session. Failures of earlier ones may still be waiting to be retried.
         for turn in crew.answers(undone, lambda: stop.number is not None):
             folder.append(turn)
             progress.note(turn)
-        if len(folder) + len(folder.failures) < total:
+            failed += turn.failed
+        if len(folder) + failed < total:
             stop.check()
     return True
 

@@ -33,8 +33,12 @@ from bench.common.errors import UserError
 from bench.inputs.questions import Question
 from bench.running.cluster import connect, cpus_each, gpus_each
 from bench.running.config import RunConfig
+from bench.running.decoders import make_decoders
+from bench.running.digests import digests_of
+from bench.running.environment import git_state
 from bench.running.jobs import Job, failed_turn
 from bench.running.runner import Runner
+from bench.running.step_times import AutoTimes
 from bench.store.run_record import Difference
 from bench.store.turn import Key, Turn
 
@@ -46,26 +50,34 @@ class _Actor:
     """The object in a worker's process."""
 
     def __init__(
-        self, config: RunConfig, folder: str, threads: int | None, began: datetime | None
+        self,
+        config: RunConfig,
+        folder: str,
+        threads: int | None,
+        times: AutoTimes | None,
+        began: datetime | None,
     ) -> None:
         self.runner: Runner | None = None
         self.config, self.folder, self.threads = config, folder, threads
-        self.began = began
+        self.times, self.began = times, began
+        self.code: dict[str, object] = {}  # Its commit, and what its decoders' names stand for.
 
     def ready(self, questions: Sequence[Question]) -> dict[str, object]:
         """Load the model, and warm up unless there are no questions to do it with.
 
-        Returns the facts of this worker for run.json.
+        Returns the facts of this worker for run.json, and its `code`.
         """
         if self.runner is None:
             if Path(self.folder).is_dir():  # Relative paths count from where the command was given.
                 os.chdir(self.folder)
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
-            self.runner = Runner.load(self.config, began=self.began)
+            decoders = make_decoders(self.config)
+            self.code = _code(digests_of(decoders))
+            self.runner = Runner.load(self.config, decoders, self.times, self.began)
         if questions:
             self.runner.warm_up(questions)
-        return self.runner.facts()
+        return self.runner.facts() | {"code": self.code}
 
     def turns_of(self, job: Job) -> Iterator[Turn]:
         assert self.runner is not None
@@ -78,6 +90,12 @@ class _Actor:
     def first_difference(self, *about: object) -> Difference:
         assert self.runner is not None
         return self.runner.first_difference(*about)
+
+
+def _code(digests: dict[str, dict]) -> dict[str, object]:
+    """What decides how this process decodes: its commit, if that is known, and the digests."""
+    git = git_state()
+    return digests | ({"commit": git} if git["commit"] else {})
 
 
 @dataclass(eq=False)
@@ -103,10 +121,17 @@ class Workers:
     """A crew of `count` Ray workers. UserError where the cluster has no room for them."""
 
     def __init__(
-        self, config: RunConfig, count: int, address: str | None, began: datetime | None = None
+        self,
+        config: RunConfig,
+        count: int,
+        address: str | None,
+        digests: dict[str, dict],
+        times: AutoTimes | None = None,
+        began: datetime | None = None,
     ) -> None:
-        """began: see `Runner.load`."""
-        self.config, self.began = config, began
+        """digests: of this process's decoders. times, began: see `Runner.load`."""
+        self.config, self.times, self.began = config, times, began
+        self._code = _code(digests)
         self.questions: Sequence[Question] = ()  # A replacement warms up with these.
         connect(address, count)
         try:
@@ -153,7 +178,7 @@ class Workers:
             self._group, placement_group_bundle_index=number
         )
         actor = ray.remote(**self._options)(_Actor).options(scheduling_strategy=strategy)
-        return actor.remote(self.config, os.getcwd(), self._threads, self.began)
+        return actor.remote(self.config, os.getcwd(), self._threads, self.times, self.began)
 
     def _ready(self, questions: Sequence[Question]) -> list[dict]:
         """The facts of all workers, once each has loaded the model and warmed up."""
@@ -168,13 +193,19 @@ class Workers:
             ) from error
 
     def _check(self) -> None:
-        """Compare the workers. UserError where they have different models."""
+        """Compare the workers. UserError where they have different models or decoders."""
         first = self._facts[0]
         if any(facts["model"] != first["model"] for facts in self._facts):
             raise UserError(
                 f"the workers have different files for model {self.config.model!r}; make them the "
                 "same everywhere"
             )
+        for facts in self._facts:
+            if differing := _differing(self._code, facts["code"]):
+                raise UserError(
+                    f"a worker has another version of this program or of what decoders use "
+                    f"({', '.join(differing)}); make them the same everywhere"
+                )
         self.warnings = list(first["warnings"])
         if any(facts["environment"] != first["environment"] for facts in self._facts):
             self.warnings.append(
@@ -193,7 +224,7 @@ class Workers:
 
         Each worker measures its own step times, so the run as a whole has none.
         """
-        first = self._facts[0]
+        first = {name: value for name, value in self._facts[0].items() if name != "code"}
         return {
             **first,
             "environment": first["environment"] | {"workers": len(self.workers)},
@@ -202,8 +233,7 @@ class Workers:
             "draft_times": None,
             "workers": [
                 {
-                    "device": facts["environment"]["device"],
-                    "threads": facts["environment"]["threads"],
+                    **{n: value for n, value in facts["environment"].items() if n != "workers"},
                     "step_times": facts["step_times"],
                     "step_times_spread": facts["step_times_spread"],
                     "draft_times": facts["draft_times"],
@@ -314,6 +344,14 @@ class Workers:
             except RayError:
                 continue
         return None
+
+
+def _differing(ours: dict, theirs: dict) -> list[str]:
+    """Names of what differs. A commit that one of the two does not know is not compared."""
+    names = sorted((ours.keys() | theirs.keys()) - {"commit"})
+    if "commit" in ours and "commit" in theirs:
+        names.append("commit")
+    return [name for name in names if ours.get(name) != theirs.get(name)]
 
 
 def _as_user_error(error: RayTaskError) -> Exception:

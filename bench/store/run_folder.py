@@ -141,6 +141,9 @@ class RunFolder:
             )
             if len(self._offsets) == len(now.config.labels) * now.turns_each:
                 return
+            if (dtype := self.run.environment.dtype) is not None:  # It decides tokens.
+                now_in = {"dtype": now.environment.dtype}
+                _refuse_differences(self.path, "dtype", {"dtype": dtype}, now_in)
             self._warn_of_another_place(session)
             self._warn_of_other_code(session)
             self.run = self.run.resumed(self._config, session, **facts)

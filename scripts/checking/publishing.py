@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 from bench.common.errors import UserError
-from bench.common.files import write_atomically
+from bench.common.files import read_lines, write_atomically
+from bench.inputs.questions import SAMPLE, load_questions
 from bench.store.run_record import RUN_FILE, Run, read_run
-from bench.store.turn import PUBLISHED_FILE, TURNS_FILE
+from bench.store.turn import PUBLISHED_FILE, TURNS_FILE, parse_turn, read_turns
 
-OWN_QUESTIONS = ("sample",)  # Question sets of this project, whose texts may be published.
 TEXTS = "question_texts"  # The field of run.json.
 # The folders of an absolute path, which begins a text or follows one of these characters.
 FOLDERS = re.compile(r"""(?<![^\s=,:'"(])/(?:[^/\s=,:'"]+/)*(?=[^/\s=,:'"])""")
@@ -19,12 +19,18 @@ FOLDERS = re.compile(r"""(?<![^\s=,:'"(])/(?:[^/\s=,:'"]+/)*(?=[^/\s=,:'"])""")
 def publish(run_folder: Path, folder: Path) -> None:
     """Write the rows and the run.json of a run into a folder.
 
-    UserError where the run is not finished, its code is in no commit, or a decoder's label names a
-    folder.
+    UserError where the run is not finished, a turn of it failed, its code is in no commit, or a
+    decoder's label names a folder. Failures that a later row replaces are left out.
     """
     run = read_run(run_folder)
     if run.end is None:
         raise UserError(f"{run_folder} is not finished; the command that began it goes on with it")
+    turns = read_turns(run_folder / TURNS_FILE)[0]
+    finished = {turn.key for turn in turns if not turn.failed}
+    if len(finished) < len(run.config.labels) * run.turns_each:
+        raise UserError(
+            f"{run_folder} has failed turns; the command that began it tries them again"
+        )
     for session in run.sessions:
         if session.git is None or session.git.commit is None or session.git.dirty:
             raise UserError(
@@ -38,7 +44,8 @@ def publish(run_folder: Path, folder: Path) -> None:
             )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / RUN_FILE, json.dumps(_public(run), indent=1) + "\n")
-    rows = (run_folder / TURNS_FILE).read_bytes()
+    lines = [line for _, _, line in read_lines(run_folder / TURNS_FILE)]
+    rows = b"".join(line for line in lines if not parse_turn(line).failed)
     (folder / PUBLISHED_FILE).write_bytes(gzip.compress(rows, mtime=0))
 
 
@@ -48,7 +55,7 @@ def _public(run: Run) -> dict[str, object]:
         name: value if name == TEXTS else _without_folders(value)
         for name, value in run.as_json().items()
     }
-    if run.questions.name not in OWN_QUESTIONS:
+    if run.questions.sha256 != load_questions(SAMPLE).sha256:  # They are not this project's.
         fields.pop(TEXTS, None)  # Older runs have none.
     return fields
 

@@ -106,9 +106,11 @@ def medians_by_phase(samples: list[StepProfile]) -> dict[str, float]:
 def _row(
     label: str, length: int, samples: list[StepProfile], counts: list[StepProfile]
 ) -> dict[str, object]:
+    sizes = [sample.nodes for sample in samples]
     return {
         "decoder": label,
-        "nodes": samples[0].nodes,
+        "nodes": round(statistics.median(sizes)),
+        "nodes_range": [min(sizes), max(sizes)],
         "length": length,
         **medians_by_phase(samples),
         "forward_s": statistics.median(sample.forward for sample in samples),
@@ -136,7 +138,7 @@ def table(rows: list[dict]) -> Table:
         greedy_s, outside_s, step_s = greedy[row["length"]], row["outside_s"], row["step_s"]
         out.add_row(
             row["decoder"],
-            str(row["nodes"]),
+            "-".join(map(str, dict.fromkeys(row["nodes_range"]))),
             str(row["length"]),
             *(f"{1e3 * row[f'{phase}_s']:.2f}" for phase in PHASES),
             f"{1e3 * step_s:.2f}",

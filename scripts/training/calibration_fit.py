@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from decoders.conditional.calibration import FILE, MOST_COVERED, Calibration
 from decoders.conditional.decoder import Conditional
 from settings.training import CalibrationSettings
 from training.calibration_notes import Notes, notes_of, steps_of
-from training.corpus import corpus_examples
+from training.corpus import numbered_examples
 from training.models import load_model_with_heads, with_chat
 
 
@@ -51,23 +51,26 @@ class CalibrationFit:
 
 
 def calibrate(settings: CalibrationSettings) -> CalibrationFit:
-    """Fit a calibration on every other prompt, judge it on the rest, and write it.
+    """Fit a calibration on every other conversation, judge it on the rest, and write it.
 
     A better one that is there already stays. UserError says what does not fit.
     """
     loaded, chat = with_chat(load_model_with_heads(settings, " to calibrate"), settings.template)
-    prompts = _prompts(loaded, chat, settings)
+    prompts = _prompts(loaded, chat, settings)  # Of both halves.
     settings.out.mkdir(parents=True, exist_ok=True)
     before = _calibration_of(loaded)
     halves: list[list[Notes]] = [[], []]
-    for number, prompt in enumerate(tqdm(prompts, desc="noting candidates", unit="answer")):
-        halves[number % 2] += notes_of(loaded, before, prompt, settings.topk, settings.new_tokens)
+    with tqdm(total=sum(map(len, prompts)), desc="noting candidates", unit="answer") as bar:
+        for half, of_half in zip(halves, prompts, strict=True):
+            for prompt in of_half:
+                half += notes_of(loaded, before, prompt, settings.topk, settings.new_tokens)
+                bar.update()
     if not halves[0] or not halves[1]:
         raise UserError("the answers are too short to fit anything to")
     after = fit(Notes.joined(halves[0]), loaded.model.num_heads)
     unseen = Notes.joined(halves[1])
     judged = [
-        judge(loaded, each, unseen, prompts[1::2], settings.nodes, settings.new_tokens)
+        judge(loaded, each, unseen, prompts[1], settings.nodes, settings.new_tokens)
         for each in (before, after)
     ]
     kept = _better_there(settings.out / FILE, after, unseen, loaded.model.num_heads)
@@ -93,20 +96,26 @@ def _better_there(path: Path, after: Calibration, unseen: Notes, depths: int) ->
     return None if nats(unseen, after, depths) < there else there
 
 
-def _prompts(loaded: Loaded, chat: Chat, settings: CalibrationSettings) -> list[list[int]]:
-    """Prompts that leave room for an answer. UserError where there are fewer than 2."""
+def _prompts(loaded: Loaded, chat: Chat, settings: CalibrationSettings) -> list[list[list[int]]]:
+    """Two halves of the prompts that leave room for an answer. A conversation is in one of them.
+
+    UserError where there are fewer than 2 such conversations.
+    """
     with_room = (
-        ids[:start]
-        for ids, start in corpus_examples(settings.corpus, chat)
+        (number, ids[:start])
+        for number, (ids, start) in numbered_examples(settings.corpus, chat)
         if start > 1 and start + settings.new_tokens <= loaded.model.context
     )
-    prompts = list(islice(with_room, settings.prompts))
-    if len(prompts) < 2:
+    by_conversation: dict[int, list[list[int]]] = {}
+    for number, prompt in islice(with_room, settings.prompts):
+        by_conversation.setdefault(number, []).append(prompt)
+    conversations = list(by_conversation.values())
+    if len(conversations) < 2:
         raise UserError(
-            f"{settings.corpus} has {len(prompts)} prompts that leave room for --new-tokens "
-            f"{settings.new_tokens}; 2 needed"
+            f"{settings.corpus} has {len(conversations)} conversations with a prompt that leaves "
+            f"room for --new-tokens {settings.new_tokens}; 2 needed"
         )
-    return prompts
+    return [list(chain.from_iterable(conversations[first::2])) for first in (0, 1)]
 
 
 def _calibration_of(loaded: Loaded) -> Calibration:

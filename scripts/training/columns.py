@@ -7,9 +7,9 @@ Few rows at a time. Where the projection is frozen, the gradient of a row's loss
 It is taken in the forward pass, for a few rows at a time, whose logits fit into the processor's
 caches.
 
-Few columns. A batch looks at the frequent tokens, and at a random draw of the others. Each drawn
-token stands for several (sampled softmax; Jean et al. 2015, arXiv 1412.2007). A row whose true
-token is not among them has it as one more column.
+Few columns. A batch looks at the frequent tokens, at those of its own answers, and at a random draw
+of the others. Each drawn token stands for several (sampled softmax; Jean et al. 2015, arXiv
+1412.2007).
 """
 
 from collections import Counter
@@ -32,28 +32,20 @@ DRAWN = 4  # One column in DRAWN is drawn at random for each batch. The others a
 class Columns:
     """Columns of the output projection, each of which stands for one token or for several."""
 
-    projection: nn.Linear  # The base model's.
     weight: Tensor  # [columns, hidden]
     bias: Tensor  # [columns] added to logits: the projection's own, and log(tokens stood for).
     column: Tensor  # [vocab] the column of each token. len(weight): the token has none.
 
     def of_tokens(self, x: Tensor, target: Tensor) -> Tensor:
-        """The mean cross-entropy of rows x [rows, hidden] with tokens [rows].
+        """The mean cross-entropy of rows x [rows, hidden] with tokens [rows], which have columns.
 
         Rows without a target (NO_TARGET) are left out. 0 where there is no other.
         """
         has_target = target != NO_TARGET
-        x, target = x[has_target], target[has_target]
+        x, column = x[has_target], self.column[target[has_target]]
 
         def loss(x: Tensor, rows: slice) -> Tensor:
-            token, logits = target[rows], self._logits(x)
-            column = self.column[token]
-            has_column = column < len(self.weight)
-            own = self._own_logit(x, token)
-            of_target = logits.gather(1, column.clamp(max=len(self.weight) - 1).unsqueeze(1))
-            of_target = torch.where(has_column, of_target.squeeze(1), own)
-            more = own.masked_fill(has_column, float("-inf"))
-            return (torch.logaddexp(logits.logsumexp(-1), more) - of_target).sum()
+            return F.cross_entropy(self._logits(x), column[rows], reduction="sum")
 
         return self._mean(x, loss)
 
@@ -74,12 +66,6 @@ class Columns:
         at_once = CPU_LOGITS if x.device.type == "cpu" else GPU_LOGITS
         rows = max(1, at_once // len(self.weight))
         return _SumOverRows.apply(x, loss, rows) / max(1, len(x))
-
-    def _own_logit(self, x: Tensor, token: Tensor) -> Tensor:
-        """float32 logits [rows] of one token [rows] for each row of x [rows, hidden]."""
-        logit = (x.float() * self.projection.weight.detach()[token].float()).sum(-1)
-        bias = self.projection.bias
-        return logit if bias is None else logit + bias.detach()[token]
 
     def _logits(self, x: Tensor) -> Tensor:
         """float32 logits [rows, columns] of x [rows, hidden]."""
@@ -151,16 +137,19 @@ class ColumnChoice:
         self._others = torch.tensor(by_count[always:])  # On the CPU, where they are drawn.
         self._drawn = sampled - always
 
-    def of_batch(self, ids: Tensor, step: int) -> Columns:
-        """The columns for one batch of tokens ids [...]. `step` decides the draw."""
+    def of_batch(self, answers: Tensor, step: int) -> Columns:
+        """The columns for one batch, whose answers have the tokens [...]. `step` decides the draw.
+
+        All tokens of the answers have columns.
+        """
         if self._all is not None:
             return self._all
-        # A true token is no stand-in for others.
-        others = self._others[~torch.isin(self._others, ids.cpu())]
+        is_here = torch.isin(self._others, answers.cpu())
+        here, others = self._others[is_here], self._others[~is_here]
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         drawn = others[torch.randperm(len(others), generator=generator)[: self._drawn]]
-        token = torch.cat((self._always, drawn.to(self._always.device)))
-        return self._columns(token, always=len(self._always), stand_for=len(others))
+        token = torch.cat((self._always, *(each.to(self._always.device) for each in (here, drawn))))
+        return self._columns(token, len(token) - len(drawn), stand_for=len(others))
 
     def _columns(self, token: Tensor, always: int, stand_for: int = 0) -> Columns:
         """Columns of tokens [n]. Those after the first `always` stand for `stand_for` together."""
@@ -173,4 +162,4 @@ class ColumnChoice:
             bias[always:] += log(stand_for / drawn)
         column = torch.full((len(projection.weight),), len(token), device=weight.device)
         column[token] = torch.arange(len(token), device=weight.device)
-        return Columns(projection, weight, bias, column)
+        return Columns(weight, bias, column)

@@ -106,14 +106,19 @@ def _turn(message: object) -> dict[str, str]:
 
 
 def corpus_examples(path: Path, chat: Chat) -> Iterator[Example]:
-    """Every answer of a corpus after its prompt, with the end token appended where there is one.
+    """Every answer of a corpus after its prompt, as `numbered_examples`."""
+    return (example for _, example in numbered_examples(path, chat))
 
-    An answer before the first question is left out. A conversation is read up to the first turn
-    that is out of order.
+
+def numbered_examples(path: Path, chat: Chat) -> Iterator[tuple[int, Example]]:
+    """Every answer after its prompt, with the number of its conversation, from 0 on.
+
+    The end token is appended where there is one. An answer before the first question is left out. A
+    conversation is read up to the first turn that is out of order.
     """
     end_id = chat.tokenizer.eos_token_id if chat.end_id is None else chat.end_id
     end = [] if end_id is None else [end_id]
-    for _, turns in read_chats(path):
+    for number, (_, turns) in enumerate(read_chats(path)):
         asked: list[str] = []
         answered: list[str] = []
         for turn in turns:
@@ -128,7 +133,7 @@ def corpus_examples(path: Path, chat: Chat) -> Iterator[Example]:
             prompt = chat.prompt(asked, answered)
             ids = chat.tokenizer(turn["content"], add_special_tokens=False).input_ids
             if answer := ids + end:
-                yield [*prompt, *answer], len(prompt)
+                yield number, ([*prompt, *answer], len(prompt))
             answered.append(turn["content"])
 
 

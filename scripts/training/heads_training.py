@@ -159,6 +159,11 @@ def _examples(loaded: Loaded, identity: str, settings: HeadsSettings) -> list[Ex
         if start <= latest:
             examples.append((ids[:longest], start))
         if len(examples) >= wanted:
+            if settings.answers is not None and next(answers, None) is not None:
+                warn(
+                    f"{source} has more than --examples {wanted} answers; only the first ones are "
+                    "learned from"
+                )
             break
     if not has_answers:
         raise UserError(f"{source} has no answer to a question; heads learn from answers")
@@ -284,7 +289,7 @@ class _Training:
 
     def _update(self, lesson: Lesson, total: float) -> None:
         """One step of the optimizer. total: tokens at which the learning rate is 0."""
-        columns = self.columns and self.columns.of_batch(lesson.ids, self.step)
+        columns = self.columns and self.columns.of_batch(lesson.ids[lesson.is_answer], self.step)
         losses = self.kind.losses(lesson, columns)
         current = losses.detach()
         if not current.isfinite().all():

@@ -1,14 +1,15 @@
 """Finds the best static tree of a model, from how often its heads' guesses are right.
 
 A rank path (0, 2) takes the best guess of head 0 and, after it, the third best of head 1. Its
-frequency is how often all of its guesses are right at once. A tree's expected accept length is 1
-plus the sum of the frequencies of its paths, and no path is more frequent than its parent. So the
-best tree of N nodes is the N - 1 most frequent paths.
+frequency is how often all of its guesses are right at once, at any position of an answer. A step at
+a random position commits 1 token plus the sum of the frequencies of its tree's paths, on average,
+and no path is more frequent than its parent. So the best tree of N nodes is the N - 1 most frequent
+paths.
 """
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -38,10 +39,11 @@ class TreeSearch:
     head_accuracy: list[list[float]]
     paths: list[RankPath]  # From the most frequent on; a parent before its children.
     frequency: list[float]  # [paths]
+    ranks: list[list[list[int]]]  # [answers][positions][heads], as `ranks_of` has them.
 
-    def expected_accept_length(self, nodes: int) -> float:
-        """Tokens that a step commits with the best tree of so many nodes."""
-        return 1 + sum(self.frequency[: nodes - 1])
+    def tokens_per_step(self, nodes: int) -> float:
+        """Tokens that a step commits on these answers, with the best tree of so many nodes."""
+        return walked(self.ranks, self.paths[: nodes - 1])
 
     def content(self) -> dict[str, object]:
         """As the JSON file has it."""
@@ -67,7 +69,8 @@ def search_tree(settings: TreeSearchSettings) -> TreeSearch:
     if not answers:
         raise no_room(settings.corpus, settings.new_tokens)
     bar = tqdm(answers, desc="ranking guesses")
-    ranks = torch.cat([ranks_of(loaded, ids, start) for ids, start in bar])
+    by_answer = [ranks_of(loaded, ids, start) for ids, start in bar]
+    ranks = torch.cat(by_answer)
     if not len(ranks):
         raise UserError(
             "every answer is shorter than the number of heads; there is nothing to measure"
@@ -83,6 +86,7 @@ def search_tree(settings: TreeSearchSettings) -> TreeSearch:
         head_accuracy=_accuracy(ranks),
         paths=[path for path, _ in ordered],
         frequency=[frequency for _, frequency in ordered],
+        ranks=[of_answer.tolist() for of_answer in by_answer],
     )
     write_atomically(settings.out / FILE, json.dumps(found.content()) + "\n")
     return found
@@ -129,6 +133,26 @@ def best_paths(
             counts[tuple(row[:depth])] += 1
     ordered = sorted(counts.items(), key=lambda item: (-item[1], len(item[0]), item[0]))
     return [(path, count / len(ranks)) for path, count in ordered[:limit]]
+
+
+def walked(ranks: Sequence[Sequence[Sequence[int]]], paths: Collection[RankPath]) -> float:
+    """Tokens that a step commits where answers are decoded with a tree of rank paths.
+
+    A step that keeps guesses passes over their positions. So this is less than the mean over all
+    positions where what is easy to guess stands together. ranks: [answers][positions][heads].
+
+    >>> walked([[[0, 0], [0, 0], [0, 9], [9, 9]]], {(0,), (0, 0)})
+    2.0
+    """
+    tree, tokens, steps = set(paths), 0, 0
+    for answer in ranks:
+        at = 0
+        while at < len(answer):
+            kept = 0
+            while kept < len(answer[at]) and tuple(answer[at][: kept + 1]) in tree:
+                kept += 1
+            tokens, steps, at = tokens + 1 + kept, steps + 1, at + 1 + kept
+    return tokens / steps
 
 
 def _accuracy(ranks: Tensor) -> list[list[float]]:

@@ -24,11 +24,17 @@ class Recorded:
     different: list[Turn]  # Left out: they came out otherwise now, or their decoder failed.
 
 
-def record_trees(folder: Path, questions: list[str], labels: list[str] | None) -> Recorded:
+def record_trees(
+    folder: Path,
+    questions: list[str],
+    labels: list[str] | None,
+    trust_remote_code: bool = False,
+) -> Recorded:
     """Decode the answers to some questions again, and write their trees beside the run.
 
     questions: their ids, as text. labels: those of decoders. None: all decoders of the run that
-    draft trees. UserError says what the run does not have, or what has changed since.
+    draft trees. trust_remote_code: see `reopen`. UserError says what the run does not have, or what
+    has changed since.
     """
     try:
         question_ids = set(map(parse_question_id, questions))
@@ -42,7 +48,7 @@ def record_trees(folder: Path, questions: list[str], labels: list[str] | None) -
         for key, trees in read_trees(folder).items()
         if key in turns and trees.are_of(turns[key])
     }
-    runner, known = reopen(run)
+    runner, known = reopen(run, trust_remote_code)
     if labels is None:
         labels = [label for label, decoder in runner.decoders.items() if decoder.drafts]
     wanted = [

@@ -141,7 +141,18 @@ def test_other_machines_are_said(run, tmp_path, capsys):
     assert "fewer and mine answer different questions" in command(capsys, run, fewer)[2]
     sessions = [{"environment": {"a": 1}}, {"environment": {"a": 2}}]
     moved = write_run(tmp_path / "moved", random_turns(["greedy"]), sessions=sessions)
-    assert "its sessions were on different machines" in command(capsys, moved)[2]
+    assert "were on different machines or versions" in command(capsys, moved)[2]
+
+
+def test_workers_on_other_machines_are_said_and_not_ranked(tmp_path, capsys):
+    """They answered one question by turns: greedy on one GPU, the next decoder on another."""
+    turns, one = random_turns(["greedy", "dynamic"]), {"device": "a machine", "threads": 1}
+    for name, other, is_said in (("alike", {}, False), ("mixed", {"device": "faster"}, True)):
+        session = {"environment": ENVIRONMENT | {"workers": 2}, "workers": [one, one | other]}
+        run = write_run(tmp_path / name, turns, sessions=[session])
+        _, out, err = command(capsys, run)
+        assert ("its sessions, or their workers, were on different machines" in err) == is_said
+        assert ("not alike" in out) == is_said and ("faster" in out) != is_said
 
 
 def test_a_run_that_is_not_whole_is_shown_with_a_line_about_each_lack(tmp_path, capsys):

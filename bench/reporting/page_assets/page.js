@@ -166,8 +166,8 @@
     showAndName();
   }
 
-  function next(name, index) {
-    const values = distinct(shown[chosen.question].answers, index);
+  function next(name) {
+    const values = distinct(shown[chosen.question].answers, name);
     chosen[name] = values[(values.indexOf(chosen[name]) + 1) % values.length];
     showAndName();
   }
@@ -490,8 +490,8 @@
     const digit = /^[1-9]$/.test(event.key) ? data.decoders[Number(event.key) - 1] : undefined;
     if (event.key === "ArrowLeft") move(-1);
     else if (event.key === "ArrowRight") move(1);
-    else if (event.key === "t") next("turn", 2);
-    else if (event.key === "c") next("choice", 1);
+    else if (event.key === "t") next("turn");
+    else if (event.key === "c") next("choice");
     else if (event.key === "," && used) goTo(used, used.step - 1);
     else if (event.key === "." && used) goTo(used, used.step + 1);
     else if (digit !== undefined) toggle(digit);

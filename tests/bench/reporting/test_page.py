@@ -233,6 +233,10 @@ def test_question_turn_and_decoder_are_switched(opened):
     assert texts(opened, ".card .text") == ["one two", "one three"]
     assert texts(opened, ".card .differs") == ["three"]
     assert texts(opened, ".card .unequal") == ["differs from greedy from token 2 on"]
+    press(opened, "t")
+    assert texts(opened, "#asked .user") == ["first <u>question</u>?"]
+    press(opened, "t")
+    assert texts(opened, "#asked .user") == ["first <u>question</u>?", "second?"]
     click(opened, "#decoders button", 0)
     assert texts(opened, ".card h3") == ["dynamic"]
     press(opened, "1", "2")

@@ -1,5 +1,6 @@
 """What a run survives: kills, signals, a full disk, a second process, no memory, NaN logits."""
 
+import json
 import os
 import resource
 import signal
@@ -181,6 +182,36 @@ def test_the_first_signal_waits_for_the_row_and_the_second_does_not(
     assert "every finished turn is kept. To go on: python -m bench.run" in said
     assert len(read_turns(tmp_path / "run" / "turns.jsonl")[0]) == rows
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_ends_a_session_that_tries_failed_turns_again(
+    model, tmp_path, monkeypatch, capsys
+):
+    """Failures of the session before counted as this one's, and so the run as ended."""
+    asked, out = tmp_path / "q.jsonl", tmp_path / "run"
+    rows = [{"question_id": n, "category": "math", "turns": ["hi"]} for n in range(3)]
+    asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [*basics(model, asked, out), "--decoder", "greedy"]
+
+    def fails(*given):
+        raise UserError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "_generate", fails)
+        assert bench(*command) == 1
+    original = Runner._generate
+
+    def signalled(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Runner, "_generate", signalled)
+        assert bench(*command) == 143
+    assert "To go on: python -m bench.run" in capsys.readouterr().err
+    turns = read_turns(out / "turns.jsonl")[0]
+    assert sorted(turn.failed for turn in turns) == [False, True, True]
+    assert bench(*command) == 0
 
 
 def test_an_ignored_signal_stays_ignored(model, questions, tmp_path, monkeypatch):

@@ -119,6 +119,19 @@ def test_a_reopened_run_measures_no_times(model, questions, tmp_path, monkeypatc
     assert list(runner.decoders) == list(AUTO)
 
 
+def test_a_strangers_run_executes_no_code_of_its_model(model, questions, tmp_path):
+    """Its own run.json said that this code can be trusted."""
+    folder = tmp_path / "run"
+    few = ["--decoder", "dynamic:nodes=9", "--limit", 1, "--max-new-tokens", 4]
+    assert bench(*basics(model, questions, folder), *few) == 0
+    config = json.loads((folder / "run.json").read_text())["config"]
+    change(folder, config=config | {"trust_remote_code": True})
+    with pytest.raises(UserError, match="was made with --trust-remote-code; look at the model's"):
+        reopen(read_run(folder))
+    runner, _ = reopen(read_run(folder), trust_remote_code=True)
+    assert runner.config.trust_remote_code
+
+
 def test_damaged_times_are_told(model, questions, tmp_path):
     folder = tmp_path / "auto"
     few = ["--decoder", AUTO[0], "--limit", 1, "--max-new-tokens", 4]

@@ -10,6 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from bench.common.errors import UserError
+from bench.running.config import RunConfig
+from bench.running.decoders import make_decoders
+from bench.running.digests import digests_of
+from bench.running.environment import git_state
 from bench.store.turn import read_turns
 from tests.helpers.checkpoints import write_merged
 from tests.helpers.commands import bench
@@ -17,6 +22,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.plugins import install
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'medusa-bench[ray]'")
+Workers = pytest.importorskip("bench.running.workers").Workers
 
 # A decoder whose process dies at prompts with an x: always, or with `once` (a file that it makes
 # then) only the first time.
@@ -120,6 +126,22 @@ def test_workers_that_choose_their_nodes_by_their_own_measurements_answer_as_gre
     run = json.loads((out / "run.json").read_text())
     times = [each["step_times"]["seconds"] for each in run["sessions"][0]["workers"]]
     assert len(times) == 4 and times[0] != times[1] and run["step_times"] is None
+
+
+@pytest.mark.parametrize("changed", ["trees", "files", "commit"])
+def test_workers_with_other_files_or_code_are_refused(basics, cluster, monkeypatch, changed):
+    """Their rows stood under one label with those of other trees."""
+    config = RunConfig(decoders=("greedy",), model=str(basics[1]), device="cpu")
+    digests = digests_of(make_decoders(config))
+    if changed == "commit":
+        git = {"commit": "of another checkout", "dirty": False}
+        monkeypatch.setattr("bench.running.workers.git_state", lambda: git)
+        if git_state()["commit"] is None:
+            pytest.skip("this is no checkout")
+    else:
+        digests[changed] = {"greedy": "of another file"}
+    with pytest.raises(UserError, match=rf"decoders use \({changed}\); make them the same"):
+        Workers(config, 1, cluster, digests)
 
 
 def test_a_worker_killed_in_a_question_costs_only_time(basics, killer, tmp_path, capsys):

@@ -102,6 +102,18 @@ def test_contents_of_the_model_decide_where_a_run_records_them(tmp_path):
             begin(folder, model=contents["other"])
 
 
+def test_a_run_goes_on_in_its_dtype_alone(tmp_path):
+    """--dtype auto is another one on another device."""
+    with RunFolder.open(tmp_path / "run", CONFIG) as folder:
+        begin(folder)
+        folder.append(TURNS[0])
+    with RunFolder.open(tmp_path / "run", CONFIG) as folder:
+        with pytest.raises(UserError, match=r"another dtype .*'float32' there, 'bfloat16' now"):
+            begin(folder, dtype="bfloat16")
+        begin(folder)
+        folder.append(TURNS[1])
+
+
 def test_differences_are_recorded_once(tmp_path):
     found = Difference.of(TURNS[0].key, token=3, ours=1, theirs=None, highest=[1, 2], gap=1e-6)
     assert found.is_tie

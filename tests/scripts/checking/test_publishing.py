@@ -1,14 +1,17 @@
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 
 from bench.common.errors import UserError
+from bench.inputs.questions import load_questions
 from bench.reporting.comparison import Report
 from bench.reporting.sources import open_run
 from checking.publishing import publish
 from tests.helpers.runs import ENVIRONMENT, TWO_DECODERS, run_json, write_run
 
+FINISHED = [turn for turn in TWO_DECODERS if not turn.failed]
 SESSION = {
     "command": [
         "bench.run",
@@ -27,7 +30,7 @@ TEXTS = {"1": ["a", "b"], "2": ["c"], "3": ["d"]}
 @pytest.fixture
 def published(tmp_path):
     run = write_run(
-        tmp_path / "run", TWO_DECODERS, **SESSION, sessions=[SESSION], question_texts=TEXTS,
+        tmp_path / "run", FINISHED, **SESSION, sessions=[SESSION], question_texts=TEXTS,
         questions={"name": "mt_bench"},
     )  # fmt: skip
     folder = tmp_path / "published"
@@ -62,13 +65,13 @@ NAMED = {
     ],
     "warnings": ["in /home/me/x/config.json is a/b, see https://example.org/a/b (/home/me)"],
 }
-CONFIG = run_json(TWO_DECODERS)["config"]
+CONFIG = run_json(FINISHED)["config"]
 
 
 def test_paths_inside_texts_are_cut(tmp_path):
     session = SESSION | NAMED
     config = CONFIG | {"decoders": ["greedy", "e=eagle:path=/home/me/h.pt"]}
-    run = write_run(tmp_path / "run", TWO_DECODERS, **session, sessions=[session], config=config)
+    run = write_run(tmp_path / "run", FINISHED, **session, sessions=[session], config=config)
     publish(run, tmp_path / "published")
     record = json.loads((tmp_path / "published" / "run.json").read_text())
     assert record["config"]["decoders"] == ["greedy", "e=eagle:path=h.pt"]
@@ -79,23 +82,42 @@ def test_paths_inside_texts_are_cut(tmp_path):
 
 def test_a_decoder_that_its_rows_call_by_a_path_is_refused(tmp_path):
     config = CONFIG | {"decoders": ["greedy", "eagle:path=/home/me/h.pt"]}
-    run = write_run(tmp_path / "run", TWO_DECODERS, **SESSION, sessions=[SESSION], config=config)
+    run = write_run(tmp_path / "run", FINISHED, **SESSION, sessions=[SESSION], config=config)
     with pytest.raises(UserError, match=r"label \(NAME=eagle:path=/home/me/h\.pt\)"):
         publish(run, tmp_path / "published")
     assert not (tmp_path / "published").exists()
 
 
-def test_our_own_questions_keep_their_texts(tmp_path):
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_our_own_questions_keep_their_texts(tmp_path, is_ours):
+    """Another file may be called sample.jsonl."""
+    digest = load_questions("sample").sha256 if is_ours else "0" * 64
     run = write_run(
-        tmp_path / "run", TWO_DECODERS, **SESSION, sessions=[SESSION], question_texts=TEXTS
-    )
+        tmp_path / "run", FINISHED, **SESSION, sessions=[SESSION], question_texts=TEXTS,
+        questions={"name": "sample", "sha256": digest},
+    )  # fmt: skip
     publish(run, tmp_path / "published")
-    assert json.loads((tmp_path / "published" / "run.json").read_text())["question_texts"] == TEXTS
+    record = json.loads((tmp_path / "published" / "run.json").read_text())
+    assert record.get("question_texts") == (TEXTS if is_ours else None)
+
+
+def test_failures_are_refused_unless_they_were_tried_again(tmp_path):
+    turn = FINISHED[-1]
+    failure = replace(turn, finish_reason="error", error="in /home/me", token_ids=[], nodes=[])
+    failure = replace(failure, accept_lengths=[], text="")
+    given = SESSION | {"sessions": [SESSION]}
+    run = write_run(tmp_path / "failed", [*FINISHED[:-1], failure], **given)
+    with pytest.raises(UserError, match="has failed turns; the command that began it tries them"):
+        publish(run, tmp_path / "published")
+    run = write_run(tmp_path / "again", [*FINISHED[:-1], failure, turn], **given)
+    publish(run, tmp_path / "published")
+    rows = gzip.decompress((tmp_path / "published" / "turns.jsonl.gz").read_bytes())
+    assert b"/home/me" not in rows and rows.count(b"\n") == len(FINISHED)
 
 
 def test_an_older_run_without_texts_is_published(tmp_path):
     changes = SESSION | {"sessions": [SESSION], "questions": {"name": "mt_bench"}}
-    run = write_run(tmp_path / "run", TWO_DECODERS, **changes)
+    run = write_run(tmp_path / "run", FINISHED, **changes)
     publish(run, tmp_path / "published")
     assert "question_texts" not in json.loads((tmp_path / "published" / "run.json").read_text())
 
@@ -110,7 +132,7 @@ def test_an_older_run_without_texts_is_published(tmp_path):
 )
 def test_a_run_that_proves_nothing_is_refused(tmp_path, changes, message):
     assert "end" in run_json()
-    run = write_run(tmp_path / "run", TWO_DECODERS, **(SESSION | {"sessions": [SESSION]} | changes))
+    run = write_run(tmp_path / "run", FINISHED, **(SESSION | {"sessions": [SESSION]} | changes))
     with pytest.raises(UserError, match=message):
         publish(run, tmp_path / "published")
     assert not (tmp_path / "published").exists()

@@ -1,11 +1,13 @@
 """Fitting the weights of `conditional`."""
 
 import json
+from types import SimpleNamespace
 
 import calibrate
 import pytest
 import torch
 
+from bench.inputs.chat import Chat
 from bench.inputs.fitted import read_fitted
 from bench.inputs.loader import Loaded, load
 from bench.running.decoders import bind, make_decoder
@@ -17,7 +19,7 @@ from decoders.step import Stop
 from tests.helpers.checkpoints import write_merged
 from tests.helpers.commands import script
 from tests.helpers.models import tiny_heads, tiny_llama
-from training.calibration_fit import fit, log_likelihood, nats
+from training.calibration_fit import _prompts, fit, log_likelihood, nats
 from training.calibration_notes import Notes, notes_of
 
 PROMPT = [1, *range(5, 45, 3)]
@@ -38,6 +40,21 @@ def test_calibrate_writes_what_conditional_then_uses(short_corpus, tmp_path, cap
     assert decoder.files[FILE] == written != Calibration()
     assert script(calibrate.main, *arguments, tmp_path, "--prompts", 1) == 2  # Two halves need two.
     assert "--prompts: '1' is not an integer from 2 on" in capsys.readouterr().err
+
+
+def test_a_conversation_is_fitted_to_or_judged_on_and_not_both(tmp_path):
+    """All first turns were in one half, and all second ones in the other."""
+    corpus = tmp_path / "two_turns.jsonl"
+    with corpus.open("w") as out:
+        for letter in "abcde":
+            turns = [{"role": role, "content": letter} for role in 2 * ("user", "assistant")]
+            out.write(json.dumps({"turns": turns}) + "\n")
+    loaded = load(str(write_merged(tmp_path / "m")), device="cpu")
+    settings = SimpleNamespace(corpus=corpus, prompts=9, new_tokens=8)
+    halves = _prompts(loaded, Chat.of(loaded.tokenizer), settings)
+    texts = [[loaded.tokenizer.decode(prompt) for prompt in half] for half in halves]
+    asked = [[text.removeprefix("<s>u:")[0] for text in half] for half in texts]
+    assert asked == [list("aacce"), list("bbdd")]
 
 
 @pytest.fixture

@@ -76,9 +76,10 @@ def test_a_sample_has_the_frequent_tokens_and_others_drawn_anew(projection):
     def tokens(found):
         return {token for token in range(VOCAB) if found.column[token] < len(found.weight)}
 
-    assert len(tokens(first)) == 12 and tokens(first) == tokens(again) != tokens(next_step)
-    assert {7, 3, 9} <= tokens(first) & tokens(next_step)
-    assert not {50, 51} & (tokens(first) | tokens(next_step))  # True tokens are no stand-ins.
+    assert len(tokens(first)) == 14 and tokens(first) == tokens(again) != tokens(next_step)
+    assert {7, 3, 9, 50, 51} <= tokens(first) & tokens(next_step)
+    for token in (50, 51):  # They are in the batch, and stand for themselves.
+        torch.testing.assert_close(first.bias[first.column[token]], projection.bias[token])
     # 51 others, without the two true ones: 49 tokens, for which 3 stand.
     token = next(iter(tokens(first) - tokens(next_step)))
     stands_for = first.bias[first.column[token]] - projection.bias[token]
@@ -87,7 +88,7 @@ def test_a_sample_has_the_frequent_tokens_and_others_drawn_anew(projection):
 
 
 def test_a_sampled_loss_is_the_whole_one_on_average(projection, rows):
-    """Also where the true token is none of the sampled columns."""
+    """Also where the true token is rare."""
     sampling, target = choice(projection, 24), torch.tensor([7, 3, 9, 50, 51, 7] * 2)
     losses, gradients = [], []
     for step in range(400):
@@ -95,7 +96,26 @@ def test_a_sampled_loss_is_the_whole_one_on_average(projection, rows):
         losses.append(loss.detach())
         gradients.append(gradient(loss, rows))
     whole = F.cross_entropy(projection(rows), target)
-    # A row's sample leaves out the rare true tokens of other rows, here two.
     assert torch.stack(losses).mean().item() == pytest.approx(whole.item(), rel=0.02)
     mean, wanted = torch.stack(gradients).mean(0), gradient(whole, rows)
     assert F.cosine_similarity(mean.flatten(), wanted.flatten(), dim=0) > 0.99
+
+
+def test_a_sampled_loss_with_distributions_knows_the_rare_tokens_of_the_batch(projection):
+    """Without them, a target that is sure of such a token became one that is unsure of others."""
+    answers = torch.tensor([50, 51, 52, 53] * 3)
+    projection.weight[50:54] = 3 * torch.eye(4, HIDDEN)
+    truth = projection.weight[answers].clone()
+    probability = projection(truth).softmax(-1).gather(1, answers.unsqueeze(1))
+    assert probability.min() > 0.9
+    x = truth + 0.1 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    x.requires_grad_()
+    sampling, losses, gradients = choice(projection, 24), [], []
+    for step in range(400):
+        loss = sampling.of_batch(answers, step).of_distributions(x, truth)
+        losses.append(loss.detach())
+        gradients.append(gradient(loss, x))
+    whole = F.cross_entropy(projection(x), projection(truth).softmax(-1))
+    assert torch.stack(losses).mean().item() == pytest.approx(whole.item(), rel=0.2)
+    mean, wanted = torch.stack(gradients).mean(0), gradient(whole, x)
+    assert F.cosine_similarity(mean.flatten(), wanted.flatten(), dim=0) > 0.9

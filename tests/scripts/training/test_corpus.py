@@ -13,7 +13,7 @@ from tests.helpers.checkpoints import write_base
 from tests.helpers.commands import script
 from tests.helpers.models import tiny_tokenizer
 from training import json_array
-from training.corpus import corpus_examples, read_chats, read_examples
+from training.corpus import corpus_examples, numbered_examples, read_chats, read_examples
 
 
 def test_a_corpus_line_that_is_no_chat_is_named(tmp_path, capsys):
@@ -41,6 +41,8 @@ def test_every_answer_is_an_example_after_its_own_prompt(tmp_path):
         for ids, start in corpus_examples(corpus, chat)
     ]
     assert texts == [("<s>u:a\na:", "b</s>"), ("<s>u:a\na:b\nu:c\na:", "d</s>")]
+    corpus.write_text(2 * (json.dumps({"turns": turns}) + "\n"))
+    assert [number for number, _ in numbered_examples(corpus, chat)] == [0, 0, 1, 1]
 
 
 SHARE = {

@@ -153,6 +153,17 @@ def test_heads_that_share_the_projection_are_trained_and_resumed(answers, tmp_pa
     assert projection.weight.equal(again)  # It stays as it is.
 
 
+def test_answers_that_are_not_read_are_told(answers, tmp_path, capsys):
+    """Own answers stand in the order of their prompts' lengths."""
+    base = write_base(tmp_path / "base")
+    given = ["--model", base, "--answers", answers, "--share-projection", *SHORT, "--tokens", 200]
+    for examples, is_told in ((8, False), (5, True)):
+        out = ["--out", tmp_path / f"of_{examples}", "--examples", examples]
+        assert script(train_heads.main, *given, *out) == 0
+        said = "answers.jsonl has more than --examples 5 answers; only the first ones are"
+        assert (said in capsys.readouterr().err) == is_told
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -12,7 +12,7 @@ from bench.inputs.fitted import read_fitted
 from decoders.static.rank_tree import RankTree
 from tests.helpers.checkpoints import write_merged
 from tests.helpers.commands import script
-from training.tree_search import best_paths
+from training.tree_search import best_paths, walked
 
 
 def arguments(folder, corpus) -> list[object]:
@@ -49,6 +49,17 @@ def test_a_tree_has_no_more_nodes_than_can_be_verified(front, tmp_path, capsys):
     given = ["--model", tmp_path, "--corpus", tmp_path, "--out", tmp_path, "--nodes", 4097]
     assert script(front.main, *given) == 2
     assert "--nodes is 4097; expected at most 4096" in capsys.readouterr().err
+
+
+def test_steps_pass_over_what_they_guess_right():
+    """Half of the answer is easy: 3 tokens a position on average, and 100 in 60 steps."""
+    answer = 50 * [[0, 0, 0, 0]] + 50 * [[9, 9, 9, 9]]
+    chain = [(0,), (0, 0), (0, 0, 0), (0, 0, 0, 0)]
+    frequency = [frequency for _, frequency in best_paths(answer, topk=1, limit=4)]
+    assert 1 + sum(frequency) == 3
+    assert walked([answer], chain) == pytest.approx(100 / 60)
+    assert walked([answer], chain[:1]) == pytest.approx(100 / 75)
+    assert walked([answer[:2], answer[50:52]], chain) == (5 + 1 + 1) / 3
 
 
 def test_frequent_paths_by_hand():
