@@ -9,7 +9,7 @@ from bench.common.errors import UserError
 from bench.common.files import read_lines, write_atomically
 from bench.inputs.questions import SAMPLE, load_questions
 from bench.store.run_record import RUN_FILE, Run, read_run
-from bench.store.turn import PUBLISHED_FILE, TURNS_FILE, parse_turn, read_turns
+from bench.store.turn import PUBLISHED_FILE, TURNS_FILE, iter_turns
 
 TEXTS = "question_texts"  # The field of run.json.
 # The folders of an absolute path, which begins a text or follows one of these characters.
@@ -25,11 +25,12 @@ def publish(run_folder: Path, folder: Path) -> None:
     run = read_run(run_folder)
     if run.end is None:
         raise UserError(f"{run_folder} is not finished; the command that began it goes on with it")
-    turns = read_turns(run_folder / TURNS_FILE)[0]
-    finished = {turn.key for turn in turns if not turn.failed}
-    if len(finished) < len(run.config.labels) * run.turns_each:
+    file = run_folder / TURNS_FILE
+    # By the offsets of their rows.
+    finished = {at: turn.key for at, turn in iter_turns(file, lambda _: None) if not turn.failed}
+    if len(set(finished.values())) < len(run.config.labels) * run.turns_each:
         raise UserError(
-            f"{run_folder} has failed turns; the command that began it tries them again"
+            f"{run_folder} has failed or missing turns; the command that began it goes on with them"
         )
     for session in run.sessions:
         if session.git is None or session.git.commit is None or session.git.dirty:
@@ -44,8 +45,7 @@ def publish(run_folder: Path, folder: Path) -> None:
             )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / RUN_FILE, json.dumps(_public(run), indent=1) + "\n")
-    lines = [line for _, _, line in read_lines(run_folder / TURNS_FILE)]
-    rows = b"".join(line for line in lines if not parse_turn(line).failed)
+    rows = b"".join(line for _, at, line in read_lines(file) if at in finished)
     (folder / PUBLISHED_FILE).write_bytes(gzip.compress(rows, mtime=0))
 
 

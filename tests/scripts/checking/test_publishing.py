@@ -107,7 +107,9 @@ def test_failures_are_refused_unless_they_were_tried_again(tmp_path):
     failure = replace(failure, accept_lengths=[], text="")
     given = SESSION | {"sessions": [SESSION]}
     run = write_run(tmp_path / "failed", [*FINISHED[:-1], failure], **given)
-    with pytest.raises(UserError, match="has failed turns; the command that began it tries them"):
+    with pytest.raises(
+        UserError, match="has failed or missing turns; the command that began it goes"
+    ):
         publish(run, tmp_path / "published")
     run = write_run(tmp_path / "again", [*FINISHED[:-1], failure, turn], **given)
     publish(run, tmp_path / "published")
