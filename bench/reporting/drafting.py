@@ -43,12 +43,10 @@ def drafting_rows(
     name of the source. Those of `other_trees` are left out.
     """
     costs = drafting_costs(steps)
-    own = {
-        label: source.own_name(label)
-        for source in sources
-        for label in source.labels
-        if label not in other_trees(steps, source)
-    }
+    own = {}
+    for source in sources:
+        left_out = other_trees(steps, source)
+        own |= {label: source.own_name(label) for label in source.labels if label not in left_out}
     rows = summary[summary.decoder.map(own).isin(costs.index)]
     return rows.join(costs, on=rows.decoder.map(own))
 

@@ -60,7 +60,7 @@ class _Actor:
         self.runner: Runner | None = None
         self.config, self.folder, self.threads = config, folder, threads
         self.times, self.began = times, began
-        self.code: dict[str, object] = {}  # Its commit, and what its decoders' names stand for.
+        self.code: dict[str, object] = {}  # See `_code`.
 
     def ready(self, questions: Sequence[Question]) -> dict[str, object]:
         """Load the model, and warm up unless there are no questions to do it with.
