@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from bench.common import arguments
 from bench.common.errors import UserError, exit_cleanly, print_error, warn
+from bench.common.flags import refuse_ignored
 from bench.common.waiting import patience
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """argv: arguments. None: those of the command line."""
-    args = parser().parse_args(argv)
+    flags = parser()
+    args = flags.parse_args(argv)
     if not args.inputs and args.phases is None:
         raise UserError(
             "nothing to report: give the folder of a run or an answer file (--help shows examples)"
@@ -82,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         steps = read_phases(args.phases)
     if not args.inputs:
+        of_runs = ("format", "baseline", "questions")
+        refuse_ignored(args, flags.get_default, of_runs, "--phases alone is drawn, without runs")
         draw_step_phases(steps, args.out or args.phases.parent)
         return 0
     with patience("reading the runs"):

@@ -25,7 +25,9 @@ class Beam:
     """Grows trees of at most `nodes` nodes."""
 
     def __init__(self, nodes: int, topk: int, beam: int, depth: int, model: Model) -> None:
-        """nodes: the root included. depth: levels below the root.
+        """nodes: of the largest tree, root included. topk: next tokens of each extended node.
+
+        beam: most nodes of a level that are extended. depth: levels below the root.
 
         ValueError where the vocabulary has fewer than `topk` tokens.
         """

@@ -58,11 +58,18 @@ class Decoder(Drafter):
             check_nodes(nodes)
 
     def path_of(self, file: str) -> str | None:
-        """The path of a `fitted` or `weights` file in the options. None: it is beside the model.
+        """Where the options place a file of `fitted` or `weights`, or one of `models`.
 
-        Of one of `models`, its folder or hub id.
+        file: its name there. Returns a path; for `models`, a folder or hub id. None: the file is
+        beside the model.
         """
         return None
+
+    def expect(self, positions: int) -> None:
+        """Receive the most positions that a turn of the run may take. Called before the warm-up.
+
+        By default, nothing is done.
+        """
 
     def take(self, files: Mapping[str, object]) -> None:
         """Receive the parsed contents of the files that exist, by name. Called before `setup`.
@@ -150,12 +157,15 @@ def check_at_least_one(**options: int | None) -> None:
 
 
 def check_depth(depth: int, heads: int, what: str) -> None:
-    """ValueError where a tree of `depth` levels needs more heads than there are."""
+    """ValueError where a tree of `depth` levels needs more heads than there are.
+
+    what: how the message names the tree.
+    """
     if heads == 0:
         raise ValueError(
             "this model has no Medusa heads; use a decoder that needs none, such as greedy"
         )
     if depth > heads:
         raise ValueError(
-            f"{what} is {depth} deep, but the model has {heads} heads; a tree is at most as deep"
+            f"{what} has depth {depth}, but the model has {heads} heads, one for each level"
         )

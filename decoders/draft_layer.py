@@ -107,12 +107,12 @@ class Published(nn.Module):
 class DraftLayer:
     """A layer's cache: committed rows, and room for the rows of one draft."""
 
-    def __init__(self, layer: LlamaModel, model: Model, kept: int, ahead: int) -> None:
-        """kept: rows that are committed at once at most. ahead: rows that a draft reads at most."""
+    def __init__(self, layer: LlamaModel, model: Model, most_kept: int, most_ahead: int) -> None:
+        """most_kept: most rows of one `commit`. most_ahead: most uncommitted rows of a draft."""
         self.layer = layer
         self.model = model
-        self.kept = kept
-        self.room = kept + ahead
+        self.most_kept = most_kept
+        self.room = most_kept + most_ahead
         parameter = next(layer.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         probe = DynamicCache(config=layer.config)
@@ -137,7 +137,7 @@ class DraftLayer:
         """Commit the first `count` [1] of some rows [rows, hidden]. The outputs of all of them."""
         row = torch.arange(len(inputs), device=self.device)
         outputs = self.read(inputs, row.unsqueeze(1) >= row)
-        # A rehearsal commits more steps than a text has room for.
+        # Rehearsed steps commit more rows than fit. The clamp keeps later writes in the cache.
         self.length.add_(count).clamp_(max=self.cache.capacity - self.room)
         return outputs
 
@@ -152,8 +152,8 @@ class DraftLayer:
         slots = self.length + torch.arange(ahead, device=self.device)
         width = self.cache.capacity
         if not self.model.static_shapes:
-            # The step under way has committed at most `kept` rows that the host does not know of.
-            width = min(width, self.model.length + self.kept + ahead)
+            # The host does not know yet how many rows the step under way has committed.
+            width = min(width, self.model.length + self.most_kept + ahead)
         masked = torch.finfo(self.dtype).min
         mask = torch.zeros(width, dtype=self.dtype, device=self.device)
         mask.masked_fill_(torch.arange(width, device=self.device) >= self.length, masked)

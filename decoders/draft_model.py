@@ -39,6 +39,8 @@ def check_vocabulary(drafting: Model, base: Model, folder: str, tokens: int | No
 
 @dataclass
 class DraftModel(Decoder):
+    """A smaller language model, `files[DRAFTING]`, drafts level by level."""
+
     any_depth: ClassVar[bool] = True
     models: ClassVar[tuple[str, ...]] = (DRAFTING,)
 
@@ -60,13 +62,13 @@ class DraftModel(Decoder):
     def setup(self, model: Model) -> None:
         super().setup(model)
         self.drafting: Model = self.files[DRAFTING]
-        # Further tokens of one of them are padding: they stand for no text.
+        # Ids beyond a tokenizer's tokens are padding, and stand for no text.
         known = [len(each.tokenizer) for each in (self.drafting, model) if each.tokenizer]
         check_vocabulary(self.drafting, model, self.folder, max(known, default=None))
         nodes = super().max_nodes
         levels = min(self.depth, nodes - 1)
         self.search = Beam(nodes, self.topk, self.topk, levels, model)
-        # A step keeps at most a whole path. The next root follows it.
+        # Long enough for the new text of a step: a whole kept path and the next root.
         self.chain = Tree.from_parent([0, *range(levels)]).to(model.device)
 
     @property

@@ -46,8 +46,8 @@ class DraftVocabulary:
         ValueError where the frequent ones are wanted and not known, or are no tokens of the model.
         """
         self.model = model
-        self.whole = guesser
-        self.guesser = guesser  # The same over `tokens` alone.
+        self.whole = guesser  # Its logits are over the whole vocabulary.
+        self.guesser = guesser  # `whole`, narrowed to `tokens`.
         self.tokens: Tensor | None = None  # [size]; None: all.
         if wanted is None:
             is_known = frequent is not None and guesser is not None

@@ -97,11 +97,17 @@ class Drafter:
         return (nodes,)
 
     def kinds(self) -> Sequence[Hashable]:
-        """All values of `kind` that a turn may come to. With the first one it drafts."""
+        """All values of `kind` that occur in a turn. The first one is of a step that drafts."""
         return (self.kind,)
 
     def become(self, kind: Hashable) -> None:
         """Switch to this `kind` until further notice. Used to rehearse steps."""
+
+    def forget(self) -> None:
+        """Forget what all turns so far have taught. Called after the warm-up. By default, nothing.
+
+        What `start` forgets anyway need not be forgotten here.
+        """
 
 
 class Wrapper(Drafter):
@@ -171,3 +177,6 @@ class Wrapper(Drafter):
 
     def become(self, kind: Hashable) -> None:
         self.inner.become(kind)
+
+    def forget(self) -> None:
+        self.inner.forget()

@@ -11,6 +11,8 @@ from decoders.tree import Draft
 
 @dataclass
 class Greedy(Decoder):
+    """One token a forward: the tree is the root alone."""
+
     drafts: ClassVar[bool] = False
     captures: ClassVar[bool] = True
     max_nodes: ClassVar[int] = 1

@@ -96,6 +96,9 @@ class _StepRecorder(StoppingCriteria):
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs) -> Tensor:
         """[batch] bool: whether the turn ends after the text `input_ids` [batch, length]."""
+        if self.steps and self.steps[-1].finish is not None:
+            # Where the check is deferred, as on MPS, a further forward follows the end.
+            return torch.ones(len(input_ids), dtype=torch.bool, device=input_ids.device)
         if self.has_step:  # Earlier releases' assisted generation asks about candidates, too.
             return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         self.has_step = True
@@ -124,8 +127,9 @@ class _Watch(LogitsProcessor):
 class _Choose(LogitsProcessor):
     """Rules out every token but the one that the rule chooses at a position.
 
-    It does so after a forward of the model. Assisted generation asks about candidates as well: with
-    a smaller model's logits, or with made-up ones. It then gets what it gave.
+    Only the scores of a forward of the base model are changed. Assisted generation also calls this
+    with the scores of candidates, which are a smaller model's or made up. These are returned as
+    they are.
     """
 
     def __init__(self, rule: Rule, recorder: _StepRecorder) -> None:
@@ -216,11 +220,16 @@ class HFGreedy(Decoder):
             yield
 
 
+DEFAULT_SLOTS = 2048
+
+
 @dataclass
 class HFStatic(HFGreedy):
     """`generate` with a static cache, for which it compiles the forward on a GPU."""
 
-    slots: int = 2048  # Positions of the cache, at most the model's context.
+    # Positions of the cache, at most the model's context. None: those of the run's longest turn, or
+    # DEFAULT_SLOTS where that is not known.
+    slots: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -229,6 +238,10 @@ class HFStatic(HFGreedy):
     def setup(self, model: Model) -> None:
         super().setup(model)
         self.cache: StaticCache | None = None
+        self.wanted = self.slots or DEFAULT_SLOTS
+
+    def expect(self, positions: int) -> None:
+        self.wanted = self.slots or positions or DEFAULT_SLOTS
 
     def empty_cache(self, positions: int) -> StaticCache:
         """The last turn's cache, emptied: for a new one the forward would be compiled again.
@@ -236,7 +249,7 @@ class HFStatic(HFGreedy):
         A longer one is made where this turn does not fit.
         """
         if self.cache is None or positions > self.capacity:
-            self.capacity = max(positions, min(self.slots, self.model.context))
+            self.capacity = max(positions, min(self.wanted, self.model.context))
             self.cache = StaticCache(self.model.lm.config, max_cache_len=self.capacity)
         self.cache.reset()
         return self.cache

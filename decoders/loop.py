@@ -3,8 +3,8 @@
     steps = decode(model, drafter, prompt, rule, stop)   # the prefill happens here
     for step in steps: ...                               # one verify forward each
 
-The clock is the caller's. Nothing here measures time. The loop waits for the device once a step,
-when the committed tokens are copied to the host. A drafter that reads values waits as well.
+The caller measures time. The loop waits for the device once a step, when the committed tokens are
+copied to the host. A drafter that reads values waits as well.
 """
 
 from collections.abc import Iterator

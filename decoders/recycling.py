@@ -34,9 +34,11 @@ CHILDREN = [
 
 @dataclass
 class Recycling(Decoder):
+    """Token Recycling: a fixed tree, filled with the latest successors of tokens."""
+
     captures: ClassVar[bool] = True
 
-    # Root included. Fewer: those with the most descendants in the published tree.
+    # Of the tree, root included. Of the published 81, those with the most descendants are kept.
     nodes: int = 81
     keep: bool = False  # Whether what was learned outlives the conversation.
 
@@ -68,6 +70,9 @@ class Recycling(Decoder):
     @property
     def max_depth(self) -> int:
         return max(map(len, self.paths), default=0)
+
+    def forget(self) -> None:
+        self.matrix.fill_(NO_GUESS)
 
     def start(self, prompt: Tensor, rows: Rows) -> None:
         if not self.conversation.continues(prompt.tolist()) and not self.keep:

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from decoders.tree import Draft
 
+HasStop = Callable[[list[int]], bool]  # Whether the text of some tokens contains a stop string.
+
 
 @dataclass(frozen=True, eq=False)
 class Step:
@@ -29,7 +31,7 @@ class Stop:
     eos: frozenset[int]  # Token ids that end it. The answer includes the one that ended it.
     max_tokens: int  # Most committed tokens in the turn.
     # Whether committed tokens contain a stop string. None: there are no stop strings.
-    text: Callable[[list[int]], bool] | None = None
+    text: HasStop | None = None
 
     def cut(self, before: list[int], new: list[int]) -> tuple[list[int], str | None]:
         """The part of a step's `new` tokens that counts, and why the turn ends with it.

@@ -1,6 +1,6 @@
 """What steps cost: as measured before the first answer, then as observed while decoding.
 
-The host measures and hands the seconds over. Nothing here reads a clock.
+The caller measures the seconds, and passes them in.
 """
 
 from bisect import bisect_right

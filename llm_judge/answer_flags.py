@@ -6,13 +6,12 @@ dynamic decoder) may only be given with its default value.
 """
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
 
 from bench.common.arguments import parser as make_parser
 from bench.common.arguments import whole
 from bench.common.errors import UserError
-from bench.common.flags import add_flag, flag_name
+from bench.common.flags import add_flag, refuse_ignored
 from bench.running.config import RunConfig
 from decoders.spec import BASELINE
 from llm_judge.flags import add_data_flags
@@ -146,18 +145,20 @@ def _acceptance(decoder: str, args: argparse.Namespace) -> dict[str, object]:
     """The fields of RunConfig that say which drafted tokens are accepted."""
     rules = ("sampling", "fast", "posterior_threshold", "posterior_alpha", "top_p")
     if decoder == BASELINE:
-        _refuse(args, rules, "the acceptance of drafted tokens; the baseline drafts none")
+        refuse_ignored(args, UPSTREAM.get, rules, "the baseline drafts no tokens")
         return {}
     if args.temperature == 0:
-        _refuse(
-            args, rules, "sampling; at temperature 0 tokens are accepted when they are greedy's"
+        refuse_ignored(
+            args, UPSTREAM.get, rules, "at temperature 0 only greedy's tokens are accepted"
         )
         return {}
     posterior = ("posterior_threshold", "posterior_alpha")
     if args.sampling == "nucleus":
-        _refuse(args, ("fast", *posterior), "typical acceptance, not --sampling nucleus")
+        refuse_ignored(
+            args, UPSTREAM.get, ("fast", *posterior), "--sampling is nucleus, not typical"
+        )
         return {"top_p": args.top_p}
-    _refuse(args, ["top_p"], "--sampling nucleus, not typical acceptance")
+    refuse_ignored(args, UPSTREAM.get, ["top_p"], "--sampling is typical, not nucleus")
     return {
         "acceptance": "typical" if args.fast else "typical-sampled",
         **{name: getattr(args, name) for name in posterior},
@@ -169,15 +170,8 @@ def _tree(decoder: str, args: argparse.Namespace) -> dict[str, object]:
     if decoder == "static":
         choices = Path(args.medusa_choices)
         return {"tree": str(choices.resolve()) if choices.is_file() else args.medusa_choices}
-    _refuse(args, ["medusa_choices"], "the tree of a static decoder; this one has none")
+    refuse_ignored(args, UPSTREAM.get, ["medusa_choices"], "this decoder has no static tree")
     return {name: getattr(args, name) for name in TREE_FLAGS} if decoder == "dynamic" else {}
-
-
-def _refuse(args: argparse.Namespace, names: Iterable[str], what: str) -> None:
-    """UserError where one of the flags has another value than its default."""
-    for name in names:
-        if getattr(args, name) != UPSTREAM[name]:
-            raise UserError(f"{flag_name(name)} is about {what}; leave it out")
 
 
 def _question_range(args: argparse.Namespace) -> dict[str, int | None]:

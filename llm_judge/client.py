@@ -36,9 +36,10 @@ from llm_judge.replies import ErrorBody, Reply, read_reply
 from llm_judge.request_form import Form
 
 LONGEST_BACKOFF_S = 60.0
-NO_COMPLETION_TRIES = 3  # A wrong URL stays wrong.
+NO_COMPLETION_TRIES = 3  # Tries of a call that gets no completion: its URL is probably wrong.
 LONG_WAIT_S = 10.0  # Waits from this length on are told.
-OF_THE_KEY = (401, 403, 404, 429)  # Statuses that say nothing about the form of a request.
+# Statuses that say nothing about the form of a request, so that no other form is tried.
+NOT_OF_THE_FORM = (401, 403, 404, 429)
 
 
 class JudgeClient:
@@ -138,7 +139,7 @@ class JudgeClient:
                 body = self._send(form, system, user)
             except openai.APIStatusError as error:
                 said = _reason(error)
-                other = None if error.status_code in OF_THE_KEY else form.instead(said)
+                other = None if error.status_code in NOT_OF_THE_FORM else form.instead(said)
                 if other is None:
                     raise self._failure(error, said) from error
                 form = other

@@ -43,7 +43,10 @@ def connect(api_base: str | None) -> openai.AsyncOpenAI:
 
 
 def _split(url: str, name: str) -> SplitResult:
-    """The parts of a URL. Empty: those of none. name: the flag or the variable that has it."""
+    """The parts of a URL, which may be empty. UserError where it is no http or https URL.
+
+    name: the flag or the environment variable that holds the URL.
+    """
     wrong = f"{name} is {url!r}; expected a URL such as http://localhost:8000/v1"
     try:
         HTTP.URL(url)
@@ -87,7 +90,8 @@ def _http_client(is_local: bool) -> BoundedClient:
 async def _drop_key_elsewhere(request: Any) -> None:
     """Leave Azure's key out of a request that was redirected to another host.
 
-    httpx does so with the header Authorization alone, which every request has at first.
+    On such a redirect, httpx removes the header Authorization and no other. Every request begins
+    with that header, so a request without it was redirected.
     """
     if "Authorization" not in request.headers:
         request.headers.pop("api-key", None)

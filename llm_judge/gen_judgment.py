@@ -29,6 +29,7 @@ from bench.common.arguments import parser as make_parser
 from bench.common.arguments import positive, whole
 from bench.common.errors import UserError, exit_cleanly, warn
 from bench.common.files import sole_writer
+from bench.common.flags import refuse_ignored
 from bench.common.signals import Stopped
 from bench.store.question_id import first_few
 from llm_judge.flags import add_data_flags, add_judgment_flags
@@ -107,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse_temperature(text: str) -> float | None:
-    """None stands for "none"."""
+    """The type of --temperature: a number, or None for "none"."""
     if text == "none":
         return None
     try:
@@ -120,7 +121,12 @@ def parse_temperature(text: str) -> float | None:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    flags = parser()
+    args = flags.parse_args()
+    if args.mode != "pairwise-baseline":
+        refuse_ignored(
+            args, flags.get_default, ["baseline_model"], f"--mode {args.mode} has no baseline"
+        )
     bench = Bench.of(args.bench_name, args.data_dir)
     bench.questions()
     path = bench.judgments(args.judge_model, is_single=args.mode == "single")

@@ -20,7 +20,7 @@ CUT_OFF = ("length", "max_tokens", "max_output_tokens", "model_length")
 WITHHELD = ("content_filter", "safety", "recitation", "sensitive", "prohibited_content")
 BROKEN_OFF = ("error", "abort", "cancelled", "network_error", "insufficient_system_resource")
 # How a stream of server-sent events begins: with a field, or with a comment.
-_OF_EVENTS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_EVENT_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _UNNAMED = 500  # The status of an error that names none: the endpoint's trouble.
 _EXCERPT = 200  # Characters of what came that a message quotes.
 _MOST_TOKENS = 1 << 53
@@ -49,8 +49,8 @@ def read_reply(body: bytes) -> Reply:
 
     CallFailed where there is none. ErrorBody where the body is an error.
     """
-    if body.lstrip().startswith(_OF_EVENTS):
-        text, finish, usage = _of_events(body)
+    if body.lstrip().startswith(_EVENT_STARTS):
+        text, finish, usage = _read_events(body)
     else:
         completion = _object(body)
         choice = _first_choice(completion)
@@ -87,7 +87,7 @@ def _object(body: bytes) -> dict:
 
 
 def _error(value: dict) -> ErrorBody | NoCompletion:
-    """What an object with an error means. An error that is a text alone names no failure."""
+    """What an error object means: ErrorBody, or NoCompletion where the error is a text alone."""
     error = value["error"]
     if isinstance(error, str) and len(value) == 1:
         return NoCompletion(f"the endpoint answers with an error: {_excerpt(error)}")
@@ -127,7 +127,7 @@ def _is_text(part: object) -> bool:
     return isinstance(part, dict) and part.get("type") in ("text", "output_text")
 
 
-def _of_events(body: bytes) -> tuple[str, object, object]:
+def _read_events(body: bytes) -> tuple[str, object, object]:
     """(text, finish_reason, usage) of a stream of server-sent events.
 
     EndpointTrouble where the stream has no end.

@@ -28,6 +28,7 @@ if not __package__:  # Run as a script, from wherever: the packages lie one fold
 
 from bench.common.arguments import parser as make_parser
 from bench.common.errors import UserError, exit_cleanly, warn
+from bench.common.flags import refuse_ignored
 from llm_judge.flags import add_data_flags, add_judgment_flags
 from llm_judge.judge_folder import Bench
 from llm_judge.judgments import (
@@ -60,7 +61,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    args = parser().parse_args()
+    flags = parser()
+    args = flags.parse_args()
+    if args.mode == "pairwise-all":
+        refuse_ignored(
+            args, flags.get_default, ["baseline_model"], f"--mode {args.mode} has no baseline"
+        )
     bench = Bench.of(args.bench_name, args.data_dir)
     rows = _judgments(bench, args)
     # Imported late: pandas and matplotlib take a second to load. A wrong flag is reported before.

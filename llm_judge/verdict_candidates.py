@@ -22,7 +22,7 @@ _MOST_OBJECTS = 100  # Braces of a reply at which a JSON object is looked for.
 
 
 def alone(text: str, kind: Kind) -> re.Match | None:
-    """The verdict that a text is, in brackets or not. None: it is something else, or longer."""
+    """The verdict that makes up the whole text, brackets aside. None: the text holds more."""
     inside = re.sub(r"[\[\]]", "", text.strip("(). \n"))
     return kind.in_brackets.fullmatch(inside) if len(inside) <= NEAR else None
 
@@ -120,6 +120,17 @@ _EXAMPLE_BEFORE = re.compile(
 )
 
 
+# What stands before and after a verdict that an answer would have needed something for.
+_UNREACHED_BEFORE = re.compile(
+    r"\b(?:to|could(?: have)?|might(?: have)?) (?:earn|get|reach|deserve|receive|merit|achieve)"
+    r"(?:ed|n|t)?\b[^\n.!?]{0,30}$",
+    re.IGNORECASE,
+)
+_UNREACHED_AFTER = re.compile(
+    r"[\s*_\"”]{0,4}(?:if\b|,?[^\n.!?]{0,30}\bwould (?:need|have|require)\b)", re.IGNORECASE
+)
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A passage of `text` that could be the verdict."""
@@ -138,6 +149,13 @@ class Candidate:
     @property
     def is_example(self) -> bool:
         return bool(_EXAMPLE_BEFORE.search(self.before))
+
+    @property
+    def is_unreached(self) -> bool:
+        """Whether it is a verdict for another answer: "a rating of [[9]] would need examples"."""
+        return bool(
+            _UNREACHED_BEFORE.search(self.before) or _UNREACHED_AFTER.match(self.text, self.end)
+        )
 
     def is_beaten(self, kind: Kind) -> bool:
         """Whether it is the worse of two, or the end of a scale."""
@@ -182,9 +200,13 @@ class Candidate:
 
 
 def candidates_in(text: str, kind: Kind) -> list[Candidate]:
-    """All that may be verdicts. One with the label of an aspect counts where it is the only one."""
+    """All that may be verdicts.
+
+    One with the label of an aspect, or for another answer, counts where it is the only one.
+    """
     found = list(_candidates(text, kind))
-    return [each for each in found if len(found) == 1 or not each.names_aspect]
+    doubtful = [each for each in found if each.names_aspect or each.is_unreached]
+    return found if len(found) == 1 else [each for each in found if each not in doubtful]
 
 
 def _candidates(text: str, kind: Kind) -> Iterator[Candidate]:

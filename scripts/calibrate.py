@@ -30,7 +30,8 @@ def main() -> None:
     for name, judged in (("before", found.before), ("after", found.after)):
         accepted, predicted = judged.is_accepted.float().mean(), judged.predicted.mean()
         print(
-            f"{name:6}: {judged.nats:.4f} nats a token, {judged.tokens_per_inference:.3f} "
+            f"{name:6}: {judged.nats:.4f} nats a covered token (one that is among the candidates), "
+            f"{judged.tokens_per_inference:.3f} "
             f"tokens/inference with {settings.nodes} nodes; nodes accepted {accepted:.4f} of the "
             f"time, predicted {predicted:.4f}"
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.common.arguments import parser as make_parser
 from bench.common.errors import exit_cleanly
-from bench.common.flags import add_flags
+from bench.common.flags import add_flags, refuse_ignored
 from bench.running.config import RunConfig
 from settings.step_numbers import step_numbers
 
@@ -37,6 +37,12 @@ def main() -> None:
     from trees.pictures import static_tree, trees_of_answer, write_pictures
 
     if args.tree is not None:
+        refuse_ignored(
+            args,
+            parser.get_default,
+            ("decoder", "steps", *MODEL_FLAGS),
+            "--tree shows a static tree's shape, without a model",
+        )
         pictures = static_tree(args.tree)
     else:
         chosen = {name: getattr(args, name) for name in MODEL_FLAGS}

@@ -25,7 +25,7 @@ except ImportError:  # Windows has no such module.
 
 PANIC = "PanicException"  # What Rust code raises where it has failed an assumption of its own.
 CAN_BOUND = sys.platform == "linux"
-PATIENCE = 20  # The longest wait, in multiples of the time of computing that is allowed.
+MOST_WALL_PER_CPU = 20  # The longest wait, in multiples of the time of computing that is allowed.
 
 
 class OutOfBounds(Exception):
@@ -52,7 +52,7 @@ def bounded(work: Callable[[], object], seconds: float, memory: int) -> object:
         content = pipe.read()
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        limits = {signal.SIGPROF: seconds, signal.SIGALRM: PATIENCE * seconds}
+        limits = {signal.SIGPROF: seconds, signal.SIGALRM: MOST_WALL_PER_CPU * seconds}
         if (limit := limits.get(os.WTERMSIG(status))) is not None:
             raise OutOfBounds(f"it takes more than {limit:g} s")
         raise OutOfBounds(f"it takes more than {memory >> 20} MiB, or crashes")
@@ -61,19 +61,21 @@ def bounded(work: Callable[[], object], seconds: float, memory: int) -> object:
     answer = json.loads(content)
     if answer["error"].startswith(MemoryError.__name__):
         raise OutOfBounds(f"it takes more than {memory >> 20} MiB")
-    if answer["error"].startswith(PANIC):  # Here it would print pages before it can be caught.
+    # The same call in this process would print pages before the panic could be caught.
+    if answer["error"].startswith(PANIC):
         raise OutOfBounds(f"it fails with {answer['error']}")
     return answer["value"]
 
 
 def _run(work: Callable[[], object], seconds: float, memory: int, writing: int) -> None:
-    """The child's part. It never returns, and leaves nothing of this process' to clean up."""
+    """The child's part. It ends with os._exit, so that no exit handler of the parent runs here."""
     answer = {"value": None, "error": "it cannot be told"}
     try:
+        # The default action ends the child in native code, too. A handler in Python would wait.
         for each in (signal.SIGPROF, signal.SIGALRM):
-            signal.signal(each, signal.SIG_DFL)  # A handler would wait for Python.
+            signal.signal(each, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, seconds)
-        signal.alarm(math.ceil(PATIENCE * seconds))
+        signal.alarm(math.ceil(MOST_WALL_PER_CPU * seconds))
         # Hide what a crash prints.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         faulthandler.disable()  # It may write to a copy of stderr.

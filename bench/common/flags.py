@@ -128,3 +128,18 @@ def _check(about: _Flag, name: str, value: Any) -> None:
         raise UserError(f"{name} is {value!r}; expected {', '.join(about.choices)}")
     if about.accepts is not None and not about.accepts(value):
         raise UserError(f"{name} is {value}; expected {about.expected}")
+
+
+def refuse_ignored(
+    args: argparse.Namespace,
+    default_of: Callable[[str], object],
+    names: Iterable[str],
+    reason: str,
+) -> None:
+    """UserError where one of the flags has another value than its default.
+
+    default_of: the default of a flag, by name. reason: why these flags have no effect.
+    """
+    for name in names:
+        if getattr(args, name) != default_of(name):
+            raise UserError(f"{flag_name(name)} has no effect: {reason}; leave it out")

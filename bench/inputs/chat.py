@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from bench.common.errors import UserError
 from bench.common.strangers import message_of, told
+from bench.inputs.bounds import PROBE
 from bench.inputs.template_clock import with_clock
 from bench.inputs.template_trial import (
     ANSWER,
@@ -118,9 +119,9 @@ class Chat:
         return False
 
     def check(self) -> Iterator[str]:
-        """Warnings where a prompt or a text is not what it should be. UserError where it is wrong.
+        """Warnings about this chat's prompts and texts, tried with a made-up conversation.
 
-        Tried with a made-up conversation.
+        UserError where the template drops the question, or the tokenizer loses words.
         """
         yield from check_template_holds_all(self.prompt_text, self.template)
         yield from check_tokenizer_keeps_text(self.tokenizer)
@@ -187,6 +188,14 @@ class Chat:
             ids = self.prompt(QUESTIONS[:1], [])
         return sha256(json.dumps(ids).encode()).hexdigest()
 
+    def digest_of_text(self) -> str:
+        """A digest of the tokens of a text with all kinds of characters.
+
+        It is another one where another version of a tokenizer splits digits or signs differently.
+        """
+        ids = self.tokenizer(PROBE, add_special_tokens=False, verbose=False).input_ids
+        return sha256(json.dumps(ids).encode()).hexdigest()
+
     def prompt_text(self, asked: list[str], answered: list[str]) -> str:
         """The text of a prompt, as `prompt` reads it.
 
@@ -242,15 +251,15 @@ class Chat:
         # The tokens from `start` to `known` are decoded again with the new ones, because some
         # tokenizers drop the first space of a text. `context` is their text, and `characters` the
         # number of characters up to `known`.
-        start = known = now = characters = 0
+        start = known = end = characters = 0
         context = ""
         for length in accept_lengths:
-            now += length
-            window = self._decoded(token_ids[start:now])
+            end += length
+            window = self._decoded(token_ids[start:end])
             complete = characters + len(window.rstrip(BROKEN)) - len(context)
             ends.append(min(max(complete - stripped, 0), len(text)))
             if not window.endswith(BROKEN):
-                start, known, characters = known, now, complete
+                start, known, characters = known, end, complete
                 context = self._decoded(token_ids[start:known])
         return [*ends[:-1], len(text)] if ends else []
 
@@ -262,7 +271,10 @@ class Chat:
         return text[: min(found, default=None)]
 
     def special_inside(self, token_ids: list[int]) -> str | None:
-        """The first special token before an answer's last one. `text` leaves it out. None: none."""
+        """The first special token before an answer's last token. None: the answer holds none.
+
+        `text` leaves such tokens out.
+        """
         special = {
             number: token.content
             for number, token in self.tokenizer.added_tokens_decoder.items()

@@ -11,7 +11,7 @@
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from zipfile import is_zipfile
@@ -239,6 +239,16 @@ def check_weights_exist(where: str, config: dict) -> None:
         hint = f"; to use its GGUF file, name that: {str(gguf)!r}" if gguf else ""
         raise UserError(
             f"the folder {where!r} has no weights: expected {' or '.join(WEIGHT_FILES)}{hint}"
+        )
+
+
+def warnings_about_weights(where: str) -> Iterator[str]:
+    """A warning where a folder holds a model's weights twice."""
+    found = [name for name in WEIGHT_FILES if (Path(where) / name).exists()]
+    if len(found) > 1:
+        yield (
+            f"{where!r} holds weights more than once ({', '.join(found)}); those of {found[0]} are "
+            "used"
         )
 
 

@@ -4,13 +4,11 @@
     folder              a folder that holds one .gguf file; of several, the file must be named
 
 transformers dequantises the weights. The package `gguf` is an extra. One part of a split file is
-refused. Tensors that change the positions, as those of Llama 3.1, are told: transformers does not
-read them.
+refused. What transformers does not read of a file is read by `bench.inputs.gguf_metadata`.
 """
 
 import re
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +25,7 @@ from bench.common.errors import UserError
 from bench.common.strangers import strangers_code, told
 from bench.inputs.bounds import check_tokenizer
 from bench.inputs.checkpoints import check_tensors
+from bench.inputs.gguf_metadata import Metadata
 
 try:
     from transformers import GgufConfig
@@ -37,7 +36,6 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 HEADER_BYTES = 24  # Magic 4, version 4, number of tensors 8, number of metadata entries 8.
 SUFFIX = ".gguf"
-ROTARY = ("rope_freqs", "rope_factors")  # How names of tensors of rotary frequencies begin.
 PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf")  # The end of a part's name, as llama.cpp writes it.
 
 
@@ -122,7 +120,7 @@ def load_gguf(
     """The language model of a GGUF file, on the CPU, and its tokenizer.
 
     UserError where transformers does not know its architecture, the file is damaged, or it lacks
-    tensors of the model.
+    tensors of the model or has more.
     """
     # Packed weights would need kernels that transformers fetches from the hub.
     more = {} if GgufConfig is None else {"quantization_config": GgufConfig(dequantize=True)}
@@ -138,26 +136,17 @@ def load_gguf(
     # A config that says "quantised" keeps transformers from saving the model.
     config = quantised.config
     config.__dict__.pop("quantization_config", None)
+    metadata = Metadata(gguf.path)
+    metadata.complete(config)
     lm = type(quantised)(config)
+    metadata.check_biases(lm)
     for parameter in lm.parameters():  # Not the rotary frequencies, which stay float32.
         parameter.data = parameter.data.to(dtype)
+    metadata.divide_frequencies(lm)
     lm.load_state_dict(quantised.state_dict())
     lm.tie_weights()
     lm.generation_config = quantised.generation_config
     return lm.eval(), tokenizer
-
-
-def warnings_about_gguf(gguf: GGUF) -> Iterator[str]:
-    """A warning where a file holds rotary frequencies, which transformers does not read."""
-    from gguf import GGUFReader  # The package is an extra.
-
-    names = [tensor.name for tensor in GGUFReader(gguf.path).tensors]
-    if rotary := [name for name in names if name.startswith(ROTARY)]:
-        yield (
-            f"{gguf.path} holds {rotary[0]!r}, which transformers does not read from a GGUF file; "
-            "the model's positions, and so its answers, differ a little from the original's. Its "
-            "checkpoint in safetensors has them right"
-        )
 
 
 def _unreadable(gguf: GGUF, error: BaseException) -> str:

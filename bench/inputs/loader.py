@@ -19,6 +19,7 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -38,9 +39,11 @@ from bench.inputs.checkpoints import (
     read_merged_heads,
     read_separate_heads,
     short_name,
+    warnings_about_weights,
 )
 from bench.inputs.devices import check_device
-from bench.inputs.gguf_files import GGUF, load_gguf, warnings_about_gguf
+from bench.inputs.gguf_files import GGUF, load_gguf
+from bench.inputs.gguf_metadata import Metadata
 from bench.inputs.head_layouts import to_published
 from bench.inputs.load_errors import readable_errors
 from bench.inputs.locations import locate
@@ -50,6 +53,7 @@ from decoders import registry
 from decoders.engine.engine import Engine
 from decoders.model.heads import MedusaHeads
 from decoders.model.model import UnsupportedModel
+from decoders.step import HasStop, Stop
 
 ATTENTION = ("sdpa", "eager")  # Those whose masks we know how to make.
 
@@ -61,20 +65,27 @@ class Loaded:
     model: Engine
     name: str  # Short, for file names and tables.
     where: str  # The folder or hub id of the checkpoint. Decoders' own files are there, too.
+    base: str  # The folder, .gguf file or hub id of the language model alone.
     # Digests or commits of its files, and of the base model's files if these are elsewhere.
-    identity: str  # Of the ends of large files: quick.
-    contents: str  # Of whole files.
+    identity: str  # Made from the name, the size and both ends of each file: quick.
+    contents: str  # Made from whole files.
     eos: frozenset[int]  # Token ids that end an answer.
-    # As the checkpoint has it. The model's own is plain greedy decoding.
+    # The checkpoint's own. `model.lm` has another one, which asks for plain greedy decoding.
     generation_config: GenerationConfig | None = None
     warnings: tuple[str, ...] = ()  # What a user should know about the model.
     # Whether Python files of the checkpoint may be executed. It holds for draft models, too.
     trust_remote_code: bool = False
+    # Of the template's stop strings. None: it has none.
+    has_stop: HasStop | None = None
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of the model."""
         return self.model.tokenizer
+
+    def stop(self, max_tokens: int) -> Stop:
+        """When a turn of at most `max_tokens` tokens ends."""
+        return Stop(self.eos, max_tokens, self.has_stop)
 
 
 @dataclass(frozen=True)
@@ -152,20 +163,29 @@ def load(
         model = _engine(name, lm, tokenizer, tensors, located.shares_projection, compile)
         ends = _ends(generation_config.eos_token_id) | _ends(tokenizer.eos_token_id)
     warnings = [*warnings_about(model, generation_config)]
-    if located.gguf is not None:
-        warnings += warnings_about_gguf(located.gguf)
+    if load_in_8bit:
+        warnings.append(
+            "--load-in-8bit: its products treat columns with outliers apart, and look for these in "
+            "all rows of a pass; so a tree changes logits by more than rounding, and answers may "
+            "differ from greedy's"
+        )
+    if located.gguf is None:
+        warnings += warnings_about_weights(located.base)
+    else:
+        warnings += Metadata(located.gguf.path).warnings(lm)
     with patience(f"reading the files of {name!r} once more, for their digest"):
         contents = located.identity(contents_of)
     return Loaded(
-        model,
-        short_name(name),
-        located.where,
-        located.identity(),
-        contents,
-        ends,
-        generation_config,
-        tuple(warnings),
-        trust_remote_code,
+        model=model,
+        name=short_name(name),
+        where=located.where,
+        base=located.base if located.gguf is None else str(located.gguf.path),
+        identity=located.identity(),
+        contents=contents,
+        eos=ends,
+        generation_config=generation_config,
+        warnings=tuple(warnings),
+        trust_remote_code=trust_remote_code,
     )
 
 
@@ -201,24 +221,28 @@ def _load_lm(base: str, options: _LoadOptions) -> tuple[PreTrainedModel, set[str
     dtype = options.dtype
     if dtype == "auto" and options.device == "cpu":
         dtype = "float32"
+    config = AutoConfig.from_pretrained(base, trust_remote_code=options.trust_remote_code)
     more = {}
     if options.max_memory:
         more["max_memory"] = options.max_memory
     if options.load_in_8bit or options.load_in_4bit:
         more["quantization_config"] = BitsAndBytesConfig(
-            load_in_8bit=options.load_in_8bit, load_in_4bit=options.load_in_4bit
+            load_in_8bit=options.load_in_8bit,
+            load_in_4bit=options.load_in_4bit,
+            # Products of 4-bit weights. They would be in float32, which is slow.
+            bnb_4bit_compute_dtype=_compute_dtype(dtype, config),
         )
-    config = AutoConfig.from_pretrained(base, trust_remote_code=options.trust_remote_code)
     # The checkpoint's own choice could name code to fetch. Without one, transformers takes "sdpa"
-    # where the family has it, else "eager".
-    config._attn_implementation = None
+    # where the family has it, else "eager". "sdpa" cannot cap attention's scores, as Gemma 2 does.
+    is_capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+    config._attn_implementation = "eager" if is_capped else None
     lm, info = AutoModelForCausalLM.from_pretrained(
         base,
         config=config,
         dtype=dtype if dtype == "auto" else getattr(torch, dtype),
         device_map="auto" if options.device == BALANCED else {"": options.device},
         output_loading_info=True,
-        # transformers would refuse them, too, but name them in its log alone.
+        # `check_tensors` reports tensors of a wrong size. transformers names them in its log alone.
         ignore_mismatched_sizes=True,
         trust_remote_code=options.trust_remote_code,
         **more,
@@ -228,6 +252,14 @@ def _load_lm(base: str, options: _LoadOptions) -> tuple[PreTrainedModel, set[str
     _check_attention(base, lm)
     check_tensors(base, info)
     return lm, set(info["unexpected_keys"])
+
+
+def _compute_dtype(dtype: str, config: PreTrainedConfig) -> torch.dtype:
+    """The dtype of a flag. "auto": the checkpoint's own, or bfloat16 where it names none."""
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    own = config.get_text_config().dtype
+    return own if isinstance(own, torch.dtype) else torch.bfloat16
 
 
 def _check_attention(where: str, lm: PreTrainedModel) -> None:

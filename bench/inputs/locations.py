@@ -85,7 +85,7 @@ def locate(name: str) -> Locations:
 
 
 def model_contents(name: str) -> str:
-    """What tells a model's files from all others. UserError where there is no such model."""
+    """Digests of all files of a model, whole. UserError where there is no such model."""
     with readable_errors(repr(name)):
         return locate(name).identity(contents_of)
 

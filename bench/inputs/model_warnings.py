@@ -24,6 +24,14 @@ def warnings_about(model: Model, asked: GenerationConfig) -> Iterator[str]:
             f"{model.context} tokens (as LongRoPE and dynamic NTK do), and a tree would then "
             f"differ from plain text; its context of {positions} tokens ends there"
         )
+    # transformers marks a tokenizer so where it has found a wrong pattern, and has not mended it.
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    if getattr(backend, "fix_mistral_regex", None) is False:
+        yield (
+            "transformers says that this tokenizer splits text by a wrong pattern, so that prompts "
+            "have other tokens than those that the model was trained with; take a tokenizer.json "
+            "from a newer revision of the model"
+        )
     requests = {
         name: value
         for name, value in asked.to_diff_dict().items()

@@ -26,7 +26,7 @@ def check_model_spelling(model: str) -> None:
     if is_file or model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise UserError(f"model {'file' if is_file else 'folder'} {model!r} does not exist")
     near = get_close_matches(model.casefold(), [DEMO, *MODELS], 1, ALIKE)
-    if near and "/" not in model:  # With one it is a hub id, or a folder.
+    if near and "/" not in model:  # A name with a slash is a hub id or a folder.
         raise UserError(f"no model at {model!r}; did you mean {near[0]!r}?")
 
 

@@ -37,7 +37,14 @@ from bench.metrics.spec_bench import (
     mean_tokens_per_second,
     spec_bench_speed_up,
 )
-from bench.metrics.tables import acceptance_table, by, decoder_row, estimates, spec_bench_row
+from bench.metrics.tables import (
+    acceptance_table,
+    by,
+    by_answer_class,
+    decoder_row,
+    estimates,
+    spec_bench_row,
+)
 
 __all__ = [
     "COLUMNS",
@@ -49,6 +56,7 @@ __all__ = [
     "acceptance_table",
     "answers_frame",
     "by",
+    "by_answer_class",
     "decoder_row",
     "equal_to_baseline",
     "estimates",

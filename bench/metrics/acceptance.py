@@ -27,13 +27,10 @@ def acceptance_by_depth(turns: pd.DataFrame) -> pd.DataFrame:
               (depth 1: all steps), and their tree had more than `depth` nodes. The last step of a
               turn is cut where the turn ends, so it counts as tried no deeper than it kept.
     accepted  the tried steps that did keep one.
-    rate      accepted / tried: how often this depth is right, given that depth - 1 was. Where a
-              decoder drafts with heads alone, it measures the head of this depth. It is a lower
-              bound of that head's top-k accuracy, because a right guess that had no room in the
-              tree counts as wrong. It equals the top-1 accuracy where the tree is a single path.
+    rate      accepted / tried: how often this depth is right, given that depth - 1 was. That is no
+              accuracy of a head, which is taken over all positions: where the guesses before are
+              right, a head is right more often.
     share     steps with an accept length above `depth` / all steps.
-
-    A run does not record which guess of a head was right, so top-k accuracy itself is not known.
     """
     lengths, nodes, is_last = _steps(turns)
     rows = []

@@ -20,7 +20,7 @@ from decoders.spec import BASELINE
 def mean_accepted_tokens(turns: pd.DataFrame) -> float:
     """Mean accept length over all steps, where they are recorded.
 
-    It equals tokens per inference of the same turns.
+    It equals tokens per inference of the same turns: those of the first choice.
     """
     known = turns[(turns.choice == 0) & turns.accept_lengths.notna()]
     tokens = sum(int(lengths.sum()) for lengths in known.accept_lengths)

@@ -8,6 +8,7 @@ import pandas as pd
 from bench.metrics.acceptance import accept_length_histogram, acceptance_by_depth
 from bench.metrics.intervals import Estimate, pooled_interval
 from bench.metrics.rates import (
+    PAIR,
     both_known,
     equal_to_baseline,
     paired,
@@ -78,6 +79,7 @@ def decoder_row(
     ours = turns[turns.decoder == decoder]
     same, compared = equal_to_baseline(turns, decoder, asked, baseline) if baseline else (0, 0)
     histogram = [round(share, 4) for share in accept_length_histogram(ours)]
+    is_classed = ours.answer_class.notna().any()
     repeating = ours[ours.answer_class == REPEATING]
     return {
         "decoder": decoder,
@@ -91,8 +93,8 @@ def decoder_row(
         "compared_answers": compared,
         "accept_length_histogram": histogram,
         "median_question_ratio_with_prefill": _median_question(turns, decoder, baseline),
-        "repeating_turns": len(repeating),
-        "repeating_tokens": int(repeating.tokens.sum()),
+        "repeating_turns": len(repeating) if is_classed else float("nan"),
+        "repeating_tokens": int(repeating.tokens.sum()) if is_classed else float("nan"),
     }
 
 
@@ -126,6 +128,20 @@ def by(turns: pd.DataFrame, column: str, baselines: Mapping[str, str | None]) ->
                 }
             )
     return pd.DataFrame(rows)
+
+
+def by_answer_class(turns: pd.DataFrame, baselines: Mapping[str, str | None]) -> pd.DataFrame:
+    """As `by`, by answer class. A turn has the class of its baseline's turn, where that is known.
+
+    So a row compares the same turns on both sides, also where the answers differ.
+    """
+    classes = turns.set_index(["decoder", *PAIR]).answer_class
+    keys = turns[["decoder", *PAIR]].assign(
+        decoder=turns.decoder.map(lambda decoder: baselines.get(decoder) or decoder)
+    )
+    of_baseline = classes.reindex(pd.MultiIndex.from_frame(keys)).to_numpy()
+    known = pd.Series(of_baseline, index=turns.index).fillna(turns.answer_class)
+    return by(turns.assign(answer_class=known), "answer_class", baselines)
 
 
 def acceptance_table(turns: pd.DataFrame, decoders: Iterable[str]) -> pd.DataFrame:

@@ -77,7 +77,7 @@ class Report(Numbers):
         of_sources = dict.fromkeys(each for source in self.sources for each in source.warnings)
         of_steps: list[str] = []
         for source in self.sources if self.steps else ():
-            of_steps += filter(None, [drafting.unlike(self.steps, source)])
+            of_steps += filter(None, [drafting.difference_in_words(self.steps, source)])
             of_steps += drafting.other_trees(self.steps, source).values()
         return [*alike.incomparable(self.sources), *of_sources, *of_steps]
 
@@ -144,11 +144,13 @@ class Report(Numbers):
 
     def draw(self, folder: Path) -> list[Figure]:
         """Draw every figure that applies into `folder`."""
-        options = {
-            label: own | {"run": self._first_of_sweep(source).name}
-            for source in self.sources
-            for label, own in source.options.items()
-        }
+        options: dict[str, dict] = {}
+        for source in self.sources:
+            home = self._first_of_sweep(source).name
+            for label, own in source.options.items():
+                # A repeated sweep has a line of its own.
+                is_repeated = own | {"run": home} in options.values()
+                options[label] = own | {"run": source.name if is_repeated else home}
         made = draw_all(folder, self.frame, self.summary, self.by_category, self.baselines, options)
         if self.drafting_rows is not None:
             made.append(draw_drafting(folder, self.drafting_rows))
@@ -198,7 +200,8 @@ class Report(Numbers):
     # --- Output -----------------------------------------------------------------------------------
 
     def json(self) -> str:
-        """All numbers but those of what drafting costs, as JSON. An unknown number is null."""
+        """All numbers, as JSON. An unknown number is null."""
+        drafted = self.drafting_rows
         record = {
             "schema_version": SCHEMA_VERSION,
             "sources": [
@@ -227,6 +230,7 @@ class Report(Numbers):
             "differences": [each.as_json() for each in self.differences],
             "acceptance_by_depth": self.acceptance.to_dict("records"),
             "spec_bench": self.spec_bench,
+            "drafting": [] if drafted is None else drafted.to_dict("records"),
         }
         return json.dumps(_without_nan(record), indent=1, ensure_ascii=False, allow_nan=False)
 

@@ -14,7 +14,8 @@ from bench.store.answer_files import Answer, Choice
 from bench.store.question_id import QuestionId
 from bench.store.turn import KEY, Turn
 
-# Bounds beyond which tokens hardly belong to a text. Some tokens are not seen in it.
+# A turn outside these limits gets a warning, as its token count hardly fits its text.
+# UNSEEN_TOKENS allows for special tokens, which leave no characters in the text.
 MOST_TOKENS_PER_BYTE, UNSEEN_TOKENS = 4, 64
 MOST_CHARACTERS_PER_TOKEN = 200
 

@@ -10,7 +10,8 @@ from bench.reporting.source import Source
 from bench.store.step_profile import PHASES, StepTable
 from decoders.spec import AUTO, BASELINE
 
-DRAFTING = ("draft", "propose")  # The phases that choose a step's tree.
+# The phases in which a step's tree is chosen, and in which later ones are prepared.
+DRAFTING = ("draft", "propose", "learn")
 
 
 def drafting_costs(steps: StepTable) -> pd.DataFrame:
@@ -54,7 +55,8 @@ def drafting_rows(
 def other_trees(steps: StepTable, source: Source) -> dict[str, str]:
     """The labels whose measured steps have other trees than those of the source, and how, in words.
 
-    A label is the same where --nodes or --tree was given for all decoders.
+    Labels do not tell trees apart: --nodes and --tree change the tree, and not the label. Trees
+    whose sizes vary follow the text, and that of the measurement is random.
     """
     found = {}
     for label in source.labels:
@@ -66,10 +68,10 @@ def other_trees(steps: StepTable, source: Source) -> dict[str, str]:
             continue
         if source.options[label].get("nodes") == AUTO:
             verified_words = "nodes=auto"
-        elif len(verified) == 1:  # Some decoders have trees of any size.
+        elif len(verified) == 1:
             verified_words = f"{min(verified)} nodes"
         else:
-            continue
+            verified_words = f"{min(verified)} to {max(verified)} nodes"
         found[label] = (
             f"the step times of {name} in {steps.path} are of {max(measured)} nodes, and those of "
             f"{source.name} of {verified_words}; they are not put together"
@@ -77,7 +79,7 @@ def other_trees(steps: StepTable, source: Source) -> dict[str, str]:
     return found
 
 
-def unlike(steps: StepTable, source: Source) -> str | None:
+def difference_in_words(steps: StepTable, source: Source) -> str | None:
     """How the steps and a source differ, in words. None: they do not, as far as is recorded."""
     known = {name: (source.environment or {}).get(name) for name in ("device", "dtype")}
     known["model"] = source.run.model.name if source.run is not None else None

@@ -9,7 +9,7 @@ from bench.reporting.report_tables import estimate_of
 from bench.reporting.source import Source
 from decoders.spec import AUTO
 
-LEAST_TURNS = 4  # Fewest turns of greedy for which its spread is told.
+LEAST_TURNS = 4  # Fewest turns of greedy whose spread is shown.
 BUSY = 1.5  # Ratio of greedy's slow to its fast answers. Longer texts alone make far less of it.
 SPEED = "wall_clock_ratio_with_prefill"
 # Decoders that take nodes=auto, and need no further option or file for it.

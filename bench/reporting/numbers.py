@@ -63,8 +63,8 @@ class Numbers:
 
     @cached_property
     def by_answer_class(self) -> pd.DataFrame:
-        """Of answers that repeat themselves, and of the others."""
-        return metrics.by(self.frame, "answer_class", self.baselines)
+        """As `by_category`, for answers that repeat themselves and for the others."""
+        return metrics.by_answer_class(self.frame, self.baselines)
 
     @cached_property
     def acceptance(self) -> pd.DataFrame:
@@ -84,7 +84,7 @@ class Numbers:
 
     @cached_property
     def by_question_with_prefill(self) -> dict[str, pd.Series]:
-        """The same of whole turns."""
+        """As `by_question`, but for whole turns, prefill included."""
         return self._by_question("wall_s")
 
     def _by_question(self, seconds: str) -> dict[str, pd.Series]:
@@ -105,7 +105,7 @@ class Numbers:
 
     @cached_property
     def repeatability_with_prefill(self) -> dict[str, pd.Series]:
-        """The same of whole turns."""
+        """As `repeatability`, but for whole turns, prefill included."""
         return self._repeatability(self.by_question_with_prefill, "wall_s")
 
     def _repeatability(

@@ -64,7 +64,7 @@ def _caption(summary: pd.DataFrame, unranked: Collection[str]) -> str:
     if len(baselines) == 1:
         parts.append(f"ratios and equal answers: to {baselines[0]}")
     if (summary.compared_answers > 0).any():
-        parts.append("equal: token for token, up to float32 ties, each of which is printed")
+        parts.append("equal: answers with the same tokens in all turns")
     if unranked:
         parts.append(
             f"{NOT_ALIKE}: of other settings, questions or machine than the baseline, or of a run "
@@ -80,7 +80,8 @@ def _caption(summary: pd.DataFrame, unranked: Collection[str]) -> str:
 
 def _repeating(summary: pd.DataFrame) -> str:
     """How much of the tokens is in answers that repeat themselves. Empty: nothing is."""
-    turns, tokens = summary.repeating_turns.sum(), summary.repeating_tokens.sum()
+    summary = summary[summary.repeating_turns.notna()]
+    turns, tokens = int(summary.repeating_turns.sum()), summary.repeating_tokens.sum()
     if not turns:
         return ""
     limit, share = 100 * REPEATS_ABOVE, 100 * tokens / summary.tokens.sum()
@@ -110,8 +111,8 @@ def differences(found: Sequence[Difference], dtypes: Mapping[str, str | None]) -
         for each in found
     ]
     caption = (
-        "token: the first that differs, from 0 on; gap: between the two highest scores there; up "
-        f"to {TIE:g} in float32, the order of additions decides"
+        "token: the first that differs, from 0 on; gap: the change of one logit that makes the two "
+        f"highest scores there equal; up to {TIE:g} in float32, the order of additions decides"
     )
     return Table("Differences from greedy", pd.DataFrame(rows), caption)
 
@@ -142,7 +143,10 @@ def by_group(table: pd.DataFrame, column: str) -> Table:
     caption = ""
     if column == "answer_class":
         share = f"{100 * REPEATS_ABOVE:.0f} %"
-        caption = f"repeating: over {share} of an answer's 4-grams occurred in it before"
+        caption = (
+            f"repeating: over {share} of the 4-grams of the baseline's answer, where there is one, "
+            "occurred in it before"
+        )
     return Table(f"By {heading}", pd.DataFrame(rows), caption)
 
 
@@ -176,7 +180,8 @@ def by_question(ratios: Mapping[str, pd.Series], repeatability: Mapping[str, pd.
     )
     if against_itself:
         caption += (
-            "; against itself: every other answer to those between, which shows how much is chance"
+            "; against itself: the baseline's odd answers to a question against its even ones, "
+            "which shows how much is chance"
         )
     return Table("By question", pd.DataFrame(rows), caption)
 
@@ -209,8 +214,8 @@ def acceptance(table: pd.DataFrame, summary: pd.DataFrame, kinds: Mapping[str, s
     )
     if any(kinds[label] in HEADS_ALONE for label in summary.decoder):
         caption += (
-            "; static and dynamic draft with heads alone, and there it is the accuracy of head d "
-            "as the run met it, within the tree"
+            "; of static and dynamic: how often the tree held the right guess of head d, where it "
+            "held those of all heads before"
         )
     return Table("Acceptance", made, caption)
 
@@ -252,7 +257,10 @@ def spec_bench(rows: list[dict]) -> Table:
         }
         for row in rows
     ]
-    caption = "averages over questions, not pooled; times with prefill"
+    caption = (
+        "tokens/s and speed-up: averages over questions, not pooled; times with prefill; first "
+        "choice only"
+    )
     return Table("As Spec-Bench computes it", pd.DataFrame(cells), caption)
 
 

@@ -65,6 +65,11 @@ def open_run(folder: Path) -> Source:
             f"{folder}: its sessions, or their workers, were on different machines or versions; "
             "its times do not compare"
         )
+    if (workers := run.environment.workers or 1) > 1 and run.environment.device_type == "cpu":
+        warnings.append(
+            f"{folder}: its {workers} workers ran on CPUs, and slow each other down where they "
+            "share one; its times do not compare with another run's"
+        )
     if is_mixed := len(run.codes) > 1:
         warnings.append(
             f"{folder}: its sessions ran different code ({', then '.join(run.codes)}), and its "
@@ -98,8 +103,9 @@ def open_run(folder: Path) -> Source:
 def _conditions(run: Run) -> dict[str, object]:
     """What decides the tokens of a run, whatever the decoder, as far as it is recorded.
 
-    `model files` is a digest of the model's identity, `model contents` of its contents, and
-    `prompt` of a prompt that its template makes. Older runs do not record all of them.
+    `model files` is a digest of the model's identity, `model contents` of its contents, `prompt` of
+    a prompt that its template makes, and `tokenizer` of a text's tokens. Older runs do not record
+    all of them.
     """
     set_to = run.config.as_json()
     made = {name: value for name, value in set_to.items() if name not in MAY_DIFFER}
@@ -108,6 +114,7 @@ def _conditions(run: Run) -> dict[str, object]:
         "model files": run.model.identity,
         "model contents": run.model.contents,
         "prompt": run.model.prompt,
+        "tokenizer": run.model.tokenizer,
     }
     for name, digests in recorded.items():
         if digests is not None:

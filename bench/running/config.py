@@ -35,14 +35,14 @@ def parse_nodes(text: str) -> int | str:
 
 
 def parse_temperature(text: str) -> float | None:
-    """None stands for "auto"."""
+    """The type of --temperature: a number, or None for "auto"."""
     try:
         return None if text == "auto" else float(text)
     except ValueError:
-        raise UserError(f"--temperature is {text!r}; expected {_TEMPERATURES}") from None
+        raise UserError(f"--temperature is {text!r}; expected {_ALLOWED_TEMPERATURE}") from None
 
 
-_TEMPERATURES = f"auto, 0, or a number from {LEAST_TEMPERATURE} on"
+_ALLOWED_TEMPERATURE = f"auto, 0, or a number from {LEAST_TEMPERATURE} on"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class RunConfig:
         "a number, or auto: MT-Bench's, by category (default: auto)",
         parse=parse_temperature,
         accepts=lambda value: value == 0 or LEAST_TEMPERATURE <= value < math.inf,
-        expected=_TEMPERATURES,
+        expected=_ALLOWED_TEMPERATURE,
     )
     acceptance: str = flag(
         "lossless",

@@ -109,7 +109,7 @@ def remarks(config: RunConfig, decoders: Mapping[str, Decoder]) -> list[str]:
         ]
         if without:
             lines.append(
-                f"--{option} {value} is not about {', '.join(without)}, which has no such option"
+                f"--{option} {value} has no effect on {', '.join(without)}, which lacks this option"
             )
     return lines
 

@@ -49,9 +49,12 @@ def auto_dtype(environment: dict[str, object]) -> str:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most bytes of memory that this process has taken so far: the GPU's on CUDA, else RAM."""
+    """The most bytes of memory that this process has taken so far.
+
+    On CUDA it is the memory of all GPUs, added up, else RAM.
+    """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
     if resource is None:
         return psutil.Process().memory_info().peak_wset
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

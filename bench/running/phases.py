@@ -4,7 +4,8 @@
     propose   choosing the tree
     verify    the base model's forward over its nodes, the mask included. `forward` is the part of
               it inside the model, or the whole of a captured graph
-    accept    choosing the path to keep, and what the decoder learns
+    accept    choosing the path to keep
+    learn     what the decoder does with the step for its next drafts
     commit    moving the path's keys and values, the transfer to the host, cutting at a stop
 
 On CUDA the edges between phases are events in the device's own queue, and nothing waits for them.
@@ -32,6 +33,7 @@ from decoders.accept import Exact
 from decoders.decoder import Decoder
 from decoders.drafter import Drafter, Wrapper
 from decoders.engine.engine import Engine
+from decoders.model.model import Verified
 from decoders.step import Step, Stop
 from decoders.tree import Draft
 
@@ -168,7 +170,9 @@ def _address(tensor: Tensor) -> int:
 
 
 class _Metered(Wrapper):
-    """Tells a meter where proposing begins and ends. Nothing is captured: a graph skips this."""
+    """Tells a meter where proposing and learning begin and end. No graph is captured: one would
+    skip this.
+    """
 
     captures = False
 
@@ -182,6 +186,11 @@ class _Metered(Wrapper):
         self.meter.enter("commit")
         return draft
 
+    def observe(self, draft: Draft, verified: Verified, node: Tensor) -> None:
+        self.meter.enter("learn")
+        self.inner.observe(draft, verified, node)
+        self.meter.enter("accept")
+
 
 def _decoding(
     decoder: Decoder, prompt: Tensor, watched_by: Callable[[Drafter], Drafter] | None = None
@@ -191,8 +200,11 @@ def _decoding(
 
 
 def _set_up(decoder: Decoder, prompt: Tensor, steps: int) -> None:
-    """Run steps that set up static shapes and capture graphs before the profiled ones."""
-    if decoder.model.static_shapes:
+    """Run steps that set up static shapes and capture graphs before the profiled ones.
+
+    They run twice: a graph is captured where a kind of step occurs for the second time.
+    """
+    for _ in range(2 if decoder.model.static_shapes else 0):
         for _ in islice(_decoding(decoder, prompt), 1 + steps):
             pass
 

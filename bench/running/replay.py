@@ -55,8 +55,8 @@ def reopen(run: Run, trust_remote_code: bool = False) -> tuple[Runner, dict[Ques
     trust_remote_code: whether Python files of the run's model may be executed. A run that says so
     of itself may be a stranger's.
 
-    UserError where the model needs them and they may not, or where the model, the questions or the
-    tree files have changed since.
+    UserError where the run had --trust-remote-code and the argument is False, or where the model,
+    the questions or the tree files have changed since.
     """
     recorded = run.config.as_json()
     names = {field.name for field in fields(RunConfig)}

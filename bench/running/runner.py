@@ -66,8 +66,9 @@ class Runner:
             )
         self._has_told_special = False  # Whether an answer with a special token was told.
         self.questions: Sequence[Question] = ()  # Steps are rehearsed for these.
+        self.reach = 0  # The most positions that one of their turns may take.
         model, wanted = loaded.model, config.static_shapes
-        model.static_shapes = model.device.type == "cuda" if wanted is None else wanted
+        model.static_shapes = model.graphs.captures if wanted is None else wanted
         if times is None and any(decoder.auto for decoder in decoders.values()):
             with patience("measuring how long steps take on this machine"):
                 times = measured_times(model)
@@ -127,6 +128,7 @@ class Runner:
             "identity": loaded.identity,
             "contents": loaded.contents,
             "prompt": self.chat.digest(),
+            "tokenizer": self.chat.digest_of_text(),
             "heads": loaded.model.num_heads,
         }
         budgeted = {
@@ -149,17 +151,22 @@ class Runner:
         return list(self.chat.check_questions(texts))
 
     def warm_up(self, questions: Sequence[Question]) -> None:
+        self.questions = questions
         prompt = self._first_prompt(questions)
+        self.reach = self._longest_turn()
+        for decoder in self.decoders.values():
+            plain(decoder).expect(self.reach)
         for label, decoder in self.decoders.items():
             with patience(f"warming up decoder {label!r}"):
                 self._warm_up(label, decoder, prompt)
             self._check_shared(f"decoder {label!r}, while it was warmed up,")
-        self.questions = questions
         with patience("capturing steps as graphs"):
             self._rehearse()
+        for decoder in self.decoders.values():
+            decoder.forget()
 
     def _first_prompt(self, questions: Sequence[Question]) -> list[int]:
-        """The prompt of the first question that has one. UserError where none has: the first's.
+        """The prompt of the first question that has one. Where none has, the first one's UserError.
 
         The turns of a question without a prompt fail in the run, and say so.
         """
@@ -206,12 +213,18 @@ class Runner:
         model, config = self.loaded.model, self.config
         if not (model.static_shapes and model.graphs.captures):
             return
-        reach = min(model.context, max(map(self._extent, self.questions)))
+        reach = self.reach
         temperatures = {config.temperature_of(question.category) for question in self.questions}
         captured = [decoder for decoder in self.decoders.values() if decoder.captures]
         try:
             # The longest cache first: making a longer one later would discard the graphs.
-            for decoder in sorted(captured, key=lambda decoder: -decoder.slots_beyond):
+            beyond = [
+                decoder.slots_beyond
+                for decoder in self.decoders.values()
+                if type(plain(decoder)).decode is Decoder.decode  # Others use no cache of ours.
+            ]
+            model.reserve(2 + reach + max(beyond, default=0))
+            for decoder in captured:
                 rules = [
                     self.rule_and_stop(decoder, reach, temperature, seed=0)[0]
                     for temperature in temperatures
@@ -221,6 +234,10 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - such as no memory; turns may go well without
             warn(f"not all steps could be captured before the first answer: {told(error)}")
             model.release()
+
+    def _longest_turn(self) -> int:
+        """The most positions that a turn of the run may take, its prompt included."""
+        return min(self.loaded.model.context, max(map(self._extent, self.questions), default=0))
 
     def _extent(self, question: Question) -> int:
         """The most positions that a question's conversation may take.
@@ -394,12 +411,17 @@ class Runner:
 
     @torch.inference_mode()
     def gap(self, text: list[int], temperature: float, seed: int) -> tuple[list[int], float]:
-        """The two tokens with the highest scores after a text, and the difference of the scores.
+        """The two tokens with the highest scores after a text, and their gap in logits.
 
-        The text is read in one pass. The scores are those of a lossless rule: the logits, and above
-        temperature 0 the sample's noise added to them.
+        The text is read in one pass. The scores are those of a lossless rule: the logits, or above
+        temperature 0 the logits / temperature + the sample's noise. The gap is the change of one
+        logit that makes both scores equal. It is infinite where --top-p may have left out a token,
+        as rounding can then move a token in or out.
         """
         rule = make_rule("lossless", temperature, seed, self.config.top_p, self.config.typical)
         logits = self.loaded.model.prefill(torch.tensor(text), room=0).logits[-1:]
         best = rule.scores(logits, len(text))[0].float().topk(2)
-        return best.indices.tolist(), (best.values[0] - best.values[1]).item()
+        gap = (best.values[0] - best.values[1]).item()
+        if temperature > 0:
+            gap *= temperature if self.config.top_p == 1 else math.inf
+        return best.indices.tolist(), gap

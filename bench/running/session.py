@@ -163,7 +163,10 @@ def _undone(wanted: list[Job], folder: RunFolder) -> list[Job]:
 
 
 class _Progress:
-    """The progress bar of a run, with the speed of the decoder that answered last."""
+    """The progress bar of a run, with the numbers of the decoder that answered last.
+
+    They are those of the headline: tokens per second are of whole turns.
+    """
 
     def __init__(self, total: int, finished: int) -> None:
         self.bar = tqdm(
@@ -177,7 +180,7 @@ class _Progress:
         decoder = turn.decoder
         self._tokens[decoder] += len(turn.token_ids)
         self._steps[decoder] += len(turn.accept_lengths)
-        self._seconds[decoder] += turn.decode_s
+        self._seconds[decoder] += turn.prefill_s + turn.decode_s
         if self._steps[decoder]:
             tokens = self._tokens[decoder]
             self.bar.set_postfix_str(
@@ -248,7 +251,7 @@ def _differences(
 def _where(found: Difference, what: str) -> str:
     """Where two answers differ, in words. what: what the tokens with the highest scores are."""
     if found.token is None:
-        return "where, no worker is left to say"
+        return "token not known: no worker is left to compare the answers"
     ours, theirs = ([] if token is None else [token] for token in (found.ours, found.theirs))
-    gap = "not finite" if found.gap is None else f"{found.gap:.3g}"
+    gap = "not known" if found.gap is None else f"{found.gap:.3g}"
     return f"token {found.token}: {ours} for {theirs}; {what} {found.highest}, gap {gap}"

@@ -2,7 +2,7 @@
 
 import statistics
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -32,7 +32,7 @@ DEPTH = 4  # Most levels of the timed trees. The time hardly depends on it.
 LENGTHS = (64, 2048)  # Committed positions. Between them, times grow about linearly.
 ROUNDS = 2  # Counted blocks of each size, at each length.
 # Seconds of measuring after which nothing is measured a second time. On a busy machine steps take
-# several times as long, and `auto` soon knows better anyway.
+# several times as long, and budgets correct rough times while decoding.
 ENOUGH_S = 20.0
 # A size is dropped if its first steps take longer than this many one-node steps. It is above the
 # limit of budgets, as a few steps tell the time only roughly.
@@ -51,6 +51,7 @@ class _OfSize(Drafter):
     """Proposes trees of a size that may be changed. Their tokens are unlikely, so few are kept."""
 
     max_depth = DEPTH
+    captures = True
 
     def __init__(self, model: Model, sizes: Sequence[int]) -> None:
         """sizes: ascending."""
@@ -62,6 +63,10 @@ class _OfSize(Drafter):
     @property
     def max_nodes(self) -> int:
         return self.largest
+
+    @property
+    def kind(self) -> Hashable:
+        return self.size
 
     def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
         tree = self.trees[self.size]
@@ -76,7 +81,7 @@ def _tree_of_size(nodes: int) -> Tree:
 
 @dataclass(frozen=True)
 class AutoTimes:
-    """What budgets begin with."""
+    """The measured times that the budgets of nodes=auto start from."""
 
     steps: StepTimes
     # Seconds that drafting adds to a step, by label and depth. Labels may be missing.

@@ -96,13 +96,15 @@ class ModelFacts(Record):
     contents: str | None = None  # Of whole files.
     heads: int | None = None
     prompt: str | None = None  # A digest of the prompt of a made-up conversation.
+    tokenizer: str | None = None  # A digest of the tokens of a text with all kinds of characters.
 
     def comparable(self, now: "ModelFacts") -> dict[str, object]:
         """The facts of a model that is loaded now, without those that an older run did not record.
 
-        These are `contents` and `prompt`.
+        These are `contents`, `prompt` and `tokenizer`.
         """
-        unknown = {name for name in ("contents", "prompt") if getattr(self, name) is None}
+        recent = ("contents", "prompt", "tokenizer")
+        unknown = {name for name in recent if getattr(self, name) is None}
         return now.model_dump(exclude_unset=True, exclude=unknown)
 
 
@@ -159,7 +161,7 @@ class Difference(Record):
     ours: int | None = None  # The decoder's token there. None: its turn has ended.
     theirs: int | None = None  # Greedy's.
     highest: list[int] | None = None  # The two tokens with the highest scores there.
-    gap: float | None = None  # Difference of their scores, if it is finite.
+    gap: float | None = None  # The change of one logit that makes these equal, if it is finite.
 
     @classmethod
     def of(cls, key: Key, **found: object) -> "Difference":

@@ -8,8 +8,8 @@ from bench.common.errors import UserError
 from bench.common.files import read_document, shown
 from bench.common.strict_json import parse_json
 
-SCHEMA_VERSION = 1
-PHASES = ("draft", "propose", "verify", "accept", "commit")  # Phases of a step, in order.
+SCHEMA_VERSION = 2  # Version 1 counted "learn" as a part of "accept".
+PHASES = ("draft", "propose", "verify", "accept", "learn", "commit")  # Of a step, in order.
 _EXPECTED = "expected the JSON file that scripts/bench_step.py writes"
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 
 from bench.common.errors import UserError
-from bench.common.files import json_line, read_lines, tell_left_out
+from bench.common.files import json_line, read_lines, shown, tell_left_out
 from bench.common.strict_json import parse_json
 from bench.common.validation import first_error
 from bench.store.question_id import QuestionId, check_question_id, in_order
@@ -17,6 +17,7 @@ TURNS_FILE = "turns.jsonl"
 PUBLISHED_FILE = f"{TURNS_FILE}.gz"  # The same rows, as runs are published.
 LONGEST_CATEGORY = 100  # Characters. A category is shown in tables and under figures.
 MOST_TURNS = 1000  # Most turns of a conversation.
+FINISH_REASONS = ("eos", "stop", "length", "context", "error")
 KEY = ("question_id", "decoder", "choice", "turn")  # The fields that make a `Key`.
 Key = tuple[QuestionId, str, int, int]  # (question_id, decoder, choice, turn) of a turn.
 
@@ -53,7 +54,7 @@ class Turn:
     nodes: Annotated[list[_NodeCount], _List]
     prefill_s: _Number  # Seconds.
     decode_s: _Number  # Seconds from the end of the prefill to the last committed token.
-    finish_reason: _Text  # eos, stop, length, context or error.
+    finish_reason: _Text  # One of FINISH_REASONS.
     error: _Text | None
     text: _Text
     # [steps] characters of `text` that are complete after each step. Older rows have none.
@@ -189,6 +190,10 @@ def _contradiction(turn: Turn) -> str:
     for name, by_step in (("step_ends", turn.step_ends), ("draft_depths", turn.draft_depths)):
         if by_step and len(by_step) != steps:
             return f"{name} are not one for each step"
+    if turn.finish_reason not in FINISH_REASONS:
+        return f"finish_reason is {shown(turn.finish_reason)}"
+    if turn.failed and turn.token_ids:
+        return "a turn that failed has tokens"
     if min(turn.prefill_s, turn.decode_s) < 0:
         return "a time is below 0"
     if any(abs(each) >= _LIMIT for each in (turn.temperature, turn.prefill_s, turn.decode_s)):

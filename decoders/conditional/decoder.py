@@ -38,6 +38,8 @@ from decoders.tree import NO_GUESS, Draft
 
 @dataclass
 class Conditional(Decoder):
+    """Trees of the most likely paths. Each guess is judged by the tokens before it."""
+
     reads_prompt: ClassVar[bool] = True
     any_depth: ClassVar[bool] = True
     fitted: ClassVar[dict] = {

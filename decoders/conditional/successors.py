@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from decoders.best_nodes import NO_SCORE
 from decoders.tree import NO_GUESS
 
+UNKNOWN = -1  # In an entry of a table: nothing is known.
 SLOTS = 65_521  # Rows for pairs; a prime.
 # The row of token 0. NO_GUESS is -2, so its row is two before, which belongs to no token.
 SINGLES = SLOTS - NO_GUESS
@@ -32,7 +33,7 @@ CHUNK = 256  # Rows that are learned at once.
 class Known:
     """What is known to follow some tokens."""
 
-    token: Tensor  # [rows, k] int64; -1 where nothing is known.
+    token: Tensor  # [rows, k] int64; UNKNOWN where nothing is known.
     # [rows, k] weight[evidence] * log(1 + p / floor) of the base model's p; NO_SCORE where nothing
     # is known.
     bonus: Tensor
@@ -70,9 +71,9 @@ class Successors:
 
     def forget(self) -> None:
         """A new conversation begins."""
-        self._pair.fill_(-1)
-        self._claim.fill_(-1)
-        self._token[SLOTS:] = -1
+        self._pair.fill_(UNKNOWN)
+        self._claim.fill_(UNKNOWN)
+        self._token[SLOTS:] = UNKNOWN
         self._bonus[SLOTS:] = NO_SCORE
         self._evidence[SLOTS:] = 0
 

@@ -21,6 +21,8 @@ from decoders.tree import Draft
 
 @dataclass
 class Eagle(BeamDecoder):
+    """EAGLE-2: the one-layer head `files[FILE]` drafts level by level."""
+
     reads_prompt: ClassVar[bool] = True
     reads_prompt_logits: ClassVar[bool] = False
     weights: ClassVar[dict] = {FILE: EagleHead.from_published}
@@ -39,9 +41,8 @@ class Eagle(BeamDecoder):
         self.head: EagleHead = self.files[FILE]
         self.vocabulary = self.make_vocabulary(Projections([model.lm.get_output_embeddings()]))
         self.search = Beam(self.max_nodes, self.topk, self.beam, self.depth, model)
-        self.layer = DraftLayer(
-            self.head.layer, model, kept=1 + self.max_depth, ahead=self.search.most_extended
-        )
+        most_kept, most_ahead = 1 + self.max_depth, self.search.most_extended
+        self.layer = DraftLayer(self.head.layer, model, most_kept, most_ahead)
         # [1, hidden] the last committed feature, to be paired with the next root.
         self.feature = torch.zeros(1, model.hidden, dtype=model.dtype, device=self.layer.device)
 

@@ -53,7 +53,9 @@ class Engine(Model):
         self.static_shapes = False
         self.changes = Changes()
         is_on_one_device = len({parameter.device for parameter in lm.parameters()}) == 1
-        self.graphs = Graphs(self.device, captures=is_on_one_device)
+        # Products of 8-bit weights look at values on the host.
+        is_8bit = getattr(lm, "is_loaded_in_8bit", False)
+        self.graphs = Graphs(self.device, captures=is_on_one_device and not is_8bit)
         self._places = DraftPlaces(self.device)
         # [1] the cache's length on the device, where captured operations can read it.
         self._committed = torch.zeros(1, dtype=torch.long, device=self.device)

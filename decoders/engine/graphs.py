@@ -8,6 +8,7 @@ only once is never captured. Where the device cannot capture, all operations run
 
 import warnings
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import TypeVar
 
 import torch
@@ -19,10 +20,16 @@ class Graphs:
     """Captured runs by key. They share memory: a run's result is valid until the next run."""
 
     def __init__(self, device: torch.device, captures: bool = True) -> None:
-        """`captures`: False where the model is spread over several devices."""
+        """`captures`: False where the model's operations cannot be captured.
+
+        They are on several devices, or the host looks at their results.
+        """
+        self.device = device
         self.captures = captures and device.type == "cuda"
         self._met: set[Hashable] = set()
         self._captured: dict[Hashable, tuple[torch.cuda.CUDAGraph, object]] = {}
+        self._pool: tuple[int, int] | None = None  # Memory that the graphs share.
+        self._stream: torch.cuda.Stream | None = None  # Of captures alone.
 
     def __len__(self) -> int:
         return len(self._captured)
@@ -31,6 +38,7 @@ class Graphs:
         """Forget all graphs. Needed when tensors that they read have moved."""
         self._met.clear()
         self._captured.clear()
+        self._pool = None
 
     def run(self, key: Hashable, operations: Callable[[], T]) -> T:
         """Return what `operations` returns.
@@ -57,8 +65,27 @@ class Graphs:
         return result
 
     def _capture(self, operations: Callable[[], T]) -> tuple[torch.cuda.CUDAGraph, T]:
-        graph = torch.cuda.CUDAGraph()
-        pool = next((other.pool() for other, _ in self._captured.values()), None)
-        with torch.cuda.graph(graph, pool=pool):
-            result = operations()
+        """The graph of the operations, and their result. RuntimeError where there can be none."""
+        with torch.cuda.device(self.device):  # Not always the current one: --device cuda:1.
+            before = torch.cuda.current_stream()
+            if self._pool is None:
+                self._pool = torch.cuda.graph_pool_handle()
+                self._stream = torch.cuda.Stream()
+            graph = torch.cuda.CUDAGraph()
+            try:
+                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                    result = operations()
+            except BaseException:
+                self._end_capture(before)
+                raise
         return graph, result
+
+    def _end_capture(self, before: torch.cuda.Stream) -> None:
+        """Undo what torch leaves behind where a capture failed: its stream, and its memory pool.
+
+        Without this, torch.cuda.empty_cache() fails afterwards. before: the stream to return to.
+        """
+        torch.cuda.set_stream(before)
+        # Later versions of torch leave the pool themselves, and raise here.
+        with suppress(RuntimeError):
+            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)

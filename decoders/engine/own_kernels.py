@@ -7,6 +7,7 @@ is compared with its function in plain PyTorch, in the model's own shapes, befor
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
+from subprocess import SubprocessError
 
 import torch
 from torch import Tensor
@@ -56,7 +57,10 @@ def _works(purpose: str, check: Callable[[], None]) -> bool:
 
     try:
         check()
-    except (TritonError, RuntimeError, AssertionError, ValueError, OSError) as error:
+    # A SubprocessError is of the C compiler, with which Triton builds what launches a kernel.
+    except (
+        TritonError, RuntimeError, AssertionError, ValueError, OSError, SubprocessError
+    ) as error:  # fmt: skip
         what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         warnings.warn(f"{purpose}: this kernel is not used here: {what}", stacklevel=2)
         return False

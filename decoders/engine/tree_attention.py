@@ -55,12 +55,12 @@ def plain_tree_attention(
     heads, rows, size = query.shape
     column = torch.arange(keys.shape[1], device=keys.device)
     unused = column >= committed + nodes
-    hidden = (mask < 0) & (column > committed) | unused  # [rows, width]
+    is_masked = (mask < 0) & (column > committed) | unused  # [rows, width]
     # [shared heads, queries that share one, rows, size]
     grouped = query.float().unflatten(0, (keys.shape[0], -1))
     keys = keys.float().masked_fill(unused.unsqueeze(1), 0).unsqueeze(1)
     values = values.float().masked_fill(unused.unsqueeze(1), 0).unsqueeze(1)
-    scores = (grouped @ keys.mT * scale).masked_fill(hidden, float("-inf"))
+    scores = (grouped @ keys.mT * scale).masked_fill(is_masked, float("-inf"))
     attended = scores.softmax(-1) @ values
     return attended.reshape(heads, rows, size).transpose(0, 1).to(query.dtype)
 

@@ -21,6 +21,8 @@ from decoders.tree import Draft
 
 @dataclass
 class Hydra(BeamDecoder):
+    """Hydra: the heads `files[FILE]` read the guesses before their own."""
+
     reads_prompt_logits: ClassVar[bool] = False
     weights: ClassVar[dict] = {FILE: HydraHeads.from_published}
 
@@ -47,7 +49,7 @@ class Hydra(BeamDecoder):
         )
         self.prefix: DraftLayer | None = None
         if self.heads.prefix is not None:
-            self.prefix = DraftLayer(self.heads.prefix, model, kept=1 + self.max_depth, ahead=0)
+            self.prefix = DraftLayer(self.heads.prefix, model, 1 + self.max_depth, 0)
             # [1, hidden] the layer's output at the last committed position.
             self.summary = torch.zeros(
                 1, model.hidden, dtype=model.dtype, device=self.prefix.device

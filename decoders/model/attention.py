@@ -18,11 +18,11 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 def tree_mask(
     tree: Tree,
     dtype: torch.dtype,
-    hidden: float,
+    masked: float,
     committed: int | Tensor = 0,
     width: int | None = None,
 ) -> Tensor:
-    """Additive mask [nodes, width]: row n is 0 where node n may attend, and `hidden` elsewhere.
+    """Additive mask [nodes, width]: row n is 0 where node n may attend, and `masked` elsewhere.
 
     A node may attend to the committed positions, to the root, to its ancestors and to itself.
 
@@ -33,22 +33,22 @@ def tree_mask(
     width = committed + nodes if width is None else width
     if isinstance(committed, int):
         slots = max(4096, 1 << width.bit_length())  # Few sizes, so that few edges are cached.
-        row = _edge(slots, hidden, dtype, device)[slots - committed - 1 :][:width]
+        row = _edge(slots, masked, dtype, device)[slots - committed - 1 :][:width]
     else:
         column = torch.arange(width, device=device)
         row = torch.zeros(width, dtype=dtype, device=device)
-        row.masked_fill_(column > committed, hidden)
+        row.masked_fill_(column > committed, masked)
     return row.expand(nodes, -1).scatter(1, tree.ancestors + committed, 0.0)
 
 
 @lru_cache(maxsize=32)
-def _edge(slots: int, hidden: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[2 * slots]: `slots` times 0, then `slots` times `hidden`.
+def _edge(slots: int, masked: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[2 * slots]: `slots` times 0, then `slots` times `masked`.
 
-    Every row of a mask is a slice of it, wherever the row turns from 0 to `hidden`. So it costs no
+    Every row of a mask is a slice of it, wherever the row turns from 0 to `masked`. So it costs no
     tensor operation.
     """
-    return torch.tensor((0.0, hidden), dtype=dtype, device=device).repeat_interleave(slots)
+    return torch.tensor((0.0, masked), dtype=dtype, device=device).repeat_interleave(slots)
 
 
 class AttentionMasks:
@@ -70,8 +70,8 @@ class AttentionMasks:
 
         first: the rows of the nodes before this one are left out.
         """
-        hidden = torch.finfo(self.dtype).min
-        full = tree_mask(tree, self.dtype, hidden, committed, width)
+        masked = torch.finfo(self.dtype).min
+        full = tree_mask(tree, self.dtype, masked, committed, width)
         masks = {FULL: full[None, None, first:]}
         if self.window is not None:
             if width > self.window:  # In a shorter text the window holds everything.
@@ -80,7 +80,7 @@ class AttentionMasks:
                 position = tree.depth + committed
                 positions = column.index_copy(0, slots, position)  # [width]
                 distance = position.unsqueeze(1) - positions  # [nodes, width]
-                full = full.masked_fill(distance >= self.window, hidden)
+                full = full.masked_fill(distance >= self.window, masked)
             masks[SLIDING] = full[None, None, first:]
         if self._layer_types:
             return {kind: masks[kind] for kind in self._layer_types}

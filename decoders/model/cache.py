@@ -41,6 +41,7 @@ class _Layer(CacheLayerMixin):
     ) -> tuple[Tensor, Tensor]:
         if self.owner.static is not None:
             slots, end = self.owner.static
+            slots = slots.to(self.keys.device)  # A model may be spread over several devices.
             self.owner.write_rows(self.keys, self.values, slots, key_states, value_states)
         else:
             start, end = self.owner.length, self.owner.length + key_states.shape[-2]

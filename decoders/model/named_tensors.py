@@ -27,7 +27,7 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
     """ValueError names the first tensor of heads that holds NaN or infinite numbers."""
     for name in sorted(tensors):
         tensor = tensors[name]
-        # torch cannot tell it of floats of 8 bits.
+        # torch has no isfinite for floats of 8 bits, so these are converted first.
         if (tensor if tensor.itemsize > 1 else tensor.half()).isfinite().all():
             continue
         raise ValueError(

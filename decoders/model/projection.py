@@ -10,7 +10,7 @@ from torch.nn import functional as F
 def projected(projection: nn.Linear, hidden_states: Tensor) -> Tensor:
     """The logits [..., vocab] of hidden states [..., hidden].
 
-    It goes past the hook by which `Model` notes the hidden states of its own forward.
+    `forward` is called directly, so that the hook in which `Model` stores hidden states is not run.
     """
     if torch.is_grad_enabled() and hidden_states.requires_grad:
         # An engine's product for few rows has no gradient.

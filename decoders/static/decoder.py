@@ -26,6 +26,8 @@ DEFAULT = "mc_sim_7b_63"
 
 @dataclass
 class Static(Decoder):
+    """MEDUSA: the tree of the option `tree`, in every step."""
+
     captures: ClassVar[bool] = True
     fitted: ClassVar[dict] = {FILE: RankTree.parse}
 

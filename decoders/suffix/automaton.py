@@ -86,8 +86,8 @@ class SuffixAutomaton:
     def earlier(self) -> Iterator[tuple[int, int]]:
         """Earlier occurrences of suffixes of the text: (length of the suffix, position after it).
 
-        The longest suffix first, and of equally long ones the latest. After the first `most` of
-        them some may be missing.
+        The longest suffix comes first, then the latest of equally long ones. A state keeps only its
+        latest `most` occurrences, so some may be missing after the first `most` results.
         """
         given: set[int] = set()
         state = self._whole

@@ -4,8 +4,7 @@ SAM Decoding (Hu et al. 2024, arXiv 2411.10666) looks the suffix up in an automa
 drafts a chain of the tokens after its occurrence. `width=1` does so. Its authors take the first
 occurrence; the latest one, taken here, drafts better. A larger `width` makes a narrow tree of the
 `width` best occurrences: those with the longest suffix in common, of equal ones the latest. The
-longer that suffix, the deeper the draft. So the tree is as large as the matches deserve, and often
-smaller than `nodes`.
+longer that suffix, the deeper the draft. Short matches make the tree smaller than `nodes`.
 
 It works on the host, and needs neither heads nor weights.
 """
@@ -30,6 +29,8 @@ PER_TOKEN = 2
 
 @dataclass
 class Suffix(Decoder):
+    """Drafts what followed the longest suffix of the text before. Works on the host."""
+
     nodes: int = 16  # At most.
     width: int = 4  # Occurrences that are followed. 1: a chain of `nodes`.
 

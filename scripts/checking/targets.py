@@ -46,7 +46,8 @@ TURN = Turn(
     error=None,
     text="two é 😀",
 )
-FAILED_TURN = asdict(TURN) | {"turn": 2, "finish_reason": "error", "error": "E"}
+FAILED_TURN = asdict(TURN) | {"turn": 2, "finish_reason": "error", "error": "E", "text": ""}
+FAILED_TURN |= {name: [] for name in ("token_ids", "accept_lengths", "nodes", "step_ends")}
 RUN = {
     "schema_version": SCHEMA_VERSION,
     "config": {"decoders": ["greedy"], "num_choices": 1, "seed": 0},

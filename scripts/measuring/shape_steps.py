@@ -137,7 +137,10 @@ def rows_of(model: Engine, settings: ShapeSettings) -> list[dict[str, object]]:
 def _phases(
     decoder: Decoder, static_shapes: bool, step_s: float, settings: ShapeSettings
 ) -> dict[str, object]:
-    """Seconds by phase. `rest_s` is what is left of a step without the forward and the heads."""
+    """Seconds by phase.
+
+    `rest_s` is what is left of `whole_s`, a profiled step, without the forward and the heads.
+    """
     model = decoder.model
     model.static_shapes = static_shapes
     prompt = random_prompt(settings.vocab, settings.length, seed=0)
@@ -152,6 +155,7 @@ def _phases(
         "graphs": has_graphs,
         "forward_s": forward_s,
         **by_phase,
+        "whole_s": whole_s,
         "rest_s": whole_s - forward_s - by_phase["draft_s"],
     }
 
@@ -243,6 +247,6 @@ def _line(row: dict, greedy: float) -> str:
     )
     if "rest_s" in row:
         forward, heads = 1e3 * row["forward_s"], 1e3 * row["draft_s"]
-        rest = 100 * row["rest_s"] / step
+        rest = 100 * row["rest_s"] / row["whole_s"]
         line += f"; forward {forward:.3f} ms, heads {heads:.3f} ms, rest {rest:.1f} %"
     return line

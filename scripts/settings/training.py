@@ -210,5 +210,4 @@ class LoopsSettings:
     ngram: int = flag(4, "tokens that must repeat to count as a repetition", parse=whole(1))
     weight: float = flag(0.5, "weight of the unlikelihood in the loss", parse=positive)
     lr: float = flag(3e-4, "learning rate", parse=positive)
-    seed: int = flag(0, "has no effect, as nothing here is random", parse=int)
     device: str = one_device("auto")

@@ -11,7 +11,7 @@ from decoders.best_nodes import NO_SCORE
 from decoders.conditional.calibration import FILE, Calibration
 from decoders.conditional.decoder import Conditional
 from decoders.model.model import Verified
-from decoders.step import Step, Stop
+from decoders.step import Step
 from decoders.tree import Draft
 
 NO_TARGET = -1
@@ -115,7 +115,7 @@ class Watched(Conditional):
 
 def steps_of(loaded: Loaded, decoder: Conditional, prompt: list[int], tokens: int) -> list[Step]:
     """The steps of the greedy answer, which has `tokens` tokens at most."""
-    stop = Stop(loaded.eos, min(tokens, loaded.model.context - len(prompt)))
+    stop = loaded.stop(min(tokens, loaded.model.context - len(prompt)))
     return list(decoder.decode(torch.tensor(prompt), Exact(), stop))
 
 

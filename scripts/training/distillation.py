@@ -1,7 +1,7 @@
 """Answers of the model itself, generated in batches and kept in a file."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,7 @@ from bench.common.errors import UserError
 from bench.common.files import write_atomically
 from bench.common.strict_json import parse_json
 from bench.inputs.loader import Loaded
+from decoders.step import Stop
 from training.corpus import Example
 
 PAD = 0  # The token of padding. It is masked, so any token does.
@@ -29,29 +30,17 @@ def left_padded(prompts: list[list[int]], device: torch.device) -> tuple[Tensor,
 
 
 def generate(
-    lm: PreTrainedModel,
-    prompts: list[list[int]],
-    new_tokens: int,
-    temperature: float,
-    eos: Collection[int],
+    lm: PreTrainedModel, prompts: list[list[int]], stop: Stop, temperature: float
 ) -> list[list[int]]:
-    """The answers to prompts. Each ends with its end token, if it has one.
-
-    temperature: 0 is greedy. eos: token ids that end an answer.
-    """
+    """The answers to prompts, each cut where `stop` ends it. temperature: 0 is greedy."""
     ids, mask = left_padded(prompts, lm.device)
     options = {"do_sample": False}
     if temperature:
         options = {"do_sample": True, "temperature": temperature, "top_k": 0}
     made = lm.generate(
-        ids, attention_mask=mask, max_new_tokens=new_tokens, pad_token_id=PAD, **options
+        ids, attention_mask=mask, max_new_tokens=stop.max_tokens, pad_token_id=PAD, **options
     )
-    return [_until_end(answer, eos) for answer in made[:, ids.shape[1] :].tolist()]
-
-
-def _until_end(answer: list[int], eos: Collection[int]) -> list[int]:
-    end = next((at for at, token in enumerate(answer) if token in eos), None)
-    return answer if end is None else answer[: end + 1]
+    return [stop.cut([], answer)[0] for answer in made[:, ids.shape[1] :].tolist()]
 
 
 @torch.inference_mode()
@@ -73,7 +62,10 @@ def own_answers(
     """
     # Prompts of like length share a batch, so that little of it is padding.
     prompts = sorted((ids[:start] for ids, start in examples), key=len)
-    settings = json.dumps([identity, list(temperatures), new_tokens, batch, seed, prompts])
+    parts = [identity, list(temperatures), new_tokens, batch, seed, prompts]
+    if loaded.has_stop is not None:  # Earlier versions did not end answers at stop strings.
+        parts.append("ends at stop strings")
+    settings = json.dumps(parts)
     cache = out / f"own_answers-{sha256(settings.encode()).hexdigest()[:12]}.jsonl"
     done = _kept_answers(cache, len(prompts), batch)
     bar = tqdm(total=len(prompts), initial=len(done), desc="own answers", unit="answer")
@@ -83,7 +75,7 @@ def own_answers(
             torch.manual_seed(seed + number)
             group = prompts[start : start + batch]
             temperature = temperatures[number % len(temperatures)]
-            answers = generate(loaded.model.lm, group, new_tokens, temperature, loaded.eos)
+            answers = generate(loaded.model.lm, group, loaded.stop(new_tokens), temperature)
             rows = [(p + answer, len(p)) for p, answer in zip(group, answers, strict=True)]
             kept.write("".join(json.dumps(row) + "\n" for row in rows))
             kept.flush()

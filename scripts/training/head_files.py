@@ -19,8 +19,8 @@ METADATA = {"format": "pt"}  # transformers requires this in a safetensors file.
 
 def refuse_own_folder(loaded: Loaded, out: Path) -> None:
     """UserError where `out` is a folder of the model itself, whose files are its identity."""
-    folders = (loaded.where, _base_of(loaded))
-    if out.resolve() in [Path(folder).resolve() for folder in folders]:
+    folders = [Path(each).resolve() for each in (loaded.where, _base_of(loaded))]
+    if out.resolve() in [each.parent if each.is_file() else each for each in folders]:
         raise UserError(
             f"--out {out} is the model's own folder, and checkpoints in it would make it another "
             "model; give another folder"
@@ -72,5 +72,5 @@ def write_generation_config(config: GenerationConfig, folder: Path) -> None:
 def _base_of(loaded: Loaded) -> str:
     """The base model of a loaded model, as a config.json in any place can name it."""
     config = read_json(loaded.where, "config.json") or {}
-    base = base_of(loaded.where, config) if BASE in config else loaded.where
-    return str(Path(base).resolve()) if Path(base).is_dir() else base
+    base = base_of(loaded.where, config) if BASE in config else loaded.base
+    return str(Path(base).resolve()) if Path(base).exists() else base

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.common.errors import UserError, warn
+from bench.inputs.gguf_metadata import Metadata
 from bench.inputs.loader import Loaded
 from settings.training import HeadsSettings
 from training.batches import Lesson, batches
@@ -72,6 +73,12 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
     file = CHECKPOINTS.get(settings.kind, f"{settings.kind}_state.pt")
     checkpoint = Checkpoint(settings.out / file, decisive, SAVE_EVERY_S)
     state = checkpoint.read()
+    is_gguf = loaded.base.endswith(".gguf")
+    if settings.merge and is_gguf and Metadata(Path(loaded.base)).has_divisors:
+        raise UserError(
+            f"--merge cannot keep the rotary frequencies of {loaded.base}; leave it out, and the "
+            "heads are written beside the model"
+        )
     kind = CLASSES[settings.kind](loaded, settings)
     if settings.sampled is not None and not kind.shares_projection:
         raise UserError(
@@ -79,7 +86,7 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
             "--share-projection too, or leave it out"
         )
     say_memory(kind.parameters, loaded.model.device)
-    # Of the model as it is loaded here. It names files of what the model computed.
+    # Names the files of what this model computes in this dtype.
     identity = loaded.identity
     if settings.dtype != "auto":
         identity += f" {settings.dtype}"
@@ -113,7 +120,9 @@ def _check_settings(settings: HeadsSettings) -> None:
         raise UserError(f"--merge writes Medusa-2 alone; leave out --format {settings.format}")
     of_kind = CLASSES[settings.kind].ignored_settings
     refuse_ignored(settings, of_kind, f"with --kind {settings.kind}")
-    if not settings.distill:
+    if settings.distill:
+        refuse_ignored(settings, ("examples",), "with --distill, which says how many there are")
+    else:
         refuse_ignored(settings, OF_OWN_ANSWERS, "without --distill")
     if settings.answers is not None:
         refuse_ignored(settings, ("template",), "with --answers, which has token ids")

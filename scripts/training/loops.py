@@ -4,7 +4,6 @@ Sequence-level unlikelihood (Welleck et al. 2020, arXiv 1908.04319).
 """
 
 import json
-from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -15,19 +14,21 @@ from transformers import PreTrainedModel
 from bench.common.errors import UserError
 from bench.inputs.chat import Chat
 from bench.inputs.loader import load
+from decoders.step import Stop
 from settings.training import LoopsSettings
 from training.batches import NO_TARGET
 from training.checkpoints import Checkpoint, settled
 from training.corpus import Example, corpus_examples
 from training.distillation import generate
 from training.head_files import refuse_own_folder, write_generation_config
+from training.models import with_chat
 
 MarkedText = tuple[list[int], list[bool]]  # Tokens, and which of them are to become less likely.
 Measured = dict[str, float]
 CHECKPOINT = "unlearn_state.pt"
 SAVE_EVERY_S = 120.0
 # Settings that may change when a training goes on. The others decide what is learned.
-GOES_ON_WITH = ("out", "updates", "device", "seed")
+GOES_ON_WITH = ("out", "updates", "device")
 WARMUP = 5  # Updates.
 
 
@@ -65,12 +66,10 @@ def repeats(tokens: list[int], n: int) -> list[bool]:
 
 
 @torch.no_grad()
-def greedy_answers(
-    lm: PreTrainedModel, prompts: list[list[int]], new_tokens: int, eos: Collection[int]
-) -> list[list[int]]:
-    """The answers of a model in training. Each ends with its end token, if it has one."""
+def greedy_answers(lm: PreTrainedModel, prompts: list[list[int]], stop: Stop) -> list[list[int]]:
+    """The answers of a model in training, each cut where `stop` ends it."""
     lm.eval()
-    answers = generate(lm, prompts, new_tokens, temperature=0.0, eos=eos)
+    answers = generate(lm, prompts, stop, temperature=0.0)
     lm.train()
     return answers
 
@@ -107,14 +106,15 @@ class Unlearning:
         refuse_own_folder(loaded, settings.out)
         settings.out.mkdir(parents=True, exist_ok=True)
         self.tokenizer = loaded.tokenizer
-        self.eos = loaded.eos
+        loaded, chat = with_chat(loaded, None)
+        self.stop = loaded.stop(settings.new_tokens)
         self.generation_config = loaded.generation_config
         lm = loaded.model.lm
         # A copy as it was loaded, which can be trained.
         self.lm = type(lm).from_pretrained(settings.model, config=lm.config, dtype=torch.float32)
         self.lm.to(loaded.model.device)
         self.lm.generation_config = lm.generation_config  # Plain greedy decoding.
-        examples = _examples(Chat.of(self.tokenizer), settings)
+        examples = _examples(chat, settings)
         self.examples = examples[settings.batch :]
         # The others are measured on, and not trained on.
         self.measured_on = [ids[:start] for ids, start in examples[: settings.batch]]
@@ -133,15 +133,18 @@ class Unlearning:
             self.update, self.before = state["update"], state["before"]
 
     def measure(self) -> Measured:
-        """Shares of repeated n-grams and of answers without an end token, and tokens per answer."""
+        """Shares of repeated n-grams and of answers without an end, and tokens per answer."""
         settings = self.settings
-        answers = greedy_answers(self.lm, self.measured_on, settings.new_tokens, self.eos)
+        answers = greedy_answers(self.lm, self.measured_on, self.stop)
         marks = [mark for answer in answers for mark in repeats(answer, settings.ngram)]
         return {
             "repeated_ngrams": sum(marks) / len(marks),
-            "unended_answers": sum(answer[-1] not in self.eos for answer in answers) / len(answers),
+            "unended_answers": sum(map(self._has_no_end, answers)) / len(answers),
             "tokens_per_answer": len(marks) / len(answers),
         }
+
+    def _has_no_end(self, answer: list[int]) -> bool:
+        return self.stop.cut([], answer)[1] in (None, "length")
 
     def run(self) -> Measured:
         """Make the updates that are left, and write the model. What `measure` says then."""
@@ -167,7 +170,7 @@ class Unlearning:
         settings = self.settings
         group = self.examples[self.update * settings.batch :][: settings.batch]
         prompts = [ids[:start] for ids, start in group]
-        answers = greedy_answers(self.lm, prompts, settings.new_tokens, self.eos)
+        answers = greedy_answers(self.lm, prompts, self.stop)
         marks = [repeats(answer, settings.ngram) for answer in answers]
         looping = [
             (prompt + answer, [False] * len(prompt) + marked)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.inputs.checkpoints import HEAD_FILES
+from bench.inputs.checkpoints import HEAD_FILES, OWN_HEAD_FILES
 from bench.inputs.head_layouts import SHARED, VLLM_FILE, VLLM_SHARED, to_vllm, vllm_config
 from bench.inputs.loader import Loaded
 from decoders.model.heads import MERGED_PREFIX, MedusaHeads
@@ -106,6 +106,8 @@ def write_heads(
         if heads.shares_projection:  # vLLM reads it from this file.
             projection = loaded.model.lm.get_output_embeddings().weight
             tensors |= saveable({VLLM_SHARED: projection}, dtype)
+        for name in OWN_HEAD_FILES:  # Of an earlier session. They would be read instead.
+            (out / name).unlink(missing_ok=True)
     write_folder(loaded, out, file, tensors, config)
 
 

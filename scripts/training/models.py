@@ -39,11 +39,12 @@ def load_model_with_heads(settings: ModelSettings, purpose: str) -> Loaded:
 
 
 def with_chat(loaded: Loaded, template: str | None) -> tuple[Loaded, Chat]:
-    """The model and its chat. The model's `eos` then also holds the template's ends of answers.
+    """The model and its chat. The model then also has the template's ends of answers.
 
-    Warns, and raises UserError, where prompts or texts are not what they should be.
+    Passes on the warnings and errors of `Chat.check`.
     """
     chat = Chat.of(loaded.tokenizer, template)
     for text in (*loaded.warnings, *chat.check()):
         warn(text)
-    return replace(loaded, eos=loaded.eos | chat.stop_ids), chat
+    has_stop = chat.stops if chat.stop_strings else None
+    return replace(loaded, eos=loaded.eos | chat.stop_ids, has_stop=has_stop), chat

@@ -43,7 +43,7 @@ class TreeSearch:
 
     def tokens_per_step(self, nodes: int) -> float:
         """Tokens that a step commits on these answers, with the best tree of so many nodes."""
-        return walked(self.ranks, self.paths[: nodes - 1])
+        return tokens_per_step(self.ranks, self.paths[: nodes - 1])
 
     def content(self) -> dict[str, object]:
         """As the JSON file has it."""
@@ -135,13 +135,14 @@ def best_paths(
     return [(path, count / len(ranks)) for path, count in ordered[:limit]]
 
 
-def walked(ranks: Sequence[Sequence[Sequence[int]]], paths: Collection[RankPath]) -> float:
+def tokens_per_step(ranks: Sequence[Sequence[Sequence[int]]], paths: Collection[RankPath]) -> float:
     """Tokens that a step commits where answers are decoded with a tree of rank paths.
 
-    A step that keeps guesses passes over their positions. So this is less than the mean over all
-    positions where what is easy to guess stands together. ranks: [answers][positions][heads].
+    A step that keeps k guesses skips the next k positions. Easy positions often stand together, and
+    are then skipped together. So this is less than 1 + the sum of the paths' frequencies. ranks:
+    [answers][positions][heads].
 
-    >>> walked([[[0, 0], [0, 0], [0, 9], [9, 9]]], {(0,), (0, 0)})
+    >>> tokens_per_step([[[0, 0], [0, 0], [0, 9], [9, 9]]], {(0,), (0, 0)})
     2.0
     """
     tree, tokens, steps = set(paths), 0, 0

@@ -13,6 +13,7 @@ import pytest
 from bench import report
 from bench.common.errors import exit_cleanly
 from bench.store.step_profile import PHASES
+from bench.store.step_profile import SCHEMA_VERSION as STEPS_VERSION
 from tests.helpers.pages import HOSTILE, page_data
 from tests.helpers.paths import ROOT
 from tests.helpers.runs import ENVIRONMENT, make_turn, random_turns, write_run
@@ -155,6 +156,15 @@ def test_workers_on_other_machines_are_said_and_not_ranked(tmp_path, capsys):
         assert ("not alike" in out) == is_said and ("faster" in out) != is_said
 
 
+def test_workers_on_one_cpu_are_said(tmp_path, capsys):
+    """They slow each other down."""
+    for device_type, is_said in (("cpu", True), ("cuda", False)):
+        environment = ENVIRONMENT | {"workers": 2, "device_type": device_type}
+        run = write_run(tmp_path / device_type, random_turns(["greedy"]), environment=environment)
+        said = "its 2 workers ran on CPUs, and slow each other down"
+        assert (said in command(capsys, run)[2]) == is_said
+
+
 def test_a_run_that_is_not_whole_is_shown_with_a_line_about_each_lack(tmp_path, capsys):
     turns = random_turns(["greedy", "dynamic"])
     failed = make_turn("dynamic", [], 0.0, question_id=0, finish_reason="error", error="boom")
@@ -246,7 +256,7 @@ def test_turns_of_decoders_that_a_run_does_not_name(tmp_path, capsys):
         ("--phases {tmp}/run/turns.jsonl", "is not JSON"),
         (
             "--phases {tmp}/run/run.json",
-            "has no rows; expected the JSON file that scripts/bench_step.py writes",
+            "has schema version 1; this version reads 2; expected the JSON file that scripts",
         ),
     ],
 )
@@ -295,9 +305,11 @@ def test_of_a_folder_what_can_be_shown_is_shown(tmp_path, capsys):
 def test_phases_are_drawn_from_their_file(tmp_path, capsys):
     row = {f"{phase}_s": 0.001 for phase in PHASES} | {"decoder": "greedy", "length": 128}
     row |= {"operations": 3, "synchronisations": 1}
-    record = {"schema_version": 1, "rows": [row, row | {"length": 512}]}
+    record = {"schema_version": STEPS_VERSION, "rows": [row, row | {"length": 512}]}
     (tmp_path / "step.json").write_text(json.dumps(record))
     assert command(capsys, "--phases", tmp_path / "step.json")[0] == 0
+    status, _, err = command(capsys, "--phases", tmp_path / "step.json", "--format", "json")
+    assert status == 2 and "--format has no effect: --phases alone is drawn, without runs" in err
     assert (tmp_path / "step_phases.png").exists() and (tmp_path / "step_phases.svg").exists()
 
 
@@ -310,7 +322,7 @@ def write_steps(path: Path, decoders: dict[str, tuple[float, float]], device: st
             row |= {"draft_s": times * drafting / 2e3, "propose_s": times * drafting / 2e3}
             row |= {"verify_s": times * verifying / 1e3, "decoder": name, "length": length}
             rows.append(row | {"operations": 3, "synchronisations": 1})
-    record = {"schema_version": 1, "rows": rows, "environment": {"device": device}}
+    record = {"schema_version": STEPS_VERSION, "rows": rows, "environment": {"device": device}}
     path.write_text(json.dumps(record))
 
 
@@ -332,6 +344,9 @@ def test_a_report_has_what_drafting_costs(tmp_path, capsys):
         ["b/greedy", "0.00", "0.000", "1.00"],
         ["b/dynamic", "7.50", "0.500", "2.00"],
     ]
+    flags = ("--phases", step, "--format", "json", "--out", tmp_path / "out")
+    _, out, _ = command(capsys, tmp_path / "a", *flags)
+    assert [row["drafting"] for row in json.loads(out)["drafting"]] == [0, 0.5]
     for figure in ("drafting", "step_phases"):
         assert (tmp_path / "out" / "figures" / f"{figure}.svg").exists()
 

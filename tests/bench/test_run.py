@@ -501,7 +501,7 @@ def test_a_shared_flag_that_is_about_some_decoders_is_said_so(model, questions, 
     decoders = "greedy,static,dynamic,conditional:topk=4"
     assert bench(*given, "--decoder", decoders, "--topk", 8, "--limit", 1) == 0
     first = capsys.readouterr().err.splitlines()[0]
-    assert first == "note: --topk 8 is not about static, which has no such option"
+    assert first == "note: --topk 8 has no effect on static, which lacks this option"
 
 
 def test_the_tokenizers_own_template_is_one_configuration_by_name_and_by_default(

@@ -6,7 +6,7 @@ import torch
 from decoders import registry
 from decoders.accept import Exact, Sample
 from decoders.draft_model import DRAFTING
-from decoders.hf_generate import HFGreedy
+from decoders.hf_generate import HFGreedy, _StepRecorder
 from decoders.model.model import Model
 from decoders.step import NotANumber, Stop
 from tests.helpers.companions import draft_model
@@ -119,6 +119,24 @@ def test_a_static_cache_is_made_once_and_again_where_it_is_too_short(tiny_model)
         slots.append(decoder.cache.layers[0].keys.shape[2])
     assert caches[0] is caches[1] and caches[2] is caches[3] and caches[1] is not caches[2]
     assert slots == [50, 50, len(PROMPT) + 90, len(PROMPT) + 90]
+
+
+def test_a_static_cache_holds_the_longest_turn_of_a_run(tiny_model):
+    """A second cache would have the forward compiled again, within a timed turn."""
+    decoder = bound(tiny_model, "hf-static")
+    decoder.expect(len(PROMPT) + 60)
+    caches = [list(decoder.decode(*turn(length, Exact()))) and decoder.cache for length in (9, 60)]
+    assert caches[0] is caches[1] and decoder.capacity == len(PROMPT) + 60
+
+
+def test_a_forward_after_the_end_is_no_step(tiny_model):
+    """transformers looks for an end a step late on some devices."""
+    recorder = _StepRecorder(tiny_model, Stop(frozenset({7}), 9), prompt=2, prefilled=1)
+    recorder.nodes = 1
+    for text in ([1, 2, 5], [1, 2, 5, 7], [1, 2, 5, 7, 0]):
+        recorder.read(torch.zeros(1, 10))
+        has_ended = recorder(torch.tensor([text]), None)
+    assert has_ended.tolist() == [True] and recorder.committed == [5, 7]
 
 
 def test_a_forward_that_may_be_compiled_has_no_hooks_of_a_turn(tiny_model):

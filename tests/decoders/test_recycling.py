@@ -113,6 +113,8 @@ def test_on_request_it_lasts_for_ever(tiny_model):
     learned = decoder.matrix[:, 0] != NO_GUESS
     drafts_of(decoder, other)
     assert (decoder.matrix[learned, 0] != NO_GUESS).all()
+    decoder.forget()
+    assert (decoder.matrix == NO_GUESS).all()
 
 
 def test_there_is_no_larger_tree():

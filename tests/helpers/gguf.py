@@ -9,10 +9,10 @@ from tests.helpers.models import tiny_tokenizer
 HEADER = b"GGUF" + struct.pack("<IQQ", 3, 0, 0)  # Of a file without tensors.
 
 
-def write_gguf(path, lm, further=None):
+def write_gguf(path, lm, further=None, add_entries=None):
     """A Llama in GGUF, in float32, with a byte-level tokenizer: what llama.cpp writes of one.
 
-    further: more tensors, by name.
+    further: more tensors, by name. add_entries: adds to the metadata, given the writer.
     """
     gguf = pytest.importorskip("gguf")
     writer = gguf.GGUFWriter(path, "llama")
@@ -36,6 +36,8 @@ def write_gguf(path, lm, further=None):
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_chat_template(tokenizer.chat_template)
+    if add_entries is not None:
+        add_entries(writer)
     for name, tensor in (named_for_gguf(lm) | (further or {})).items():
         writer.add_tensor(name, tensor.detach().numpy())
     writer.write_header_to_file()

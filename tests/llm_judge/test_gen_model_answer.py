@@ -136,6 +136,9 @@ def test_two_models_do_not_share_a_name_or_a_file(model, data, monkeypatch, tmp_
     plain = tmp_path / "plain.jsonl"
     assert answer(monkeypatch, "greedy", [*given, "--answer-file", str(plain)]) == 0
     assert list(read_answers(plain)) == [5, 6, 7]
+    monkeypatch.chdir(tmp_path)  # Upstream fails where the name has no folder.
+    assert answer(monkeypatch, "greedy", [*given, "--answer-file", "bare.jsonl"]) == 0
+    assert list(read_answers(tmp_path / "bare.jsonl")) == [5, 6, 7]
 
 
 def test_a_failed_turn_is_not_an_answer(model, data, monkeypatch, capsys):
@@ -162,7 +165,7 @@ def test_a_script_runs_from_inside_its_folder(model, data, monkeypatch):
     where = ["--bench-name", "sample", "--data-dir", str(data)]
     done = run("gen_model_answer_baseline.py", "--model-path", "m", "--fast", *where)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("error: --fast is about")
+    assert done.stderr.startswith("error: --fast has no effect: the baseline drafts no")
 
 
 WARM = ["--temperature", "0.7"]
@@ -171,13 +174,17 @@ WARM = ["--temperature", "0.7"]
 @pytest.mark.parametrize(
     ("decoder", "given", "said"),
     [
-        ("greedy", ["--medusa-choices", "zephyr_stage2"], "--medusa-choices is about the tree"),
-        ("dynamic", ["--medusa-choices", "zephyr_stage2"], "--medusa-choices is about the tree"),
-        ("greedy", [*WARM, "--top-p", "0.9"], "--top-p is about the acceptance"),
+        ("greedy", ["--medusa-choices", "zephyr_stage2"], "this decoder has no static tree"),
+        ("dynamic", ["--medusa-choices", "zephyr_stage2"], "this decoder has no static tree"),
+        ("greedy", [*WARM, "--top-p", "0.9"], "--top-p has no effect: the baseline"),
         ("static", ["--posterior-threshold", "0.1"], "at temperature 0"),
         ("static", ["--fast"], "at temperature 0"),
-        ("static", [*WARM, "--top-p", "0.9"], "--sampling nucleus"),
-        ("static", [*WARM, "--sampling", "nucleus", "--fast"], "typical acceptance, not"),
+        ("static", [*WARM, "--top-p", "0.9"], "--sampling is typical, not nucleus"),
+        (
+            "static",
+            [*WARM, "--sampling", "nucleus", "--fast"],
+            "--sampling is nucleus, not typical",
+        ),
         ("static", ["--temperature", "warm"], "expected auto, 0, or a number"),
         ("static", ["--temperature", "-1"], "expected auto, 0"),
         ("static", ["--max-new-token", "0"], "--max-new-token is 0; expected at least 1"),

@@ -113,6 +113,11 @@ GRADES = [
     ("The assistant's rating: 8", 8),
     ("I'd give this a solid score of 8.", 8),
     ("The answer is good **Rating:** 8", 8),
+    # What another answer would have got.
+    ("Rating: [[7]]\nTo earn a rating of [[9]], the answer would need two worked examples.", 7),
+    ("Rating: [[7]]. It could have reached [[9]] with examples.", 7),
+    ("Rating: [[7]]\nA [[9]] would require examples.", 7),
+    ("I would give it [[7]].", 7),
     # JSON with text around it, or nested.
     ('Evaluation:\n{"rating": 8, "style_score": 3}', 8),
     ("Evaluation:\n{'rating': 8, 'style_score': 3}", 8),

@@ -33,18 +33,31 @@ def draw_reliability(folder: Path, predicted: np.ndarray, accepted: np.ndarray) 
             axis.set_minor_formatter("")
     caption = (
         f"{len(predicted):,} drafted nodes by the probability that the decoder gave them, against "
-        "how many of them were accepted; bars: 95 % intervals, nodes taken as independent."
+        "how many of them were accepted; bars: 95 % intervals (Wilson's), nodes taken as "
+        "independent."
     )
     return Figure(name, "Do the predicted probabilities hold?", caption, folder / f"{name}.png")
 
 
+def wilson(share: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of Wilson's 95 % interval of a share [n] of counts [n]. They lie within 0 and 1."""
+    z_squared = 1.96**2
+    middle = share + z_squared / (2 * counts)
+    half = 1.96 * np.sqrt(share * (1 - share) / counts + z_squared / (4 * counts**2))
+    scale = 1 + z_squared / counts
+    return (middle - half) / scale, (middle + half) / scale
+
+
 def _draw_shares(axes: Axes, mean: np.ndarray, share: np.ndarray, counts: np.ndarray) -> None:
     """Accepted share against mean probability, both of each bin, on logarithmic axes."""
-    error = 1.96 * np.sqrt(share * (1 - share) / counts)
+    low, high = wilson(share, counts)
     axes.plot([1e-4, 1], [1e-4, 1], color="0.6", linewidth=1, label="as predicted")
     some = share > 0  # A logarithmic axis cannot show 0.
     style = line_style(0) | {"capsize": 2, "label": "drafted nodes"}
-    axes.errorbar(mean[some], share[some], error[some], **style)
+    error = (share - low)[some], (high - share)[some]
+    axes.errorbar(mean[some], share[some], error, **style)
+    if not some.all():
+        axes.plot(mean[~some], high[~some], "v", color="0.4", label="none accepted: upper bound")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_ylim(1e-4, 1.5)

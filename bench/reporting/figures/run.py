@@ -214,8 +214,8 @@ def _by_depth(folder: Path, turns: pd.DataFrame, labels: list[str]) -> Figure | 
         legend(figure, panels[0])
     caption = (
         "How often a drafted token is kept at each depth: given that the one before it was (of "
-        "static and dynamic, the accuracy of that head as the run met it, within the tree), and of "
-        f"all steps. A line ends where fewer than {FEWEST} steps could have kept one."
+        "static and dynamic: how often the tree held the right guess of that head), and of all "
+        f"steps. A line ends where fewer than {FEWEST} steps could have kept one."
     )
     return Figure(name, "Acceptance by depth", caption, folder / f"{name}.png")
 

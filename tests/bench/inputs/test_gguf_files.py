@@ -5,12 +5,13 @@ import struct
 import pytest
 import torch
 from tokenizers.normalizers import Replace, Sequence
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, Gemma3TextConfig
 
 from bench.common.bounded import CAN_BOUND
 from bench.common.errors import UserError
 from bench.inputs import gguf_files, loader
 from bench.inputs.gguf_files import find_gguf
+from bench.inputs.gguf_metadata import Metadata
 from bench.inputs.loader import load
 from bench.inputs.locations import check_model_name
 from tests.helpers import gguf as helper
@@ -45,12 +46,120 @@ def test_rotary_frequencies_stay_float32(tmp_path):
         assert torch.equal(buffers["bfloat16"][name], buffer)
 
 
-def test_rotary_frequencies_that_are_not_read_are_told(tmp_path):
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0, "original_max_position_embeddings": 64,
+}  # fmt: skip
+
+
+def divisors_of(scaled, plain):
+    """What llama.cpp writes as rope_freqs.weight."""
+    return plain.model.rotary_emb.inv_freq / scaled.model.rotary_emb.inv_freq
+
+
+def scaling(kind, factor):
+    def add(writer):
+        writer.add_rope_scaling_type(gguf_package.RopeScalingType(kind))
+        writer.add_rope_scaling_factor(factor)
+
+    gguf_package = pytest.importorskip("gguf")
+    return add
+
+
+@pytest.mark.parametrize("way", ["llama3", "linear", "old linear", "none"])
+def test_positions_are_scaled_as_the_file_says(tmp_path, way):
+    plain = tiny_llama(rms_norm_eps=1e-5)
+    linear = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
+    further, entries, rope = None, None, plain.config.rope_parameters
+    if way == "llama3":
+        further = {"rope_freqs.weight": divisors_of(tiny_llama(rope_parameters=LLAMA3), plain)}
+        rope = LLAMA3
+        assert len(further["rope_freqs.weight"].unique()) > 2
+    elif way == "old linear":
+        entries, rope = (lambda writer: writer.add_float32("llama.rope.scale_linear", 4.0)), linear
+    else:
+        entries, rope = scaling(way, 4.0), linear if way == "linear" else rope
+    expected = tiny_llama(rms_norm_eps=1e-5, rope_parameters=rope)
+    loaded = load(str(write_gguf(tmp_path / "a.gguf", plain, further, entries)), device="cpu")
+    logits = loaded.model.prefill(PROMPT, room=0).logits[-1]
+    torch.testing.assert_close(logits, expected(PROMPT[None]).logits[0, -1], rtol=1e-4, atol=1e-4)
+    assert not loaded.warnings
+    changes = (logits - plain(PROMPT[None]).logits[0, -1]).abs().max() > 1e-3
+    assert changes == (way != "none")
+
+
+def test_what_is_not_read_of_a_file_is_told(tmp_path):
     lm = tiny_llama(rms_norm_eps=1e-5)
-    further = {"rope_freqs.weight": torch.ones(4)}
-    for name, tensors in (("plain.gguf", None), ("llama31.gguf", further)):
-        loaded = load(str(write_gguf(tmp_path / name, lm, tensors)), device="cpu")
-        assert ("holds 'rope_freqs.weight', which" in "".join(loaded.warnings)) == bool(tensors)
+    longrope = {"rope_factors_long.weight": torch.ones(4)}
+    for further, entries, says in (
+        (None, scaling("yarn", 4.0), "holds llama.rope.scaling.type='yarn', which is not read"),
+        (longrope, None, "holds rope_factors_long.weight, which is not read"),
+        (
+            None,
+            lambda writer: writer.add_tokenizer_pre("deepseek-coder"),
+            "its tokenizer splits text as 'deepseek-coder', which transformers does not read",
+        ),
+    ):
+        loaded = load(str(write_gguf(tmp_path / "a.gguf", lm, further, entries)), device="cpu")
+        assert [says in warning for warning in loaded.warnings] == [True]
+    known = write_gguf(tmp_path / "a.gguf", lm, None, lambda made: made.add_tokenizer_pre("smollm"))
+    assert not load(str(known), device="cpu").warnings
+
+
+def test_divisors_of_another_model_are_refused(tmp_path):
+    divisors = {"rope_freqs.weight": torch.full((3,), 2.0)}
+    path = write_gguf(tmp_path / "a.gguf", tiny_llama(rms_norm_eps=1e-5), divisors)
+    with pytest.raises(UserError, match=r"holds 'rope_freqs\.weight' with 3 numbers; expected one"):
+        load(str(path), device="cpu")
+
+
+def metadata_of(path, architecture, add):
+    """Of a file of another architecture, without a model in it."""
+    writer = pytest.importorskip("gguf").GGUFWriter(path, architecture)
+    add(writer)
+    writer.add_tensor("any", torch.ones(1).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return Metadata(path)
+
+
+def test_positions_of_other_dimensions_are_told(tmp_path):
+    """Phi-4 mini turns a part of them, which transformers does not read for its architecture."""
+    lm = tiny_llama()
+    turned = 2 * len(lm.model.rotary_emb.inv_freq)
+    for dimensions, is_told in ((turned, False), (turned - 2, True)):
+        metadata = metadata_of(
+            tmp_path / "phi.gguf",
+            "phi3",
+            lambda writer, n=dimensions: writer.add_rope_dimension_count(n),
+        )
+        said = f"holds phi3.rope.dimension_count={dimensions}, which is not read"
+        assert (said in "".join(metadata.warnings(lm))) == is_told
+
+
+def test_a_scaling_is_of_the_layers_of_full_attention(tmp_path):
+    """Those with a sliding window are not scaled. Gemma 3 has both kinds."""
+
+    def add(writer):
+        scaling("linear", 8.0)(writer)
+        writer.add_rope_freq_base(1e6)
+
+    config = Gemma3TextConfig()
+    sliding = dict(config.rope_parameters["sliding_attention"])
+    metadata_of(tmp_path / "gemma.gguf", "gemma3", add).complete(config)
+    full = config.rope_parameters["full_attention"]
+    assert (full["rope_type"], full["factor"], full["rope_theta"]) == ("linear", 8.0, 1e6)
+    assert config.rope_parameters["sliding_attention"] == sliding
+
+
+def test_biases_that_transformers_would_drop_are_refused(tmp_path):
+    lm = tiny_llama(rms_norm_eps=1e-5)
+    biases = {"blk.0.attn_q.bias": torch.ones(TINY["hidden_size"])}
+    path = write_gguf(tmp_path / "a.gguf", lm, biases)
+    with pytest.raises(UserError, match=r"holds 1 biases, such as 'blk\.0\.attn_q\.bias', that"):
+        load(str(path), device="cpu")
 
 
 def test_an_identity_is_of_the_file(tmp_path):

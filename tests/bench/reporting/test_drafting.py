@@ -1,5 +1,6 @@
 """What drafting costs, put beside the runs that it is about, and beside no others."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,16 @@ def test_steps_of_other_trees_are_not(tmp_path, given, words):
     assert list(made.drafting_rows.decoder) == ["greedy"]
     assert len(made.warnings) == 2
     assert f"static in step.json are of 16 nodes, and those of run of {words}" in made.warnings[0]
+
+
+def test_steps_of_trees_that_vary_with_the_text_are_not(tmp_path):
+    """They are timed on random text, where such a tree is small."""
+    turns = [
+        replace(turn, nodes=[60, *turn.nodes[1:]]) if turn.decoder == "static" else turn
+        for turn in TURNS
+    ]
+    write_run(tmp_path / "run", turns)
+    made = Report.of([open_run(tmp_path / "run")], steps=steps_of(static=64, dynamic=64))
+    assert list(made.drafting_rows.decoder) == ["greedy", "dynamic"]
+    [warning] = made.warnings
+    assert "static in step.json are of 64 nodes, and those of run of 60 to 64 nodes" in warning

@@ -2,12 +2,15 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from bench import metrics
 from bench.reporting.comparison import Report
 from bench.reporting.figures import draw_quality, style, sweep
+from bench.reporting.figures import run as figures_of_runs
+from bench.reporting.figures.reliability import wilson
 from bench.reporting.sources import open_run
 from tests.helpers.runs import make_turn, random_turns, run_json, write_run
 
@@ -69,6 +72,32 @@ def test_a_line_of_a_sweep_is_of_runs_that_are_alike(tmp_path, changes, is_swept
         assert source.options[f"{source.name}/greedy"]["nodes"] == 1
     figures = {figure.name for figure in made.draw(tmp_path / "figures")}
     assert ("sweep_nodes" in figures) == is_swept
+
+
+def test_a_repeated_sweep_has_a_line_of_its_own(tmp_path, monkeypatch):
+    """Its points were dropped without a word."""
+    for name in ("one", "two"):
+        for nodes in (16, 64):
+            turns = random_turns(["greedy", "dynamic"])
+            config = run_json(turns)["config"] | {"nodes": nodes, "seed": 0}
+            write_run(tmp_path / f"{name}_{nodes}", turns, config=config)
+    drawn = []
+    monkeypatch.setattr(
+        figures_of_runs, "draw_sweeps", lambda folder, table, options: drawn.append(options) or []
+    )
+    names = ("one_16", "one_64", "two_16", "two_64")
+    Report.of([open_run(tmp_path / name) for name in names]).draw(tmp_path / "figures")
+    lines = sweep.sweeps(drawn[0])["nodes"]
+    assert {label for line in lines.values() for _, label in line} >= {"one_16/dynamic"}
+    assert sorted(len(line) for line in lines.values()) == [2]
+    assert drawn[0]["two_16/dynamic"]["run"] == "two_16"
+
+
+def test_intervals_of_shares_lie_within_0_and_1():
+    """Wilson's, of 0 of 10, 5 of 10 and 10 of 10, as tables have them."""
+    low, high = wilson(np.array([0.0, 0.5, 1.0]), np.array([10, 10, 10]))
+    assert low.round(3).tolist() == [0.0, 0.237, 0.722]
+    assert high.round(3).tolist() == [0.278, 0.763, 1.0]
 
 
 def test_names_that_the_font_lacks_are_numbers_with_a_key(tmp_path, recwarn):

@@ -90,7 +90,7 @@ def test_only_decoders_of_heads_alone_have_accuracies_of_heads(decoder, tmp_path
     """`conditional` reaches beyond the heads, and may have none."""
     run = open_run(write_run(tmp_path / "run", random_turns(["greedy", decoder])))
     [table] = [each for each in Report.of([run]).tables() if each.title == "Acceptance"]
-    assert ("accuracy of head" in table.caption) == (decoder != LONG)
+    assert ("the right guess of head" in table.caption) == (decoder != LONG)
 
 
 def test_every_difference_from_greedy_is_printed_with_its_gap(tmp_path):
@@ -109,7 +109,7 @@ def test_every_difference_from_greedy_is_printed_with_its_gap(tmp_path):
         ["3", "7", "0.2", "no: the decoder is wrong there"],
         ["4", "-", "-", "-"],
     ]
-    assert "up to float32 ties, each of which is printed" in report.headline().caption
+    assert "equal: answers with the same tokens in all turns" in report.headline().caption
     half = write_run(
         tmp_path / "half",
         turns,
@@ -130,7 +130,7 @@ def test_a_decoder_is_known_by_its_spec_and_not_by_its_label(tmp_path):
     config["decoders"] = ["greedy", "small=dynamic:nodes=8", "static:tree=a/b.json"]
     run = open_run(write_run(tmp_path / "run", turns, config=config))
     alone = Report.of([replace(run, labels=("greedy", "small"))])
-    assert any("accuracy of head d" in table.caption for table in alone.tables())
+    assert any("the right guess of head d" in table.caption for table in alone.tables())
     both = Report.of([run, run], "static:tree=a/b.json")
     assert set(both.baselines.values()) == {
         "run/static:tree=a/b.json", "run (2)/static:tree=a/b.json"

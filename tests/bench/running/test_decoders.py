@@ -16,5 +16,5 @@ def test_a_named_tree_is_read_before_any_model(tmp_path, tiny_model):
     file.write_text("[[0],[0,0],[0,0,0],[0,0,0,0],[0,0,0,0,0]]")
     decoder = make_decoder(f"static:tree={file}")
     assert [len(path) for path in decoder.identity] == [1, 2, 3, 4, 5]
-    with pytest.raises(ValueError, match="5 deep, but the model has 4 heads"):
+    with pytest.raises(ValueError, match="depth 5, but the model has 4 heads"):
         decoder.setup(tiny_model)

@@ -16,6 +16,7 @@ from bench.running.runner import Runner
 from bench.running.session import run
 from bench.store.turn import parse_turn
 from decoders.step import NotANumber, Step
+from decoders.tree import NO_GUESS
 from tests.helpers.checkpoints import write_merged
 from tests.helpers.commands import QUESTIONS
 
@@ -29,6 +30,27 @@ def capturing(config: RunConfig) -> Runner:
     runner = Runner.load(config)
     runner.loaded.model.graphs.captures = True
     return runner
+
+
+def test_what_the_warm_up_taught_is_forgotten(model, questions):
+    config = RunConfig(
+        decoders=("recycling:keep=true",), model=model, questions=questions, device="cpu"
+    )
+    runner = Runner.load(config)
+    runner.warm_up(load_questions(questions).questions)
+    assert (runner.decoders["recycling:keep=true"].matrix == NO_GUESS).all()
+
+
+def test_decoders_are_told_how_long_turns_may_be(model, questions):
+    config = RunConfig(
+        decoders=("hf-static",), model=model, questions=questions, device="cpu", max_new_tokens=9
+    )
+    runner = Runner.load(config)
+    asked = load_questions(questions).questions
+    runner.warm_up(asked)
+    turns = list(runner.answers(jobs(config, asked), lambda: False))
+    longest = max(turn.prompt_tokens + len(turn.token_ids) for turn in turns)
+    assert longest <= runner.decoders["hf-static"].capacity <= longest + 200
 
 
 def test_a_run_captures_nothing_while_it_is_timed(captured, tmp_path):

@@ -111,6 +111,8 @@ def test_a_torn_end_is_left_out_with_a_warning(tmp_path):
         ({"nodes": [2, 64]}, "a step committed more tokens than it verified nodes"),
         ({"accept_lengths": [4, 0]}, "accept_lengths[1] is 0"),
         ({"step_ends": [1]}, "step_ends are not one for each step"),
+        ({"finish_reason": "done"}, "finish_reason is 'done'"),
+        ({"finish_reason": "error", "error": "x"}, "a turn that failed has tokens"),
     ],
 )
 def test_a_damaged_row_is_one_line(damage, message, tmp_path):

@@ -23,7 +23,7 @@ def test_depths_and_sizes_are_parameters(nodes, heads):
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("dynamic:depth=5", "5 deep, but the model has 4 heads"),
+        ("dynamic:depth=5", "depth 5, but the model has 4 heads"),
         ("dynamic:topk=500", "vocabulary has 101"),
     ],
 )

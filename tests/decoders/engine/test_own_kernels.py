@@ -52,7 +52,7 @@ def test_a_model_answers_the_same_with_them():
 
 
 @pytest.mark.parametrize("how", ["fails", "differs"])
-def test_a_kernel_that_does_not_work_here_is_left_out_with_a_warning(tiny_model, monkeypatch, how):
+def test_a_kernel_that_does_not_work_here_is_left_out_with_a_warning(monkeypatch, how):
     module = pytest.importorskip("decoders.engine.kernels.cache_rows", reason=NEEDS_TRITON)
 
     def write_nothing(*_):
@@ -61,7 +61,7 @@ def test_a_kernel_that_does_not_work_here_is_left_out_with_a_warning(tiny_model,
 
     monkeypatch.setattr(module, "write_rows", write_nothing)
     with pytest.warns(UserWarning, match=f"{WRITE_PURPOSE}: this kernel is not used here"):
-        assert use(tiny_model) == {ATTENTION_PURPOSE}
+        assert use(Engine(tiny_llama().to(DEVICE), tiny_heads())) == {ATTENTION_PURPOSE}
 
 
 def test_a_difference_is_found(tiny_model):

@@ -40,7 +40,7 @@ def test_tokens_are_greedys_with_a_budget_too(rule):
 
 def test_a_tree_is_no_deeper_than_there_are_heads():
     model = Engine(tiny_llama())
-    with pytest.raises(ValueError, match="the tree is 6 deep, but the model has 5 heads"):
+    with pytest.raises(ValueError, match="the tree has depth 6, but the model has 5 heads"):
         bound(model, "hydra:depth=6", files={FILE: tiny_hydra(model)})
 
 

@@ -16,7 +16,7 @@ parents = st.integers(1, 40).flatmap(
 
 def test_a_mask_as_a_picture():
     tree = Tree.from_parent([0, 0, 0, 1, 1, 3])
-    alone = tree_mask(tree, torch.int8, hidden=1)
+    alone = tree_mask(tree, torch.int8, masked=1)
     picture = ["".join(".#"[value == 0] for value in row) for row in alone.tolist()]
     assert picture == [
         "#.....",
@@ -49,7 +49,7 @@ def test_a_mask_is_made_where_its_tree_lies(committed):
 @settings(max_examples=150, deadline=None)
 @given(parents)
 def test_a_node_sees_itself_and_its_ancestors(parent):
-    mask = tree_mask(Tree.from_parent(parent), torch.int8, hidden=1)
+    mask = tree_mask(Tree.from_parent(parent), torch.int8, masked=1)
     for node in range(len(parent)):
         upwards = [node]
         while upwards[-1] != 0:

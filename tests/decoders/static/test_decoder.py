@@ -73,7 +73,7 @@ def test_without_a_tree_of_its_own_a_model_gets_medusas_first(tiny_model):
 
 def test_a_tree_deeper_than_the_heads(tiny_model):
     deep = RankTree.parse([[0], [0, 0], [0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0, 0]])
-    with pytest.raises(ValueError, match=r"tree deep\.json is 5 deep, but the model has 4 heads"):
+    with pytest.raises(ValueError, match=r"tree deep\.json has depth 5, but the model has 4 heads"):
         bound(tiny_model, "static:tree=deep.json", files={FILE: deep})
 
 

@@ -37,7 +37,7 @@ def test_steps_are_timed_by_phase_at_every_length(model, tmp_path, capsys):
         (("--decoder", "dynamc"), "Did you mean 'dynamic'"),
         (("--decoder", "dynamic:nodes=auto"), "its steps are of many sizes"),
         (("--decoder", "hf-greedy"), "its steps are not our loop's"),
-        (("--decoder", "dynamic:depth=9"), "9 deep, but the model has 4 heads"),
+        (("--decoder", "dynamic:depth=9"), "depth 9, but the model has 4 heads"),
     ],
 )
 def test_what_cannot_be_measured_is_said(arguments, says, model, capsys):

@@ -60,7 +60,7 @@ def test_a_conversation_is_fitted_to_or_judged_on_and_not_both(tmp_path):
 @pytest.fixture
 def loaded():
     model = Engine(tiny_llama(), tiny_heads())
-    return Loaded(model, "tiny", where="", identity="", contents="", eos=frozenset())
+    return Loaded(model, "tiny", where="", base="", identity="", contents="", eos=frozenset())
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Answers of the model itself."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -53,3 +54,15 @@ def test_padding_does_not_change_an_answer(tmp_path):
     loaded = load(str(write_base(tmp_path / "base")), device="cpu")
     alone = own_answers(loaded, "", PROMPTS[:1], [0.0], new_tokens=6, batch=1, out=tmp_path, seed=3)
     assert answers(loaded, tmp_path)[:1] == alone
+
+
+def test_an_answer_ends_at_a_stop_string(tmp_path):
+    """A run ends it there, so that what follows is never decoded."""
+    loaded = load(str(write_base(tmp_path / "base")), device="cpu")
+    whole = answers(loaded, tmp_path)
+    longest = max((ids[start:] for ids, start in whole), key=len)
+    stopped = replace(loaded, has_stop=lambda tokens: tokens[:3] == longest[:3])
+    found = [ids[start:] for ids, start in answers(stopped, tmp_path)]
+    expected = [ids[start:] for ids, start in whole]
+    assert found == [ids[:3] if ids[:3] == longest[:3] else ids for ids in expected]
+    assert len(longest) > 3 and longest[:3] in found

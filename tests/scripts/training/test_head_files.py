@@ -7,10 +7,11 @@ from safetensors.torch import load_file
 from bench.common.errors import UserError
 from bench.inputs.loader import load
 from tests.helpers.checkpoints import write_base, write_medusa1
-from tests.helpers.models import tiny_heads
+from tests.helpers.gguf import write_gguf
+from tests.helpers.models import tiny_heads, tiny_llama
 from training import head_files
 from training.head_files import refuse_own_folder, write_folder
-from training.medusa import write_merged
+from training.medusa import write_heads, write_merged
 
 
 def test_an_interruption_leaves_the_earlier_result_as_it_is(tmp_path, monkeypatch):
@@ -55,3 +56,28 @@ def test_folders_of_the_model_itself_are_refused(tmp_path):
         with pytest.raises(UserError, match=f"{own} is the model's own folder"):
             refuse_own_folder(loaded, tmp_path / own)
     refuse_own_folder(loaded, tmp_path / "heads" / "next")
+
+
+def test_heads_of_a_gguf_file_name_the_file(tmp_path):
+    """Its folder may hold another checkpoint, which was then their base model."""
+    base = write_base(tmp_path / "both")
+    lm = tiny_llama(seed=5, rms_norm_eps=1e-5)
+    path = write_gguf(tmp_path / "both" / "tiny.gguf", lm)
+    loaded = load(str(path), device="cpu")
+    write_heads(tiny_heads(), loaded, tmp_path / "heads", torch.float32)
+    again = load(str(tmp_path / "heads"), device="cpu")
+    expected = lm.state_dict()["model.norm.weight"]
+    assert base != path and again.base == str(path.resolve())
+    torch.testing.assert_close(again.model.lm.state_dict()["model.norm.weight"], expected)
+    with pytest.raises(UserError, match="is the model's own folder"):
+        refuse_own_folder(again, tmp_path / "both")
+
+
+def test_another_format_replaces_the_heads_of_an_earlier_session(tmp_path):
+    """The earlier file would be read instead."""
+    loaded, out = load(str(write_base(tmp_path / "base")), device="cpu"), tmp_path / "out"
+    first, second = tiny_heads(), tiny_heads(seed=1)
+    write_heads(first, loaded, out, torch.float32)
+    write_heads(second, loaded, out, torch.float32, "vllm")
+    read = load(str(out), device="cpu").model.heads
+    torch.testing.assert_close(read.block_weight, second.block_weight)

@@ -171,6 +171,7 @@ def test_answers_that_are_not_read_are_told(answers, tmp_path, capsys):
         (["--corpus", "c.jsonl", "--answers", "a.jsonl"], "give either --corpus or --answers"),
         (["--answers", "a.jsonl", "--distill", 4], "--distill makes own answers"),
         (["--answers", "a.jsonl", "--merge", "--format", "vllm"], "leave out --format vllm"),
+        (["--corpus", "c.jsonl", "--distill", 4, "--examples", 5], "--examples has no effect with"),
         (["--corpus", "c.jsonl", "--temperatures", 0.5], "--temperatures has no effect without"),
         (["--corpus", "c.jsonl", "--distill-tokens", 9], "--distill-tokens has no effect without"),
         (["--corpus", "c.jsonl", "--distill-batch", 9], "--distill-batch has no effect without"),

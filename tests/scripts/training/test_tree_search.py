@@ -12,7 +12,7 @@ from bench.inputs.fitted import read_fitted
 from decoders.static.rank_tree import RankTree
 from tests.helpers.checkpoints import write_merged
 from tests.helpers.commands import script
-from training.tree_search import best_paths, walked
+from training.tree_search import best_paths, tokens_per_step
 
 
 def arguments(folder, corpus) -> list[object]:
@@ -57,9 +57,9 @@ def test_steps_pass_over_what_they_guess_right():
     chain = [(0,), (0, 0), (0, 0, 0), (0, 0, 0, 0)]
     frequency = [frequency for _, frequency in best_paths(answer, topk=1, limit=4)]
     assert 1 + sum(frequency) == 3
-    assert walked([answer], chain) == pytest.approx(100 / 60)
-    assert walked([answer], chain[:1]) == pytest.approx(100 / 75)
-    assert walked([answer[:2], answer[50:52]], chain) == (5 + 1 + 1) / 3
+    assert tokens_per_step([answer], chain) == pytest.approx(100 / 60)
+    assert tokens_per_step([answer], chain[:1]) == pytest.approx(100 / 75)
+    assert tokens_per_step([answer[:2], answer[50:52]], chain) == (5 + 1 + 1) / 3
 
 
 def test_frequent_paths_by_hand():

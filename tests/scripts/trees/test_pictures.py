@@ -33,12 +33,24 @@ def test_show_tree_draws_a_static_tree_without_a_model(tmp_path):
         (["--prompt", "x", "--steps", "900"], "there is no step 900"),
         (["--prompt", "x" * 300], "the model's context is 160"),
         (["--prompt", "x", "--steps", "0"], "expected numbers from 1 on"),
-        (["--tree", "mc_sim"], "neither a published tree nor a file"),
-        (["--tree", "own"], "needs a model"),
+        (["--tree", "mc_sim_7b_63"], "--model has no effect: --tree shows a static tree's shape"),
         ([], "one of the arguments --prompt --tree is required"),
     ],
 )
 def test_show_tree_says_what_is_wrong(arguments, says, model, tmp_path, capsys):
     common = ["--model", model, "--device", "cpu", "--out", tmp_path]
     assert script(show_tree.main, *common, *arguments) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--tree", "mc_sim"], "neither a published tree nor a file"),
+        (["--tree", "own"], "needs a model"),
+        (["--tree", "mc_sim_7b_63", "--steps", 4], "--steps has no effect: --tree shows"),
+    ],
+)
+def test_show_tree_says_what_is_wrong_with_a_static_tree(arguments, says, tmp_path, capsys):
+    assert script(show_tree.main, "--out", tmp_path, *arguments) == 2
     assert says in capsys.readouterr().err
