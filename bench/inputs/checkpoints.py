@@ -46,6 +46,7 @@ PICKLES = (".pt", ".bin")  # Endings of files of tensors in torch's own format.
 POINTER, LONGEST_POINTER = b"version https://git-lfs", 1024
 # Names of files of tokenizers, which transformers knows by class.
 _OF_TOKENIZER = re.compile(r"token|tekken|vocab|merges|spiece|sentencepiece|bpe")
+ABOUT = (".md", ".png", ".jpg", ".svg", ".pdf")  # Endings of texts about a model, and of pictures.
 SAMPLE_BYTES = 1 << 20  # Bytes of each end of a file that go into the identity of a folder.
 
 
@@ -427,7 +428,7 @@ def contents_of(where: str) -> str:
 def _identity(where: str, digest_file: Callable[[Path], str]) -> str:
     """As `identity_of`, with the name, the size and `digest_file` of every file."""
     if Path(where).is_dir():
-        paths = sorted(path for path in Path(where).iterdir() if path.is_file())
+        paths = sorted(path for path in Path(where).iterdir() if _may_decide(path))
     elif Path(where).is_file():
         paths = [Path(where)]
     else:
@@ -436,6 +437,14 @@ def _identity(where: str, digest_file: Callable[[Path], str]) -> str:
     for path in paths:
         digest.update(f"{path.name} {path.stat().st_size} {digest_file(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _may_decide(path: Path) -> bool:
+    """Whether a file of a folder may decide what the model computes.
+
+    Texts about it, pictures and hidden files do not.
+    """
+    return path.is_file() and path.name[0] != "." and path.suffix.lower() not in ABOUT
 
 
 def _digest_of_ends(path: Path) -> str:

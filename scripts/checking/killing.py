@@ -120,19 +120,19 @@ def ended(process: int, within_s: float | None = None) -> int | None:
 def kill_and_resume(flags: list[str], out: Path, instants: Sequence[float]) -> list[int]:
     """Kill a run at these seconds after each of its starts, then let it finish.
 
-    Returns the number of whole rows on disk at each kill. UserError where the last start fails, or
-    loses or changes a row.
+    A start that ends sooner is not killed. Returns the number of whole rows on disk at each kill.
+    UserError where a start that was not killed fails, or one loses or changes a row.
     """
     kept = []
     for instant in instants:
         process = start(flags, out)
-        if ended(process, instant) is None:
+        if (status := ended(process, instant)) is None:
             os.kill(process, signal.SIGKILL)
             ended(process)
-        kept.append(whole_rows(out))
-    if status := ended(start(flags, out)):
-        log = out.with_suffix(".log")
-        raise UserError(f"{out}: the resumed run ended with status {status}; see {log}")
+            kept.append(whole_rows(out))
+        else:
+            _check_end(out, status)
+    _check_end(out, ended(start(flags, out)))
     final = whole_rows(out)
     if not all(final.startswith(rows) for rows in kept):
         raise UserError(f"{out}: a row that was on disk when the run was killed is lost or changed")
@@ -141,6 +141,13 @@ def kill_and_resume(flags: list[str], out: Path, instants: Sequence[float]) -> l
     if len(set(keys)) < len(keys):
         raise UserError(f"{out}: a turn stands twice")
     return [rows.count(b"\n") for rows in kept]
+
+
+def _check_end(out: Path, status: int) -> None:
+    """UserError where a start that was not killed ended with this status, and it is none of 0."""
+    if status:
+        log = out.with_suffix(".log")
+        raise UserError(f"{out}: the resumed run ended with status {status}; see {log}")
 
 
 def whole_rows(out: Path) -> bytes:

@@ -180,7 +180,7 @@ class DemoSettings:
         8192, "tokens of a batch, a multiple of --seq and --context", parse=whole(2)
     )
     lr: float = flag(3e-3, "learning rate", parse=positive)
-    seed: int = flag(0, "of weights and batches", parse=int)
+    seed: int = flag(0, "of weights and batches", parse=whole(0))
     device: str = one_device("auto")
     no_compile: bool = flag(False, "skip torch.compile (about 0.6x the speed)")
 

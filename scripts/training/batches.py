@@ -74,7 +74,7 @@ class Lesson:
             is_answer[row, start : len(tokens)] = True
         ids, is_answer = ids.to(device), is_answer.to(device)
         # Nothing attends to the padding, which stands on the right.
-        hidden_states = hidden_states_of(ids)
+        hidden_states = hidden_states_of(ids).to(device)
         return cls(ids, is_answer, hidden_states, is_answer[:, 1 : longest - ahead])
 
     def shifted(self, values: Tensor, by: int) -> Tensor:

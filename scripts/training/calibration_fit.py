@@ -56,6 +56,10 @@ def calibrate(settings: CalibrationSettings) -> CalibrationFit:
     A better one that is there already stays. UserError says what does not fit.
     """
     loaded, chat = with_chat(load_model_with_heads(settings, " to calibrate"), settings.template)
+    if settings.topk > loaded.model.vocab:
+        raise UserError(
+            f"--topk is {settings.topk}, but the vocabulary has {loaded.model.vocab} tokens"
+        )
     prompts = _prompts(loaded, chat, settings)  # Of both halves.
     settings.out.mkdir(parents=True, exist_ok=True)
     before = _calibration_of(loaded)
@@ -65,8 +69,8 @@ def calibrate(settings: CalibrationSettings) -> CalibrationFit:
             for prompt in of_half:
                 half += notes_of(loaded, before, prompt, settings.topk, settings.new_tokens)
                 bar.update()
-    if not halves[0] or not halves[1]:
-        raise UserError("the answers are too short to fit anything to")
+    if not all(half and len(Notes.joined(half).with_target().target) for half in halves):
+        raise UserError("the answers are too short to fit anything to; give more --prompts")
     after = fit(Notes.joined(halves[0]), loaded.model.num_heads)
     unseen = Notes.joined(halves[1])
     judged = [
@@ -107,8 +111,11 @@ def _prompts(loaded: Loaded, chat: Chat, settings: CalibrationSettings) -> list[
         if start > 1 and start + settings.new_tokens <= loaded.model.context
     )
     by_conversation: dict[int, list[list[int]]] = {}
+    seen: set[tuple[int, ...]] = set()  # The same prompt could be fitted to and judged on.
     for number, prompt in islice(with_room, settings.prompts):
-        by_conversation.setdefault(number, []).append(prompt)
+        if tuple(prompt) not in seen:
+            seen.add(tuple(prompt))
+            by_conversation.setdefault(number, []).append(prompt)
     conversations = list(by_conversation.values())
     if len(conversations) < 2:
         raise UserError(
@@ -121,7 +128,10 @@ def _prompts(loaded: Loaded, chat: Chat, settings: CalibrationSettings) -> list[
 def _calibration_of(loaded: Loaded) -> Calibration:
     """The calibration that lies beside a model, or the default one."""
     decoder = Conditional()
-    take_files(decoder, loaded.where, loaded.model)
+    try:
+        take_files(decoder, loaded.where, loaded.model)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     return decoder.files.get(FILE) or Calibration()
 
 

@@ -10,6 +10,7 @@ from decoders.accept import Exact
 from decoders.best_nodes import NO_SCORE
 from decoders.conditional.calibration import FILE, Calibration
 from decoders.conditional.decoder import Conditional
+from decoders.draft_vocabulary import OUTSIDE
 from decoders.model.model import Verified
 from decoders.step import Step
 from decoders.tree import Draft
@@ -84,8 +85,11 @@ class Watched(Conditional):
         device = hidden_state.device
         known = self.table.after(before.to(device), token.to(device))
         levels = min(len(right), self.model.num_heads)  # With a head.
-        head_log_prob = self.model.draft_logits(hidden_state).float().log_softmax(-1)[:levels]
+        logits = self.model.draft_logits(hidden_state).float()[:levels]
+        head_log_prob = logits.log_softmax(-1).nan_to_num(neginf=NO_SCORE)
         guess_log_prob, guess = head_log_prob.topk(self.topk)
+        # A known successor may be a token that the heads lack.
+        head_log_prob.masked_fill_(head_log_prob <= NO_SCORE, OUTSIDE)
         successor, bonus = known.token[:levels], known.bonus[:levels]
         marginal = torch.cat((guess_log_prob, head_log_prob.gather(1, successor.clamp(min=0))), 1)
         is_same = guess.unsqueeze(2).eq(successor.unsqueeze(1))  # [levels, topk, successors]
@@ -95,9 +99,7 @@ class Watched(Conditional):
         prob = self.table.floor * torch.expm1((known.bonus / weight.unsqueeze(1)).clamp(min=0))
         prob = prob[:levels]
         prob_of_guess = torch.where(is_same, prob.unsqueeze(1), 0.0).sum(-1)
-        is_absent = torch.cat(
-            (torch.zeros_like(guess, dtype=torch.bool), is_same.any(1) | (bonus == NO_SCORE)), 1
-        )
+        is_absent = torch.cat((guess_log_prob <= NO_SCORE, is_same.any(1) | (bonus == NO_SCORE)), 1)
         right = right.to(device).unsqueeze(1)
         is_right = torch.cat((guess, successor), 1).eq(right[:levels]) & ~is_absent
         is_known = known.bonus[levels:] > NO_SCORE

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from bench.common.errors import UserError
-from bench.common.files import write_atomically
+from bench.common.files import sole_writer, write_atomically
 from bench.common.strict_json import parse_json
 from bench.inputs.loader import Loaded
 from decoders.step import Stop
@@ -67,35 +67,39 @@ def own_answers(
         parts.append("ends at stop strings")
     settings = json.dumps(parts)
     cache = out / f"own_answers-{sha256(settings.encode()).hexdigest()[:12]}.jsonl"
-    done = _kept_answers(cache, len(prompts), batch)
-    bar = tqdm(total=len(prompts), initial=len(done), desc="own answers", unit="answer")
-    with bar, cache.open("a") as kept:
-        for start in range(len(done), len(prompts), batch):
-            number = start // batch
-            torch.manual_seed(seed + number)
-            group = prompts[start : start + batch]
-            temperature = temperatures[number % len(temperatures)]
-            answers = generate(loaded.model.lm, group, loaded.stop(new_tokens), temperature)
-            rows = [(p + answer, len(p)) for p, answer in zip(group, answers, strict=True)]
-            kept.write("".join(json.dumps(row) + "\n" for row in rows))
-            kept.flush()
-            done += rows
-            bar.update(len(rows))
+    with sole_writer(cache):  # Another kind of heads may be trained beside this one.
+        done = _kept_answers(cache, prompts, batch)
+        bar = tqdm(total=len(prompts), initial=len(done), desc="own answers", unit="answer")
+        with bar, cache.open("a") as kept:
+            for start in range(len(done), len(prompts), batch):
+                number = start // batch
+                torch.manual_seed(seed + number)
+                group = prompts[start : start + batch]
+                temperature = temperatures[number % len(temperatures)]
+                answers = generate(loaded.model.lm, group, loaded.stop(new_tokens), temperature)
+                rows = [(p + answer, len(p)) for p, answer in zip(group, answers, strict=True)]
+                kept.write("".join(json.dumps(row) + "\n" for row in rows))
+                kept.flush()
+                done += rows
+                bar.update(len(rows))
     return done
 
 
-def _kept_answers(cache: Path, wanted: int, batch: int) -> list[Example]:
-    """The answers of whole batches in a file, of `wanted` in all.
+def _kept_answers(cache: Path, prompts: Sequence[list[int]], batch: int) -> list[Example]:
+    """The answers to the first prompts, of whole batches, in a file.
 
     The file loses a batch that was cut off. UserError where it is damaged.
     """
     if not cache.exists():
         return []
     lines = cache.read_text().split("\n")[:-1]  # A torn last line has no newline.
-    if len(lines) < wanted:  # A batch that was cut off is made again.
+    if len(lines) < len(prompts):  # A batch that was cut off is made again.
         lines = lines[: len(lines) // batch * batch]
     try:
         done = [tuple(parse_json(line.encode())) for line in lines]
+        for (ids, start), prompt in zip(done, prompts, strict=len(done) >= len(prompts)):
+            if ids[:start] != prompt:
+                raise ValueError("an answer is to another prompt")
     except (ValueError, TypeError) as error:
         raise UserError(
             f"{cache} is damaged: {error}; remove it to have the answers made again"

@@ -14,7 +14,7 @@ from decoders.draft_vocabulary import FILE
 from settings.training import VocabularySettings
 from training.corpus import Example, corpus_examples, no_room
 from training.distillation import greedy_answers
-from training.models import load_model_with_heads, with_chat
+from training.models import load_model, with_chat
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class FrequentTokens:
 
 def count_frequent_tokens(settings: VocabularySettings) -> FrequentTokens:
     """Count tokens, and write the most frequent. UserError says what does not fit."""
-    loaded = load_model_with_heads(settings, "; a draft vocabulary is what heads guess from")
+    loaded = load_model(settings)
     vocab = loaded.model.vocab
     size = settings.size or vocab // 4
     if size > vocab:

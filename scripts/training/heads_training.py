@@ -25,10 +25,12 @@ from training.hidden_states import HiddenStates, KeptHiddenStates
 from training.hydra import HydraKind
 from training.kind import Kind, refuse_ignored
 from training.medusa import MedusaKind
-from training.models import load_model, with_chat
+from training.models import kept_time, load_model, with_chat
 from training.schedule import Session, learning_rate
 
 CLASSES: dict[str, type[Kind]] = {"medusa": MedusaKind, "hydra": HydraKind, "eagle": EagleKind}
+RESULTS = ("medusa", "merged", "hydra", "eagle")  # Folders in --out.
+FITTED = ("medusa_tree.json", "medusa_calibration.json")  # Files that are fitted to heads.
 CHECKPOINTS = {"medusa": "heads_state.pt"}  # Files by kind. Other kinds have <kind>_state.pt.
 SAVE_EVERY_S = 120.0
 # The learning rate rises over WARMUP_BATCHES * batch_tokens answer tokens. A batch holds fewer of
@@ -65,7 +67,8 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
     """
     _check_settings(settings)
     loaded = load_model(settings)
-    refuse_own_folder(loaded, settings.out)
+    for folder in ("", *RESULTS):
+        refuse_own_folder(loaded, settings.out / folder)
     settings.out.mkdir(parents=True, exist_ok=True)
     if settings.states is not None:  # A folder that cannot be made is told before hours of work.
         settings.states.mkdir(parents=True, exist_ok=True)
@@ -99,6 +102,9 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
     training = _Training(kind, hidden_states, examples, settings, checkpoint, state)
     training.run()
     folder = kind.write(settings.out, getattr(torch, settings.save_dtype))
+    stale = [name for name in FITTED if (folder / name).exists()]
+    if stale and training.loss is not None:
+        warn(f"{folder} holds {' and '.join(stale)} of earlier heads; fit them again")
     return HeadsResult(
         folder,
         kind.title,
@@ -159,7 +165,7 @@ def _examples(loaded: Loaded, identity: str, settings: HeadsSettings) -> list[Ex
     if settings.answers is not None:
         source, answers = settings.answers, read_examples(settings.answers, loaded.model.vocab)
     else:
-        loaded, chat = with_chat(loaded, settings.template)
+        loaded, chat = with_chat(loaded, settings.template, kept_time(settings.out))
         source, answers = settings.corpus, corpus_examples(settings.corpus, chat)
     examples: list[Example] = []
     has_answers = False
@@ -184,6 +190,11 @@ def _examples(loaded: Loaded, identity: str, settings: HeadsSettings) -> list[Ex
         )
     if not settings.distill:
         return examples
+    if len(examples) < settings.distill:
+        warn(
+            f"{source} has {len(examples)} prompts that are short enough, for --distill "
+            f"{settings.distill}; there are no more own answers than these"
+        )
     answers = own_answers(
         loaded,
         identity,

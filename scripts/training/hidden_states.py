@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from bench.common.errors import UserError
+from bench.common.files import writing
 from decoders.model.model import Model
 from training.corpus import Example
 
@@ -63,7 +64,9 @@ class KeptHiddenStates(HiddenStates):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             path, marks = folder / f"{name}.f16", folder / f"{name}.done"
-            free = shutil.disk_usage(folder).free + (path.stat().st_size if path.exists() else 0)
+            # The file may be sparse, as examples are written in any order.
+            taken = 512 * path.stat().st_blocks if path.exists() else 0
+            free = shutil.disk_usage(folder).free + taken
             if size > free:
                 raise UserError(
                     f"the hidden states of {self.starts[-1]:,} tokens take {size / 1e9:.2f} GB, "
@@ -104,7 +107,7 @@ class KeptHiddenStates(HiddenStates):
                 "this model's hidden states do not fit into float16, in which --states keeps them; "
                 "leave it out"
             )
-        try:
+        with writing(self._kept.name):
             for row, number in enumerate(numbers):
                 self._kept.seek(self.starts[number] * self.row_bytes)
                 self._kept.write(states[row, : self.lengths[number]].numpy().tobytes())
@@ -114,8 +117,6 @@ class KeptHiddenStates(HiddenStates):
                 self._marks.write(b"\1")
                 self._done[number] = 1
             self._marks.flush()
-        except OSError as error:
-            raise UserError(f"{self._kept.name} cannot be written: {error.strerror}") from error
 
 
 def _opened(path: Path) -> BinaryIO:

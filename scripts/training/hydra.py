@@ -59,7 +59,7 @@ def heads_loss(
     """
     losses = []
     with torch.autocast(loaded.model.device.type, torch.bfloat16, enabled=autocast):
-        embeddings = loaded.model.embed(lesson.ids).float()
+        embeddings = loaded.model.embed(lesson.ids).float().to(lesson.ids.device)
         inputs = lesson.shifted(lesson.hidden_states, 0).float()
         for head in range(len(heads)):
             inputs = torch.cat((inputs, lesson.shifted(embeddings, head + 1)), -1)

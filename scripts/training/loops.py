@@ -21,7 +21,7 @@ from training.checkpoints import Checkpoint, settled
 from training.corpus import Example, corpus_examples
 from training.distillation import generate
 from training.head_files import refuse_own_folder, write_generation_config
-from training.models import with_chat
+from training.models import kept_time, with_chat
 
 MarkedText = tuple[list[int], list[bool]]  # Tokens, and which of them are to become less likely.
 Measured = dict[str, float]
@@ -102,11 +102,17 @@ class Unlearning:
         UserError where the corpus has too few short prompts, or --out is the model's own folder.
         """
         self.settings = settings
+        if settings.max_prompt >= settings.max_length:
+            raise UserError(
+                f"--max-prompt is {settings.max_prompt}; expected less than --max-length, "
+                f"{settings.max_length}, which would cut the prompts"
+            )
         loaded = load(settings.model, settings.device, "float32")
-        refuse_own_folder(loaded, settings.out)
+        for folder in ("", "base"):  # The result is written into the second one.
+            refuse_own_folder(loaded, settings.out / folder)
         settings.out.mkdir(parents=True, exist_ok=True)
         self.tokenizer = loaded.tokenizer
-        loaded, chat = with_chat(loaded, None)
+        loaded, chat = with_chat(loaded, None, kept_time(settings.out))
         self.stop = loaded.stop(settings.new_tokens)
         self.generation_config = loaded.generation_config
         lm = loaded.model.lm

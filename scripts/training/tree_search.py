@@ -105,7 +105,8 @@ def ranks_of(loaded: Loaded, ids: list[int], start: int) -> Tensor:
     if positions <= 0:
         return torch.empty(0, len(heads), dtype=torch.long)
     hidden_states = loaded.model.hidden_states_of(text.unsqueeze(0))[0]
-    before_roots = hidden_states[start - 1 : start - 1 + positions]  # Each predicts a root.
+    # Each predicts a root. A model may be spread over several devices.
+    before_roots = hidden_states[start - 1 : start - 1 + positions].to(text.device)
     ranks = []
     for head, logits in enumerate(heads(before_roots)):  # [positions, vocab]
         first = start + 1 + head

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bench.common.errors import UserError
-from bench.common.files import safe_name
+from bench.common.files import safe_name, writing
 from bench.inputs.fitted import take_named_files
 from bench.reporting.tree_picture import tree_figure
 from bench.running.config import RunConfig
@@ -83,14 +83,9 @@ def _figure(tree: StepTree, text: Mapping[int, str], title: str) -> Figure:
 
 def write_pictures(pictures: Mapping[str, Figure], folder: Path, form: str) -> list[Path]:
     """Write pictures by name, in a format by its suffix. UserError where that fails."""
-    try:
+    files = [folder / f"{name}.{form}" for name in pictures]
+    with writing(folder, "give another --out"):
         folder.mkdir(parents=True, exist_ok=True)
-        files = []
-        for name, figure in pictures.items():
-            files.append(folder / f"{name}.{form}")
-            figure.savefig(files[-1], dpi=DPI)
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written: {error.strerror}; give another --out"
-        ) from error
+        for file, figure in zip(files, pictures.values(), strict=True):
+            figure.savefig(file, dpi=DPI)
     return files

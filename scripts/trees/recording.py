@@ -6,6 +6,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bench.common.errors import UserError, warn
+from bench.common.files import writing
 from bench.common.strangers import told
 from bench.inputs.questions import Question
 from bench.running.replay import reopen, replay
@@ -67,10 +68,8 @@ def record_trees(
             different.append(turn)
         else:
             recorded[turn.key] = trees
-    try:
+    with writing(folder):
         write_trees(folder, recorded.values())
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written: {error.strerror}") from error
     return Recorded(len(recorded), different)
 
 

@@ -57,6 +57,18 @@ def test_a_conversation_is_fitted_to_or_judged_on_and_not_both(tmp_path):
     assert asked == [list("aacce"), list("bbdd")]
 
 
+def test_a_prompt_that_stands_twice_is_not_fitted_to_and_judged_on(tmp_path):
+    corpus = tmp_path / "repeated.jsonl"
+    with corpus.open("w") as out:
+        for letter in "aabbab":
+            turns = [{"role": role, "content": letter} for role in ("user", "assistant")]
+            out.write(json.dumps({"turns": turns}) + "\n")
+    loaded = load(str(write_merged(tmp_path / "m")), device="cpu")
+    settings = SimpleNamespace(corpus=corpus, prompts=9, new_tokens=8)
+    fitted, judged = _prompts(loaded, Chat.of(loaded.tokenizer), settings)
+    assert len(fitted) == len(judged) == 1 and fitted != judged
+
+
 @pytest.fixture
 def loaded():
     model = Engine(tiny_llama(), tiny_heads())
@@ -116,3 +128,13 @@ def test_a_better_calibration_is_not_overwritten(short_corpus, tmp_path, capsys,
     (folder / FILE).write_text(json.dumps(worse.content()))
     assert script(calibrate.main, *given) == 0
     assert read_fitted(folder / FILE, Calibration.parse) != worse
+
+
+def test_heads_that_guess_few_tokens_are_calibrated(loaded):
+    """A known successor may be a token that they lack, and the fit ended in NaN."""
+    loaded.model.heads.restrict_to(torch.arange(0, loaded.model.vocab, 2))
+    found = notes_of(loaded, Calibration(), PROMPT, topk=60, tokens=TOKENS)
+    fitted = fit(
+        Notes.joined(found), loaded.model.num_heads
+    )  # Refuses numbers that are not finite.
+    assert len(fitted.head_weight) == loaded.model.num_heads

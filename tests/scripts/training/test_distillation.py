@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 
 from bench.common.errors import UserError
+from bench.common.files import sole_writer
 from bench.inputs.loader import load
 from tests.helpers.checkpoints import write_base
 from tests.helpers.models import tiny_tokenizer
 from training.distillation import own_answers
+from training.models import kept_time
 
 PROMPTS = [([1, *range(5, 5 + length)], 1 + length) for length in (3, 4, 5, 6, 7)]
 
@@ -38,6 +40,35 @@ def test_damaged_answers_are_said(tmp_path):
     cache.write_text("{\n" * len(PROMPTS))
     with pytest.raises(UserError, match="remove it to have the answers made again"):
         answers(loaded, tmp_path)
+
+
+def test_answers_to_other_prompts_are_damage(tmp_path):
+    """Two trainings at once appended to one file, which then held every answer twice."""
+    loaded = load(str(write_base(tmp_path / "base")), device="cpu")
+    answers(loaded, tmp_path)
+    (cache,) = tmp_path.glob("own_answers-*.jsonl")
+    lines = cache.read_text().splitlines(keepends=True)
+    for wrong in (lines[::-1], 2 * lines):
+        cache.write_text("".join(wrong))
+        with pytest.raises(UserError, match="is damaged"):
+            answers(loaded, tmp_path)
+
+
+def test_only_one_training_at_a_time_makes_answers(tmp_path):
+    loaded = load(str(write_base(tmp_path / "base")), device="cpu")
+    answers(loaded, tmp_path)
+    (cache,) = tmp_path.glob("own_answers-*.jsonl")
+    with sole_writer(cache), pytest.raises(UserError, match="is being written by"):
+        answers(loaded, tmp_path)
+
+
+def test_all_trainings_in_a_folder_tell_a_template_one_time(tmp_path):
+    """A template with a date made other prompts on the next day."""
+    first = kept_time(tmp_path)
+    assert kept_time(tmp_path) == first and first.tzinfo is not None
+    (tmp_path / "template_time.txt").write_text("yesterday")
+    with pytest.raises(UserError, match="holds no time"):
+        kept_time(tmp_path)
 
 
 def test_a_model_without_an_end_token_answers_to_the_last_token(tmp_path):

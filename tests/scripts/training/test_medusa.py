@@ -4,9 +4,10 @@ import torch
 
 from bench.inputs.loader import load
 from decoders.model.heads import MedusaHeads
-from tests.helpers.checkpoints import write_base
+from tests.helpers.checkpoints import write_base, write_merged
 from tests.helpers.lessons import lesson_of
-from training.medusa import heads_loss
+from tests.helpers.models import tiny_heads
+from training.medusa import heads_loss, starting_heads
 
 
 def test_heads_learn_the_token_two_places_on(tmp_path):
@@ -25,3 +26,11 @@ def test_heads_learn_the_token_two_places_on(tmp_path):
         torch.nn.functional.cross_entropy(logits[1, 1:3], torch.tensor([8, 2])),
     ]
     torch.testing.assert_close(loss, torch.stack(expected))
+
+
+def test_heads_that_a_model_has_are_trained_further_where_they_have_the_shape(tmp_path):
+    loaded = load(str(write_merged(tmp_path)), device="cpu")
+    torch.testing.assert_close(starting_heads(loaded, 4, 1).out_weight, tiny_heads().out_weight)
+    fewer = starting_heads(loaded, 3, 1)
+    assert not fewer.block_weight.any()
+    assert fewer.out_weight[2].equal(loaded.model.lm.get_output_embeddings().weight)
