@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from decoders import draft_vocabulary
-from decoders.best_nodes import NO_SCORE, BestNodes
+from decoders.best_nodes import NO_SCORE, BestNodes, best_children
 from decoders.decoder import Decoder, check_at_least_one
 from decoders.draft_vocabulary import DraftVocabulary, check_vocab, parse_vocabulary
 from decoders.model.model import Model, Rows
@@ -37,7 +37,7 @@ class Beam:
         self.beam = beam
         # Candidates of each level, root first. No more than nodes - 1 of a level can be chosen.
         self.widths = [1]
-        for _ in range(depth if nodes > 1 else 0):
+        for _ in range(min(depth, nodes - 1)):  # A deeper node has no room.
             self.widths.append(min(nodes - 1, min(beam, self.widths[-1]) * topk))
         self.best_nodes = BestNodes(nodes, self.widths, model.device)
 
@@ -76,8 +76,7 @@ class Beam:
             logits = logits_of(parent, token).to(root.device)
             log_prob = logits.log_softmax(-1).nan_to_num(nan=NO_SCORE, neginf=NO_SCORE)
             guess_log_prob, guess = log_prob.topk(self.topk)  # [extended, topk]
-            score, best = (score.unsqueeze(1) + guess_log_prob).flatten().topk(width)
-            parent = best.div(self.topk, rounding_mode="floor")
+            score, parent, best = best_children(score, guess_log_prob, width)
             token = token_of(guess.take(best))
             tokens.append(token)
             scores.append(score)

@@ -13,6 +13,20 @@ from decoders.tree import Draft, Tree
 NO_SCORE = -1e3
 
 
+def best_children(score: Tensor, log_prob: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The `width` best children of some nodes, best first.
+
+    score: [nodes] of the nodes. log_prob: [nodes, candidates] of their children. Returns three
+    tensors [width]: scores, indices of the parents, and indices among all candidates, flattened.
+
+    >>> log_prob = torch.tensor([[-1.0, -3.0], [-1.0, -1.5]])
+    >>> [each.tolist() for each in best_children(torch.tensor([0.0, -1.0]), log_prob, 3)]
+    [[-1.0, -2.0, -2.5], [0, 1, 1], [0, 2, 3]]
+    """
+    score, best = (score.unsqueeze(1) + log_prob).flatten().topk(width)
+    return score, best.div(log_prob.shape[1], rounding_mode="floor"), best
+
+
 class BestNodes:
     """Makes a tree of the highest scores. Candidates stand level by level, the root first."""
 

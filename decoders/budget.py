@@ -53,7 +53,8 @@ class AutoBudget:
 
     START = 1.0  # Greedy steps of credit that a conversation begins with.
     SLOWER = 0.02  # Greedy steps of credit that each committed token adds.
-    # Sizes whose step takes longer than this many one-node steps, after a short text, are not used.
+    # The largest size is the last one whose step takes no longer than this many one-node steps. The
+    # text is short.
     LONGEST_STEP = 3.0
 
     def __init__(self, times: StepTimes, draft_s: dict[int, float] | None = None) -> None:

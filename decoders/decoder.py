@@ -163,7 +163,8 @@ def check_depth(depth: int, heads: int, what: str) -> None:
     """
     if heads == 0:
         raise ValueError(
-            "this model has no Medusa heads; use a decoder that needs none, such as greedy"
+            "this model has no Medusa heads; use a decoder that needs none, such as greedy, suffix "
+            "or conditional"
         )
     if depth > heads:
         raise ValueError(

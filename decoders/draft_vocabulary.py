@@ -49,6 +49,8 @@ class DraftVocabulary:
         self.whole = guesser  # Its logits are over the whole vocabulary.
         self.guesser = guesser  # `whole`, narrowed to `tokens`.
         self.tokens: Tensor | None = None  # [size]; None: all.
+        # Whether the guesser itself leaves tokens out, whose log probabilities are then -inf.
+        self.is_restricted = guesser is not None and guesser.is_restricted
         if wanted is None:
             is_known = frequent is not None and guesser is not None
             wanted = "frequent" if auto and is_known else "all"

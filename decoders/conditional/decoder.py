@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from decoders import draft_vocabulary
-from decoders.best_nodes import NO_SCORE, BestNodes
+from decoders.best_nodes import NO_SCORE, BestNodes, best_children
 from decoders.conditional import calibration
 from decoders.conditional.calibration import Calibration
 from decoders.conditional.successors import CHUNK, Known, Successors
@@ -75,7 +75,8 @@ class Conditional(Decoder):
     def setup(self, model: Model) -> None:
         super().setup(model)
         self.head_levels = model.num_heads if self.heads else 0  # Levels with heads' guesses.
-        self.levels = model.num_heads + 2 if self.depth is None else self.depth
+        levels = model.num_heads + 2 if self.depth is None else self.depth
+        self.levels = min(levels, max(1, self.max_nodes - 1))  # A deeper node has no room.
         frequent = self.files.get(draft_vocabulary.FILE)
         self.vocabulary = DraftVocabulary(
             model, model.heads, frequent, self.vocab, auto=self.auto and self.heads
@@ -170,9 +171,11 @@ class Conditional(Decoder):
         if self.head_levels:
             # head_log_prob: [heads, tokens]. guess, guess_log_prob: [heads, topk].
             logits = self.vocabulary.logits(hidden_state, min(depth, self.head_levels))
-            head_log_prob = logits.log_softmax(-1).nan_to_num(nan=NO_SCORE, neginf=OUTSIDE)
+            head_log_prob = logits.log_softmax(-1).nan_to_num(nan=NO_SCORE, neginf=NO_SCORE)
             guess_log_prob, columns = head_log_prob.topk(self.topk)
             guess = self.vocabulary.token(columns)
+            if self.vocabulary.is_restricted:  # A known successor may be a token that they lack.
+                head_log_prob.masked_fill_(head_log_prob <= NO_SCORE, OUTSIDE)
             head_log_prob = self.vocabulary.with_others(head_log_prob)
         before, token, score = self.last, root, torch.zeros(1, device=root.device)
         tokens, scores, parents = [token], [score], [torch.zeros_like(token)]
@@ -187,8 +190,7 @@ class Conditional(Decoder):
                 candidate = known.token
                 # Where all candidates are missing, log_softmax alone would make them likely.
                 conditional = known.bonus.log_softmax(-1).minimum(known.bonus)
-            score, best = (score.unsqueeze(1) + conditional).flatten().topk(width)
-            parent = best.div(candidate.shape[1], rounding_mode="floor")
+            score, parent, best = best_children(score, conditional, width)
             before, token = token.index_select(0, parent), candidate.take(best)
             tokens.append(token)
             scores.append(score)

@@ -21,6 +21,8 @@ from decoders.tree import Draft
 
 @dataclass
 class Dynamic(Decoder):
+    """MEDUSA-Plus: the most likely paths through the heads' guesses."""
+
     any_depth: ClassVar[bool] = True
     captures: ClassVar[bool] = True
     fitted: ClassVar[dict] = {draft_vocabulary.FILE: parse_vocabulary}

@@ -42,7 +42,7 @@ def columns(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     else:
         product = torch.addmm(bias.unsqueeze(1), weight, flat.mT)
     count = max(1, rows.numel() // rows.shape[-1])
-    return product.mT[:count].contiguous().view(*rows.shape[:-1], -1)
+    return product.mT[:count].contiguous().view(*rows.shape[:-1], len(weight))
 
 
 def pack(weight: Tensor) -> Tensor:

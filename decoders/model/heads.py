@@ -59,6 +59,7 @@ class MedusaHeads(nn.Module):
         # Added to the logits. [vocab]: -inf for tokens that `restrict_to` leaves out. In narrowed
         # heads [n]: the same, or the bias of the base model's projection. None: nothing is added.
         self.register_buffer("offset", None, persistent=False)
+        self.is_restricted = False  # Whether `restrict_to` has left tokens out.
 
     def __len__(self) -> int:
         return self.block_weight.shape[1]
@@ -131,6 +132,7 @@ class MedusaHeads(nn.Module):
         vocab = self.out_weight.shape[-2]
         outside = self.block_bias.detach().new_full((vocab,), float("-inf"))
         self.offset = outside.index_fill(0, tokens.to(outside.device), 0.0)
+        self.is_restricted = True
 
     @classmethod
     def from_published(

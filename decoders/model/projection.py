@@ -29,6 +29,8 @@ def rows_of(weight: Tensor, tokens: Tensor) -> Tensor:
 class Projections:
     """A projection onto the vocabulary, or onto some of its tokens; or one for each head."""
 
+    is_restricted = False  # As in `MedusaHeads`.
+
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
         """linears: one, or one for each head."""
         self.linears = linears

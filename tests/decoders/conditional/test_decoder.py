@@ -256,3 +256,16 @@ def test_a_successor_that_the_heads_cannot_guess_is_drafted_all_the_same(tiny_mo
     steps = steps_of(tiny_model, "conditional:nodes=16:topk=2", 100)
     next_tokens = {int(step.draft.token[step.draft.tree.depth == 1].max()) for step in steps}
     assert max(next_tokens) >= 5
+
+
+def test_a_token_that_the_heads_cannot_guess_is_none_of_their_guesses(tiny_model):
+    """Such tokens were likelier than real guesses below e^-6. Each node has two successors."""
+    tiny_model.heads.restrict_to(torch.arange(5))
+    for step in steps_of(tiny_model, "conditional:nodes=64:topk=32:successors=2", 60):
+        assert (step.draft.token[step.draft.tree.depth == 1] >= 5).sum() <= 2
+
+
+def test_no_level_is_drafted_that_has_no_room(tiny_model):
+    """A node at depth 3 needs three others above it."""
+    assert bound(tiny_model, nodes=4).max_depth == 3
+    assert bound(tiny_model, nodes=64).max_depth == tiny_model.num_heads + 2
