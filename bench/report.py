@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.common import arguments
 from bench.common.errors import UserError, exit_cleanly, print_error, warn
+from bench.common.files import writing
 from bench.common.flags import refuse_ignored
 from bench.common.waiting import patience
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # bench.reporting is imported inside functions: it loads pandas and matplotlib, and --help does not
 # wait for them.
 
+OTHER_OUT = "give another --out"
 FORMATS = ("terminal", "markdown", "latex", "json")
 
 
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def draw_step_phases(steps: StepTable, folder: Path) -> None:
     from bench.reporting.figures import draw_phases
 
-    with writing(folder):
+    with writing(folder, OTHER_OUT):
         print(draw_phases(steps, folder).path, file=sys.stderr)
 
 
@@ -145,23 +146,12 @@ def report_on(
         warn(warning)
     report.show(form)
     if out is not None:
-        with writing(out):
+        with writing(out, OTHER_OUT):
             write_summary(out, report)
         print(f"{out}: summary.csv, figures/, report.html", file=sys.stderr)
     elif len(sources) == 1 and sources[0].run is not None:
         write_derived(report)
         print(f"{sources[0].folder}: summary.csv, figures/, answers/, report.html", file=sys.stderr)
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turns an OSError into a UserError that advises another --out."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or folder} cannot be written: {error.strerror}; give another --out"
-        ) from error
 
 
 if __name__ == "__main__":

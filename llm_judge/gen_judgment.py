@@ -2,7 +2,7 @@
 
     python -m llm_judge.gen_judgment --dry-run              how many calls it would take
     OPENAI_API_KEY=... python -m llm_judge.gen_judgment --judge-model gpt-4 --parallel 8
-    python -m llm_judge.gen_judgment --mode pairwise-baseline --baseline-model vicuna-7b-greedy
+    python -m llm_judge.gen_judgment --mode pairwise-baseline --baseline-model MODEL_ID
     python -m llm_judge.gen_judgment --api-base http://localhost:8000/v1 --judge-model my-judge \\
         --bench-name sample
 

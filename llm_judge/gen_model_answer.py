@@ -5,7 +5,14 @@ import sys
 from pathlib import Path
 
 from bench.common.errors import UserError
-from bench.common.files import json_line, read_rows, shown, sole_writer, write_atomically
+from bench.common.files import (
+    json_line,
+    read_rows,
+    shown,
+    sole_writer,
+    write_atomically,
+    writing,
+)
 from bench.common.signals import Stopped
 from bench.store.answer_files import answer_rows
 from bench.store.question_id import QuestionId, check_question_id, in_order
@@ -53,12 +60,8 @@ def main(decoder: str, module: str, doc: str | None) -> int:
 
 def _check_answer_file(file: Path, name: str) -> None:
     """UserError, before anything is generated, where the answers could not be written."""
-    try:
+    with writing(file, "give another --answer-file"):
         merge_answers(file, [], name)
-    except OSError as error:
-        raise UserError(
-            f"{file} cannot be written: {error.strerror}; give another --answer-file"
-        ) from error
 
 
 def _write_answers(file: Path, name: str, decoder: str, out: Path) -> int:

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.common.errors import UserError
-from bench.common.files import safe_name, write_atomically
+from bench.common.files import safe_name, write_atomically, writing
 from bench.inputs.published_sets import PROMPTS, QUESTIONS, REFERENCE, SETS, fetched
 from bench.inputs.questions import (
     SAMPLE,
@@ -139,13 +139,9 @@ class Bench:
             if there.exists():
                 continue
             found = find()
-            try:
+            with writing(there, "give another --data-dir"):
                 there.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(there, found.read_bytes())
-            except OSError as error:
-                raise UserError(
-                    f"{there} cannot be written: {error.strerror}; give another --data-dir"
-                ) from error
 
     def _known_files(self) -> dict[str, Callable[[], Path]]:
         """File name -> function that finds the file of a known set. Empty: the set is unknown."""

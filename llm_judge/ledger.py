@@ -11,7 +11,7 @@ and `temperature`.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Lock
 
@@ -24,6 +24,7 @@ from bench.common.files import (
     sound_rows,
     tell_left_out,
     write_atomically,
+    writing,
 )
 from llm_judge.judging import Match
 from llm_judge.judgments import (
@@ -269,16 +270,8 @@ class Ledger:
         """The judgments of the wanted matches, as far as they exist, one for each."""
         return list(self._done.values())
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Turns an OSError into a UserError."""
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written: {error.strerror}; give another --data-dir, or "
-                "make room"
-            ) from error
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self.path, "give another --data-dir, or make room")
 
     def _conditions(self, match: Match) -> dict[str, object]:
         """What decides a reply besides the fields of FastChat's rows."""

@@ -3,8 +3,8 @@
     python -m llm_judge.show_result                         grades of mt_bench by gpt-4
     python -m llm_judge.show_result --bench-name sample --judge-model my-judge
     python -m llm_judge.show_result --input-file gpt-4_single.jsonl
-    python -m llm_judge.show_result --mode pairwise-baseline --baseline-model vicuna-7b-greedy
-    python -m llm_judge.show_result --figure figures --baseline-model vicuna-7b-greedy
+    python -m llm_judge.show_result --mode pairwise-baseline --baseline-model MODEL_ID
+    python -m llm_judge.show_result --figure figures --baseline-model MODEL_ID
 
 Averages are over judgments, also where an answer was judged several times. Replies without a
 readable grade are counted, and are in no average. A confidence interval is over questions: both
@@ -28,6 +28,7 @@ if not __package__:  # Run as a script, from wherever: the packages lie one fold
 
 from bench.common.arguments import parser as make_parser
 from bench.common.errors import UserError, exit_cleanly, warn
+from bench.common.files import writing
 from bench.common.flags import refuse_ignored
 from llm_judge.flags import add_data_flags, add_judgment_flags
 from llm_judge.judge_folder import Bench
@@ -84,13 +85,8 @@ def main() -> int:
         return 0
     from bench.reporting.figures import draw_quality
 
-    try:
+    with writing(args.figure, "give another --figure"):
         figure = draw_quality(args.figure, both, args.baseline_model)
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or args.figure} cannot be written: {error.strerror}; give another "
-            "--figure"
-        ) from error
     if figure is None:
         raise UserError(
             "no figure: none of the judged models has an answer file with steps and tokens"

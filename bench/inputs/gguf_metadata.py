@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from bench.common.errors import UserError
 from bench.common.files import shown
@@ -36,7 +36,8 @@ DIVISORS = "rope_freqs.weight"
 ROTARY_TENSORS = ("rope_freqs", "rope_factors")  # How their names begin.
 ROTARY_BUFFERS = ("inv_freq", "original_inv_freq")  # Their names in a rotary module, both [pairs].
 READ_BY_TRANSFORMERS = ("gpt-oss",)  # Architectures whose rope.scaling it reads.
-# Vocabularies whose text is split as GPT-2's is, which transformers does where it knows no other.
+# Ways to split a text that give the same tokens as GPT-2's, which transformers takes where it knows
+# no other. Some of them also split numbers into digits, and their vocabularies have no longer ones.
 SPLIT_AS_GPT2 = (
     "default", "gpt-2", "phi-2", "jais", "gigachat", "mpt", "olmo", "smollm", "starcoder", "refact",
     "command-r", "codeshell", "exaone",
@@ -70,7 +71,7 @@ class Metadata:
         """How rotary positions are scaled."""
         return self._text(f"{self.architecture}.rope.scaling.type") or "linear"
 
-    def complete(self, config: PreTrainedConfig) -> None:
+    def complete(self, config: PretrainedConfig) -> None:
         """Put the base and a linear scaling of rotary frequencies into a model's configuration.
 
         Of layers of several types, these are those of full attention.

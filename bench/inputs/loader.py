@@ -19,7 +19,7 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
-    PreTrainedConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -254,7 +254,7 @@ def _load_lm(base: str, options: _LoadOptions) -> tuple[PreTrainedModel, set[str
     return lm, set(info["unexpected_keys"])
 
 
-def _compute_dtype(dtype: str, config: PreTrainedConfig) -> torch.dtype:
+def _compute_dtype(dtype: str, config: PretrainedConfig) -> torch.dtype:
     """The dtype of a flag. "auto": the checkpoint's own, or bfloat16 where it names none."""
     if dtype != "auto":
         return getattr(torch, dtype)

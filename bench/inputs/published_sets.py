@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urlsplit
 from platformdirs import user_cache_path
 
 from bench.common.errors import UserError
-from bench.common.files import digest_of, write_atomically
+from bench.common.files import digest_of, write_atomically, writing
 from bench.common.strangers import message_of
 
 # Environment variables: the folder of the cache, and where files are downloaded from.
@@ -122,13 +122,9 @@ def fetched(name: str, file: str, download: bool = True) -> Path | None:
             f"{found[:12]}..., not {remote.sha256[:12]}...; nothing was kept. Try again, or set "
             f"{MIRROR} to another source"
         )
-    try:
+    with writing(path, f"set {CACHE} to another folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written: {error.strerror}; set {CACHE} to another folder"
-        ) from error
     return path
 
 

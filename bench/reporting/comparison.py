@@ -12,7 +12,7 @@ import pandas as pd
 
 from bench.common import media
 from bench.common.errors import UserError, warn
-from bench.common.files import refuse_links, write_atomically
+from bench.common.files import refuse_links, write_atomically, writing
 from bench.common.waiting import patience
 from bench.reporting import alike, drafting, report_tables, verdicts
 from bench.reporting.figures import Figure, draw_all, draw_drafting, draw_phases
@@ -77,8 +77,7 @@ class Report(Numbers):
         of_sources = dict.fromkeys(each for source in self.sources for each in source.warnings)
         of_steps: list[str] = []
         for source in self.sources if self.steps else ():
-            of_steps += filter(None, [drafting.difference_in_words(self.steps, source)])
-            of_steps += drafting.other_trees(self.steps, source).values()
+            of_steps += drafting.warnings_about(self.steps, source)
         return [*alike.incomparable(self.sources), *of_sources, *of_steps]
 
     def verdicts(self) -> list[str]:
@@ -308,14 +307,10 @@ def derive(folder: Path) -> Report:
 def write_derived(report: Report) -> None:
     """Write summary.csv, figures/, report.html and answers/ of a single run into its folder."""
     source = report.sources[0]
-    try:
+    kept = f"the turns are kept, and python -m bench.report {source.folder} makes the rest again"
+    with writing(source.folder, kept):
         write_summary(source.folder, report)
         write_answers(source.folder, source.run, source.turns)
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or source.folder} cannot be written: {error.strerror}; the turns are "
-            f"kept, and python -m bench.report {source.folder} makes the rest again"
-        ) from error
 
 
 def write_summary(folder: Path, report: Report) -> None:

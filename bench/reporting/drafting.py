@@ -79,6 +79,18 @@ def other_trees(steps: StepTable, source: Source) -> dict[str, str]:
     return found
 
 
+def not_measured(steps: StepTable, source: Source) -> str | None:
+    """Where no drafting decoder of a source was measured, in words. None: one was."""
+    own = {source.own_name(label) for label in source.labels} - {BASELINE}
+    measured = {row["decoder"] for row in steps.rows} - {BASELINE}
+    if not own or own & measured:
+        return None
+    return (
+        f"{steps.path} has no steps of {', '.join(sorted(own))}, of {source.name}, but of "
+        f"{', '.join(sorted(measured)) or 'greedy alone'}"
+    )
+
+
 def difference_in_words(steps: StepTable, source: Source) -> str | None:
     """How the steps and a source differ, in words. None: they do not, as far as is recorded."""
     known = {name: (source.environment or {}).get(name) for name in ("device", "dtype")}
@@ -90,3 +102,9 @@ def difference_in_words(steps: StepTable, source: Source) -> str | None:
                 f"{known[name]}"
             )
     return None
+
+
+def warnings_about(steps: StepTable, source: Source) -> list[str]:
+    """Warnings where step times and a source do not belong together."""
+    found = difference_in_words(steps, source), not_measured(steps, source)
+    return [*filter(None, found), *other_trees(steps, source).values()]

@@ -170,8 +170,9 @@ def _address(tensor: Tensor) -> int:
 
 
 class _Metered(Wrapper):
-    """Tells a meter where proposing and learning begin and end. No graph is captured: one would
-    skip this.
+    """Tells a meter where proposing and learning begin and end.
+
+    Nothing is captured, as a graph would skip this.
     """
 
     captures = False

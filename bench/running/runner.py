@@ -160,10 +160,10 @@ class Runner:
             with patience(f"warming up decoder {label!r}"):
                 self._warm_up(label, decoder, prompt)
             self._check_shared(f"decoder {label!r}, while it was warmed up,")
-        with patience("capturing steps as graphs"):
-            self._rehearse()
         for decoder in self.decoders.values():
             decoder.forget()
+        with patience("capturing steps as graphs"):
+            self._rehearse()
 
     def _first_prompt(self, questions: Sequence[Question]) -> list[int]:
         """The prompt of the first question that has one. Where none has, the first one's UserError.
@@ -231,6 +231,7 @@ class Runner:
                 ]
                 for rule in {rule.constants: rule for rule in rules}.values():
                     rehearse(model, decoder, rule, reach)
+                decoder.forget()  # Its steps held made-up tokens.
         except Exception as error:  # noqa: BLE001 - such as no memory; turns may go well without
             warn(f"not all steps could be captured before the first answer: {told(error)}")
             model.release()

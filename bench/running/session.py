@@ -8,7 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
@@ -59,20 +59,16 @@ def run(
     check_model_name(config.model)
     if ray_address is None:  # The machines of a cluster have other devices than this one.
         check_device(config.device, config.load_in_8bit or config.load_in_4bit)
-    times = given_times(config, decoders)
+    prepared = _Prepared(decoders, digests_of(decoders), given_times(config, decoders))
     for remark in remarks(config, decoders):
         print(f"note: {remark}", file=sys.stderr)
-    digests = digests_of(decoders)
-    settled = asdict(config) | {"questions_sha256": questions.sha256} | digests
-    if times is not None:
-        settled["step_times_sha256"] = sha256(json.dumps(asdict(times)).encode()).hexdigest()
+    settled = asdict(config) | {"questions_sha256": questions.sha256} | prepared.settled()
     wanted = list(jobs(config, questions.questions))
     with RunFolder.open(out, settled) as folder:
         most = len(_undone(wanted, folder))
         now = datetime.now(timezone.utc).replace(microsecond=0)
         began = folder.run.began if folder.run else now
-        of_decoders = decoders, digests, times
-        with _crew(config, of_decoders, workers, ray_address, most, began) as crew:
+        with _crew(config, prepared, workers, ray_address, most, began) as crew:
             start = now.isoformat()
             session = {"command": command, "git": git_state(), **crew.facts(), "start": start}
             session["warnings"] = [
@@ -87,13 +83,7 @@ def run(
                 model=session.pop("model"),
                 session=session,
                 start_unix=now.timestamp(),
-                questions={
-                    "name": questions.name,
-                    "sha256": questions.sha256,
-                    "count": len(questions.questions),
-                },
-                question_turns={str(q.question_id): len(q.turns) for q in questions.questions},
-                question_texts={str(q.question_id): q.turns for q in questions.questions},
+                **_facts_of(questions),
             )
             if _answer_all(crew, wanted, folder):
                 end = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -103,6 +93,32 @@ def run(
                     list(_differences(crew, config, questions.questions, folder))
                 )
     return folder
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What is known of a run's decoders before a model is loaded."""
+
+    decoders: Mapping[str, Decoder]  # By label.
+    digests: dict[str, dict]  # As `digests_of` returns them.
+    times: AutoTimes | None  # Those of --step-times. None: the flag was not given.
+
+    def settled(self) -> dict[str, object]:
+        """The entries of a run's configuration that tell other decoders from these."""
+        if self.times is None:
+            return self.digests
+        times = json.dumps(asdict(self.times)).encode()
+        return self.digests | {"step_times_sha256": sha256(times).hexdigest()}
+
+
+def _facts_of(questions: QuestionSet) -> dict[str, dict]:
+    """The entries of run.json about questions."""
+    asked = questions.questions
+    return {
+        "questions": {"name": questions.name, "sha256": questions.sha256, "count": len(asked)},
+        "question_turns": {str(each.question_id): len(each.turns) for each in asked},
+        "question_texts": {str(each.question_id): each.turns for each in asked},
+    }
 
 
 def _check_size(questions: QuestionSet) -> None:
@@ -122,7 +138,7 @@ def _check_size(questions: QuestionSet) -> None:
 @contextmanager
 def _crew(
     config: RunConfig,
-    of_decoders: tuple[Mapping[str, Decoder], dict[str, dict], AutoTimes | None],
+    prepared: _Prepared,
     workers: int,
     ray_address: str | None,
     most: int,
@@ -130,14 +146,12 @@ def _crew(
 ) -> Iterator[Crew]:
     """A runner in this process, or Ray workers.
 
-    of_decoders: the decoders, their digests, and the times of --step-times. most: jobs, and so the
-    most workers of use. began: when the run began.
+    most: jobs, and so the most workers of use. began: when the run began.
     """
-    decoders, digests, times = of_decoders
     if workers < 1:
         raise UserError(f"--workers is {workers}; expected at least 1")
     if workers == 1 and ray_address is None:
-        yield Runner.load(config, decoders, times, began)
+        yield Runner.load(config, prepared.decoders, prepared.times, began)
         return
     try:
         from bench.running.workers import Workers  # Ray is an extra.
@@ -147,6 +161,7 @@ def _crew(
             "'medusa-bench[ray]'"
         ) from error
     count = max(1, min(workers, most))
+    digests, times = prepared.digests, prepared.times
     with Workers(config, count, ray_address, digests, times, began) as crew:
         yield crew
 

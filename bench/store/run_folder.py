@@ -18,6 +18,7 @@ from bench.common.files import (
     refuse_links_in,
     sole_writer,
     write_atomically,
+    writing,
 )
 from bench.store.run_record import RUN_FILE, Difference, Git, Run, read_run, through_json
 from bench.store.turn import (
@@ -147,16 +148,12 @@ class RunFolder:
             self._warn_of_another_place(session)
             self._warn_of_other_code(session)
             self.run = self.run.resumed(self._config, session, **facts)
-        try:
+        with writing(self.path, "give another --out"):
             self._write_run()
             if is_new:
                 write_atomically(self.path / TURNS_FILE, "")
             elif torn := mend_end(self.path / TURNS_FILE):
                 warn(torn)
-        except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written: {error.strerror}; give another --out"
-            ) from error
 
     def _warn_of_another_place(self, session: dict[str, object]) -> None:
         """Warn where this session's times cannot be compared with those of the first one."""
@@ -177,13 +174,9 @@ class RunFolder:
 
     def append(self, turn: Turn) -> None:
         """Put a turn on disk, whole and synced, before returning."""
-        try:
+        kept = "every turn before this one is kept, and the same command goes on from there"
+        with writing(self.path, kept):
             self._note(turn, append_synced(self.path / TURNS_FILE, asdict(turn)))
-        except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written: {error.strerror}; every turn before this one is "
-                "kept, and the same command goes on from there"
-            ) from error
 
     def end(self, now: str, peak_bytes: int | None) -> None:
         """Record that the run has ended.
@@ -199,12 +192,8 @@ class RunFolder:
 
     def _replace_run(self, run: Run) -> None:
         self.run = run
-        try:
+        with writing(self.path, "every turn is kept"):
             self._write_run()
-        except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written: {error.strerror}; every turn is kept"
-            ) from error
 
     def _write_run(self) -> None:
         content = json.dumps(self.run.as_json(), indent=1, ensure_ascii=False)
