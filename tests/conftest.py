@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 
+from bench.inputs.published_sets import CACHE, MIRROR
 from decoders import registry
 from decoders.engine.engine import Engine
 from decoders.engine.graphs import Graphs
@@ -30,6 +31,19 @@ torch.set_num_threads(1)  # The models are tiny. A second thread would only add 
 
 
 INSTALLED = {(point.name, point.value) for point in entry_points(group=registry.ENTRY_POINTS)}
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path_factory, monkeypatch) -> None:
+    """No published set is in the cache, whatever a developer has fetched."""
+    monkeypatch.setenv(CACHE, str(tmp_path_factory.getbasetemp() / "no-cache"))
+    monkeypatch.delenv(MIRROR, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_every_time() -> None:
+    """What a test draws without a generator of its own is the same every time."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

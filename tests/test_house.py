@@ -139,6 +139,7 @@ def chain_to_heavy(start: str) -> list[Import]:
 
 
 def test_what_needs_no_model_never_loads_torch():
+    assert set(COMMANDS_WITHOUT_TORCH) <= KNOWN.keys()
     light = [name for name in KNOWN if any(lies_in(name, room) for room in WITHOUT_TORCH)]
     broken = []
     for name in [*light, *COMMANDS_WITHOUT_TORCH]:

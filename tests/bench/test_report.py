@@ -61,17 +61,6 @@ def test_reporting_needs_no_torch(run):
     assert not {"torch", "transformers", "accelerate"} & modules
 
 
-@pytest.mark.parametrize("module", ["bench.report", "bench.fetch"])
-def test_help_does_not_wait_for_pandas(module):
-    modules = imported(
-        f"import contextlib, sys, {module} as module\n"
-        "sys.argv = ['command', '--help']\n"
-        "with contextlib.suppress(SystemExit): module.main()"
-    )
-    assert module in modules
-    assert not {"torch", "transformers", "pandas", "matplotlib", "scipy"} & modules
-
-
 def test_a_run_is_shown_and_its_files_are_made(run, capsys):
     status, out, err = command(capsys, run)
     assert status == 0 and "warning" not in err

@@ -1,13 +1,11 @@
 """The main job as its user runs it: command line in, files and one-line errors out."""
 
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pandas as pd
 import pytest
@@ -27,7 +25,7 @@ from tests.helpers.paths import ROOT
 def test_the_whole_chain(model, questions, tmp_path, capsys):
     out = tmp_path / "run"
     decoders = "greedy,static,dynamic,dynamic:nodes=8"
-    assert bench(*basics(model, questions, out), "--decoder", decoders) == 0
+    assert bench(*basics(model, questions, out), "--decoder", decoders, draws=True) == 0
     printed = capsys.readouterr().out
     assert "tokens/inference" in printed and "dynamic:nodes=8" in printed
 
@@ -123,17 +121,31 @@ def test_a_finished_run_is_not_run_again(model, questions, tmp_path):
     assert (out / "turns.jsonl").read_bytes() == before
 
 
+# The command line, which is killed at its fourth turn.
+KILLED = """
+import os, signal
+from bench import run
+from bench.running.runner import Runner
+original, begun = Runner.answer, []
+def answer(*given):
+    begun.append(1)
+    if len(begun) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*given)
+Runner.answer = answer
+run.main()
+"""
+
+
 def test_a_killed_run_goes_on_where_it_was(model, questions, tmp_path):
     arguments = ["--decoder", "greedy,dynamic"]
     assert bench(*basics(model, questions, tmp_path / "whole"), *arguments) == 0
     out = tmp_path / "killed"
-    line = [sys.executable, "-m", "bench.run", *map(str, basics(model, questions, out)), *arguments]
-    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    given = [*map(str, basics(model, questions, out)), *arguments]
+    done = subprocess.run([sys.executable, "-c", KILLED, *given], cwd=ROOT, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     turns = out / "turns.jsonl"
-    while process.poll() is None and not (turns.exists() and turns.read_bytes().count(b"\n") > 2):
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert turns.read_bytes().count(b"\n") == 3
     with turns.open("ab") as torn:  # What a crash within a write leaves.
         torn.write(b'{"question_id": 2, "decoder": "gre')
     assert bench(*basics(model, questions, out), *arguments) == 0
@@ -318,7 +330,10 @@ def test_heads_that_are_not_there(questions, tmp_path, capsys):
     given = basics(write_base(tmp_path / "plain"), questions, tmp_path / "run")
     assert bench(*given, "--decoder", "dynamic") == 2
     said = capsys.readouterr().err
-    assert "no Medusa heads; use a decoder that needs none, such as greedy" in said
+    assert (
+        "no Medusa heads; use a decoder that needs none, such as greedy, suffix or conditional"
+        in said
+    )
     assert not (tmp_path / "run").exists()  # Nothing was answered.
     assert bench(*given, "--decoder", "greedy") == 0
 
@@ -493,7 +508,7 @@ def test_dollars_and_brackets_in_names_are_text(model, tmp_path):
     file = tmp_path / "odd.jsonl"
     question = {"question_id": 1, "category": "$\\frac$ [/b]", "turns": ["x"]}
     file.write_text(json.dumps(question) + "\n")
-    assert bench(*basics(model, file, tmp_path / "run [/b]")) == 0
+    assert bench(*basics(model, file, tmp_path / "run [/b]"), draws=True) == 0
 
 
 def test_a_shared_flag_that_is_about_some_decoders_is_said_so(model, questions, tmp_path, capsys):

@@ -15,10 +15,15 @@ QUESTIONS = [
 ]
 
 
-def bench(*arguments: object) -> int:
-    """Run the command line in this process; its exit status."""
+def bench(*arguments: object, draws: bool = False) -> int:
+    """Run the command line in this process; its exit status.
+
+    draws: whether figures are drawn, which takes longer than a run of a tiny model.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["bench.run", *map(str, arguments)])
+        if not draws:
+            patch.setattr("bench.reporting.comparison.draw_all", lambda *_: [])
         with pytest.raises(SystemExit) as ended:
             exit_cleanly(command.main)
     return ended.value.code

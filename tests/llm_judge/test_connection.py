@@ -26,6 +26,17 @@ def test_blanks_around_the_key_are_no_part_of_it(monkeypatch):
     assert connect(ELSEWHERE).api_key == "sk-abc"
 
 
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_a_local_endpoint_needs_no_key(monkeypatch, host):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    url = f"http://{host}:8000/v1"
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    for given in (url, None):
+        assert str(connect(given).base_url).startswith(url)
+    with pytest.raises(UserError, match="no key for"):
+        connect(ELSEWHERE)
+
+
 @pytest.mark.parametrize("key", ["sk-ab\rc", "sk-äbc", "sk-ab\u200bc"])
 def test_a_key_that_no_header_takes_is_said_and_not_shown(monkeypatch, key):
     monkeypatch.setenv("OPENAI_API_KEY", key)

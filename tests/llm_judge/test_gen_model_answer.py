@@ -141,6 +141,11 @@ def test_two_models_do_not_share_a_name_or_a_file(model, data, monkeypatch, tmp_
     assert list(read_answers(tmp_path / "bare.jsonl")) == [5, 6, 7]
 
 
+def test_all_three_commands_decode_as_long():
+    """Upstream's baseline stopped at 512 tokens, and the others went on to 1024."""
+    assert {config(each).max_new_tokens for each in ("greedy", "static", "dynamic")} == {1024}
+
+
 def test_a_failed_turn_is_not_an_answer(model, data, monkeypatch, capsys):
     """Upstream writes "ERROR" as the answer, with the numbers of the turn before."""
     path = data / "tiny" / "question.jsonl"

@@ -38,7 +38,7 @@ def test_time_and_crashes_are_bounded(work, says):
 def test_a_child_that_waits_is_not_waited_for(monkeypatch):
     """A machine that is busy with something else makes a child wait, too, but not for ever."""
     assert bounded(lambda: time.sleep(0.7), 0.3, 256 * MIB) is None
-    monkeypatch.setattr(bounded_module, "PATIENCE", 4)
+    monkeypatch.setattr(bounded_module, "MOST_WALL_PER_CPU", 4)
     with pytest.raises(OutOfBounds, match="more than 2 s"):
         bounded(lambda: time.sleep(60), 0.5, 256 * MIB)
 

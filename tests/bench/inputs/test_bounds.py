@@ -16,10 +16,14 @@ from bench.inputs.loader import ATTENTION, load
 from tests.helpers.checkpoints import write_base, write_medusa1, write_merged
 from tests.helpers.models import tiny_heads
 
-forks = pytest.mark.skipif(not CAN_BOUND, reason="only Linux bounds a child")
+
+def forks(test):
+    """For a test whose child must come to its bound soon."""
+    test = pytest.mark.usefixtures("impatient")(test)
+    return pytest.mark.skipif(not CAN_BOUND, reason="only Linux bounds a child")(test)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def impatient(monkeypatch) -> None:
     monkeypatch.setattr(bounds, "SECONDS", 1.0)
     monkeypatch.setattr(bounds, "MEMORY", 256 << 20)

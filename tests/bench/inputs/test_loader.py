@@ -47,6 +47,18 @@ def test_medusa_2_as_a_pickle(tmp_path):
     assert load(str(tmp_path), device="cpu").model.num_heads == 4
 
 
+def test_texts_about_a_model_are_no_part_of_it(tmp_path):
+    """A README that was edited made another model of it, so that a run could not go on."""
+    folder = str(write_merged(tmp_path))
+    first = load(folder, device="cpu")
+    for name in ("README.md", ".DS_Store", "reliability.png"):
+        (tmp_path / name).write_text("news")
+    again = load(folder, device="cpu")
+    assert (again.identity, again.contents) == (first.identity, first.contents)
+    (tmp_path / "notes.json").write_text("{}")
+    assert load(folder, device="cpu").identity != first.identity
+
+
 def test_identity_is_of_the_heads_and_of_the_base(tmp_path):
     base = write_base(tmp_path / "base")
     folder = write_medusa1(tmp_path / "heads", "../base")

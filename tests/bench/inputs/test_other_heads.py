@@ -69,6 +69,18 @@ def test_files_beside_the_model_may_be_pickles_or_not(hydra):
         assert bind(spec, make_decoder(spec), loaded).max_nodes == 64
 
 
+def test_weights_for_another_base_model_are_told(hydra, capsys):
+    """Its own embedding in the file proves it. All that showed was low acceptance."""
+    save_file(hydra_tensors(), hydra / "hydra_lm_head.safetensors")
+    loaded = load(str(hydra), device="cpu")
+    own = loaded.model.lm.get_input_embeddings().weight.detach()
+    said = "'embed_tokens.weight' of"
+    for copy, is_told in ((own.bfloat16(), False), (own.roll(1, 0), True)):
+        save_file(eagle_tensors() | {"embed_tokens.weight": copy}, hydra / "eagle.safetensors")
+        bind("eagle", make_decoder("eagle"), loaded)
+        assert (said in capsys.readouterr().err) == is_told
+
+
 def test_what_does_not_fit_is_said_with_file_and_tensor(hydra):
     tensors = hydra_tensors()
     del tensors["hydra_mlp.1.0.linear.bias"]

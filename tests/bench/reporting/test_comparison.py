@@ -97,5 +97,7 @@ def test_nothing_of_a_strangers_name_reaches_the_terminal_or_breaks_a_figure(tmp
     write_summary(tmp_path / "out", made)
     printed = "".join(capfd.readouterr())
     assert "owned" in printed and not set(printed) & set(steering[:1] + "\x07\u202e")
-    for figure in (tmp_path / "out" / "figures").glob("*.svg"):
+    figures = list((tmp_path / "out" / "figures").glob("*.svg"))
+    assert figures
+    for figure in figures:
         ElementTree.fromstring(figure.read_bytes())

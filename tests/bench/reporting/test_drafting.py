@@ -55,3 +55,10 @@ def test_steps_of_trees_that_vary_with_the_text_are_not(tmp_path):
     assert list(made.drafting_rows.decoder) == ["greedy", "dynamic"]
     [warning] = made.warnings
     assert "static in step.json are of 64 nodes, and those of run of 60 to 64 nodes" in warning
+
+
+def test_steps_of_other_decoders_are_told(tmp_path):
+    """The report had no table of drafting then, and no word about it."""
+    made = report(tmp_path / "run", steps_of(hydra=64))
+    [warning] = made.warnings
+    assert warning == "step.json has no steps of dynamic, static, of run, but of hydra"

@@ -106,6 +106,7 @@ def test_names_that_the_font_lacks_are_numbers_with_a_key(tmp_path, recwarn):
     run = write_run(tmp_path / "run", turns)
     figures = Report.of([open_run(run)]).draw(tmp_path / "figures")
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+    assert figures
     for figure in figures:
         assert figure.caption.endswith(" [1]: 推理, [2]: コーディング.")
         assert "推" not in figure.path.with_suffix(".svg").read_text(encoding="utf-8")
@@ -118,7 +119,9 @@ def test_a_name_that_legends_leave_out_is_a_number_with_a_key(tmp_path):
     turns = random_turns(["greedy", "_a"])
     config = run_json(turns)["config"] | {"decoders": ["greedy", "_a=dynamic"]}
     run = write_run(tmp_path / "run", turns, config=config)
-    for figure in Report.of([open_run(run)]).draw(tmp_path / "figures"):
+    figures = Report.of([open_run(run)]).draw(tmp_path / "figures")
+    assert figures
+    for figure in figures:
         assert figure.caption.endswith(" [1]: _a.")
         assert "<!-- [1] -->" in figure.path.with_suffix(".svg").read_text()
 

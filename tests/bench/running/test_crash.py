@@ -230,7 +230,7 @@ def test_an_ignored_signal_stays_ignored(model, questions, tmp_path, monkeypatch
 def test_killed_runs_end_with_the_files_of_an_undisturbed_one():
     """The short form of scripts/kill_and_resume.py."""
     flags = "--decoder greedy,dynamic:nodes=4 --limit 2 --max-new-tokens 8 --device cpu"
-    command = [sys.executable, "scripts/kill_and_resume.py", "--runs", "3", "--", *flags.split()]
+    command = [sys.executable, "scripts/kill_and_resume.py", "--runs", "1", "--", *flags.split()]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr

@@ -26,7 +26,7 @@ def test_a_step_is_few_operations_whatever_its_nodes_and_waits_once(tiny_model, 
     files = {draft_vocabulary.FILE: list(range(50))}
     counted = [
         counted_steps(bound(tiny_model, spec.format(nodes), files=files), PROMPT, 3)
-        for nodes in (4, 64, 256)
+        for nodes in (16, 64, 256)  # A small tree has fewer levels.
     ]
     counts = [step for steps in counted for step in steps]
     assert {step.waits for step in counts} == {1}

@@ -1,8 +1,9 @@
 """A loaded model that answers questions. A recorder stands in for CUDA graphs."""
 
 import json
+import math
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from bench.running.jobs import jobs
 from bench.running.runner import Runner
 from bench.running.session import run
 from bench.store.turn import parse_turn
+from decoders.accept import make_rule
 from decoders.step import NotANumber, Step
 from decoders.tree import NO_GUESS
 from tests.helpers.checkpoints import write_merged
@@ -30,6 +32,38 @@ def capturing(config: RunConfig) -> Runner:
     runner = Runner.load(config)
     runner.loaded.model.graphs.captures = True
     return runner
+
+
+def test_a_turn_that_fills_the_context_says_so(model, questions):
+    config = RunConfig(("greedy", "dynamic"), model, questions, device="cpu", temperature=0.0)
+    runner = Runner.load(config)
+    runner.loaded = replace(runner.loaded, eos=frozenset())
+    for job in jobs(config, load_questions(questions).questions):
+        turn = runner.answer(job, 1, [])
+        assert turn.finish_reason == "context"
+        assert turn.prompt_tokens + len(turn.token_ids) == runner.loaded.model.context
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.1, 0.7])
+def test_a_gap_is_the_change_of_a_logit_that_makes_a_tie(model, questions, temperature):
+    """Above temperature 0 it was one of scores, which grow with 1 / temperature."""
+    config = RunConfig(decoders=("greedy",), model=model, questions=questions, device="cpu")
+    runner, text = Runner.load(config), [1, 5, 6, 7]
+    (first, second), gap = runner.gap(text, temperature, seed=3)
+    rule = make_rule("lossless", temperature, 3, 1.0, config.typical)
+    with torch.inference_mode():
+        logits = runner.loaded.model.prefill(torch.tensor(text), room=0).logits[-1:].clone()
+        logits[0, second] += gap
+        scores = rule.scores(logits, len(text))[0].tolist()
+    assert scores[first] == pytest.approx(scores[second], abs=1e-3) and gap > 0
+
+
+def test_with_top_p_a_gap_is_not_known(model, questions):
+    """Rounding may move a token over the border of the nucleus."""
+    config = RunConfig(
+        decoders=("greedy",), model=model, questions=questions, device="cpu", top_p=0.9
+    )
+    assert math.isinf(Runner.load(config).gap([1, 5, 6, 7], 0.7, seed=3)[1])
 
 
 def test_what_the_warm_up_taught_is_forgotten(model, questions):
