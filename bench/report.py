@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         steps = read_phases(args.phases)
     if not args.inputs:
         of_runs = ("format", "baseline", "questions")
-        refuse_ignored(args, flags.get_default, of_runs, "--phases alone is drawn, without runs")
+        refuse_ignored(args, flags.get_default, of_runs, "without runs, --phases is a figure alone")
         draw_step_phases(steps, args.out or args.phases.parent)
         return 0
     with patience("reading the runs"):

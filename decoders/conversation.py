@@ -10,8 +10,8 @@ class Conversation:
     def continues(self, prompt: list[int]) -> bool:
         """Whether `prompt` begins with the last call's prompt, and is longer.
 
-        No turn does where a template opens an answer with what it leaves out of earlier answers,
-        such as <think>. Every turn is then a conversation of its own.
+        Always False where a template begins answers with a text, such as <think>, that it leaves
+        out of earlier answers. Every turn is then a conversation of its own.
 
         >>> conversation = Conversation()
         >>> [conversation.continues(prompt) for prompt in ([5], [5, 6], [5, 6], [7, 6, 1])]

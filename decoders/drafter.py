@@ -104,9 +104,10 @@ class Drafter:
         """Switch to this `kind` until further notice. Used to rehearse steps."""
 
     def forget(self) -> None:
-        """Forget what all turns so far have taught. Called after the warm-up. By default, nothing.
+        """Forget what all turns so far have taught. By default, nothing.
 
-        What `start` forgets anyway need not be forgotten here.
+        Called after the warm-up, and after steps were rehearsed. What `start` forgets anyway need
+        not be forgotten here.
         """
 
 

@@ -120,14 +120,15 @@ _EXAMPLE_BEFORE = re.compile(
 )
 
 
-# What stands before and after a verdict that an answer would have needed something for.
+# Words around a verdict that the answer did not get: "to earn a [[9]]", "[[9]] would need".
 _UNREACHED_BEFORE = re.compile(
-    r"\b(?:to|could(?: have)?|might(?: have)?) (?:earn|get|reach|deserve|receive|merit|achieve)"
-    r"(?:ed|n|t)?\b[^\n.!?]{0,30}$",
+    r"(?:^|[.!?\n][ \t]*)to (?:earn|get|reach|deserve|receive|merit|achieve)\b[^\n.!?]{0,30}$|"
+    r"\b(?:could|might)(?: have)? (?:earn|get|got|reach|receive|achieve)(?:ed|ned)?\b"
+    r"[^\n.!?]{0,30}$",
     re.IGNORECASE,
 )
 _UNREACHED_AFTER = re.compile(
-    r"[\s*_\"”]{0,4}(?:if\b|,?[^\n.!?]{0,30}\bwould (?:need|have|require)\b)", re.IGNORECASE
+    r"[ \t*_\"”]{0,4}(?:if\b|,?[^\n.!?]{0,30}\bwould (?:need|have|require)\b)", re.IGNORECASE
 )
 
 
@@ -196,17 +197,17 @@ class Candidate:
         has_label = self.has_label
         is_last = self.end > last_line and has_label and self._is_alone(_FEW_WORDS)
         is_sure = self.is_double and has_label and (is_last or not is_quoted)
-        return is_sure, is_last, has_label + (not is_quoted), self.is_double, self.end
+        is_reached = not self.is_unreached
+        return is_reached, is_sure, is_last, has_label + (not is_quoted), self.is_double, self.end
 
 
 def candidates_in(text: str, kind: Kind) -> list[Candidate]:
     """All that may be verdicts.
 
-    One with the label of an aspect, or for another answer, counts where it is the only one.
+    One with the label of an aspect counts where it is the only one.
     """
     found = list(_candidates(text, kind))
-    doubtful = [each for each in found if each.names_aspect or each.is_unreached]
-    return found if len(found) == 1 else [each for each in found if each not in doubtful]
+    return [each for each in found if len(found) == 1 or not each.names_aspect]
 
 
 def _candidates(text: str, kind: Kind) -> Iterator[Candidate]:

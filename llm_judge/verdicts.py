@@ -15,9 +15,9 @@ this order:
 6. It is the last one.
 
 A verdict in single brackets, or in none, needs a label, or must stand alone on the last line: [3]
-may cite a source. "Style score" names one aspect of the answer, and "to earn a [[9]]" is about
-another answer. Such a verdict counts only where it is the only candidate. A JSON object is one
-candidate, by its fields.
+may cite a source. "Style score" names one aspect of the answer. It counts only where it is the only
+candidate. A verdict that the answer did not get ("to earn a [[9]]") comes after all others. A JSON
+object is one candidate, by its fields.
 
 These are no candidates: an example ("such as [[5]]"), the worse one of two ("[[A]] is better than
 [[B]]"), and all of several alternatives ("[[7]] to [[8]]").

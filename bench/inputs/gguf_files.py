@@ -119,8 +119,8 @@ def load_gguf(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The language model of a GGUF file, on the CPU, and its tokenizer.
 
-    UserError where transformers does not know its architecture, the file is damaged, or it lacks
-    tensors of the model or has more.
+    UserError where transformers does not know its architecture, the file is damaged, it lacks
+    tensors of the model, or it has biases that the model does not.
     """
     # Packed weights would need kernels that transformers fetches from the hub.
     more = {} if GgufConfig is None else {"quantization_config": GgufConfig(dequantize=True)}

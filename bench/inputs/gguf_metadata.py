@@ -8,7 +8,7 @@
     tokenizer.ggml.pre                 how text is split before the merges of a vocabulary
 
 The meanings are llama.cpp's. What is neither read here nor by transformers is named in a warning.
-A file with tensors that transformers would drop is refused.
+A file with biases that transformers would drop is refused.
 """
 
 import re
@@ -36,8 +36,8 @@ DIVISORS = "rope_freqs.weight"
 ROTARY_TENSORS = ("rope_freqs", "rope_factors")  # How their names begin.
 ROTARY_BUFFERS = ("inv_freq", "original_inv_freq")  # Their names in a rotary module, both [pairs].
 READ_BY_TRANSFORMERS = ("gpt-oss",)  # Architectures whose rope.scaling it reads.
-# Ways to split a text that give the same tokens as GPT-2's, which transformers takes where it knows
-# no other. Some of them also split numbers into digits, and their vocabularies have no longer ones.
+# Splits with the same tokens as GPT-2's, which transformers takes where it knows no other. Some
+# also split numbers into digits; their vocabularies hold no token of several digits.
 SPLIT_AS_GPT2 = (
     "default", "gpt-2", "phi-2", "jais", "gigachat", "mpt", "olmo", "smollm", "starcoder", "refact",
     "command-r", "codeshell", "exaone",

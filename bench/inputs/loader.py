@@ -75,7 +75,7 @@ class Loaded:
     warnings: tuple[str, ...] = ()  # What a user should know about the model.
     # Whether Python files of the checkpoint may be executed. It holds for draft models, too.
     trust_remote_code: bool = False
-    # Of the template's stop strings. None: it has none.
+    # Whether a text holds a stop string of the template. None: no chat was given, or it has none.
     has_stop: HasStop | None = None
 
     @property
@@ -165,9 +165,8 @@ def load(
     warnings = [*warnings_about(model, generation_config)]
     if load_in_8bit:
         warnings.append(
-            "--load-in-8bit: its products treat columns with outliers apart, and look for these in "
-            "all rows of a pass; so a tree changes logits by more than rounding, and answers may "
-            "differ from greedy's"
+            "--load-in-8bit: products look for outlier columns in all rows of a pass, so a tree "
+            "changes logits by more than rounding; answers may differ from greedy's"
         )
     if located.gguf is None:
         warnings += warnings_about_weights(located.base)
@@ -233,9 +232,8 @@ def _load_lm(base: str, options: _LoadOptions) -> tuple[PreTrainedModel, set[str
             bnb_4bit_compute_dtype=_compute_dtype(dtype, config),
         )
     # The checkpoint's own choice could name code to fetch. Without one, transformers takes "sdpa"
-    # where the family has it, else "eager". "sdpa" cannot cap attention's scores, as Gemma 2 does.
-    is_capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
-    config._attn_implementation = "eager" if is_capped else None
+    # where the family has it, else "eager".
+    config._attn_implementation = None
     lm, info = AutoModelForCausalLM.from_pretrained(
         base,
         config=config,
@@ -263,7 +261,13 @@ def _compute_dtype(dtype: str, config: PretrainedConfig) -> torch.dtype:
 
 
 def _check_attention(where: str, lm: PreTrainedModel) -> None:
-    """UserError where a model attends in a way whose masks we do not know how to make."""
+    """UserError where a model attends in a way whose masks we do not know how to make.
+
+    "sdpa" cannot cap attention's scores, as Gemma 2 does. Such a model is switched to "eager".
+    """
+    is_capped = getattr(lm.config.get_text_config(), "attn_logit_softcapping", None)
+    if is_capped and lm.config._attn_implementation != "eager":
+        lm.set_attn_implementation("eager")
     chosen = lm.config._attn_implementation
     if chosen not in ATTENTION:
         raise UserError(

@@ -27,9 +27,8 @@ def acceptance_by_depth(turns: pd.DataFrame) -> pd.DataFrame:
               (depth 1: all steps), and their tree had more than `depth` nodes. The last step of a
               turn is cut where the turn ends, so it counts as tried no deeper than it kept.
     accepted  the tried steps that did keep one.
-    rate      accepted / tried: how often this depth is right, given that depth - 1 was. That is no
-              accuracy of a head, which is taken over all positions: where the guesses before are
-              right, a head is right more often.
+    rate      accepted / tried. It is not a head's accuracy over all positions: it counts only
+              steps whose earlier guesses were right, where heads are right more often.
     share     steps with an accept length above `depth` / all steps.
     """
     lengths, nodes, is_last = _steps(turns)

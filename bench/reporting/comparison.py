@@ -144,12 +144,13 @@ class Report(Numbers):
     def draw(self, folder: Path) -> list[Figure]:
         """Draw every figure that applies into `folder`."""
         options: dict[str, dict] = {}
+        placed: list[tuple[str, dict]] = []
         for source in self.sources:
             home = self._first_of_sweep(source).name
             for label, own in source.options.items():
-                # A repeated sweep has a line of its own.
-                is_repeated = own | {"run": home} in options.values()
-                options[label] = own | {"run": source.name if is_repeated else home}
+                repeats = placed.count((home, own))  # A repeated sweep has a line of its own.
+                placed.append((home, own))
+                options[label] = own | {"run": f"{home} ({repeats + 1})" if repeats else home}
         made = draw_all(folder, self.frame, self.summary, self.by_category, self.baselines, options)
         if self.drafting_rows is not None:
             made.append(draw_drafting(folder, self.drafting_rows))

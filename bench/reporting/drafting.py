@@ -55,8 +55,8 @@ def drafting_rows(
 def other_trees(steps: StepTable, source: Source) -> dict[str, str]:
     """The labels whose measured steps have other trees than those of the source, and how, in words.
 
-    Labels do not tell trees apart: --nodes and --tree change the tree, and not the label. Trees
-    whose sizes vary follow the text, and that of the measurement is random.
+    The label does not show the tree, which --nodes and --tree also change. Trees whose size follows
+    the text are left out, because steps are measured on random text.
     """
     found = {}
     for label in source.labels:

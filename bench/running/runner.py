@@ -153,15 +153,12 @@ class Runner:
     def warm_up(self, questions: Sequence[Question]) -> None:
         self.questions = questions
         prompt = self._first_prompt(questions)
-        self.reach = self._longest_turn()
-        for decoder in self.decoders.values():
-            plain(decoder).expect(self.reach)
+        with patience("reading the questions"):
+            self.reach = self._longest_turn()
         for label, decoder in self.decoders.items():
             with patience(f"warming up decoder {label!r}"):
                 self._warm_up(label, decoder, prompt)
             self._check_shared(f"decoder {label!r}, while it was warmed up,")
-        for decoder in self.decoders.values():
-            decoder.forget()
         with patience("capturing steps as graphs"):
             self._rehearse()
 
@@ -186,6 +183,7 @@ class Runner:
         own = plain(decoder)
         wrong = f"decoder {label!r} cannot run on {self.loaded.name!r}"
         with strangers_code(lambda error: f"{wrong}: {described(error, own)}"):
+            own.expect(self.reach)
             ids = torch.tensor(prompt[:longest])
             # Without the budget, so that everything is drafted once. Every draft is checked.
             steps = [own.decode(ids, Exact(), stop, watched_by=Checked)]
@@ -194,6 +192,7 @@ class Runner:
             for decoding in steps:
                 for _ in decoding:
                     pass
+            decoder.forget()
 
     def _check_shared(self, who: str) -> None:
         """UserError where a decoder of another package has changed what all decoders share."""
@@ -422,7 +421,6 @@ class Runner:
         rule = make_rule("lossless", temperature, seed, self.config.top_p, self.config.typical)
         logits = self.loaded.model.prefill(torch.tensor(text), room=0).logits[-1:]
         best = rule.scores(logits, len(text))[0].float().topk(2)
-        gap = (best.values[0] - best.values[1]).item()
-        if temperature > 0:
-            gap *= temperature if self.config.top_p == 1 else math.inf
-        return best.indices.tolist(), gap
+        gap = (best.values[0] - best.values[1]).item() * (temperature or 1)
+        is_known = temperature == 0 or self.config.top_p == 1
+        return best.indices.tolist(), gap if is_known else math.inf

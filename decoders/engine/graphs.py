@@ -87,5 +87,5 @@ class Graphs:
         """
         torch.cuda.set_stream(before)
         # Later versions of torch leave the pool themselves, and raise here.
-        with suppress(RuntimeError):
+        with suppress(RuntimeError, AttributeError):
             torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)

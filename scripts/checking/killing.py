@@ -144,7 +144,7 @@ def kill_and_resume(flags: list[str], out: Path, instants: Sequence[float]) -> l
 
 
 def _check_end(out: Path, status: int) -> None:
-    """UserError where a start that was not killed ended with this status, and it is none of 0."""
+    """UserError where the status of a start that ended by itself is not 0."""
     if status:
         log = out.with_suffix(".log")
         raise UserError(f"{out}: the resumed run ended with status {status}; see {log}")

@@ -86,7 +86,7 @@ class Watched(Conditional):
         known = self.table.after(before.to(device), token.to(device))
         levels = min(len(right), self.model.num_heads)  # With a head.
         logits = self.model.draft_logits(hidden_state).float()[:levels]
-        head_log_prob = logits.log_softmax(-1).nan_to_num(neginf=NO_SCORE)
+        head_log_prob = logits.log_softmax(-1).nan_to_num(nan=NO_SCORE, neginf=NO_SCORE)
         guess_log_prob, guess = head_log_prob.topk(self.topk)
         # A known successor may be a token that the heads lack.
         head_log_prob.masked_fill_(head_log_prob <= NO_SCORE, OUTSIDE)

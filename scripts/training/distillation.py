@@ -97,7 +97,9 @@ def _kept_answers(cache: Path, prompts: Sequence[list[int]], batch: int) -> list
         lines = lines[: len(lines) // batch * batch]
     try:
         done = [tuple(parse_json(line.encode())) for line in lines]
-        for (ids, start), prompt in zip(done, prompts, strict=len(done) >= len(prompts)):
+        if len(done) > len(prompts):
+            raise ValueError(f"it has {len(done)} answers to {len(prompts)} prompts")
+        for (ids, start), prompt in zip(done, prompts, strict=False):
             if ids[:start] != prompt:
                 raise ValueError("an answer is to another prompt")
     except (ValueError, TypeError) as error:

@@ -22,8 +22,8 @@ def refuse_own_folder(loaded: Loaded, out: Path) -> None:
     folders = [Path(each).resolve() for each in (loaded.where, _base_of(loaded))]
     if out.resolve() in [each.parent if each.is_file() else each for each in folders]:
         raise UserError(
-            f"--out {out} is the model's own folder, and checkpoints in it would make it another "
-            "model; give another folder"
+            f"{out} is the model's own folder, and files in it would make it another model; give "
+            "another --out"
         )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.common.errors import UserError, warn
+from bench.inputs.gguf_files import SUFFIX
 from bench.inputs.gguf_metadata import Metadata
 from bench.inputs.loader import Loaded
 from settings.training import HeadsSettings
@@ -29,7 +30,6 @@ from training.models import kept_time, load_model, with_chat
 from training.schedule import Session, learning_rate
 
 CLASSES: dict[str, type[Kind]] = {"medusa": MedusaKind, "hydra": HydraKind, "eagle": EagleKind}
-RESULTS = ("medusa", "merged", "hydra", "eagle")  # Folders in --out.
 FITTED = ("medusa_tree.json", "medusa_calibration.json")  # Files that are fitted to heads.
 CHECKPOINTS = {"medusa": "heads_state.pt"}  # Files by kind. Other kinds have <kind>_state.pt.
 SAVE_EVERY_S = 120.0
@@ -67,7 +67,7 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
     """
     _check_settings(settings)
     loaded = load_model(settings)
-    for folder in ("", *RESULTS):
+    for folder in ("", "merged" if settings.merge else settings.kind):
         refuse_own_folder(loaded, settings.out / folder)
     settings.out.mkdir(parents=True, exist_ok=True)
     if settings.states is not None:  # A folder that cannot be made is told before hours of work.
@@ -76,7 +76,7 @@ def train_heads(settings: HeadsSettings) -> HeadsResult:
     file = CHECKPOINTS.get(settings.kind, f"{settings.kind}_state.pt")
     checkpoint = Checkpoint(settings.out / file, decisive, SAVE_EVERY_S)
     state = checkpoint.read()
-    is_gguf = loaded.base.endswith(".gguf")
+    is_gguf = loaded.base.endswith(SUFFIX)
     if settings.merge and is_gguf and Metadata(Path(loaded.base)).has_divisors:
         raise UserError(
             f"--merge cannot keep the rotary frequencies of {loaded.base}; leave it out, and the "

@@ -65,7 +65,7 @@ class KeptHiddenStates(HiddenStates):
             folder.mkdir(parents=True, exist_ok=True)
             path, marks = folder / f"{name}.f16", folder / f"{name}.done"
             # The file may be sparse, as examples are written in any order.
-            taken = 512 * path.stat().st_blocks if path.exists() else 0
+            taken = _bytes_on_disk(path) if path.exists() else 0
             free = shutil.disk_usage(folder).free + taken
             if size > free:
                 raise UserError(
@@ -117,6 +117,12 @@ class KeptHiddenStates(HiddenStates):
                 self._marks.write(b"\1")
                 self._done[number] = 1
             self._marks.flush()
+
+
+def _bytes_on_disk(path: Path) -> int:
+    """What a file takes. Windows does not tell it of a sparse file; the size stands for it."""
+    found = path.stat()
+    return 512 * found.st_blocks if hasattr(found, "st_blocks") else found.st_size
 
 
 def _opened(path: Path) -> BinaryIO:

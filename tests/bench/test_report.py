@@ -298,7 +298,7 @@ def test_phases_are_drawn_from_their_file(tmp_path, capsys):
     (tmp_path / "step.json").write_text(json.dumps(record))
     assert command(capsys, "--phases", tmp_path / "step.json")[0] == 0
     status, _, err = command(capsys, "--phases", tmp_path / "step.json", "--format", "json")
-    assert status == 2 and "--format has no effect: --phases alone is drawn, without runs" in err
+    assert status == 2 and "--format has no effect: without runs, --phases is a figure alone" in err
     assert (tmp_path / "step_phases.png").exists() and (tmp_path / "step_phases.svg").exists()
 
 

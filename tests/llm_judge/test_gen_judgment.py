@@ -214,6 +214,13 @@ def test_a_pair_whose_replies_are_both_there_needs_no_call(bench, monkeypatch):
     assert [{**row, "tstamp": 0} for row in read_judgments(bench.pair)] == [{**row, "tstamp": 0}]
 
 
+@pytest.mark.parametrize("mode", ["single", "pairwise-all"])
+def test_a_baseline_that_is_compared_with_nothing_is_refused(bench, monkeypatch, mode):
+    given = ["--mode", mode, "--baseline-model", "base"]
+    with pytest.raises(UserError, match=f"--baseline-model has no effect: --mode {mode} has no"):
+        bench.judge(monkeypatch, "http://localhost:1/v1", *given)
+
+
 def test_pairs_are_asked_in_both_orders_and_against_the_baseline(bench, monkeypatch):
     bench.questions(2, turns=2)
     for model in ("base", "better", "same"):

@@ -117,6 +117,8 @@ GRADES = [
     ("Rating: [[7]]\nTo earn a rating of [[9]], the answer would need two worked examples.", 7),
     ("Rating: [[7]]. It could have reached [[9]] with examples.", 7),
     ("Rating: [[7]]\nA [[9]] would require examples.", 7),
+    ("A [[5]] is too low.\n\n[[7]]\nIf it had examples, it would be better.", 7),
+    ("A [[5]] is too low: it manages to earn a rating of [[8]].", 8),
     ("I would give it [[7]].", 7),
     # JSON with text around it, or nested.
     ('Evaluation:\n{"rating": 8, "style_score": 3}', 8),

@@ -3,20 +3,22 @@
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BloomConfig, BloomForCausalLM
+from transformers import BloomConfig, BloomForCausalLM, GenerationConfig
 
 from bench.common.errors import UserError
-from bench.inputs import checkpoints
+from bench.inputs import checkpoints, loader
 from bench.inputs.checkpoints import short_name
 from bench.inputs.devices import check_device
 from bench.inputs.loader import _engine, load
 from bench.inputs.locations import check_model_name
+from bench.inputs.model_warnings import warnings_about
 from tests.helpers.checkpoints import Bomb, write_base, write_medusa1, write_merged
-from tests.helpers.models import tiny_heads, tiny_llama
+from tests.helpers.models import tiny_heads, tiny_llama, tiny_tokenizer
 
 
 @pytest.mark.parametrize("kind", ["pt", "safetensors"])
@@ -309,3 +311,36 @@ def test_a_model_without_an_output_projection_is_told(tensors):
     lm.get_output_embeddings = lambda: None
     with pytest.raises(UserError, match=r"'tiny' cannot be used: .* has no output projection"):
         _engine("tiny", lm, None, tensors, False, compile=False)
+
+
+def test_weights_that_stand_twice_are_told(tmp_path):
+    """An older file may be the one that is read."""
+    folder = str(write_base(tmp_path))
+    assert not load(folder, device="cpu").warnings
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    [warning] = load(folder, device="cpu").warnings
+    assert "(model.safetensors, pytorch_model.bin); those of model.safetensors are" in warning
+
+
+def test_a_pattern_that_transformers_calls_wrong_is_told(tiny_model):
+    tokenizer = tiny_tokenizer()
+    asked = GenerationConfig()
+    model = SimpleNamespace(tokenizer=tokenizer, lm=tiny_model.lm, context=tiny_model.context)
+    assert not list(warnings_about(model, asked))
+    model.tokenizer = SimpleNamespace(backend_tokenizer=SimpleNamespace(fix_mistral_regex=False))
+    [warning] = warnings_about(model, asked)
+    assert "splits text by a wrong pattern" in warning
+
+
+@pytest.mark.parametrize(
+    ("flag", "own", "expected"),
+    [
+        ("bfloat16", torch.float16, torch.bfloat16),
+        ("auto", torch.float16, torch.float16),
+        ("auto", None, torch.bfloat16),
+    ],
+)
+def test_four_bit_products_are_in_the_models_dtype(flag, own, expected):
+    """transformers' default is float32, which is slow."""
+    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(dtype=own))
+    assert loader._compute_dtype(flag, config) == expected

@@ -10,6 +10,7 @@ from transformers.models.llama import modeling_llama
 
 from decoders.accept import Exact, Sample, Threshold
 from decoders.acceptance import Typical
+from decoders.engine import engine as engine_module
 from decoders.engine import few_rows
 from decoders.engine.engine import GROUPED_QUERIES, Engine
 from decoders.engine.fused import ROTATION
@@ -165,3 +166,14 @@ def test_static_shapes_can_be_switched_between_turns(engine):
     decoder = bound(engine, "dynamic:nodes=16")
     for engine.static_shapes in (True, False, True):
         assert tokens_of(list(decoder.decode(*turn(60, Exact())))) == expected
+
+
+def test_a_model_in_8_bits_is_not_captured(monkeypatch):
+    """Its products look at values on the host."""
+    asked = []
+    monkeypatch.setattr(engine_module, "Graphs", lambda _device, captures: asked.append(captures))
+    lm = tiny_llama()
+    Engine(lm, tiny_heads())
+    lm.is_loaded_in_8bit = True
+    Engine(lm, tiny_heads())
+    assert asked == [True, False]

@@ -195,3 +195,9 @@ def test_a_cpu_changes_the_layers_that_it_multiplies_in_hardware(
     changes = Changes()
     use_few_row_products(layers, lambda: None, changes)
     assert bool(changes.listed()) is changed
+
+
+def test_no_rows_have_no_products():
+    """A static tree of one node asks no head."""
+    weight = torch.ones(5, 4)
+    assert few_rows.columns(torch.ones(0, 1, 4), weight).shape == (0, 1, 5)

@@ -11,7 +11,7 @@ import train_heads
 from bench.inputs.loader import load
 from decoders.model.heads import MedusaHeads
 from decoders.model.model import Model
-from tests.helpers.checkpoints import write_base
+from tests.helpers.checkpoints import write_base, write_merged
 from tests.helpers.commands import basics, bench, script
 from tests.helpers.lessons import lesson_of
 from training.checkpoints import Checkpoint
@@ -151,6 +151,32 @@ def test_heads_that_share_the_projection_are_trained_and_resumed(answers, tmp_pa
     assert (trained < untrained - 0.2).all()
     again = load(str(base), device="cpu").model.lm.get_output_embeddings().weight
     assert projection.weight.equal(again)  # It stays as it is.
+
+
+def test_files_that_are_fitted_to_earlier_heads_are_told(answers, tmp_path, capsys):
+    base, out = write_base(tmp_path / "base"), tmp_path / "out"
+    given = ["--model", base, "--answers", answers, "--out", out, "--share-projection", *SHORT]
+    assert script(train_heads.main, *given, "--tokens", 200) == 0
+    assert "of earlier heads" not in capsys.readouterr().err
+    (out / "medusa" / "medusa_tree.json").write_text("[[0]]")
+    assert script(train_heads.main, *given, "--tokens", 400) == 0
+    assert "holds medusa_tree.json of earlier heads; fit them again" in capsys.readouterr().err
+
+
+def test_heads_are_not_written_over_those_that_they_begin_with(answers, tmp_path, capsys):
+    """--out was another folder, and the result lies in a folder below it."""
+    own = write_merged(tmp_path / "out" / "medusa")
+    given = ["--model", own, "--answers", answers, "--out", tmp_path / "out", *SHORT]
+    assert script(train_heads.main, *given) == 2
+    assert "medusa is the model's own folder" in capsys.readouterr().err
+
+
+def test_fewer_prompts_than_wanted_are_told(short_corpus, tmp_path, capsys):
+    given = ["--model", write_base(tmp_path / "base"), "--corpus", short_corpus, "--heads", 3]
+    given += ["--out", tmp_path / "out", "--max-length", 150, "--distill", 40, "--device", "cpu"]
+    given += ["--distill-tokens", 8, "--tokens", 100]
+    assert script(train_heads.main, *given) == 0
+    assert "has 8 prompts that are short enough, for --distill 40" in capsys.readouterr().err
 
 
 def test_answers_that_are_not_read_are_told(answers, tmp_path, capsys):

@@ -71,3 +71,17 @@ def test_a_model_without_an_end_token_and_its_own_folder_as_out(short_corpus, tm
     assert before["unended_answers"] == 1 and before["tokens_per_answer"] == 24
     saved = json.loads((out / "base" / "generation_config.json").read_text())
     assert (saved["temperature"], saved["repetition_penalty"]) == (0.6, 9.0)
+
+
+def test_prompts_are_not_cut(short_corpus, tmp_path, capsys):
+    arguments = [
+        "--model",
+        write_base(tmp_path / "base"),
+        "--corpus",
+        short_corpus,
+        "--device",
+        "cpu",
+    ]
+    lengths = ["--max-prompt", 100, "--max-length", 100, "--out", tmp_path / "out"]
+    assert script(unlearn_loops.main, *arguments, *lengths) == 2
+    assert "--max-prompt is 100; expected less than --max-length, 100" in capsys.readouterr().err
