@@ -154,8 +154,8 @@ class RunConfig:
     )
     static_shapes: bool | None = flag(
         None,
-        "steps of fixed shapes, which CUDA captures as graphs (default: on CUDA, with one GPU and not "
-        "in 8 bits)",
+        "steps of fixed shapes, which CUDA captures as graphs (default: on CUDA, with one GPU "
+        "and not in 8 bits)",
     )
     compile: bool = flag(
         False,
