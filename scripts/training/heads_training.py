@@ -13,6 +13,8 @@ from bench.common.errors import UserError, warn
 from bench.inputs.gguf_files import SUFFIX
 from bench.inputs.gguf_metadata import Metadata
 from bench.inputs.loader import Loaded
+from decoders.conditional import calibration
+from decoders.static import decoder as static
 from settings.training import HeadsSettings
 from training.batches import Lesson, batches
 from training.checkpoints import Checkpoint, settled
@@ -30,7 +32,7 @@ from training.models import kept_time, load_model, with_chat
 from training.schedule import Session, learning_rate
 
 CLASSES: dict[str, type[Kind]] = {"medusa": MedusaKind, "hydra": HydraKind, "eagle": EagleKind}
-FITTED = ("medusa_tree.json", "medusa_calibration.json")  # Files that are fitted to heads.
+FITTED = (static.FILE, calibration.FILE)  # Files that are fitted to heads.
 CHECKPOINTS = {"medusa": "heads_state.pt"}  # Files by kind. Other kinds have <kind>_state.pt.
 SAVE_EVERY_S = 120.0
 # The learning rate rises over WARMUP_BATCHES * batch_tokens answer tokens. A batch holds fewer of

@@ -107,8 +107,9 @@ def write_heads(
             projection = loaded.model.lm.get_output_embeddings().weight
             tensors |= saveable({VLLM_SHARED: projection}, dtype)
     write_folder(loaded, out, file, tensors, config)
-    for name in {*OWN_HEAD_FILES, VLLM_FILE} - {file}:  # Of an earlier session in another format.
-        (out / name).unlink(missing_ok=True)
+    if format == "vllm":
+        for name in OWN_HEAD_FILES:  # Of an earlier session. They would be read instead.
+            (out / name).unlink(missing_ok=True)
 
 
 def write_merged(loaded: Loaded, heads: MedusaHeads, out: Path, dtype: torch.dtype) -> None:
