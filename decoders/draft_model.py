@@ -97,7 +97,7 @@ class DraftModel(Decoder):
 
     def propose(self, root: Tensor, hidden_state: Tensor) -> Draft:
         text, depth = self.kept.new(root), self.draft_depth or self.max_depth
-        longest = self.drafting.length + len(text) + depth
+        longest = self.drafting.length + len(text) + depth - 1  # The last level is not read.
         self.fits = self.fits and longest <= self.drafting.context
         if not self.fits:
             return Draft.of_root(root)

@@ -131,14 +131,15 @@ def _check(about: _Flag, name: str, value: Any) -> None:
 
 
 def refuse_ignored(
-    args: argparse.Namespace,
+    args: object,
     default_of: Callable[[str], object],
     names: Iterable[str],
     reason: str,
 ) -> None:
     """UserError where one of the flags has another value than its default.
 
-    default_of: the default of a flag, by name. reason: why these flags have no effect.
+    args: a namespace, or a configuration whose fields are flags. default_of: the default of a flag,
+    by name. reason: why these flags have no effect.
     """
     for name in names:
         if getattr(args, name) != default_of(name):

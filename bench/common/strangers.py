@@ -4,6 +4,7 @@ Such code may raise anything. A tokenizer's panic is no `Exception`, an exceptio
 itself, and a plug-in may exit. Here all of it becomes one clear line.
 """
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,11 +31,29 @@ def strangers_code(
     signal that ends the command.
     """
     try:
-        yield
+        with _no_silent_exit():
+            yield
     except BaseException as error:
         if _is_ours(error) or isinstance(error, expected):
             raise
         raise StrangersError(say(error)) from error
+
+
+@contextmanager
+def _no_silent_exit() -> Iterator[None]:
+    """A context in which `os._exit` raises SystemExit. It would end the command without a word."""
+    process, end = os.getpid(), os._exit
+
+    def raise_instead(status: int) -> None:
+        if os.getpid() != process:  # A forked child, which may end as it likes.
+            end(status)
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = raise_instead
+    try:
+        yield
+    finally:
+        os._exit = end
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -15,7 +15,6 @@ from decoders.beam import Beam, BeamDecoder
 from decoders.draft_layer import DraftLayer
 from decoders.eagle.head import FILE, EagleHead
 from decoders.model.model import Model, Rows, Verified
-from decoders.model.projection import Projections
 from decoders.tree import Draft
 
 
@@ -39,7 +38,7 @@ class Eagle(BeamDecoder):
     def setup(self, model: Model) -> None:
         super().setup(model)
         self.head: EagleHead = self.files[FILE]
-        self.vocabulary = self.make_vocabulary(Projections([model.lm.get_output_embeddings()]))
+        self.vocabulary = self.make_vocabulary(model.projection)
         self.search = Beam(self.max_nodes, self.topk, self.beam, self.depth, model)
         most_kept, most_ahead = 1 + self.max_depth, self.search.most_extended
         self.layer = DraftLayer(self.head.layer, model, most_kept, most_ahead)

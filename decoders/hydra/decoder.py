@@ -6,6 +6,7 @@ fixed tree.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from decoders.beam import Beam, BeamDecoder
 from decoders.decoder import check_depth
 from decoders.draft_layer import DraftLayer
-from decoders.hydra.heads import FILE, HydraHeads
+from decoders.hydra.heads import CONFIG, FILE, HydraHeads, check_config
 from decoders.model.model import Model, Rows, Verified
 from decoders.tree import Draft
 
@@ -24,6 +25,7 @@ class Hydra(BeamDecoder):
     """Hydra: the heads `files[FILE]` read the guesses before their own."""
 
     reads_prompt_logits: ClassVar[bool] = False
+    fitted: ClassVar[dict] = {**BeamDecoder.fitted, CONFIG: check_config}
     weights: ClassVar[dict] = {FILE: HydraHeads.from_published}
 
     nodes: int | str = 64  # Or "auto".
@@ -34,6 +36,11 @@ class Hydra(BeamDecoder):
     # where they are known.
     vocab: str | None = None
     path: str | None = None  # File of the heads. None: FILE beside the model.
+
+    def path_of(self, file: str) -> str | None:
+        if file == CONFIG and self.path is not None:
+            return str(Path(self.path).with_name(CONFIG))
+        return super().path_of(file)
 
     @property
     def reads_prompt(self) -> bool:

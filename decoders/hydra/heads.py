@@ -32,9 +32,24 @@ from decoders.model.named_tensors import without_copies
 from decoders.model.projection import Projections
 
 FILE = "hydra_lm_head.safetensors"
+CONFIG = "config.json"  # Beside it. It says which hidden states the heads read.
 PREFIX = "prefix_embeding_layer."  # Spelt so in published files.
 EMBEDDING = "input_embed_fn.weight"
 _BLOCK = re.compile(r"hydra_mlp\.(\d+)\.(\d+)\.(.*)")
+
+
+def check_config(content: object) -> object:
+    """The configuration of Hydra heads. ValueError where they read another layer's hidden states.
+
+    `hidden_state_offset` counts the layers between those hidden states and the last ones.
+    """
+    offset = content.get("hidden_state_offset") if isinstance(content, dict) else None
+    if offset not in (None, 0):
+        raise ValueError(
+            f"hidden_state_offset is {offset!r}, so the heads read the hidden states of an earlier "
+            "layer; expected 0, heads of the last layer's"
+        )
+    return content
 
 
 class _Block(nn.Module):

@@ -30,7 +30,7 @@ from transformers import (
 from decoders.model.attention import AttentionMasks
 from decoders.model.cache import KVCache
 from decoders.model.heads import MedusaHeads
-from decoders.model.projection import projected
+from decoders.model.projection import Projections, projected, scale_between
 from decoders.model.tree_check import check_far, check_near, steady_context
 from decoders.tree import Draft
 
@@ -108,9 +108,12 @@ class Model:
         self.cache_keyword = "cache" if "cache" in parameters else "past_key_values"
         try:
             self.masks = AttentionMasks(config, self.dtype)
-            self.cache = KVCache(self._probe())
+            cache, logits = self._probe()
+            self.cache = KVCache(cache)
         except ValueError as error:
             raise UnsupportedModel(f"{type(lm).__name__} cannot attend a tree: {error}") from error
+        # The family's own scaling of logits.
+        self.logit_scale = scale_between(projected(projection, self._hidden_states)[0], logits[0])
 
     def _remember_hidden_states(
         self, _module: object, inputs: tuple[Tensor, ...]
@@ -120,12 +123,12 @@ class Model:
         return (inputs[0][:, -1:],) if self._projects_last_row else None
 
     @torch.inference_mode()
-    def _probe(self) -> DynamicCache:
-        """A stock cache after one forward pass over one token."""
+    def _probe(self) -> tuple[DynamicCache, Tensor]:
+        """A stock cache after one forward pass over one token, and its logits [1, 1, vocab]."""
         cache = DynamicCache(config=self.lm.config)
         token = torch.zeros(1, 1, dtype=torch.long, device=self.device)
-        self.lm(input_ids=token, **{self.cache_keyword: cache})
-        return cache
+        output = self.lm(input_ids=token, **{self.cache_keyword: cache})
+        return cache, output.logits
 
     @contextmanager
     def as_loaded(self) -> Iterator[None]:
@@ -188,15 +191,17 @@ class Model:
         return self._hidden_states
 
     def embed(self, token: Tensor) -> Tensor:
-        """The embeddings [..., hidden] of tokens [...], as the model's first layer reads them."""
+        """The embeddings [..., hidden] of tokens [...]. A family's own scaling is not applied."""
         return self.lm.get_input_embeddings()(token.to(self.device))
 
-    def project(self, hidden_states: Tensor) -> Tensor:
-        """The output projection of hidden states [..., hidden], float32 [..., vocab].
+    @property
+    def projection(self) -> Projections:
+        """What makes the model's logits of hidden states, a family's own scaling included."""
+        return Projections([self.lm.get_output_embeddings()], self.logit_scale)
 
-        A family's own scaling or capping of logits is not applied.
-        """
-        return projected(self.lm.get_output_embeddings(), hidden_states).float()
+    def project(self, hidden_states: Tensor) -> Tensor:
+        """The model's logits of hidden states [..., hidden], float32 [..., vocab]."""
+        return self.projection(hidden_states)
 
     @torch.inference_mode()
     def draft_logits(

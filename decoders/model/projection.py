@@ -1,6 +1,7 @@
 """The base model's output projection, used beside the model's own forward."""
 
 from collections.abc import Sequence
+from math import isfinite
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,21 @@ def projected(projection: nn.Linear, hidden_states: Tensor) -> Tensor:
     return projection.forward(on_its_device).to(hidden_states.device)
 
 
+def scale_between(projected: Tensor, logits: Tensor) -> float:
+    """The factor by which a model's logits differ from its output projection's.
+
+    Some families scale logits (Cohere, Granite). Others cap them (Gemma 2), for which the factor is
+    an approximation. 1 where it is within 1 %, or where none can be told. Both tensors: [rows,
+    vocab].
+    """
+    if projected.shape != logits.shape:
+        return 1.0
+    # On the CPU: Apple's GPUs have no float64, and a spread model has logits on another device.
+    before, after = (each.detach().cpu().double().flatten() for each in (projected, logits))
+    factor = float(before @ after / (before @ before))
+    return factor if isfinite(factor) and factor > 0 and abs(factor - 1) > 0.01 else 1.0
+
+
 def rows_of(weight: Tensor, tokens: Tensor) -> Tensor:
     """The rows `tokens` [n] of a weight [..., vocab, hidden] or bias [vocab], on their device."""
     dim = max(0, weight.ndim - 2)
@@ -31,18 +47,20 @@ class Projections:
 
     is_restricted = False  # As in `MedusaHeads`.
 
-    def __init__(self, linears: Sequence[nn.Linear]) -> None:
-        """linears: one, or one for each head."""
+    def __init__(self, linears: Sequence[nn.Linear], scale: float = 1.0) -> None:
+        """linears: one, or one for each head. scale: what logits are multiplied by."""
         self.linears = linears
+        self.scale = scale
 
     def __call__(self, x: Tensor, head: int = 0) -> Tensor:
-        """float32 logits [rows, tokens] of x [rows, hidden], by the projection of this head."""
+        """float32 logits [..., tokens] of x [..., hidden], by the projection of this head."""
         linear = self.linears[head] if len(self.linears) > 1 else self.linears[0]
-        return projected(linear, x).float()
+        logits = projected(linear, x).float()
+        return logits if self.scale == 1 else logits * self.scale
 
     def narrowed(self, tokens: Tensor) -> "Projections":
         """The same onto `tokens` [n] alone. Logits come in that order."""
-        return Projections([_narrowed(each, tokens) for each in self.linears])
+        return Projections([_narrowed(each, tokens) for each in self.linears], self.scale)
 
     def renarrow(self, narrow: "Projections", columns: slice, tokens: Tensor) -> None:
         """Make these columns of projections that were `narrowed` stand for other tokens [n]."""

@@ -49,16 +49,17 @@ class Columns:
 
         return self._mean(x, loss)
 
-    def of_distributions(self, x: Tensor, truth: Tensor) -> Tensor:
+    def of_distributions(self, x: Tensor, truth: Tensor, scale: float = 1.0) -> Tensor:
         """The mean cross-entropy of rows x [rows, hidden] with the distributions of `truth`.
 
-        truth: [rows, hidden], the hidden states of these distributions.
+        truth: [rows, hidden], the hidden states of these distributions. scale: what the products
+        are multiplied by in both.
         """
 
         def loss(x: Tensor, rows: slice) -> Tensor:
             with torch.no_grad():
-                wanted = self._logits(truth[rows]).softmax(-1)
-            return -(wanted * self._logits(x).log_softmax(-1)).sum()
+                wanted = self._logits(truth[rows], scale).softmax(-1)
+            return -(wanted * self._logits(x, scale).log_softmax(-1)).sum()
 
         return self._mean(x, loss)
 
@@ -67,9 +68,9 @@ class Columns:
         rows = max(1, at_once // len(self.weight))
         return _SumOverRows.apply(x, loss, rows) / max(1, len(x))
 
-    def _logits(self, x: Tensor) -> Tensor:
-        """float32 logits [rows, columns] of x [rows, hidden]."""
-        return F.linear(x.to(self.weight.dtype), self.weight).float() + self.bias
+    def _logits(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        """float32 logits [rows, columns] of x [rows, hidden]. scale: of the products."""
+        return F.linear((scale * x).to(self.weight.dtype), self.weight).float() + self.bias
 
 
 def of_logits(logits: Tensor, target: Tensor) -> Tensor:

@@ -56,6 +56,6 @@ def head_losses(
         has_target = lesson.shifted(lesson.is_answer, 2)
         guess = lesson.shifted(guessed, 0)[has_target].float()
         truth = lesson.shifted(features, 1)[has_target]
-    of_tokens = columns.of_distributions(guess, truth)
+    of_tokens = columns.of_distributions(guess, truth, model.logit_scale)
     of_features = F.smooth_l1_loss(guess, truth, reduction="sum") / max(1, guess.numel())
     return torch.stack((of_features, of_tokens))

@@ -134,6 +134,21 @@ def test_beyond_the_draft_models_context_nothing_is_drafted(context):
         assert any(drafted) == (context > len(PROMPT))
 
 
+def test_it_drafts_up_to_the_end_of_the_draft_models_context():
+    """The last step that drafts reads the last position: the deepest level is not read."""
+    model = Engine(tiny_llama())
+    read = []
+    drafting = draft_model(model, max_position_embeddings=40)
+    verify = drafting.verify
+    drafting.verify = lambda draft, first=0: (
+        read.append(drafting.length + draft.tree.max_depth),
+        verify(draft, first),
+    )[1]
+    decoder = bound(model, drafting, nodes=6, topk=2, depth=3)
+    list(decoder.decode(PROMPT, Exact(), FOREVER))
+    assert max(read) == 39
+
+
 def test_logits_that_are_no_numbers_leave_a_tree():
     model, drafting = Engine(tiny_llama()), draft_model(Engine(tiny_llama()))
     drafting.lm.get_output_embeddings().weight.data.fill_(torch.nan)

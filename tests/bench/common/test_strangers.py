@@ -1,5 +1,6 @@
 """Whatever a stranger's code raises becomes one line."""
 
+import os
 import signal
 
 import pytest
@@ -34,6 +35,7 @@ def raising(error: BaseException):
     [
         (raising(Panic("index out of bounds\n\x1b[2J")), r"Panic: index out of bounds \\x1b\[2J$"),
         (raising(SystemExit(0)), "SystemExit: 0"),
+        (lambda: os._exit(0), r"SystemExit: os\._exit\(0\)"),
         (raising(MemoryError()), "MemoryError$"),
         (raising(Unprintable()), "Unprintable: it cannot be printed"),
         (raising(ValueError("\ud800" * 5000)), r"ValueError: \\ud800"),
@@ -46,6 +48,16 @@ def test_whatever_is_raised_is_one_short_line(run, says):
         run()
     text = str(caught.value)
     assert "\n" not in text and len(text) < 600 and text.encode()
+
+
+def test_a_forked_child_of_theirs_ends_as_it_likes():
+    end = os._exit
+    with strangers_code(told):
+        child = os.fork()
+        if child == 0:
+            os._exit(5)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 5
+    assert os._exit is end
 
 
 def test_our_own_messages_and_what_is_expected_pass_through():

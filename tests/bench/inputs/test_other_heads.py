@@ -81,6 +81,17 @@ def test_weights_for_another_base_model_are_told(hydra, capsys):
         assert (said in capsys.readouterr().err) == is_told
 
 
+@pytest.mark.parametrize("spec", ["hydra", "hydra:path={}/hydra_lm_head.safetensors"])
+def test_heads_that_read_another_layer_are_refused(hydra, spec):
+    (hydra / "config.json").write_text(json.dumps(HYDRA | {"hidden_state_offset": 1}))
+    save_file(hydra_tensors(), hydra / "hydra_lm_head.safetensors")
+    loaded = load(str(hydra), device="cpu")
+    spec = spec.format(hydra)
+    says = r"config\.json: hidden_state_offset is 1.*expected 0"
+    with pytest.raises((UserError, ValueError), match=says):
+        bind(spec, make_decoder(spec), loaded)
+
+
 def test_what_does_not_fit_is_said_with_file_and_tensor(hydra):
     tensors = hydra_tensors()
     del tensors["hydra_mlp.1.0.linear.bias"]

@@ -27,6 +27,20 @@ def test_every_tree_is_that_of_the_paper(static_shapes, spec):
     compare_trees(decoder, naive, tokens=30)
 
 
+def test_its_probabilities_are_those_of_a_family_that_scales_logits():
+    model = Engine(randomise(FAMILIES["granite"]()))
+    tensors = eagle_tensors()
+    files = {FILE: EagleHead.from_published(tensors, model)}
+    decoder = bound(model, "eagle:nodes=14:topk=4:beam=3:depth=4", files=files)
+    plain = Model(randomise(FAMILIES["granite"]()))
+
+    def naive(text, root):
+        logits_of = naive_eagle(plain, tensors, text, root)
+        return lambda path: logits_of(path) / 8
+
+    compare_trees(decoder, naive, tokens=30)
+
+
 @pytest.mark.parametrize("rule", [Exact, lambda: Sample(0.7, seed=3)])
 def test_tokens_are_greedys_with_a_budget_too(rule):
     model = Engine(tiny_llama())

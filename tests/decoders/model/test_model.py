@@ -8,7 +8,7 @@ from decoders.accept import Exact, Sample
 from decoders.engine.engine import Engine
 from decoders.model.model import Model, UnsupportedModel
 from decoders.tree import Draft, Tree
-from tests.helpers.models import FAMILIES, PROMPT, randomise, tiny_heads, tiny_llama
+from tests.helpers.models import FAMILIES, PROMPT, TINY, randomise, tiny_heads, tiny_llama
 from tests.helpers.steps import bound, generate
 
 
@@ -109,6 +109,25 @@ def test_hidden_states_are_what_the_heads_read(tiny_model):
     last = tiny_model.prefill(PROMPT, room=9)
     assert last.hidden_states.shape == (1, 32) and last.logits.shape == (1, 101)
     torch.testing.assert_close(last.logits[0], logits[-1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "granite", "cohere"])
+def test_hidden_states_are_projected_to_the_models_own_logits(family):
+    """Granite and Cohere scale what their output projection gives."""
+    model = Model(randomise(FAMILIES[family]()))
+    rows = model.prefill(PROMPT, room=1, all_rows=True)
+    torch.testing.assert_close(model.project(rows.hidden_states), rows.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_capped_logits_are_projected_as_near_as_a_factor_comes():
+    config = tf.Gemma2Config(**TINY, final_logit_softcapping=3.0)
+    model = Model(randomise(tf.Gemma2ForCausalLM(config)))
+    rows = model.prefill(PROMPT, room=1, all_rows=True)
+    weight = model.lm.get_output_embeddings().weight
+    found, plain = model.project(rows.hidden_states), rows.hidden_states @ weight.T
+    assert 0.2 < model.logit_scale < 0.98
+    off, off_plain = ((each - rows.logits).square().mean() for each in (found, plain))
+    assert off < off_plain / 3
 
 
 def test_a_model_without_heads_has_none(tiny_model):

@@ -1,5 +1,6 @@
 """EAGLE's head in training."""
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -11,8 +12,10 @@ from tests.helpers.lessons import lesson_of
 from training.eagle import head_losses
 
 
-def test_the_head_learns_the_next_feature_and_the_base_models_distribution(tmp_path):
+@pytest.mark.parametrize("scale", [1.0, 0.125])
+def test_the_head_learns_the_next_feature_and_the_base_models_distribution(tmp_path, scale):
     loaded = load(str(write_base(tmp_path)), device="cpu")
+    loaded.model.logit_scale = scale
     model, ids, tensors = loaded.model, [1, 5, 6, 7, 8, 2], eagle_tensors()
     head = EagleHead.from_published(tensors, model)
     losses = head_losses(loaded, head, *lesson_of(loaded, [(ids, 2)], ahead=1))
