@@ -7,8 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from bench.common.files import digest_of, safe_name
-from bench.inputs.checkpoints import DEMO, identity_of, short_name
+from bench.inputs.checkpoints import short_name
+from bench.inputs.identity import identity_of
 from bench.inputs.published_models import MODELS
+from bench.inputs.spelling import DEMO
 from bench.running.config import RunConfig
 
 # Fields of RunConfig that `model_id` names in words of its own.

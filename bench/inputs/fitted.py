@@ -15,7 +15,8 @@ from bench.common.errors import UserError, warn
 from bench.common.files import read_document
 from bench.common.strangers import message_of
 from bench.common.strict_json import parse_json
-from bench.inputs.checkpoints import find, find_weights, read_tensors
+from bench.inputs.checkpoints import find, find_weights
+from bench.inputs.tensor_files import read_tensors
 from decoders.decoder import Decoder, declared
 from decoders.model.model import Model
 

@@ -24,7 +24,7 @@ from transformers import (
 from bench.common.errors import UserError
 from bench.common.strangers import strangers_code, told
 from bench.inputs.bounds import check_tokenizer
-from bench.inputs.checkpoints import check_tensors
+from bench.inputs.checkpoint_checks import check_tensors
 from bench.inputs.gguf_metadata import Metadata
 
 try:

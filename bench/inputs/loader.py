@@ -29,24 +29,26 @@ from bench.common.files import shown
 from bench.common.strangers import message_of
 from bench.common.waiting import patience
 from bench.inputs.bounds import check_chat_template, check_tokenizer
-from bench.inputs.checkpoints import (
+from bench.inputs.checkpoint_checks import (
     check_config,
     check_tensors,
     check_tokenizer_exists,
-    contents_of,
+    warnings_about_weights,
+)
+from bench.inputs.checkpoints import (
     file_of_heads,
     read_json,
     read_merged_heads,
     read_separate_heads,
     short_name,
-    warnings_about_weights,
 )
 from bench.inputs.devices import check_device
 from bench.inputs.gguf_files import GGUF, load_gguf
 from bench.inputs.gguf_metadata import Metadata
 from bench.inputs.head_layouts import to_published
+from bench.inputs.identity import contents_of
 from bench.inputs.load_errors import readable_errors
-from bench.inputs.locations import locate
+from bench.inputs.locations import Locations, locate
 from bench.inputs.model_warnings import warnings_about
 from bench.inputs.spelling import BALANCED
 from decoders import registry
@@ -132,34 +134,17 @@ def load(
             merged_names = set()
         else:
             try:
-                check_config(located.base)
-                check_tokenizer_exists(located.base)
-                # transformers takes its defaults, without a word, where this file is damaged.
-                read_json(located.base, "generation_config.json")
+                _check_files(located.base)
             except UserError as error:
                 if not is_elsewhere:
                     raise
                 raise UserError(f"{what} cannot be used: {error}") from error
             lm, merged_names = _load_lm(located.base, options)
-
-            def load_tokenizer() -> PreTrainedTokenizerBase:
-                return AutoTokenizer.from_pretrained(
-                    located.base, trust_remote_code=trust_remote_code
-                )
-
-            check_tokenizer(name, load_tokenizer)
-            tokenizer = load_tokenizer()
+            tokenizer = _load_tokenizer(name, located.base, options)
         check_chat_template(name, tokenizer)
     with readable_errors(repr(name)):
-        tensors = None
-        if located.has_separate_heads:
-            tensors = read_separate_heads(located.where, registry.weight_files())
-            # A base model elsewhere may have heads, too: those of this folder are meant.
-            if merged_names and located.base == located.where:
-                _check_same(located.where, tensors, read_merged_heads(located.where, merged_names))
-        elif merged_names:
-            tensors = read_merged_heads(located.where, merged_names)
         generation_config = lm.generation_config
+        tensors = _tensors_of_heads(located, merged_names)
         model = _engine(name, lm, tokenizer, tensors, located.shares_projection, compile)
         ends = _ends(generation_config.eos_token_id) | _ends(tokenizer.eos_token_id)
     warnings = [*warnings_about(model, generation_config)]
@@ -195,6 +180,14 @@ def _ends(eos: object) -> frozenset[int]:
     if not all(each is None or type(each) is int for each in ids):
         raise UserError(f"eos_token_id of the model is {shown(eos)}; expected token ids")
     return frozenset(ids) - {None}
+
+
+def _check_files(base: str) -> None:
+    """UserError where a checkpoint's files cannot be those of a language model."""
+    check_config(base)
+    check_tokenizer_exists(base)
+    # transformers takes its defaults, without a word, where this file is damaged.
+    read_json(base, "generation_config.json")
 
 
 def _load_gguf(
@@ -252,6 +245,19 @@ def _load_lm(base: str, options: _LoadOptions) -> tuple[PreTrainedModel, set[str
     return lm, set(info["unexpected_keys"])
 
 
+def _load_tokenizer(name: str, base: str, options: _LoadOptions) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint. UserError where it cannot be used, see `check_tokenizer`.
+
+    name: that of the model, for messages.
+    """
+
+    def load_tokenizer() -> PreTrainedTokenizerBase:
+        return AutoTokenizer.from_pretrained(base, trust_remote_code=options.trust_remote_code)
+
+    check_tokenizer(name, load_tokenizer)
+    return load_tokenizer()
+
+
 def _compute_dtype(dtype: str, config: PretrainedConfig) -> torch.dtype:
     """The dtype of a flag. "auto": the checkpoint's own, or bfloat16 where it names none."""
     if dtype != "auto":
@@ -283,6 +289,20 @@ def _let_go_of_files(lm: PreTrainedModel) -> None:
     """
     for parameter in lm.parameters():
         parameter.data = parameter.data.clone()
+
+
+def _tensors_of_heads(located: Locations, merged_names: set[str]) -> dict[str, torch.Tensor] | None:
+    """The tensors of a model's Medusa heads, under their published names. None: it has no heads.
+
+    merged_names: names of heads' tensors among the language model's files.
+    """
+    if not located.has_separate_heads:
+        return read_merged_heads(located.where, merged_names) if merged_names else None
+    tensors = read_separate_heads(located.where, registry.weight_files())
+    # A base model elsewhere may have heads, too: those of this folder are meant.
+    if merged_names and located.base == located.where:
+        _check_same(located.where, tensors, read_merged_heads(located.where, merged_names))
+    return tensors
 
 
 def _check_same(

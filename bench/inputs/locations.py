@@ -9,21 +9,19 @@ from importlib.resources import files
 from pathlib import Path
 
 from bench.common.errors import UserError
+from bench.inputs.checkpoint_checks import refuse_adapter, refuse_pointers
 from bench.inputs.checkpoints import (
     BASE,
     base_of,
     check_base,
     check_weights_exist,
-    contents_of,
     file_of_heads,
-    identity_of,
     read_config,
-    refuse_adapter,
-    refuse_pointers,
 )
 from bench.inputs.fetched_models import fetched_model
 from bench.inputs.gguf_files import GGUF, find_gguf
 from bench.inputs.head_layouts import shares_projection
+from bench.inputs.identity import contents_of, identity_of
 from bench.inputs.load_errors import readable_errors
 from bench.inputs.published_models import MODELS, heads_folder, published_name
 from bench.inputs.spelling import DEMO, check_model_spelling

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 
 from bench.common.files import digest_of
-from bench.inputs.checkpoints import contents_of
+from bench.inputs.identity import contents_of
 from bench.inputs.locations import model_contents
 from decoders.decoder import Decoder, declared
 

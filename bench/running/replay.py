@@ -107,7 +107,9 @@ def steps_with_trees(
 
     ValueError where the prompt fills the context, or the decoder drafts no trees.
     """
-    rule, stop = runner.rule_and_stop(decoder, runner.room_behind(prompt), temperature, seed)
+    generator = runner.generator
+    room = generator.room_behind(prompt)
+    rule, stop = generator.rule_and_stop(decoder, room, temperature, seed)
     ids = torch.tensor(prompt, device=runner.loaded.model.device)
     for step in decoder.decode(ids, rule, stop):
         yield step, step_tree(step)
@@ -122,7 +124,7 @@ def replay(
 
     answered: the texts of the turns before. ValueError as `steps_with_trees`.
     """
-    prompt = runner.prompt(list(question.turns[: turn.turn]), answered)
+    prompt = runner.generator.prompt(list(question.turns[: turn.turn]), answered)
     decoder = runner.decoders[turn.decoder]
     if isinstance(decoder, Budgeted):
         if not turn.draft_depths:

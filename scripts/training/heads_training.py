@@ -2,7 +2,7 @@
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.common.errors import UserError, warn
+from bench.common.flags import refuse_ignored
 from bench.inputs.gguf_files import SUFFIX
 from bench.inputs.gguf_metadata import Metadata
 from bench.inputs.loader import Loaded
@@ -26,7 +27,7 @@ from training.eagle import EagleKind
 from training.head_files import refuse_own_folder
 from training.hidden_states import HiddenStates, KeptHiddenStates
 from training.hydra import HydraKind
-from training.kind import Kind, refuse_ignored
+from training.kind import Kind
 from training.medusa import MedusaKind
 from training.models import kept_time, load_model, with_chat
 from training.schedule import Session, learning_rate
@@ -126,14 +127,17 @@ def _check_settings(settings: HeadsSettings) -> None:
         raise UserError("--distill makes own answers, and --answers has them; give one of the two")
     if settings.merge and settings.format != "medusa":
         raise UserError(f"--merge writes Medusa-2 alone; leave out --format {settings.format}")
-    of_kind = CLASSES[settings.kind].ignored_settings
-    refuse_ignored(settings, of_kind, f"with --kind {settings.kind}")
+    ignored = [(CLASSES[settings.kind].ignored_settings, f"--kind is {settings.kind}")]
     if settings.distill:
-        refuse_ignored(settings, ("examples",), "with --distill, which says how many there are")
+        ignored.append((("examples",), "--distill says how many there are"))
     else:
-        refuse_ignored(settings, OF_OWN_ANSWERS, "without --distill")
+        ignored.append((OF_OWN_ANSWERS, "--distill is not given"))
     if settings.answers is not None:
-        refuse_ignored(settings, ("template",), "with --answers, which has token ids")
+        ignored.append((("template",), "--answers has token ids"))
+    # `template` is a flag of `bench.run`, which has the default there.
+    default = {field.name: field.default for field in fields(settings)} | {"template": None}
+    for names, reason in ignored:
+        refuse_ignored(settings, default.get, names, reason)
 
 
 def _longest(loaded: Loaded, settings: HeadsSettings) -> int:

@@ -1,16 +1,12 @@
 """What train_heads.py needs of a kind of heads. A kind is one module with a class of this sort."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
-from dataclasses import fields
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from bench.common.errors import UserError
-from bench.common.flags import flag_name
 from bench.inputs.loader import Loaded
 from settings.training import HeadsSettings
 from training.batches import Lesson
@@ -50,11 +46,3 @@ class Kind(ABC):
     def parameters(self) -> int:
         """Numbers that are trained."""
         return sum(parameter.numel() for parameter in self.heads.parameters())
-
-
-def refuse_ignored(settings: HeadsSettings, ignored: Collection[str], where: str) -> None:
-    """UserError where one of the ignored settings is given. where: such as "with --kind eagle"."""
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        if field.name in ignored and value not in (None, field.default):
-            raise UserError(f"{flag_name(field.name)} has no effect {where}; leave it out")

@@ -46,7 +46,7 @@ def answer_trees(runner: Runner, prompt: str, steps: int) -> list[StepTree]:
     UserError where the prompt is too long, or the decoder drafts no trees.
     """
     ((label, decoder),) = runner.decoders.items()
-    ids = runner.prompt([prompt], [])
+    ids = runner.generator.prompt([prompt], [])
     made = islice(steps_with_trees(runner, decoder, ids, temperature=0.0, seed=0), steps)
     try:
         return [tree for _, tree in made]

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from bench.common.errors import UserError
-from bench.inputs.checkpoints import identity_of
 from bench.inputs.devices import gpu_memory
+from bench.inputs.identity import identity_of
 from bench.store.answer_files import read_answers
 from llm_judge import answer_flags, gen_model_answer
 from llm_judge.judge_folder import Bench

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BloomConfig, BloomForCausalLM, GenerationConfig
 
 from bench.common.errors import UserError
-from bench.inputs import checkpoints, loader
+from bench.inputs import identity, loader
 from bench.inputs.checkpoints import short_name
 from bench.inputs.devices import check_device
 from bench.inputs.loader import _engine, load
@@ -74,7 +74,7 @@ def test_identity_is_of_the_heads_and_of_the_base(tmp_path):
 
 def test_contents_are_of_every_byte(tmp_path, monkeypatch):
     """The identity takes only the ends of a large file."""
-    monkeypatch.setattr(checkpoints, "SAMPLE_BYTES", 1000)
+    monkeypatch.setattr(identity, "SAMPLE_BYTES", 1000)
     write_base(tmp_path)
     first = load(str(tmp_path), device="cpu")
     file = tmp_path / "model.safetensors"

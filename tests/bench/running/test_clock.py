@@ -44,7 +44,7 @@ def readings(monkeypatch) -> list[torch.device]:
         readings.append(device)
         return passed[0]
 
-    monkeypatch.setattr("bench.running.runner.now", now)
+    monkeypatch.setattr("bench.running.turn_generator.now", now)
     monkeypatch.setattr(Engine, "prefill", taking(PREFILL_S, Engine.prefill))
     monkeypatch.setattr(Engine, "verify", taking(STEP_S, Engine.verify))
     for name in ("prompt", "text", "step_ends"):

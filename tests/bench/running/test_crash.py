@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from bench.common.errors import UserError
 from bench.common.files import append_synced, mend_end, sole_writer, write_atomically
 from bench.running.runner import Runner
+from bench.running.turn_generator import TurnGenerator
 from bench.store.turn import Turn, read_turns
 from decoders import registry
 from decoders.accept import Exact, Sample, Threshold
@@ -197,16 +198,16 @@ def test_a_signal_ends_a_session_that_tries_failed_turns_again(
         raise UserError("no memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Runner, "_generate", fails)
+        patch.setattr(TurnGenerator, "generate", fails)
         assert bench(*command) == 1
-    original = Runner._generate
+    original = TurnGenerator.generate
 
     def signalled(*given):
         os.kill(os.getpid(), signal.SIGTERM)
         return original(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Runner, "_generate", signalled)
+        patch.setattr(TurnGenerator, "generate", signalled)
         assert bench(*command) == 143
     assert "To go on: python -m bench.run" in capsys.readouterr().err
     turns = read_turns(out / "turns.jsonl")[0]

@@ -61,7 +61,7 @@ def pretend(monkeypatch, times: AutoTimes) -> None:
     """A machine with these times, where each step then takes a second."""
     seconds = count()
     monkeypatch.setattr("bench.running.runner.measured_times", lambda model: times)
-    monkeypatch.setattr("bench.running.runner.host_now", lambda: float(next(seconds)))
+    monkeypatch.setattr("bench.running.turn_generator.host_now", lambda: float(next(seconds)))
 
 
 def change(folder, **fields) -> None:

@@ -15,6 +15,7 @@ from bench.running.config import RunConfig
 from bench.running.jobs import jobs
 from bench.running.runner import Runner
 from bench.running.session import run
+from bench.running.turn_generator import TurnGenerator
 from bench.store.turn import parse_turn
 from decoders.accept import make_rule
 from decoders.step import NotANumber, Step
@@ -37,7 +38,7 @@ def capturing(config: RunConfig) -> Runner:
 def test_a_turn_that_fills_the_context_says_so(model, questions):
     config = RunConfig(("greedy", "dynamic"), model, questions, device="cpu", temperature=0.0)
     runner = Runner.load(config)
-    runner.loaded = replace(runner.loaded, eos=frozenset())
+    runner.generator.loaded = replace(runner.loaded, eos=frozenset())
     for job in jobs(config, load_questions(questions).questions):
         turn = runner.answer(job, 1, [])
         assert turn.finish_reason == "context"
@@ -49,7 +50,7 @@ def test_a_gap_is_the_change_of_a_logit_that_makes_a_tie(model, questions, tempe
     """Above temperature 0 it was one of scores, which grow with 1 / temperature."""
     config = RunConfig(decoders=("greedy",), model=model, questions=questions, device="cpu")
     runner, text = Runner.load(config), [1, 5, 6, 7]
-    (first, second), gap = runner.gap(text, temperature, seed=3)
+    (first, second), gap = runner.generator.gap(text, temperature, seed=3)
     rule = make_rule("lossless", temperature, 3, 1.0, config.typical)
     with torch.inference_mode():
         logits = runner.loaded.model.prefill(torch.tensor(text), room=0).logits[-1:].clone()
@@ -63,7 +64,7 @@ def test_with_top_p_a_gap_is_not_known(model, questions):
     config = RunConfig(
         decoders=("greedy",), model=model, questions=questions, device="cpu", top_p=0.9
     )
-    assert math.isinf(Runner.load(config).gap([1, 5, 6, 7], 0.7, seed=3)[1])
+    assert math.isinf(Runner.load(config).generator.gap([1, 5, 6, 7], 0.7, seed=3)[1])
 
 
 def test_what_the_warm_up_taught_is_forgotten(model, questions):
@@ -138,7 +139,7 @@ def test_after_a_turn_without_memory_all_is_captured_again(
         raise torch.OutOfMemoryError("full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Runner, "_generate", no_memory)
+        patched.setattr(TurnGenerator, "generate", no_memory)
         assert next(runner.answers(jobs(config, asked), lambda: False)).failed
     assert set(graphs._captured) == keys
     turns = list(runner.answers(jobs(config, asked), lambda: False))
@@ -185,7 +186,7 @@ def test_a_failed_turn_leaves_nothing_in_the_cache(model, questions, error, free
         raise error(0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Runner, "_generate", spoil)
+        patch.setattr(TurnGenerator, "generate", spoil)
         assert runner.answer(job, 1, []).failed
     assert loaded.length == 0 and (not loaded.cache._buffers) == frees
     assert all(buffer.isfinite().all() for buffer in loaded.cache._buffers)

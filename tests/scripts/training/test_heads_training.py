@@ -197,11 +197,11 @@ def test_answers_that_are_not_read_are_told(answers, tmp_path, capsys):
         (["--corpus", "c.jsonl", "--answers", "a.jsonl"], "give either --corpus or --answers"),
         (["--answers", "a.jsonl", "--distill", 4], "--distill makes own answers"),
         (["--answers", "a.jsonl", "--merge", "--format", "vllm"], "leave out --format vllm"),
-        (["--corpus", "c.jsonl", "--distill", 4, "--examples", 5], "--examples has no effect with"),
-        (["--corpus", "c.jsonl", "--temperatures", 0.5], "--temperatures has no effect without"),
-        (["--corpus", "c.jsonl", "--distill-tokens", 9], "--distill-tokens has no effect without"),
-        (["--corpus", "c.jsonl", "--distill-batch", 9], "--distill-batch has no effect without"),
-        (["--answers", "a.jsonl", "--template", "one_shot"], "--template has no effect with --ans"),
+        (["--corpus", "c.jsonl", "--distill", 4, "--examples", 5], "--examples has no effect: --d"),
+        (["--corpus", "c.jsonl", "--temperatures", 0.5], "--temperatures has no effect: --dist"),
+        (["--corpus", "c.jsonl", "--distill-tokens", 9], "--distill-tokens has no effect: --di"),
+        (["--corpus", "c.jsonl", "--distill-batch", 9], "--distill-batch has no effect: --dis"),
+        (["--answers", "a.jsonl", "--template", "one_shot"], "--template has no effect: --answers"),
         (["--answers", "bad.jsonl"], "line 2: 200 is no token of this model; expected [token ids"),
     ],
 )
@@ -365,9 +365,9 @@ def test_another_dtype_has_files_of_its_own(short_corpus, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--kind", "eagle", "--heads", 3], "--heads has no effect with --kind eagle"),
-        (["--kind", "eagle", "--share-projection"], "--share-projection has no effect with --kind"),
-        (["--kind", "hydra", "--merge"], "--merge has no effect with --kind hydra; leave it out"),
+        (["--kind", "eagle", "--heads", 3], "--heads has no effect: --kind is eagle"),
+        (["--kind", "eagle", "--share-projection"], "--share-projection has no effect: --kind"),
+        (["--kind", "hydra", "--merge"], "--merge has no effect: --kind is hydra; leave it out"),
         (["--kind", "other"], "--kind is 'other'; expected medusa, hydra, eagle"),
     ],
 )
