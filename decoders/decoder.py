@@ -89,6 +89,11 @@ class Decoder(Drafter):
         return None
 
     @property
+    def learns_across_questions(self) -> bool:
+        """Whether what it learns from one question changes its drafts for later ones."""
+        return False
+
+    @property
     def auto(self) -> bool:
         """Whether a budget decides, in every step, how many nodes are verified."""
         return getattr(self, "nodes", None) == AUTO

@@ -68,6 +68,10 @@ class Recycling(Decoder):
             above = level
 
     @property
+    def learns_across_questions(self) -> bool:
+        return self.keep
+
+    @property
     def max_depth(self) -> int:
         return max(map(len, self.paths), default=0)
 

@@ -151,6 +151,11 @@ def weight_files() -> list[str]:
     return sorted({file for name in BUILT_IN for file in load(name).weights})
 
 
+def files_beside() -> list[str]:
+    """The names of all files that decoders of this package look for beside a model, sorted."""
+    return sorted({*weight_files(), *(file for name in BUILT_IN for file in load(name).fitted)})
+
+
 def options(name: str) -> set[str]:
     """The names of the options of a decoder. Raises what `load` raises."""
     return {field.name for field in dataclasses.fields(load(name)) if field.init}

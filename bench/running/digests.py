@@ -3,12 +3,15 @@
 A run is resumed only where they are the same. All are by label.
 """
 
+import ast
 import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import packages_distributions
+from importlib.util import find_spec, module_from_spec, resolve_name
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -149,11 +152,48 @@ def _files_of(module: ModuleType, top: str) -> dict[str, Path]:
 
 
 def _imported_by(module: ModuleType) -> list[ModuleType]:
-    """The modules that a module's names lead to."""
+    """The modules that a module's names or its source lead to."""
     found = []
     for value in list(vars(module).values()):
         if isinstance(value, ModuleType):
             found.append(value)
         elif isinstance(value, (type, FunctionType)) and value.__module__ in sys.modules:
             found.append(sys.modules[value.__module__])
-    return found
+    return found + _imported_in_source(module)
+
+
+def _imported_in_source(module: ModuleType) -> list[ModuleType]:
+    """The modules that a module's source imports, in its functions, too.
+
+    The names of a module do not lead to all of them: a table or a cached function has no module.
+    """
+    names: set[str] = set()
+    for node in ast.walk(_parsed(module)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            relative = "." * node.level + (node.module or "")
+            with suppress(ImportError):  # A relative import outside a package.
+                base = resolve_name(relative, module.__package__)
+                names.update((base, *(f"{base}.{alias.name}" for alias in node.names)))
+    return [found for name in sorted(names) if (found := _module_of(name)) is not None]
+
+
+def _parsed(module: ModuleType) -> ast.AST:
+    """The syntax tree of a module. Empty where it has no source."""
+    try:
+        return ast.parse(Path(module.__file__).read_bytes())
+    except (OSError, TypeError, AttributeError, ValueError, SyntaxError):
+        return ast.Module([], [])
+
+
+def _module_of(name: str) -> ModuleType | None:
+    """The module of a name, not executed if nothing has imported it. None: there is none."""
+    if name in sys.modules:
+        return sys.modules[name]
+    if "." in name:  # To look for it would import its package, all of whose files count anyway.
+        return None
+    with suppress(ImportError, ValueError):
+        spec = find_spec(name)
+        return None if spec is None else module_from_spec(spec)
+    return None

@@ -201,11 +201,7 @@ class Workers:
                 "same everywhere"
             )
         for facts in self._facts:
-            if differing := _differing(self._code, facts["code"]):
-                raise UserError(
-                    f"a worker has another version of this program or of what decoders use "
-                    f"({', '.join(differing)}); make them the same everywhere"
-                )
+            self._check_code(facts)
         self.warnings = list(first["warnings"])
         if any(facts["environment"] != first["environment"] for facts in self._facts):
             self.warnings.append(
@@ -217,6 +213,23 @@ class Workers:
                 f"{len(self.workers)} workers share the cores ({self._threads} threads each): they "
                 "slow each other down, so compare no times with another run's; tokens per "
                 "inference compare anyway"
+            )
+
+    def _check_code(self, facts: dict) -> None:
+        """UserError where a worker's program or decoders are not those of this process."""
+        if differing := _differing(self._code, facts["code"]):
+            raise UserError(
+                f"a worker has another version of this program or of what decoders use "
+                f"({', '.join(differing)}); make them the same everywhere"
+            )
+
+    def _check_replacement(self, facts: dict) -> None:
+        """UserError where a worker that took a dead one's place answers as another one would."""
+        self._check_code(facts)
+        if facts["model"] != self._facts[0]["model"]:
+            raise UserError(
+                f"the files of model {self.config.model!r} have changed since the run began: a "
+                "worker that was replaced has others; every finished turn is kept"
             )
 
     def facts(self) -> dict[str, object]:
@@ -262,7 +275,7 @@ class Workers:
             [event], _ = ray.wait(list(work.busy), num_returns=1)
             worker, job = work.busy.pop(event)
             try:
-                turn = ray.get(event if job is None else next(event))
+                result = ray.get(event if job is None else next(event))
             except StopIteration:  # The job has no further turn.
                 work.idle.append(worker)
             except RayTaskError as error:
@@ -273,12 +286,13 @@ class Workers:
                     yield failed
             else:
                 if job is None:
+                    self._check_replacement(result)
                     work.idle.append(worker)
                     continue
                 if not stopping():  # Else its next turn may have begun, and is not waited for.
-                    done = {**job.done, turn.turn: turn.text}
+                    done = {**job.done, result.turn: result.text}
                     work.busy[event] = worker, replace(job, done=done)
-                yield turn
+                yield result
 
     def _hand_out(self, work: _Work) -> None:
         """Give waiting jobs to idle workers. UserError where no worker is left."""

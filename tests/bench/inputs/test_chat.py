@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from bench.common.errors import UserError
 from bench.inputs.chat import Chat
+from bench.inputs.templates import check_template
 from tests.helpers.models import tiny_tokenizer
 from tests.helpers.paths import ROOT
 
@@ -27,6 +28,27 @@ def test_a_fastchat_template_by_name():
     chat = Chat.of(tokenizer, "vicuna_v1.1")
     text = tokenizer.decode(chat.prompt(["hi", "more"], ["yes"]))
     assert "USER: hi ASSISTANT: yes" in text and text.endswith("USER: more ASSISTANT:")
+
+
+def test_an_empty_answer_ends_its_turn_in_a_fastchat_template_too():
+    """FastChat takes an empty message for one that is still to come, and writes no end after it."""
+    tokenizer = tiny_tokenizer()
+    text = Chat.of(tokenizer, "vicuna_v1.1").prompt_text(["hi", "more"], [""])
+    assert text.endswith("USER: hi ASSISTANT:  </s>USER: more ASSISTANT:")
+
+
+@pytest.mark.parametrize("template", ["gemini", "bard", "chatgpt", "steerlm"])
+def test_templates_of_services_make_no_prompt(template):
+    with pytest.raises(UserError, match="of a service that is sent messages"):
+        check_template(template)
+
+
+def test_a_stop_string_of_many_tokens_is_found():
+    """Characters outside ASCII take several tokens each."""
+    tokenizer, stop = AutoTokenizer.from_pretrained(DEMO), "<｜end▁of▁sentence｜>"
+    chat = Chat(tokenizer, "chat", (stop,), frozenset())
+    ids = tokenizer(f"ab{stop}", add_special_tokens=False).input_ids
+    assert len(ids) > len(stop) and chat.stops(ids) and not chat.stops(ids[:-1])
 
 
 def test_no_template_is_guessed():

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from bench.common.errors import UserError
+from bench.common.files import sole_writer
 from bench.inputs import fetched_models, gguf_files, published_models
 from bench.inputs.fetched_models import fetched_model
 from bench.inputs.loader import load
@@ -70,6 +72,22 @@ def test_a_model_is_fetched_once_and_read_offline(tiny, monkeypatch):
     expected = tiny_llama(rms_norm_eps=1e-5)(PROMPT[None]).logits[0, -1]
     logits = again.model.prefill(PROMPT, room=0).logits[-1]
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_of_two_processes_that_fetch_a_model_the_later_one_waits(tiny, monkeypatch):
+    """It removed the folder that the earlier one was already loading."""
+    folder = published_models.model_folder("tiny")
+    folder.parent.mkdir(parents=True)
+    monkeypatch.setattr(fetched_models, "FETCH_S", 0.0)
+    with sole_writer(folder), ThreadPoolExecutor(1) as other:
+        with pytest.raises(UserError, match=r"tiny-1\.0 is being written by"):
+            other.submit(fetched_model, "tiny").result()
+        monkeypatch.setattr(fetched_models, "FETCH_S", 60.0)
+        monkeypatch.setattr(fetched_models, "_download", lambda *_: pytest.fail("downloaded"))
+        later = other.submit(fetched_model, "tiny")
+        folder.mkdir()
+        (folder / published_models.RECORD).write_text("{}")
+    assert later.result() == folder
 
 
 def test_its_heads_end_in_the_models_own_projection(tiny):

@@ -12,8 +12,9 @@ from bench.common.errors import UserError
 from bench.inputs import gguf_files, loader
 from bench.inputs.gguf_files import find_gguf
 from bench.inputs.gguf_metadata import Metadata
+from bench.inputs.identity import contents_of
 from bench.inputs.loader import load
-from bench.inputs.locations import check_model_name
+from bench.inputs.locations import check_model_name, locate
 from tests.helpers import gguf as helper
 from tests.helpers.checkpoints import write_medusa1
 from tests.helpers.gguf import HEADER, write_gguf
@@ -283,3 +284,46 @@ def test_an_attention_that_is_not_known_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(loader, "load_gguf", lambda *_: (lm, tiny_tokenizer()))
     with pytest.raises(UserError, match=r"tiny.gguf' chooses its own attention, 'org/kernel'"):
         load(str(path), device="cpu")
+
+
+def test_a_file_of_the_same_name_in_the_current_folder_is_not_read(tmp_path, monkeypatch):
+    """Its weights were, under the name and the digest of the file that was asked for."""
+    for folder, seed in (("here", 3), ("there", 0)):
+        (tmp_path / folder).mkdir()
+        write_gguf(tmp_path / folder / "tiny.gguf", tiny_llama(seed, rms_norm_eps=1e-5))
+    monkeypatch.chdir(tmp_path / "here")
+    expected = tiny_llama(rms_norm_eps=1e-5)(PROMPT[None]).logits[0, -1]
+    for name in ("../there/tiny.gguf", "../there"):
+        logits = load(name, device="cpu").model.prefill(PROMPT, room=0).logits[-1]
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_file_has_its_own_tokenizer_whatever_lies_beside_it(tmp_path):
+    """As in the folder that a file was converted from. Its tokenizer.json alone was read."""
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_llama(rms_norm_eps=1e-5))
+    other = tiny_tokenizer()
+    other.chat_template = "other"
+    other.add_tokens(["<other>"])
+    other.save_pretrained(tmp_path)
+    tokenizer = load(str(path), device="cpu").tokenizer
+    assert tokenizer.chat_template == tiny_tokenizer().chat_template
+    assert "<other>" not in tokenizer.get_vocab() and "ab" in tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("name", ["eagle.safetensors", "hydra_lm_head.pt", "medusa_tree.json"])
+def test_what_decoders_read_beside_a_file_belongs_to_the_model(tmp_path, name):
+    """A run was resumed with other heads. Another model in the folder is no part of this one."""
+    path = write_gguf(tmp_path / "tiny.gguf", tiny_llama(rms_norm_eps=1e-5))
+
+    def identities() -> tuple[str, str]:
+        located = locate(str(path))
+        return located.identity(), located.identity(contents_of)
+
+    alone = identities()
+    (tmp_path / "another.gguf").write_bytes(HEADER)
+    (tmp_path / "notes.json").write_text("{}")
+    assert identities() == alone
+    (tmp_path / name).write_bytes(b"1")
+    first = identities()
+    (tmp_path / name).write_bytes(b"2")
+    assert first != alone and all(a != b for a, b in zip(first, identities(), strict=True))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -267,3 +268,18 @@ def test_a_gguf_file_beside_a_config_is_named(tmp_path):
     (tmp_path / "tiny.gguf").touch()
     with pytest.raises(UserError, match=r"has no weights: .*; to use its GGUF file, name that:"):
         check_model_name(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["pt", "safetensors"])
+def test_weights_that_a_folder_of_heads_holds_and_that_are_not_used_are_told(tmp_path, kind):
+    """As of a merged checkpoint whose config.json still names a base model."""
+    base = write_base(tmp_path / "base")
+    folder = Path(write_medusa1(tmp_path / "heads", str(base), kind))
+
+    def told() -> list[str]:
+        return [each for each in load(str(folder), device="cpu").warnings if "of its own" in each]
+
+    assert told() == []
+    shutil.copy(Path(base) / "model.safetensors", folder)
+    (said,) = told()
+    assert "(model.safetensors)" in said and f"those of {str(base)!r} are used" in said

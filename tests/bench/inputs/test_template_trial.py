@@ -72,6 +72,12 @@ def test_turns_that_are_dropped_or_repeated_are_told(template, says):
     assert all(text in warning for text, warning in zip(says, warnings, strict=True))
 
 
+def test_an_added_word_is_no_end_of_an_answer():
+    """As `User` in a template that names speakers: an answer may hold the word."""
+    named = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}assistant: "
+    assert Chat.of(with_template(named, ("user",))).end_id is None
+
+
 def test_a_text_that_begins_twice_is_told():
     template = "{{ bos_token + bos_token }}{% for m in messages %}{{ m['content'] }};{% endfor %}"
     (warning,) = Chat.of(with_template(template)).check()

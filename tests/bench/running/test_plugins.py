@@ -247,6 +247,33 @@ def test_the_files_behind_a_decoder_are_in_the_digest(plugin, model, questions, 
         sys.modules.pop("own_helper", None)
 
 
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "from own_table import TABLE\n",  # A list has no module.
+        "from own_table import cached\n",  # Neither has a cached function, here.
+        "def later():\n    import own_table\n",  # Imported only when it is called.
+    ],
+)
+def test_what_only_the_source_imports_is_in_the_digest(plugin, model, questions, imports):
+    helper = plugin.with_name("own_table.py")
+    text = "from functools import lru_cache\nTABLE = [1]\n@lru_cache\ndef cached(): return {}\n"
+    plugin.write_text(imports + PLUGIN)
+
+    def digest() -> str:
+        (found,) = plugin_digests(make_decoders(config(model, questions, "own"))).values()
+        return found
+
+    try:
+        helper.write_text(text.format(1))
+        first = digest()
+        assert digest() == first
+        helper.write_text(text.format(2))
+        assert digest() != first
+    finally:
+        sys.modules.pop("own_table", None)
+
+
 def test_weights_inside_the_package_are_in_the_digest(plugin, model, questions):
     """Only its Python files were."""
     plugin.unlink()

@@ -7,6 +7,7 @@ import pytest
 
 from bench.running import session
 from bench.running.config import RunConfig
+from tests.helpers.commands import basics, bench
 
 
 @pytest.mark.parametrize(("wanted", "jobs", "made"), [(9, 2, 2), (2, 9, 2), (3, 0, 1)])
@@ -25,3 +26,24 @@ def test_there_are_no_more_workers_than_jobs(monkeypatch, wanted, jobs, made):
     with session._crew(RunConfig(), prepared, wanted, None, jobs, now):
         pass
     assert counts == [made]
+
+
+KEEPS = "recycling:nodes=4:keep=true"
+
+
+def test_workers_do_not_divide_what_a_decoder_learns(model, questions, tmp_path, capsys):
+    """Each had a table of its own, and accepted less than one process."""
+    given = [*basics(model, questions, tmp_path / "run"), "--workers", 2, "--decoder"]
+    assert bench(*given, f"greedy,{KEEPS}") == 2
+    assert f"decoder {KEEPS!r} learns from each question for the next" in capsys.readouterr().err
+
+
+def test_what_a_break_makes_a_decoder_forget_is_told(model, questions, tmp_path, capsys):
+    given = [*basics(model, questions, tmp_path / "run"), "--decoder", f"greedy,{KEEPS}"]
+    said = "has lost what it learned"
+    assert bench(*given, "--limit", 2) == 0
+    assert said not in capsys.readouterr().err
+    assert bench(*given) == 0
+    assert f"decoder {KEEPS!r} {said}" in capsys.readouterr().err
+    assert bench(*given) == 0
+    assert said not in capsys.readouterr().err
