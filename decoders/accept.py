@@ -31,6 +31,7 @@ from decoders.tree import Draft, Tree
 
 NO_TOKEN = -1
 NOISE_BLOCK = 64  # Positions whose noise is made at once.
+LEAST_DRAW = 2.0**-24  # Of an exponential distribution. CUDA draws none that is smaller.
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +225,8 @@ class Sample(Rule):
         """The noise [NOISE_BLOCK, vocab] of a block of positions."""
         generator = torch.Generator(like.device).manual_seed(seed_of(self.seed, number))
         rows = torch.empty(NOISE_BLOCK, like.shape[-1], device=like.device)
-        return rows.exponential_(generator=generator).log_().neg_()
+        # Some devices draw zeros now and then. Their noise would be infinite.
+        return rows.exponential_(generator=generator).clamp_(min=LEAST_DRAW).log_().neg_()
 
 
 def make_rule(

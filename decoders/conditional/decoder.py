@@ -136,9 +136,7 @@ class Conditional(Decoder):
         self.vocabulary.start(prompt)
         self.table.forget()
         prompt = prompt.to(self.model.device)
-        # The latest row comes first: of several rows about the same tokens, the first one counts.
-        before, token = prompt.roll(1).flip(0)[:-1], prompt.flip(0)[:-1]
-        self.table.learn(before, token, rows.logits.flip(0)[:-1])
+        self.table.learn_text(prompt, rows.logits)
         self.last.copy_(prompt[-1:])
         # The latest (token [1], logits [1, vocab]) that the table has not learned from yet.
         self.unlearned: list[tuple[Tensor, Tensor]] = []

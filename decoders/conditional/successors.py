@@ -93,6 +93,17 @@ class Successors:
             self._evidence.index_select(0, row),
         )
 
+    def learn_text(self, text: Tensor, logits: Tensor) -> None:
+        """Take in the base model's `logits` [tokens, vocab] at all tokens of a text [tokens].
+
+        The first token is left out, as nothing stands before it.
+        """
+        last = len(text) - 1
+        for start in reversed(range(0, last, CHUNK)):  # From the last token on, backwards.
+            rows = slice(max(1, last - start - CHUNK + 1), last - start + 1)
+            above = slice(rows.start - 1, rows.stop - 1)
+            self._learn(text[above].flip(0), text[rows].flip(0), logits[rows].flip(0))
+
     def learn(self, before: Tensor, token: Tensor, logits: Tensor) -> None:
         """Take in the base model's `logits` [rows, vocab] at tokens [rows] after others [rows].
 

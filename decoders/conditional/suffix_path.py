@@ -5,7 +5,7 @@ from torch import Tensor
 
 from decoders.kept_tokens import KeptTokens
 from decoders.suffix.automaton import SuffixAutomaton
-from decoders.suffix.decoder import continuation, padded_tree
+from decoders.suffix.decoder import continuation, followed_for, padded_tree
 from decoders.tree import Draft
 
 SHORTEST = 2  # Tokens of a suffix. What followed a shorter one is not taken.
@@ -32,8 +32,12 @@ class SuffixPath:
         """
         self._automaton.extend(self._kept.new(draft.token[:1]))
         length, end = next(self._automaton.earlier(), (0, 0))
-        path = continuation(self._automaton.text, length, end) if length >= SHORTEST else []
         token, parent = draft.token.tolist(), draft.tree.parent.tolist()
+        path = []
+        if length >= SHORTEST:
+            # No more of it can stand in the draft.
+            count = min(followed_for(length), len(token) + self.most)
+            path = continuation(self._automaton.text, end, count)
         child = {(parent[node], token[node]): node for node in range(1, len(token))}
         # Remove as few of the last nodes as the missing part of the path needs. A removed node may
         # lie on the path, and make that part longer. So each number is tried from the start.

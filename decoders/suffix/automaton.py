@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 EMPTY = 0  # The state of the empty substring. Its link is BEYOND.
 BEYOND = -1
+# Suffixes whose latest occurrence is noted with each token, the longest first. A run of one token
+# has as many of them as tokens. Shorter ones keep occurrences that are older.
+MOST_NOTED = 256
 
 
 @dataclass
@@ -76,9 +79,11 @@ class SuffixAutomaton:
             state = states[state].link
 
     def _note_end(self) -> None:
-        """Add the end of the text to the occurrences of all its suffixes."""
+        """Add the end of the text to the occurrences of its MOST_NOTED longest suffixes."""
         state = self._whole
-        while state != EMPTY:
+        for _ in range(MOST_NOTED):
+            if state == EMPTY:
+                return
             found = self._states[state]
             found.ends = (len(self.text), *found.ends[: self.most - 1])
             state = found.link

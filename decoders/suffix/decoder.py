@@ -64,7 +64,8 @@ class Suffix(Decoder):
         child: dict[tuple[int, int], int] = {}  # (node, token) -> the node of that token below it.
         for length, end in islice(self.automaton.earlier(), self.width):
             node = 0
-            for guess in continuation(text, length, end, self.nodes if self.width == 1 else None):
+            followed = self.nodes if self.width == 1 else followed_for(length)
+            for guess in continuation(text, end, min(followed, self.nodes)):
                 if (node, guess) not in child:
                     if len(parent) == self.nodes:
                         break
@@ -75,13 +76,16 @@ class Suffix(Decoder):
         return parent, token
 
 
-def continuation(text: list[int], length: int, end: int, depth: int | None = None) -> list[int]:
-    """The tokens after an occurrence, from position `end` on.
+def followed_for(length: int) -> int:
+    """For how many tokens a match of `length` tokens is followed."""
+    return AT_LEAST + PER_TOKEN * length
 
-    length: tokens of the match. depth: how many tokens are returned. None: more for a
-    longer match. Where the text ends first, the tokens from `end` on are repeated.
+
+def continuation(text: list[int], end: int, count: int) -> list[int]:
+    """The `count` tokens after an occurrence, from position `end` on.
+
+    Where the text ends first, the tokens from `end` on are repeated.
     """
-    count = AT_LEAST + PER_TOKEN * length if depth is None else depth
     return [text[end + step % (len(text) - end)] for step in range(count)]
 
 

@@ -261,6 +261,21 @@ def test_the_noise_of_a_block_of_positions_is_made_once(monkeypatch):
     assert made == [0, 1, 2, 3]
 
 
+def test_a_draw_of_zero_does_not_make_a_token_certain(monkeypatch):
+    """As on Apple's GPUs, now and then."""
+    monkeypatch.setattr(torch.Tensor, "exponential_", lambda self, generator: self.zero_())
+    noise = Sample(1.0, seed=1)._noise(torch.zeros(1, 9), 0, 1)
+    assert noise.isfinite().all() and noise.max() < 17
+
+
+def test_noise_that_is_no_longer_needed_is_dropped():
+    """A long turn held the noise of all its positions."""
+    rule, logits = Sample(1.0, seed=1), torch.zeros(1, 9)
+    for position in range(0, 64 * 20, 16):
+        rule._noise(logits, position, 1)
+        assert len(rule._blocks) <= 2
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_left_before_anything_is_computed(dtype):
     logits = torch.randn(2, 500, generator=torch.Generator().manual_seed(0)).to(dtype)

@@ -36,7 +36,7 @@ FAMILIES = {
     "gemma3-window": lambda: tf.Gemma3ForCausalLM(
         tf.Gemma3TextConfig(**TINY, **WINDOW, head_dim=8)
     ),
-    "granite": lambda: tf.GraniteForCausalLM(tf.GraniteConfig(**TINY, logits_scaling=8.0)),
+    "granite": lambda: tf.GraniteForCausalLM(tf.GraniteConfig(**TINY, logits_scaling=2.0)),
     "cohere": lambda: tf.CohereForCausalLM(tf.CohereConfig(**TINY, logit_scale=0.0625)),
     "phi": lambda: tf.PhiForCausalLM(tf.PhiConfig(**TINY)),
     "phi3-window": lambda: tf.Phi3ForCausalLM(tf.Phi3Config(**TINY, **WINDOW)),

@@ -101,3 +101,15 @@ def test_what_is_no_guess_teaches_nothing(before):
     found.learn(ids(before), ids(NO_GUESS), row(1, 2, 3))
     grid = torch.cartesian_prod(torch.arange(101), torch.arange(101))
     assert found.after(*grid.unbind(1)).evidence.eq(0).all()
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 256, 257, 258, 600])
+def test_a_text_is_learned_as_its_rows_are(tokens):
+    """In the same groups of rows, so that the same successors are confirmed."""
+    text = torch.arange(tokens).mul(7).remainder(11)
+    logits = torch.randn(tokens, 101, generator=torch.Generator().manual_seed(0))
+    by_text, by_rows = (table() for _ in range(2))
+    by_text.learn_text(text, logits)
+    by_rows.learn(text.roll(1).flip(0)[:-1], text.flip(0)[:-1], logits.flip(0)[:-1])
+    for name in ("_pair", "_claim", "_token", "_bonus", "_evidence"):
+        assert torch.equal(getattr(by_text, name), getattr(by_rows, name)), name

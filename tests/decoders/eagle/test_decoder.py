@@ -3,13 +3,15 @@
 from functools import partial
 
 import pytest
+import torch
 
 from decoders.accept import Exact, Sample
+from decoders.best_nodes import NO_SCORE
 from decoders.eagle.head import FILE, EagleHead
 from decoders.engine.engine import Engine
 from decoders.model.model import Model
-from tests.helpers.drafters import eagle_tensors, naive_eagle, paths_of, tiny_eagle
-from tests.helpers.models import FAMILIES, randomise, tiny_heads, tiny_llama
+from tests.helpers.drafters import eagle_tensors, naive_beam, naive_eagle, paths_of, tiny_eagle
+from tests.helpers.models import FAMILIES, PROMPT, randomise, tiny_heads, tiny_llama
 from tests.helpers.naive_trees import compare_trees
 from tests.helpers.steps import COSTLY, FREE, GROWING, bound, steps_of, tokens_of, turn
 
@@ -32,13 +34,12 @@ def test_its_probabilities_are_those_of_a_family_that_scales_logits():
     tensors = eagle_tensors()
     files = {FILE: EagleHead.from_published(tensors, model)}
     decoder = bound(model, "eagle:nodes=14:topk=4:beam=3:depth=4", files=files)
-    plain = Model(randomise(FAMILIES["granite"]()))
-
-    def naive(text, root):
-        logits_of = naive_eagle(plain, tensors, text, root)
-        return lambda path: logits_of(path) / 8
-
-    compare_trees(decoder, naive, tokens=30)
+    plain, text = Model(randomise(FAMILIES["granite"]())), PROMPT.tolist()
+    for step in decoder.decode(*turn(12, Exact())):
+        unscaled = naive_eagle(plain, tensors, text, int(step.draft.token[0]))
+        expected = naive_beam(lambda path, logits=unscaled: logits(path) / 2, 14, 4, 3, 4)
+        assert paths_of(step.draft) == pytest.approx(expected, abs=1e-3)
+        text += step.tokens
 
 
 @pytest.mark.parametrize("rule", [Exact, lambda: Sample(0.7, seed=3)])
@@ -69,3 +70,17 @@ def test_a_second_turn_forgets_the_first():
         [paths_of(step.draft) for step in decoder.decode(*turn(20, Exact()))] for _ in range(2)
     )
     assert first == second
+
+
+@pytest.mark.parametrize("static_shapes", [False, True])
+def test_numbers_that_a_failed_turn_left_are_not_read(static_shapes):
+    """A NaN in an unused slot would reach every later draft."""
+    model = Engine(tiny_llama())
+    model.static_shapes = static_shapes
+    decoder = bound(model, "eagle:nodes=9", files={FILE: tiny_eagle(model)})
+    for _ in range(2):
+        steps = list(decoder.decode(*turn(12, Exact())))
+        assert all(step.draft.log_prob.gt(NO_SCORE / 2).all() for step in steps)
+        with torch.inference_mode():
+            for buffer in decoder.layer.cache._buffers:
+                buffer.fill_(torch.nan)
