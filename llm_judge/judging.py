@@ -116,6 +116,17 @@ def needs_reference(question: Question) -> bool:
     return normalised(question.category) in NEED_REFERENCE
 
 
+def has_reference(question: Question, references: dict[QuestionId, Answer], turn: int = 1) -> bool:
+    """Whether there are reference answers to a question's turns up to `turn`."""
+    answer = references.get(question.question_id)
+    choice = answer.choices[0] if answer is not None else None
+    return (
+        choice is not None
+        and choice.answered(turn)
+        and all(text.strip() for text in choice.turns[:turn])
+    )
+
+
 def turns_judged(question: Question) -> int:
     """How many turns of a question are judged: both of two, else the first, as in FastChat."""
     return 2 if len(question.turns) == 2 else 1
@@ -244,14 +255,13 @@ def _reference(
 
     UserError where one of them is missing, empty or recorded as an error.
     """
-    answer = references.get(question.question_id)
-    choice = answer.choices[0] if answer is not None else None
-    if choice is None or not (choice.answered(turn) and all(map(str.strip, choice.turns[:turn]))):
+    if not has_reference(question, references, turn):
         raise UserError(
             f"question {question.question_id} ({question.category}) is judged against a reference "
             f"answer, but the reference file has none to its turn {turn}; add it, or judge without "
             "references by --no-references"
         )
+    choice = references[question.question_id].choices[0]
     return _numbered("ref_answer", choice.turns[:turn])
 
 

@@ -615,6 +615,55 @@ def test_without_references_the_general_prompt_is_used(bench, monkeypatch):
     assert [row["judge"][1] for row in read_judgments(bench.single)] == ["single-v1"]
 
 
+@pytest.mark.parametrize("name", ["j", "other"])
+@pytest.mark.parametrize("category", ["maths", "Code", ""])
+def test_references_that_are_not_used_are_said(bench, monkeypatch, capsys, category, name):
+    """Their questions are graded without them, for the spelling of a category."""
+    bench.questions(3, category=category)
+    bench.answers("m", {n: ["5"] for n in (1, 2, 3)})
+    turns = {1: ["right"], 2: ["right, too"], 3: ["ERROR"], 4: ["of another question"]}
+    rows = [{"question_id": n, "choices": [{"turns": text}]} for n, text in turns.items()]
+    bench.write(bench.folder / "reference_answer" / f"{name}.jsonl", rows)
+    nowhere = "http://127.0.0.1:9"
+    assert bench.judge(monkeypatch, nowhere, "--dry-run") == 0
+    said = capsys.readouterr().err
+    assert "2 questions have a reference answer and are judged without it (1, 2)" in said
+    assert f"({category or 'none'}) is none of math, reasoning, coding" in said
+    assert bench.judge(monkeypatch, nowhere, "--dry-run", "--no-references") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_references_of_some_categories_are_used(bench, monkeypatch, capsys):
+    bench.questions(2)
+    categories = {1: "math", 2: "maths"}
+    rows = [{"question_id": n, "category": categories[n], "turns": ["q"]} for n in (1, 2)]
+    bench.write(bench.folder / "question.jsonl", rows)
+    bench.answers("m", {1: ["5"], 2: ["6"]})
+    rows = [{"question_id": n, "choices": [{"turns": ["right"]}]} for n in (1, 2)]
+    references = bench.folder / "right.jsonl"
+    bench.write(references, rows)
+    given = ["--dry-run", "--reference-file", str(references)]
+    assert bench.judge(monkeypatch, "http://127.0.0.1:9", *given) == 0
+    assert "1 questions have a reference answer and are judged without" in capsys.readouterr().err
+
+
+def test_a_reference_file_without_effect_is_refused(bench, monkeypatch, capsys, tmp_path):
+    bench.questions(2, category="maths")
+    bench.answers("m", {1: ["5"], 2: ["6"]})
+    nowhere, file = "http://127.0.0.1:9", tmp_path / "right.jsonl"
+    with pytest.raises(UserError, match=r"right\.jsonl"):  # It is not there.
+        bench.judge(monkeypatch, nowhere, "--reference-file", str(file))
+    bench.write(file, [{"question_id": 1, "choices": [{"turns": ["right"]}]}])
+    said = r"--reference-file has no effect: none of the 2 .*\(maths\).*leave the flag out"
+    with pytest.raises(UserError, match=said):
+        bench.judge(monkeypatch, nowhere, "--reference-file", str(file))
+    # A file that nobody asked for, and that is damaged, does not end the command.
+    (bench.folder / "reference_answer").mkdir()
+    (bench.folder / "reference_answer" / "j.jsonl").write_text("{\n")
+    assert bench.judge(monkeypatch, nowhere, "--dry-run") == 0
+    assert "j.jsonl" in capsys.readouterr().err
+
+
 def test_what_is_not_judged_is_said(bench, monkeypatch, capsys):
     """Turns after the second, thoughts, and answers that are empty or thoughts alone."""
     bench.questions(2, turns=3)
