@@ -536,6 +536,44 @@ def test_judgments_by_another_rubric_are_not_taken_for_todays(
 
 
 @pytest.mark.parametrize("mode", ["single", "pairwise-all"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda template: f"Be strict.\n{template}",
+        lambda template: f"{template}\nBe strict.",
+        lambda template: template.replace("===", "+++"),
+    ],
+)
+@pytest.mark.parametrize("names_prompt", [True, False])
+def test_rows_without_a_digest_are_compared_by_their_template(
+    bench, monkeypatch, tmp_path, mode, change, names_prompt
+):
+    """As FastChat writes them: of other models, and of questions that are not asked."""
+    bench.questions(2)
+    for model in "mnop":
+        bench.answers(model, {1: ["one"], 2: [f"two of {model}"]})
+    rubric = tmp_path / "rubric.jsonl"
+    rows = [row for _, row in read_rows(OWN_PROMPTS)]
+    rows = [row | {"prompt_template": change(row["prompt_template"])} for row in rows]
+    bench.write(rubric, rows)
+    file = bench.single if mode == "single" else bench.pair
+    with server(Judge(default="[[A]] [[5]]")) as url:
+        some = ["--mode", mode, "--model-list", "m", "n"]
+        assert bench.judge(monkeypatch, url, *some) == 0
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for row in rows:
+            del row["prompt_sha256"], row["temperature"]
+            row["judge"] = row["judge"] if names_prompt else "j"
+        bench.write(file, rows)
+        others = ["--mode", mode, "--model-list", "o", "p"]
+        with pytest.raises(UserError, match="another version of the prompt"):
+            bench.judge(monkeypatch, url, *others, "--judge-file", str(rubric))
+        assert len(read_judgments(file)) == len(rows)
+        assert bench.judge(monkeypatch, url, *others, "--first-n", "1") == 0
+    assert len(read_judgments(file)) > len(rows)
+
+
+@pytest.mark.parametrize("mode", ["single", "pairwise-all"])
 def test_models_are_judged_against_one_reference_answer(bench, monkeypatch, mode):
     """Grades against two references stood in one table."""
     bench.questions(1, category="math")
