@@ -487,6 +487,26 @@ def test_both_replies_of_a_pair_are_asked_again(bench, monkeypatch):
     assert (row["g1_winner"], row["g2_winner"]) == ("tie", "tie")
 
 
+def test_a_torn_end_of_the_waiting_replies_is_mended(bench, monkeypatch, capsys):
+    """As if the command had been killed within a write: the next reply has a line of its own."""
+    bench.questions(2)
+    for model in ("one", "two"):
+        bench.answers(model, {n: [f"<{model} {n}>"] for n in (1, 2)})
+    later = {f"<one {n}>\n=== End of reply B": [fails(400), "[[B]]"] for n in (1, 2)}
+    judge = Judge(later, default="[[A]]")
+    games = bench.pair.with_name("j_pair.jsonl.games")
+    with server(judge) as url:
+        assert bench.judge(monkeypatch, url, "--mode", "pairwise-all", "--first-n", "1") == 1
+        with games.open("a") as out:
+            out.write('{"question_id": 1, "model')
+        judge.script["<one 1>\n=== End of reply B"].insert(0, fails(400))
+        assert bench.judge(monkeypatch, url, "--mode", "pairwise-all") == 1
+        assert games.name in capsys.readouterr().err
+        assert [row["question_id"] for _, row in read_rows(games)] == [1, 2]
+        assert bench.judge(monkeypatch, url, "--mode", "pairwise-all") == 0
+    assert sorted(judge.prompts.values()) == [1, 1, 2, 3]
+
+
 def test_half_a_pair_waits_while_another_command_ends(bench, monkeypatch):
     bench.questions(1)
     for model in "abcd":
