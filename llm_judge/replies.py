@@ -22,7 +22,8 @@ BROKEN_OFF = re.compile(
     r"error|abort|cancel|fail|interrupt|insufficient|overload|disconnect|(?<![a-z])(?:time|rate_)"
 )
 WITHHELD = re.compile(
-    r"filter|safety|recitation|sensitive|prohibit|refus|block(?:ed|list)|guardrail|moderat|policy|spii"
+    r"filter|safety|recitation|sensitive|prohibit|refus|block(?:ed|list)|guardrail|moderat|policy|"
+    r"spii"
 )
 CUT_OFF = re.compile(r"length|max|limit|window|exceed|truncat|incomplete")
 WHOLE = (

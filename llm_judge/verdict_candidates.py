@@ -124,16 +124,20 @@ _EXAMPLE_BEFORE = re.compile(
     re.IGNORECASE,
 )
 
+# A character of a remark about another answer. "But" ends it: "I would have liked sources, but it
+# is a [[7]]".
+_REMARK = r"(?:(?!\b(?:but|so|thus|hence|therefore|yet|still|overall)\b)[^\n.!?;])"
 # Words around a verdict that the answer did not get: "to earn a [[9]]", "[[9]] would need".
 _UNREACHED_BEFORE = re.compile(
     r"(?:^|[.!?\n][ \t]*)to (?:earn|get|reach|deserve|receive|merit|achieve)\b[^\n.!?]{0,30}$|"
     r"\b(?:could|might) (?:earn|get|reach|receive|achieve)\b[^\n.!?]{0,30}$|"
-    r"(?:\b(?:would|could|might)|['’]d)(?: not| never| [a-z]+ly)? have\b(?! to\b)[^\n.!?]{0,40}$",
+    r"(?:\b(?:would|could|might)|['’]d)(?: not| never| [a-z]+ly)? have\b(?! to\b)"
+    rf"{_REMARK}{{0,40}}$",
     re.IGNORECASE,
 )
 _UNREACHED_AFTER = re.compile(
-    r"[ \t*_\"”]{0,4}(?:,? ?(?:if|had (?:it|the|there))\b|"
-    r",?[^\n.!?]{0,30}\bwould (?:need|have|require)\b)",
+    r"[ \t*_\"”]{0,4}(?:(?:, )?if\b(?! (?:only|not|just)\b)|, had (?:it|the|there)\b|"
+    r",?[^\n.!?]{0,30}(?<!\bi )\bwould (?:need|have|require)\b)",
     re.IGNORECASE,
 )
 # "With sources, I would rate it". Judges begin their real verdict with "if I had to choose, I
@@ -142,7 +146,7 @@ _CONDITIONAL_BEFORE = re.compile(
     r"(?:^|[.!?:;\n]|\bbut\b|\band\b)[\W_]*(?:"
     r"with(?:out)?(?! (?:that|this|these|those|all|everything|both|the above)\b)|"
     r"if(?! (?:i|we|you|pressed|forced|asked)\b)|had|were|otherwise)\b"
-    r"(?:(?!\b(?:so|thus|hence|therefore)\b)[^\n.!?])*(?:\bwould|['’]d)\b[^\n.!?]{0,40}$",
+    rf"{_REMARK}*(?:\bwould|['’]d)\b{_REMARK}{{0,40}}$",
     re.IGNORECASE,
 )
 
