@@ -8,6 +8,8 @@ server that sends a byte now and then would never time out.
 """
 
 import asyncio
+import socket
+import ssl
 from collections import Counter
 from email.utils import parsedate_to_datetime
 from threading import Event, Lock, Thread
@@ -29,15 +31,16 @@ from llm_judge.failures import (
     LONGEST_WAIT_S,
     CallFailed,
     EndpointTrouble,
-    NoCompletion,
+    TooSlow,
+    Unreachable,
     failure,
 )
 from llm_judge.replies import ErrorBody, Reply, read_reply
 from llm_judge.request_form import Form
 
 LONGEST_BACKOFF_S = 60.0
-NO_COMPLETION_TRIES = 3  # Tries of a call that gets no completion: its URL is probably wrong.
 LONG_WAIT_S = 10.0  # Waits from this length on are told.
+MOST_UNKNOWN = 3  # Unknown values of finish_reason that are told.
 # Statuses that say nothing about the form of a request, so that no other form is tried.
 NOT_OF_THE_FORM = (401, 403, 404, 429)
 
@@ -74,6 +77,9 @@ class JudgeClient:
         self._lock = Lock()
         self._has_answered = False
         self._failed: Counter[int] = Counter()  # Failures with advice, by their `calls`.
+        # Tokens of all replies, also of those that are no judgment.
+        self.prompt_tokens = self.completion_tokens = 0
+        self._unknown: set[str] = set()  # Unknown values of finish_reason that were told.
         self._told_until = 0.0  # End of the last wait that was printed, on the monotonic clock.
         # An event loop can cut off a call at any moment.
         self.loop = asyncio.new_event_loop()
@@ -84,10 +90,11 @@ class JudgeClient:
 
         CallFailed where there is none after all tries; UserError where no call can succeed.
         """
+        met: Counter[type] = Counter()  # The kinds of trouble that the call met.
         retrying = Retrying(
             retry=retry_if_exception(_is_tried_again),
             wait=self._wait,
-            stop=self._is_last_try,
+            stop=lambda state: self._is_last_try(state, met),
             sleep=self.stop.wait,
             reraise=True,
         )
@@ -109,19 +116,25 @@ class JudgeClient:
             self._failed[error.calls] += 1
             return not self._has_answered and self._failed[error.calls] >= error.calls
 
-    def _is_last_try(self, state: RetryCallState) -> bool:
+    def _is_last_try(self, state: RetryCallState, met: Counter[type]) -> bool:
+        """Whether a call is given up after a try that failed. met: its troubles until then."""
         error = state.outcome.exception() if state.outcome else None
-        most = NO_COMPLETION_TRIES if isinstance(error, NoCompletion) else self.tries
-        return self.stop.is_set() or stop_after_attempt(min(most, self.tries))(state)
+        most = error.most_tries if isinstance(error, EndpointTrouble) else None
+        met[type(error)] += 1
+        is_often = most is not None and met[type(error)] >= most
+        return self.stop.is_set() or is_often or stop_after_attempt(self.tries)(state)
 
     def _wait(self, state: RetryCallState) -> float:
-        """Seconds until the next try: what the server asks for, else a growing random time."""
+        """Seconds until the next try: a growing random time, or longer if the server asks for it.
+
+        Some servers that are busy ask for a wait of 0 s, or to come back at a time that is over.
+        """
         error = state.outcome.exception() if state.outcome else None
         asked = error.after_s if isinstance(error, EndpointTrouble) else None
         if asked is None:
             return self.backoff(state)
         self._tell_wait(asked, error)
-        return asked
+        return max(asked, self.backoff(state))
 
     def _tell_wait(self, seconds: float, error: BaseException) -> None:
         """Say so where the server asks for a long wait. Calls that wait together say it once."""
@@ -151,12 +164,35 @@ class JudgeClient:
 
     def _read(self, body: bytes) -> Reply:
         try:
-            return read_reply(body)
+            reply = read_reply(body)
         except ErrorBody as error:
             text = body.decode(errors="replace")
             raise failure(
                 error.status, str(error), self.model, code=error.code, body=text
             ) from error
+        except CallFailed as error:
+            self._count(error)
+            raise
+        self._count(reply)
+        if reply.unknown_finish:
+            self._tell_unknown(reply.unknown_finish)
+        return reply
+
+    def _count(self, call: Reply | CallFailed) -> None:
+        with self._lock:
+            self.prompt_tokens += call.prompt_tokens
+            self.completion_tokens += call.completion_tokens
+
+    def _tell_unknown(self, finish: str) -> None:
+        """Say once that a finish_reason is unknown."""
+        with self._lock:
+            if finish in self._unknown or len(self._unknown) >= MOST_UNKNOWN:
+                return
+            self._unknown.add(finish)
+        warn(
+            f"{self.where} ends replies with an unknown finish_reason ({finish}); they count as "
+            "whole"
+        )
 
     def _failure(self, error: openai.APIStatusError, said: str) -> CallFailed:
         return failure(
@@ -184,13 +220,26 @@ class JudgeClient:
             done = asyncio.run_coroutine_threadsafe(call, self.loop).result()
             return done.http_response.content
         except asyncio.TimeoutError as error:
-            raise EndpointTrouble(f"no whole reply within {self.timeout_s:g} s") from error
+            raise TooSlow(self.timeout_s) from error
         except openai.APIConnectionError as error:
             if isinstance(error.__cause__, CallFailed):  # `BoundedClient` refused the response.
                 raise error.__cause__ from error
-            raise EndpointTrouble(
-                f"{self.where} cannot be reached ({error.__cause__ or error})"
-            ) from error
+            said = str(error.__cause__ or error)
+            # After an answer it is the way to the endpoint that is broken for a while.
+            if _is_lasting(error) and not self._has_answered:
+                raise Unreachable(said) from error
+            raise EndpointTrouble(f"{self.where} cannot be reached ({said})") from error
+
+
+def _is_lasting(error: BaseException) -> bool:
+    """Whether a host has no address, no certificate that is trusted, or no TLS."""
+    cause: BaseException | None = error
+    while cause is not None:
+        is_of_tls = isinstance(cause, ssl.SSLCertVerificationError) or type(cause) is ssl.SSLError
+        if is_of_tls or isinstance(cause, socket.gaierror):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _is_tried_again(error: BaseException) -> bool:

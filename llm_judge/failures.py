@@ -45,9 +45,33 @@ class CallFailed(Exception):
         in any case.
     """
 
+    prompt_tokens = completion_tokens = 0  # What the call took, as far as the endpoint says.
+
     def __init__(self, said: str, advice: str = "", calls: int | None = None) -> None:
         super().__init__(said)
         self.advice, self.calls = advice, calls
+
+
+class CutOff(CallFailed):
+    """A reply was cut off at a limit of tokens. If that is so of all replies, a flag is wrong."""
+
+    def __init__(self, finish: str) -> None:
+        """finish: the finish_reason."""
+        said = f"(finish_reason {finish}); a larger --max-tokens or --max-completion-tokens"
+        advice = f"cuts off one reply after another {said} makes room"
+        super().__init__(f"the reply was cut off {said} makes room", advice, GIVE_UP_AFTER)
+
+
+class EmptyReply(CallFailed):
+    """A reply has no text beside its thoughts. If that is so of all replies, the judge is wrong."""
+
+    def __init__(self, finish: str) -> None:
+        """finish: the finish_reason."""
+        advice = (
+            f"sends one empty reply after another (finish_reason {finish}); check --judge-model, "
+            "or leave room for its thoughts by a larger --max-tokens or --max-completion-tokens"
+        )
+        super().__init__(f"the reply is empty (finish_reason {finish})", advice, GIVE_UP_AFTER)
 
 
 class EndpointTrouble(CallFailed):
@@ -57,10 +81,34 @@ class EndpointTrouble(CallFailed):
     """
 
     after_s: float | None = None  # The wait that the server asks for. None: it asks for none.
+    most_tries: int | None = None  # Tries of a call that meet this trouble. None: all.
+
+
+class TooSlow(EndpointTrouble):
+    """No whole reply came in time. The endpoint may have made it nonetheless, and take money."""
+
+    most_tries = 2
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(
+            f"no whole reply within {timeout_s:g} s; a larger --timeout waits longer for it"
+        )
+
+
+class Unreachable(EndpointTrouble):
+    """A host has no address or a wrong certificate. Unlike one that is down, it will stay so."""
+
+    most_tries = 3
+
+    def __init__(self, said: str) -> None:
+        advice = f"cannot be reached ({said}); --api-base takes the endpoint's URL"
+        super().__init__(f"the endpoint cannot be reached ({said})", advice, calls=1)
 
 
 class NoCompletion(EndpointTrouble):
     """What came is no chat completion at all, as from a wrong URL, or from a proxy for a moment."""
+
+    most_tries = 3
 
     def __init__(self, said: str) -> None:
         advice = (

@@ -108,12 +108,44 @@ def _check_template(template: str, where: str) -> None:
         raise UserError(f"{where} cannot be filled in: {error}") from error
 
 
+def may_be_of(template: str, user: str) -> bool:
+    """Whether a user prompt has all fixed text of a template, in its order.
+
+    >>> may_be_of("Grade {answer}, please", "Grade this, please"), may_be_of("Grade {answer}", "A?")
+    (True, False)
+    """
+    texts = [""]  # Before, between and behind the fields.
+    for text, field, _, _ in Formatter().parse(template.strip()):
+        texts[-1] += text
+        if field is not None:
+            texts.append("")
+    user = user.strip()
+    end = 0
+    for text in texts:
+        found = user.find(text, end)
+        if found < 0:
+            return False
+        end = found + len(text)
+    return user.startswith(texts[0]) and user.endswith(texts[-1])
+
+
 # --- Matches --------------------------------------------------------------------------------------
 
 
 def needs_reference(question: Question) -> bool:
     """Whether a question is judged against a reference answer."""
     return normalised(question.category) in NEED_REFERENCE
+
+
+def has_reference(question: Question, references: dict[QuestionId, Answer], turn: int = 1) -> bool:
+    """Whether there are reference answers to a question's turns up to `turn`."""
+    answer = references.get(question.question_id)
+    choice = answer.choices[0] if answer is not None else None
+    return (
+        choice is not None
+        and choice.answered(turn)
+        and all(text.strip() for text in choice.turns[:turn])
+    )
 
 
 def turns_judged(question: Question) -> int:
@@ -134,6 +166,7 @@ class Match:
     prompt_sha256: str = ""  # Digest of the system prompt and the template.
     # Texts of the prompts that are the same for all models: questions and reference answers.
     common: tuple[str, ...] = ()
+    template: str = ""  # Of the user prompts.
 
     @property
     def key(self) -> tuple:
@@ -234,7 +267,7 @@ def _match(
         users = tuple(filled(("answer_a", "answer_b"), order) for order in both)
     about = (question.question_id, turn, models, prompt.name)
     common = tuple(text for name, text in texts.items() if f"{{{name}}}" in prompt.template)
-    return Match(*about, prompt.system, users, prompt.sha256, common)
+    return Match(*about, prompt.system, users, prompt.sha256, common, prompt.template)
 
 
 def _reference(
@@ -244,14 +277,13 @@ def _reference(
 
     UserError where one of them is missing, empty or recorded as an error.
     """
-    answer = references.get(question.question_id)
-    choice = answer.choices[0] if answer is not None else None
-    if choice is None or not (choice.answered(turn) and all(map(str.strip, choice.turns[:turn]))):
+    if not has_reference(question, references, turn):
         raise UserError(
             f"question {question.question_id} ({question.category}) is judged against a reference "
             f"answer, but the reference file has none to its turn {turn}; add it, or judge without "
             "references by --no-references"
         )
+    choice = references[question.question_id].choices[0]
     return _numbered("ref_answer", choice.turns[:turn])
 
 

@@ -19,12 +19,17 @@ from llm_judge.judging import (
     PAIRWISE,
     SINGLE,
     Match,
+    has_reference,
     make_matches,
     needs_reference,
     read_prompts,
     turns_judged,
 )
 from llm_judge.thinking import without_thinking
+
+# Categories that are judged against a reference, as messages name them.
+_CATEGORIES = ", ".join(NEED_REFERENCE[:3])
+_NAMED = 3  # Categories that a message names.
 
 
 def plan(
@@ -50,8 +55,8 @@ def plan(
     no_references: judge every question without one.
     strip_thinking: leave out the thoughts that an answer begins with.
 
-    Warns of what is not judged. UserError where there is nothing to judge, or a file that is
-    needed is missing or wrong.
+    Warns of what is not judged. UserError where there is nothing to judge, a file that is needed is
+    missing or wrong, or the reference file is of no use.
     """
     all_questions = bench.questions().questions
     questions = all_questions[:first]
@@ -66,9 +71,7 @@ def plan(
         answers = {model: _without_thoughts(given) for model, given in answers.items()}
     kind = SINGLE if mode == "single" else PAIRWISE
     prompts = read_prompts(prompt_file or bench.prompt_file(), kind)
-    references: dict[QuestionId, Answer] | None = None if no_references else {}
-    if references is not None and any(map(needs_reference, questions)):
-        references = read_answers(reference_file or _reference_file(bench, judge))
+    references = None if no_references else _references(bench, judge, questions, reference_file)
     matches = make_matches(questions, answers, contests, prompts, references)
     if not matches:
         raise UserError(
@@ -181,17 +184,75 @@ def _without_thoughts(answers: dict[QuestionId, Answer]) -> dict[QuestionId, Ans
     }
 
 
+def _references(
+    bench: Bench, judge: str, questions: Sequence[Question], file: Path | None
+) -> dict[QuestionId, Answer]:
+    """The reference answers by question_id. Empty where no question needs one.
+
+    file: that of --reference-file. None: the bench's own. UserError where it has no effect.
+
+    Warns of references to questions that are judged without one.
+    """
+    if any(map(needs_reference, questions)):
+        references = read_answers(file or _reference_file(bench, judge))
+        _warn_of_unused_references(questions, references)
+        return references
+    if file is not None:
+        read_answers(file)  # A wrong path is the better reason to refuse the flag.
+        raise UserError(
+            f"--reference-file has no effect: none of the {len(questions)} questions to judge is "
+            f"of {_CATEGORIES}, and questions of other categories ({_categories(questions)}) are "
+            "judged without a reference; leave the flag out, or give the questions one of these "
+            "categories"
+        )
+    there: dict[QuestionId, Answer] = {}
+    for path in _reference_files(bench, judge):
+        try:
+            there |= read_answers(path, tell=lambda _: None)
+        except UserError as error:  # It is not needed.
+            warn(str(error))
+    _warn_of_unused_references(questions, there)
+    return {}
+
+
+def _warn_of_unused_references(
+    questions: Sequence[Question], references: dict[QuestionId, Answer]
+) -> None:
+    """Warn of questions that have a reference, and are judged without it for their category."""
+    unused = [
+        question
+        for question in questions
+        if not needs_reference(question) and has_reference(question, references)
+    ]
+    if unused:
+        ids = [question.question_id for question in unused]
+        warn(
+            f"{len(unused)} questions have a reference answer and are judged without it "
+            f"({first_few(ids)}): their category ({_categories(unused)}) is none of {_CATEGORIES}"
+        )
+
+
+def _categories(questions: Iterable[Question]) -> str:
+    """The categories of questions, as a message names them."""
+    found = list(dict.fromkeys(question.category.strip() or "none" for question in questions))
+    return ", ".join(found[:_NAMED]) + (", ..." if len(found) > _NAMED else "")
+
+
+def _reference_files(bench: Bench, judge: str) -> list[Path]:
+    """The judge's file of reference answers, or those of all other judges."""
+    by_judge = bench.references / f"{judge}.jsonl"
+    return [by_judge] if by_judge.is_file() else sorted(bench.references.glob("*.jsonl"))
+
+
 def _reference_file(bench: Bench, judge: str) -> Path:
     """The judge's reference answers, or those of another judge where they are the only ones."""
-    by_judge = bench.references / f"{judge}.jsonl"
-    if by_judge.is_file():
-        return by_judge
-    there = sorted(bench.references.glob("*.jsonl"))
+    there = _reference_files(bench, judge)
     if len(there) == 1:
         return there[0]
+    expected = bench.references / f"{judge}.jsonl"
     found = ", ".join(path.name for path in there) or "no file"
     raise UserError(
-        f"questions of {', '.join(NEED_REFERENCE[:3])} are judged against reference answers: "
-        f"expected {by_judge} or a single file beside it, found {found}; name one with "
-        "--reference-file, or judge them without by --no-references"
+        f"questions of {_CATEGORIES} are judged against reference answers: expected {expected} or "
+        f"a single file beside it, found {found}; name one with --reference-file, or judge them "
+        "without by --no-references"
     )

@@ -18,16 +18,16 @@ from llm_judge.ledger import Ledger
 class _Progress:
     """The progress bar, with the tokens that were used and the calls that failed."""
 
-    def __init__(self, calls: int) -> None:
+    def __init__(self, client: JudgeClient, calls: int) -> None:
+        self.client = client
         self.bar = tqdm(total=calls, unit="call", desc="judging", dynamic_ncols=True)
         self.failed: dict[str, list[Match]] = {}  # By message.
-        self.tokens_in = self.tokens_out = 0
         self._troubles_in_a_row = 0
 
-    def note(self, match: Match, call: Future[tuple[int, int]]) -> None:
+    def note(self, match: Match, call: Future[None]) -> None:
         """Count a call that has ended. UserError where the endpoint is to be given up."""
         try:
-            tokens_in, tokens_out = call.result()
+            call.result()
         except CallFailed as error:
             self.failed.setdefault(str(error), []).append(match)
             # A call that is refused for its content, such as its length, says nothing about others.
@@ -38,12 +38,11 @@ class _Progress:
                     "what arrived is kept, and the same command goes on from there"
                 ) from error
         else:
-            self.tokens_in += tokens_in
-            self.tokens_out += tokens_out
             self._troubles_in_a_row = 0
         failed = sum(map(len, self.failed.values()))
         self.bar.set_postfix_str(
-            f"tokens {self.tokens_in:,} in, {self.tokens_out:,} out; {failed} failed"
+            f"tokens {self.client.prompt_tokens:,} in, {self.client.completion_tokens:,} out; "
+            f"{failed} failed"
         )
         self.bar.update()
 
@@ -57,12 +56,11 @@ def make_calls(
     UserError where no call can succeed.
     """
 
-    def call(match: Match, index: int) -> tuple[int, int]:
+    def call(match: Match, index: int) -> None:
         reply = client.ask(match.system, match.users[index])
         ledger.add(match, index, reply.text)
-        return reply.prompt_tokens, reply.completion_tokens
 
-    progress = _Progress(len(calls))
+    progress = _Progress(client, len(calls))
     pool = ThreadPoolExecutor(parallel)
     try:
         with progress.bar:
@@ -77,5 +75,9 @@ def make_calls(
     finally:
         client.stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
-    print(f"{progress.tokens_in:,} tokens of prompts, {progress.tokens_out:,} of replies")
+        if client.prompt_tokens or client.completion_tokens:
+            print(
+                f"{client.prompt_tokens:,} tokens of prompts, {client.completion_tokens:,} of "
+                "replies"
+            )
     return progress.failed

@@ -186,16 +186,22 @@ def _mixed(rows: Sequence[dict]) -> list[str]:
     """Sentences about prompts, prompt versions and temperatures that differ between the rows."""
     prompts: dict[tuple, set[str]] = {}  # Names, by question and turn.
     digests: dict[str, set[str]] = {}  # By name.
+    users: dict[str, set[str]] = {}  # User prompts, by name.
+    undigested: set[str] = set()  # Names of prompts in rows that have no digest.
     temperatures: set[str] = set()
     for row in rows:
         name = row["judge"][1]
         prompts.setdefault((row["question_id"], row["turn"]), set()).add(name)
         if "prompt_sha256" in row:
             digests.setdefault(name, set()).add(repr(row["prompt_sha256"]))
+        else:
+            undigested.add(name)
+        users.setdefault(name, set()).update(filter(None, asked(row)))
         if "temperature" in row:
             temperatures.add(shown(row["temperature"]))
     several = [turn for turn, names in prompts.items() if len(names) > 1]
     versions = [name for name, found in digests.items() if len(found) > 1]
+    versions += [name for name in undigested if _are_of_several(users[name])]
     said = []
     if several:
         question, turn = several[0]
@@ -209,6 +215,14 @@ def _mixed(rows: Sequence[dict]) -> list[str]:
         listed = ", ".join(sorted(temperatures))
         said.append(f"judgments were made at several temperatures ({listed}); the means mix them")
     return said
+
+
+def _are_of_several(users: set[str]) -> bool:
+    """Whether user prompts have neither the first nor the last character in common.
+
+    A template usually begins or ends with text of its own, which all its prompts have.
+    """
+    return all(len({text[end] for text in users}) > 1 for end in (0, -1))
 
 
 def misread(rows: Sequence[dict]) -> list[str]:

@@ -26,7 +26,7 @@ from bench.common.files import (
     write_atomically,
     writing,
 )
-from llm_judge.judging import Match
+from llm_judge.judging import Match, may_be_of
 from llm_judge.judgments import (
     asked,
     check_fields,
@@ -120,10 +120,10 @@ class Ledger:
         Averages are over all rows, so rows of models that are not wanted are checked, too. Warns of
         rows that do not say by which prompts they were made.
         """
-        digests = {match.prompt: match.prompt_sha256 for match in self.matches}
+        today = {match.prompt: match for match in self.matches}
         by_turn = {_turn(match.key): match for match in self.matches}
         changes = [
-            (row, self._change(row, wanted.get(key), by_turn.get(_turn(key)), digests))
+            (row, self._change(row, wanted.get(key), by_turn.get(_turn(key)), today))
             for row, key in ((row, key_of(row)) for row in rows)
         ]
         stale = [(row, change) for row, change in changes if change]
@@ -143,18 +143,25 @@ class Ledger:
             )
 
     def _change(
-        self, row: dict, match: Match | None, like: Match | None, digests: dict[str, str]
+        self, row: dict, match: Match | None, like: Match | None, today: dict[str, Match]
     ) -> str:
         """How a row's prompt, answer or temperature differs from today's. Empty: it does not.
 
-        match: of the same models. like: of the same turn, of any models.
+        match: of the same models. like: of the same turn, of any models. today: matches by prompt.
         """
         prompt = row["judge"][1]
-        today = digests.get(prompt)
         if like is not None and prompt not in (like.prompt, ""):
             return f"prompt {prompt} there, {like.prompt} now"
-        if today is not None and row.get("prompt_sha256", today) != today:
-            return f"another version of the prompt {prompt}"
+        if by_prompt := today.get(prompt, like):
+            digest = row.get("prompt_sha256")
+            # Rows of FastChat have no digest, but the whole user prompt.
+            is_other = (
+                not all(may_be_of(by_prompt.template, user) for user in asked(row))
+                if digest is None
+                else digest != by_prompt.prompt_sha256
+            )
+            if is_other:
+                return f"another version of the prompt {by_prompt.prompt}"
         if match is not None and asked(row) != set(match.users):
             return "another answer or user prompt"
         common = like.common if like is not None else ()

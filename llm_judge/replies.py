@@ -12,13 +12,24 @@ from dataclasses import dataclass
 from bench.common.files import shown
 from bench.common.strangers import cut_line
 from bench.common.strict_json import parse_json
-from llm_judge.failures import CallFailed, EndpointTrouble, NoCompletion
+from llm_judge.failures import CallFailed, CutOff, EmptyReply, EndpointTrouble, NoCompletion
 from llm_judge.thinking import without_thinking
 
-# Values of finish_reason, in lower case, of OpenAI's API and of its imitations.
-CUT_OFF = ("length", "max_tokens", "max_output_tokens", "model_length")
-WITHHELD = ("content_filter", "safety", "recitation", "sensitive", "prohibited_content")
-BROKEN_OFF = ("error", "abort", "cancelled", "network_error", "insufficient_system_resource")
+# Values of finish_reason, in lower case and with "_" for "-". Endpoints have names of their own, so
+# the words in a name decide. A name with none of these words may well end a whole reply. It counts,
+# as otherwise such an endpoint could not be used at all, and there is a warning.
+BROKEN_OFF = re.compile(
+    r"error|abort|cancel|fail|interrupt|insufficient|overload|disconnect|(?<![a-z])(?:time|rate_)"
+)
+WITHHELD = re.compile(
+    r"filter|safety|recitation|sensitive|prohibit|refus|block(?:ed|list)|guardrail|moderat|policy|"
+    r"spii"
+)
+CUT_OFF = re.compile(r"length|max|limit|window|exceed|truncat|incomplete")
+WHOLE = (
+    *("", "stop", "stop_sequence", "stop_token", "eos", "eos_token", "end", "end_turn"),
+    *("complete", "completed", "done", "finished", "normal", "none", "null"),
+)
 # How a stream of server-sent events begins: with a field, or with a comment.
 _EVENT_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _UNNAMED = 500  # The status of an error that names none: the endpoint's trouble.
@@ -37,37 +48,57 @@ class ErrorBody(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """The judge's reply. Token counts are 0 where the endpoint does not report them."""
+    """The judge's reply. Token counts are 0 where the endpoint does not report them.
+
+    unknown_finish: the finish_reason, where it may mean anything. Else empty.
+    """
 
     text: str
     prompt_tokens: int
     completion_tokens: int
+    unknown_finish: str = ""
 
 
 def read_reply(body: bytes) -> Reply:
     """The reply in the body of a response.
 
-    CallFailed where there is none. ErrorBody where the body is an error.
+    CallFailed where there is none, with the tokens that it took. ErrorBody where the body is an
+    error.
     """
     if body.lstrip().startswith(_EVENT_STARTS):
-        text, finish, usage = _read_events(body)
+        text, given, usage = _read_events(body)
     else:
         completion = _object(body)
         choice = _first_choice(completion)
-        text, finish = _text(choice.get("message")), choice.get("finish_reason")
-        usage = completion.get("usage")
-    reason = finish.lower() if isinstance(finish, str) else ""
-    if reason in CUT_OFF:
-        raise CallFailed(
-            f"the reply was cut off (finish_reason {reason}); a larger --max-tokens makes room"
-        )
-    if reason in WITHHELD:
-        raise CallFailed(f"the endpoint withheld the reply (finish_reason {reason})")
-    if reason in BROKEN_OFF:
-        raise EndpointTrouble(f"the reply broke off (finish_reason {reason})")
+        given, usage = choice.get("finish_reason"), completion.get("usage")
+        # Endpoints leave the message out where a filter withheld it, or all went into thoughts.
+        is_left_out = isinstance(given, str) and choice.get("message") is None
+        text = "" if is_left_out else _text(choice.get("message"))
+    finish = cut_line(given, _EXCERPT) if isinstance(given, str) else ""
+    # Google's API gives its own reason as well: "content_filter: RECITATION".
+    reason = finish.partition(":")[0].strip().lower().replace("-", "_")
+    tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    if failed := _absence(text, reason, finish):
+        failed.prompt_tokens, failed.completion_tokens = tokens
+        raise failed
+    return Reply(text, *tokens, unknown_finish="" if reason in WHOLE else finish)
+
+
+def _absence(text: str, reason: str, finish: str) -> CallFailed | None:
+    """Why a text is no whole reply. None: it is one.
+
+    reason: the finish_reason as in WHOLE. finish: as it was sent.
+    """
+    if reason not in WHOLE:
+        if BROKEN_OFF.search(reason):
+            return EndpointTrouble(f"the reply broke off (finish_reason {finish})")
+        if WITHHELD.search(reason):
+            return CallFailed(f"the endpoint withheld the reply (finish_reason {finish})")
+        if CUT_OFF.search(reason):
+            return CutOff(finish)
     if not without_thinking(text).strip():
-        raise CallFailed(f"the reply is empty (finish_reason {reason or 'not given'})")
-    return Reply(text, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+        return EmptyReply(finish or "not given")
+    return None
 
 
 def _object(body: bytes) -> dict:

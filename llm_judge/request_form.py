@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 # What error messages say of a form.
 _NO_SYSTEM = re.compile(
-    r"system.{0,3}(?:role|prompt|message|instruction)|role\W{0,3}system|developer instruction|"
-    r"roles must alternate|only user.{0,40}roles",
+    r"system.{0,3}(?:role|prompt|message|instruction)|role\b.{0,40}\bsystem\b|"
+    r"['\"`]system['\"`]|developer instruction|roles must alternate|only user.{0,40}roles",
     re.IGNORECASE,
 )
 _STREAM_ONLY = re.compile(

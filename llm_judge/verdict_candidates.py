@@ -18,6 +18,7 @@ from llm_judge.verdict_forms import (
 )
 
 NEAR = 60  # Characters before a candidate that show what it is.
+SENTENCE = 200  # Characters before a candidate in which its sentence is looked for.
 _MOST_OBJECTS = 100  # Braces of a reply at which a JSON object is looked for.
 
 
@@ -113,22 +114,40 @@ _LOST = re.compile(
 )
 _QUOTE_OPENS = re.compile(r"[\"“„‘'«`「『][\w ]{0,20}:?[\s*]*$")
 _QUOTE_CLOSES = re.compile(r"[.\s*]{0,3}[\"”“’'»`」』]")
+# What ends an example: a sentence (no quotation opens after it), a clause, or a closing bracket.
+_EXAMPLE_ENDS = (
+    r"[.!?。](?!\w)(?!\s+[\"'`]|\s*[“„‘«「『])|;|\)|,\s+(?:so|thus|hence|therefore|but)\b"
+)
 _EXAMPLE_BEFORE = re.compile(
     r"(?:\be\.g\.|\bfor (?:example|instance)|\bsuch as|\bexample:|\bz\.\s?B\.|例如|例えば)"
-    r"[^\n]{0,25}$",
+    rf"(?:\([^()\n]{{0,25}}\)|(?!{_EXAMPLE_ENDS})[^\n]){{0,25}}$",
     re.IGNORECASE,
 )
 
-
+# A character of a remark about another answer. "But" ends it: "I would have liked sources, but it
+# is a [[7]]".
+_REMARK = r"(?:(?!\b(?:but|so|thus|hence|therefore|yet|still|overall)\b)[^\n.!?;])"
 # Words around a verdict that the answer did not get: "to earn a [[9]]", "[[9]] would need".
 _UNREACHED_BEFORE = re.compile(
     r"(?:^|[.!?\n][ \t]*)to (?:earn|get|reach|deserve|receive|merit|achieve)\b[^\n.!?]{0,30}$|"
-    r"\b(?:could|might)(?: have)? (?:earn|get|got|reach|receive|achieve)(?:ed|ned)?\b"
-    r"[^\n.!?]{0,30}$",
+    r"\b(?:could|might) (?:earn|get|reach|receive|achieve)\b[^\n.!?]{0,30}$|"
+    r"(?:\b(?:would|could|might)|['’]d)(?: not| never| [a-z]+ly)? have\b(?! to\b)"
+    rf"{_REMARK}{{0,40}}$",
     re.IGNORECASE,
 )
 _UNREACHED_AFTER = re.compile(
-    r"[ \t*_\"”]{0,4}(?:if\b|,?[^\n.!?]{0,30}\bwould (?:need|have|require)\b)", re.IGNORECASE
+    r"[ \t*_\"”]{0,4}(?:(?:, )?if\b(?! (?:only|not|just)\b)|, had (?:it|the|there)\b|"
+    r",?[^\n.!?]{0,30}(?<!\bi )\bwould (?:need|have|require)\b)",
+    re.IGNORECASE,
+)
+# "With sources, I would rate it". Judges begin their real verdict with "if I had to choose, I
+# would" and "with that in mind, I would".
+_CONDITIONAL_BEFORE = re.compile(
+    r"(?:^|[.!?:;\n]|\bbut\b|\band\b)[\W_]*(?:"
+    r"with(?:out)?(?! (?:that|this|these|those|all|everything|both|the above)\b)|"
+    r"if(?! (?:i|we|you|pressed|forced|asked)\b)|had|were|otherwise)\b"
+    rf"{_REMARK}*(?:\bwould|['’]d)\b{_REMARK}{{0,40}}$",
+    re.IGNORECASE,
 )
 
 
@@ -157,6 +176,12 @@ class Candidate:
         return bool(
             _UNREACHED_BEFORE.search(self.before) or _UNREACHED_AFTER.match(self.text, self.end)
         )
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether its sentence seems to be about another answer: "With sources, I would give"."""
+        sentence = self.text[max(0, self.start - SENTENCE) : self.start]
+        return bool(_CONDITIONAL_BEFORE.search(sentence))
 
     def is_beaten(self, kind: Kind) -> bool:
         """Whether it is the worse of two, or the end of a scale."""
@@ -194,7 +219,8 @@ class Candidate:
         is_quoted = bool(
             _QUOTE_OPENS.search(self.before) and _QUOTE_CLOSES.match(self.text, self.end)
         )
-        has_label = self.has_label
+        # No label is sure in a sentence about another answer.
+        has_label = self.has_label and not self.is_conditional
         is_last = self.end > last_line and has_label and self._is_alone(_FEW_WORDS)
         is_sure = self.is_double and has_label and (is_last or not is_quoted)
         is_reached = not self.is_unreached

@@ -145,6 +145,9 @@ def _side_of(found: re.Match) -> str:
 
 # Names of an object in JSON that holds the verdict, or all verdicts.
 _WHOLE_KEYS = ("overall", "final", "result", "total", "evaluation", "assessment", "judgment")
+# ">" with another verdict in front of it: "[[B]] > [[A]]". It also ends tags, arrows ("-> [[A]]")
+# and the mark of a quoted line.
+_ABOVE = r"(?:\]\s?\]|(?<![<\w/=\"'])(?-i:[AB]))[ \t*_`\"”]{0,8}>{1,3}(?!\s*\n)"
 WORSE_THAN = r"\b(?:worse|weaker|poorer|less(?:\s+(?!better\b|more\b)[^\W\d_]+){1,3})\s+than\b"
 
 GRADES = _kind(
@@ -164,7 +167,7 @@ SIDES = _kind(
     PREFERENCE_LABELS,
     (),
     r"\s*(?:/|,|=|&|,?\s*(?:or|and))\s*",
-    rf"(?:{WORSE_THAN}|(?P<beaten>>|\b(?:than|over|not|beats|outperforms|surpasses|exceeds|"
+    rf"(?:{WORSE_THAN}|(?P<beaten>{_ABOVE}|\b(?:than|over|not|beats|outperforms|surpasses|exceeds|"
     r"instead of|against|vs\.?|(?:superior|preferable|preferred) to)))[\s*_\"“']*"
     r"(?:(?:assistant|model|answer|response)\s+)?$",
     (

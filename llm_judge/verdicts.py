@@ -16,7 +16,8 @@ this order:
 
 A verdict in single brackets, or in none, needs a label, or must stand alone on the last line: [3]
 may cite a source. "Style score" names one aspect of the answer. It counts only where it is the only
-candidate. A verdict that the answer did not get ("to earn a [[9]]") comes after all others. A JSON
+candidate. A verdict that the answer did not get ("to earn a [[9]]") comes after all others. One
+with a condition ("with sources, I would give it [[9]]") counts as one without a label. A JSON
 object is one candidate, by its fields.
 
 These are no candidates: an example ("such as [[5]]"), the worse one of two ("[[A]] is better than

@@ -2,16 +2,23 @@
 
 import gzip
 import json
+import random
+import socket
+from contextlib import contextmanager
+from email.utils import formatdate
+from threading import Event
 
 import pytest
 
 from bench.common.errors import UserError
 from llm_judge.connection import PROXIES
+from llm_judge.failures import CallFailed
 from llm_judge.judgments import read_judgments
 from tests.helpers.judges import Judge, fails, say
 from tests.helpers.loopback import server
 
 pytest.importorskip("openai", reason="the judge needs the extra `judge`")
+from llm_judge.client import JudgeClient
 
 
 def sends(body, status=200, **headers):
@@ -22,6 +29,17 @@ def sends(body, status=200, **headers):
 def refuses(status, message, **error):
     body = json.dumps({"error": {"message": message, **error}}).encode()
     return sends(body, status, Content_Type="application/json")
+
+
+@contextmanager
+def client(endpoint, **settings):
+    """A client of an endpoint, which waits no time. Yields it and the list of its waits."""
+    usual = {"options": {}, "timeout_s": 20.0, "tries": 8, "backoff_s": 1.0}
+    with server(endpoint) as url:
+        made = JudgeClient("j", f"{url}/v1", **usual | settings)
+        waits = []
+        made.stop.wait = waits.append
+        yield made, waits
 
 
 @pytest.fixture
@@ -50,6 +68,7 @@ def scores(bench):
         refuses(400, "The response was filtered by the content policy", code="content_filter"),
         sends(b'{"error": {"message": "no", "code": 403, "metadata": {"flagged_input": "x"}}}'),
         lambda request: say(request, None, "content_filter"),
+        sends(b'{"choices": [{"index": 0, "finish_reason": "content_filter: SAFETY"}]}'),
     ],
 )
 def test_a_prompt_that_a_filter_refuses_fails_alone(bench, judged, capsys, refusal):
@@ -151,11 +170,26 @@ def test_an_url_that_is_no_endpoint_is_said_soon(bench, judged, page):
     assert scores(bench) == {1: 5, 2: 6} and len(judge.asked) == 7
 
 
-def without_system(request):
-    """A step of an endpoint that takes no system role."""
-    roles = [message["role"] for message in request.asked["messages"]]
-    no = refuses(400, "System role not supported")
-    return no(request) if "system" in roles else say(request, "[[6]]")
+def without_system(message, **error):
+    """A step of an endpoint that takes no system role, and refuses it with this message."""
+
+    def step(request):
+        roles = [message["role"] for message in request.asked["messages"]]
+        no = refuses(400, message, **error)
+        return no(request) if "system" in roles else say(request, "[[6]]")
+
+    return step
+
+
+NO_SYSTEM = [
+    ("System role not supported", {}),
+    (
+        "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+        {"code": "unsupported_value"},
+    ),
+    ("Invalid value: 'system'. Supported values are: 'user' and 'assistant'.", {}),
+    ("messages.0.role must be one of user, assistant, not system", {}),
+]
 
 
 def stream_alone(request):
@@ -167,7 +201,16 @@ def stream_alone(request):
     return request.send(200, "".join(lines).encode(), Content_Type="text/event-stream")
 
 
-@pytest.mark.parametrize(("step", "said"), [(without_system, "system"), (stream_alone, "stream")])
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        *(
+            (without_system(text, **error), "the system prompt in front")
+            for text, error in NO_SYSTEM
+        ),
+        (stream_alone, "a stream for the reply"),
+    ],
+)
 def test_an_endpoint_gets_the_request_that_it_takes(bench, judged, capsys, step, said):
     judge = Judge({"answer": [step]})
     assert judged(judge, [f"answer {n}" for n in range(4)], "--parallel", "2") == 0
@@ -291,3 +334,111 @@ def test_a_long_wait_is_told(bench, judged, capsys, monkeypatch):
     said = capsys.readouterr().err
     assert said.count(" asks to wait 0 s before the next try (") == 1
     assert scores(bench) == {1: 6}
+
+
+@pytest.fixture
+def longest(monkeypatch):
+    """Makes each random time the longest one."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+
+
+def test_the_pauses_of_a_call_grow(longest):
+    judge = Judge({"ask": [fails(500)]})
+    with client(judge) as (asked, waits), pytest.raises(CallFailed):
+        asked.ask("grade", "ask")
+    assert waits == [1, 2, 4, 8, 16, 32, 60] and len(judge.asked) == 8
+
+
+def test_a_usual_wait_for_a_rate_limit_is_kept(longest):
+    steps = [fails(429, Retry_After=wait) for wait in ("20", "60", "599")]
+    with client(Judge({"ask": [*steps, "[[6]]"]})) as (asked, waits):
+        assert asked.ask("grade", "ask").text == "[[6]]"
+    assert waits == [20, 60, 599]
+
+
+@pytest.mark.parametrize("wait", ["0", "-5", "0.5", formatdate(0, usegmt=True)])
+def test_a_server_cannot_switch_off_the_pauses(longest, wait):
+    """Some that are busy ask to come back at once, or at a time that is over."""
+    judge = Judge({"ask": [fails(429, Retry_After=wait)]})
+    with client(judge) as (asked, waits), pytest.raises(CallFailed):
+        asked.ask("grade", "ask")
+    assert waits == [1, 2, 4, 8, 16, 32, 60]
+
+
+def test_a_wait_that_is_too_long_is_not_kept():
+    judge = Judge({"ask": [fails(429, Retry_After="601")]})
+    with client(judge) as (asked, waits), pytest.raises(CallFailed, match="come back after 601 s"):
+        asked.ask("grade", "ask")
+    assert waits == [] and len(judge.asked) == 1
+
+
+def test_a_slow_judge_is_asked_twice_a_call(longest):
+    """Each try may cost money. Other troubles of the call do not count."""
+    end = Event()
+    judge = Judge({"ask": [fails(500), fails(500), lambda request: end.wait(20)]})
+    with client(judge, timeout_s=0.05) as (asked, _):
+        said = r"no whole reply within 0\.05 s; a larger --timeout"
+        with pytest.raises(CallFailed, match=said):
+            asked.ask("grade", "ask")
+        end.set()
+    assert len(judge.asked) == 4
+
+
+@pytest.mark.parametrize("has_answered", [False, True])
+def test_a_wrong_host_is_said_soon(monkeypatch, longest, has_answered):
+    """Unless the judge has answered: then the network may be down for a while."""
+    with client(Judge(default="[[6]]")) as (asked, waits):
+        if has_answered:
+            asked.ask("grade", "ask")
+
+        def unknown(*_, **__):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        monkeypatch.setattr(socket, "getaddrinfo", unknown)
+        asked.client.base_url = "http://judge.example/v1"
+        kind, said = (CallFailed, "") if has_answered else (UserError, "--api-base takes")
+        with pytest.raises(kind, match=rf"cannot be reached \(.*not known\).*{said}"):
+            asked.ask("grade", "another")
+    assert len(waits) == (7 if has_answered else 2)
+
+
+def test_an_endpoint_without_tls_is_said_soon(longest):
+    with client(Judge()) as (asked, waits):
+        asked.client.base_url = str(asked.client.base_url).replace("http:", "https:")
+        with pytest.raises(UserError, match=r"cannot be reached \(.*SSL.*--api-base takes"):
+            asked.ask("grade", "ask")
+    assert len(waits) == 2
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (
+            lambda request: say(request, "It is", "length"),
+            r"cuts off one reply after another \(finish_reason length\); a larger --max-tokens",
+        ),
+        (
+            lambda request: say(request, None, reasoning_content="Hm"),
+            r"sends one empty reply after another.*check --judge-model, or.*--max-tokens",
+        ),
+    ],
+)
+def test_a_judge_without_any_whole_reply_is_given_up_on(bench, judged, capsys, step, said):
+    """With what its replies took."""
+    judge = Judge({"answer": [step]})
+    with pytest.raises(UserError, match=said):
+        judged(judge, ["answer"] * 20)
+    assert len(judge.asked) == 8
+    assert "800 tokens of prompts, 80 of replies" in capsys.readouterr().out
+    # Once a reply was whole, the others are long or hard for themselves.
+    judge = Judge({"answer": [step]})
+    assert judged(judge, ["fine", *["answer"] * 12]) == 1
+    assert len(judge.asked) == 13 and scores(bench) == {1: 5}
+    assert "1,300 tokens of prompts, 130 of replies" in capsys.readouterr().out
+
+
+def test_an_unknown_end_of_replies_is_told_once(bench, judged, capsys):
+    judge = Judge({"answer": [lambda request: say(request, "[[6]]", "my_own")]})
+    assert judged(judge, ["answer", "answer too"]) == 0
+    assert capsys.readouterr().err.count("an unknown finish_reason (my_own)") == 1
+    assert scores(bench) == {1: 6, 2: 6}

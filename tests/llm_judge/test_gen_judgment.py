@@ -487,6 +487,26 @@ def test_both_replies_of_a_pair_are_asked_again(bench, monkeypatch):
     assert (row["g1_winner"], row["g2_winner"]) == ("tie", "tie")
 
 
+def test_a_torn_end_of_the_waiting_replies_is_mended(bench, monkeypatch, capsys):
+    """As if the command had been killed within a write: the next reply has a line of its own."""
+    bench.questions(2)
+    for model in ("one", "two"):
+        bench.answers(model, {n: [f"<{model} {n}>"] for n in (1, 2)})
+    later = {f"<one {n}>\n=== End of reply B": [fails(400), "[[B]]"] for n in (1, 2)}
+    judge = Judge(later, default="[[A]]")
+    games = bench.pair.with_name("j_pair.jsonl.games")
+    with server(judge) as url:
+        assert bench.judge(monkeypatch, url, "--mode", "pairwise-all", "--first-n", "1") == 1
+        with games.open("a") as out:
+            out.write('{"question_id": 1, "model')
+        judge.script["<one 1>\n=== End of reply B"].insert(0, fails(400))
+        assert bench.judge(monkeypatch, url, "--mode", "pairwise-all") == 1
+        assert games.name in capsys.readouterr().err
+        assert [row["question_id"] for _, row in read_rows(games)] == [1, 2]
+        assert bench.judge(monkeypatch, url, "--mode", "pairwise-all") == 0
+    assert sorted(judge.prompts.values()) == [1, 1, 2, 3]
+
+
 def test_half_a_pair_waits_while_another_command_ends(bench, monkeypatch):
     bench.questions(1)
     for model in "abcd":
@@ -533,6 +553,44 @@ def test_judgments_by_another_rubric_are_not_taken_for_todays(
         with pytest.raises(UserError, match=r"temperature 0\.0 there, None now"):
             bench.judge(monkeypatch, url, "--temperature", "none")
     assert lines(bench.single) == 1
+
+
+@pytest.mark.parametrize("mode", ["single", "pairwise-all"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda template: f"Be strict.\n{template}",
+        lambda template: f"{template}\nBe strict.",
+        lambda template: template.replace("===", "+++"),
+    ],
+)
+@pytest.mark.parametrize("names_prompt", [True, False])
+def test_rows_without_a_digest_are_compared_by_their_template(
+    bench, monkeypatch, tmp_path, mode, change, names_prompt
+):
+    """As FastChat writes them: of other models, and of questions that are not asked."""
+    bench.questions(2)
+    for model in "mnop":
+        bench.answers(model, {1: ["one"], 2: [f"two of {model}"]})
+    rubric = tmp_path / "rubric.jsonl"
+    rows = [row for _, row in read_rows(OWN_PROMPTS)]
+    rows = [row | {"prompt_template": change(row["prompt_template"])} for row in rows]
+    bench.write(rubric, rows)
+    file = bench.single if mode == "single" else bench.pair
+    with server(Judge(default="[[A]] [[5]]")) as url:
+        some = ["--mode", mode, "--model-list", "m", "n"]
+        assert bench.judge(monkeypatch, url, *some) == 0
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for row in rows:
+            del row["prompt_sha256"], row["temperature"]
+            row["judge"] = row["judge"] if names_prompt else "j"
+        bench.write(file, rows)
+        others = ["--mode", mode, "--model-list", "o", "p"]
+        with pytest.raises(UserError, match="another version of the prompt"):
+            bench.judge(monkeypatch, url, *others, "--judge-file", str(rubric))
+        assert len(read_judgments(file)) == len(rows)
+        assert bench.judge(monkeypatch, url, *others, "--first-n", "1") == 0
+    assert len(read_judgments(file)) > len(rows)
 
 
 @pytest.mark.parametrize("mode", ["single", "pairwise-all"])
@@ -613,6 +671,55 @@ def test_without_references_the_general_prompt_is_used(bench, monkeypatch):
     with server(Judge()) as url:
         assert bench.judge(monkeypatch, url, "--no-references") == 0
     assert [row["judge"][1] for row in read_judgments(bench.single)] == ["single-v1"]
+
+
+@pytest.mark.parametrize("name", ["j", "other"])
+@pytest.mark.parametrize("category", ["maths", "Code", ""])
+def test_references_that_are_not_used_are_said(bench, monkeypatch, capsys, category, name):
+    """Their questions are graded without them, for the spelling of a category."""
+    bench.questions(3, category=category)
+    bench.answers("m", {n: ["5"] for n in (1, 2, 3)})
+    turns = {1: ["right"], 2: ["right, too"], 3: ["ERROR"], 4: ["of another question"]}
+    rows = [{"question_id": n, "choices": [{"turns": text}]} for n, text in turns.items()]
+    bench.write(bench.folder / "reference_answer" / f"{name}.jsonl", rows)
+    nowhere = "http://127.0.0.1:9"
+    assert bench.judge(monkeypatch, nowhere, "--dry-run") == 0
+    said = capsys.readouterr().err
+    assert "2 questions have a reference answer and are judged without it (1, 2)" in said
+    assert f"({category or 'none'}) is none of math, reasoning, coding" in said
+    assert bench.judge(monkeypatch, nowhere, "--dry-run", "--no-references") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_references_of_some_categories_are_used(bench, monkeypatch, capsys):
+    bench.questions(2)
+    categories = {1: "math", 2: "maths"}
+    rows = [{"question_id": n, "category": categories[n], "turns": ["q"]} for n in (1, 2)]
+    bench.write(bench.folder / "question.jsonl", rows)
+    bench.answers("m", {1: ["5"], 2: ["6"]})
+    rows = [{"question_id": n, "choices": [{"turns": ["right"]}]} for n in (1, 2)]
+    references = bench.folder / "right.jsonl"
+    bench.write(references, rows)
+    given = ["--dry-run", "--reference-file", str(references)]
+    assert bench.judge(monkeypatch, "http://127.0.0.1:9", *given) == 0
+    assert "1 questions have a reference answer and are judged without" in capsys.readouterr().err
+
+
+def test_a_reference_file_without_effect_is_refused(bench, monkeypatch, capsys, tmp_path):
+    bench.questions(2, category="maths")
+    bench.answers("m", {1: ["5"], 2: ["6"]})
+    nowhere, file = "http://127.0.0.1:9", tmp_path / "right.jsonl"
+    with pytest.raises(UserError, match=r"right\.jsonl"):  # It is not there.
+        bench.judge(monkeypatch, nowhere, "--reference-file", str(file))
+    bench.write(file, [{"question_id": 1, "choices": [{"turns": ["right"]}]}])
+    said = r"--reference-file has no effect: none of the 2 .*\(maths\).*leave the flag out"
+    with pytest.raises(UserError, match=said):
+        bench.judge(monkeypatch, nowhere, "--reference-file", str(file))
+    # A file that nobody asked for, and that is damaged, does not end the command.
+    (bench.folder / "reference_answer").mkdir()
+    (bench.folder / "reference_answer" / "j.jsonl").write_text("{\n")
+    assert bench.judge(monkeypatch, nowhere, "--dry-run") == 0
+    assert "j.jsonl" in capsys.readouterr().err
 
 
 def test_what_is_not_judged_is_said(bench, monkeypatch, capsys):

@@ -147,6 +147,20 @@ def test_judgments_by_several_rubrics_are_said(read, one, other, said):
     assert differences(rows) == []
 
 
+def test_two_templates_of_one_name_are_said_by_their_texts(read):
+    """FastChat's rows do not say their version."""
+    ours, theirs = "=== User ===\nWhy?\n=== End ===", "[Question]\nWhy?\n[The End]"
+    rows, _ = read(
+        single(user_prompt=ours, prompt_sha256="a"), single(2, model="n", user_prompt=theirs)
+    )
+    [said] = differences(rows)
+    assert said.startswith("the prompt single-v1 is there in several versions")
+    rows, _ = read(single(user_prompt=ours), single(2, user_prompt=ours.replace("Why", "How")))
+    assert differences(rows) == []
+    rows, _ = read(single(user_prompt=ours), single(2, user_prompt=""))
+    assert differences(rows) == []
+
+
 def test_judgments_of_a_turn_by_several_prompts_are_said(read):
     maths = {"judge": ["j", "single-math-v1"]}
     rows, _ = read(single(), single(model="n", **maths), single(2, **maths))

@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from llm_judge.failures import CallFailed, EndpointTrouble, NoCompletion
+from llm_judge.failures import (
+    GIVE_UP_AFTER,
+    CallFailed,
+    CutOff,
+    EmptyReply,
+    EndpointTrouble,
+    NoCompletion,
+)
 from llm_judge.replies import ErrorBody, Reply, read_reply
 
 
@@ -56,30 +63,91 @@ def test_its_cost():
     assert read_reply(events(delta("[[7]]"), {"choices": [], "usage": usage})).prompt_tokens == 12
 
 
+def choice(**fields):
+    """A body with these fields of its choice, and no message."""
+    return json.dumps({"choices": [{"index": 0, **fields}]}).encode()
+
+
 @pytest.mark.parametrize(
-    ("sent", "said"),
+    "reason",
     [
-        (body(finish="length"), "cut off"),
-        (body(finish="MAX_TOKENS"), "cut off"),
-        (body(None, finish="content_filter"), "withheld"),
-        (body(""), "empty"),
-        (body([]), "empty"),
-        (body(["[[7]]", 7, None]), "empty"),
-        (body("<think>[[7]]"), "empty"),
-        (events(delta("It is", "length")), "cut off"),
-        (events({}), "empty"),
+        *("content_filter", "content-filter", "SAFETY", "recitation", "sensitive"),
+        *("prohibited_content", "refusal", "content_filtered", "guardrail_intervened"),
+        *("content_filter: PROHIBITED_CONTENT", "content_filter: RECITATION"),
+        "content_filter: MAX_TOKENS",  # What follows the colon does not decide.
     ],
 )
-def test_an_absence_fails_the_call_alone(sent, said):
-    with pytest.raises(CallFailed, match=said) as failed:
-        read_reply(sent)
-    assert type(failed.value) is CallFailed and failed.value.advice == ""
+def test_a_reply_that_was_withheld_fails_the_call_alone(reason):
+    """Also where the half of it is there, or no message at all."""
+    sent = [choice(finish_reason=reason), choice(finish_reason=reason, message=None)]
+    for each in (*sent, body(finish=reason), events(delta("It is", reason))):
+        with pytest.raises(CallFailed, match="the endpoint withheld the reply") as failed:
+            read_reply(each)
+        assert type(failed.value) is CallFailed and failed.value.advice == ""
+        assert reason in str(failed.value)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *("length", "max_tokens", "MAX_TOKENS", "max_output_tokens", "model_length", "max-tokens"),
+        *("model_context_window_exceeded", "token_limit", "truncated"),
+    ],
+)
+def test_a_reply_that_was_cut_off_is_none(reason):
+    usage = {"prompt_tokens": 12, "completion_tokens": 3}
+    for sent in (
+        body("It is [[3", finish=reason, usage=usage),
+        events(delta("It is", reason), {"choices": [], "usage": usage}),
+    ):
+        with pytest.raises(CutOff, match=r"cut off.*a larger --max-tokens") as failed:
+            read_reply(sent)
+        assert (failed.value.prompt_tokens, failed.value.completion_tokens) == (12, 3)
+        assert failed.value.calls == GIVE_UP_AFTER and "--max-tokens" in failed.value.advice
 
 
 @pytest.mark.parametrize(
     "sent",
     [
-        body(finish="abort"),
+        *(body(text) for text in ("", [], ["[[7]]", 7, None], "<think>[[7]]")),
+        events({}),
+        choice(finish_reason="stop"),
+    ],
+)
+def test_an_empty_reply_is_none(sent):
+    with pytest.raises(EmptyReply, match="the reply is empty") as failed:
+        read_reply(sent)
+    assert failed.value.calls == GIVE_UP_AFTER and "--judge-model" in failed.value.advice
+
+
+@pytest.mark.parametrize(
+    "reason", ["stop", "STOP", "eos", "eos_token", "end_turn", "stop_sequence", "completed", ""]
+)
+def test_a_usual_end_of_a_reply(reason):
+    assert read_reply(body(finish=reason)) == Reply("[[7]]", 0, 0)
+
+
+@pytest.mark.parametrize("reason", ["tool_calls", "end_of_text", "my own"])
+def test_an_unknown_end_of_a_reply_is_noted(reason):
+    assert read_reply(body(finish=reason)) == Reply("[[7]]", 0, 0, unknown_finish=reason)
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *("error", "abort", "cancelled", "network_error", "insufficient_system_resource"),
+        *("rate_limit", "timeout", "time_limit_exceeded", "engine_overloaded"),
+    ],
+)
+def test_a_reply_that_broke_off_is_asked_for_again(reason):
+    with pytest.raises(EndpointTrouble, match="broke off") as failed:
+        read_reply(body(finish=reason))
+    assert type(failed.value) is EndpointTrouble
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
         body("half \ud800 of a pair"),
         b'{"choices": [',
         f'{{"choices": {DEEP}}}'.encode(),

@@ -328,6 +328,13 @@ def test_grades_of_questions_that_the_bench_does_not_have_are_said(shown):
     assert "By category" not in said.out and cells(said.out, "m") == [5.0]
 
 
+def test_means_over_other_questions_are_said(shown):
+    said = shown({}, {"question_id": 2}, {"model": "n"})
+    assert "n has grades of 1 of the 2 turns that any model has" in said.err
+    assert "m has grades of" not in said.err
+    assert "has grades of" not in shown({}, {"model": "n"}).err
+
+
 def test_a_third_turn_has_a_table_of_its_own(shown):
     said = shown(*({"turn": turn, "score": 2 * turn} for turn in (1, 2, 3)))
     assert cells(said.out[said.out.index("Turn 3") :], "m") == [6.0]
