@@ -144,6 +144,40 @@ def test_workers_with_other_files_or_code_are_refused(basics, cluster, monkeypat
         Workers(config, 1, cluster, digests)
 
 
+@pytest.fixture
+def two() -> tuple[Workers, dict]:
+    """Two workers without processes, and the facts of each."""
+    workers = Workers.__new__(Workers)
+    workers.config, workers._code, workers._threads = RunConfig(), {"trees": {}}, None
+    facts = {"model": {"name": "demo", "identity": "a"}, "code": {"trees": {}}}
+    facts |= {"environment": {}, "warnings": []}
+    workers.workers, workers._facts = [None, None], [facts, facts]
+    return workers, facts
+
+
+def test_workers_with_other_models_are_refused(two):
+    workers, facts = two
+    workers._check()
+    workers._facts[1] = facts | {"model": {"name": "demo", "identity": "b"}}
+    with pytest.raises(UserError, match="different files for model 'demo'"):
+        workers._check()
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"model": {"name": "demo", "identity": "b"}}, "files of model 'demo' have changed"),
+        ({"code": {"trees": {"static": "b"}}}, r"what decoders use \(trees\)"),
+    ],
+)
+def test_a_worker_that_takes_a_dead_ones_place_must_be_its_like(two, changed, says):
+    """Its rows stood in one run with those of another model, or of other code."""
+    workers, facts = two
+    workers._check_replacement(facts)
+    with pytest.raises(UserError, match=says):
+        workers._check_replacement(facts | changed)
+
+
 def test_a_worker_killed_in_a_question_costs_only_time(basics, killer, tmp_path, capsys):
     """With samples and two choices, each turn is as from one process, after a death, too."""
     mark = tmp_path / "died"
