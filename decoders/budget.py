@@ -90,7 +90,11 @@ class AutoBudget:
     def decide_to_draft(self) -> bool:
         """Whether to draft for the next step. Asked before the first step, and once in each."""
         draft_s = self.draft_s[self.depth]
-        if self.costs.needs_greedy or not self._can_afford(draft_s):
+        # A greedy step to compare with costs what drafting saves. The more is saved, the longer a
+        # wrong comparison can be borne.
+        if self.costs.since_greedy >= max(StepCosts.MEMORY, self.credit):
+            return False
+        if not self._can_afford(draft_s):
             return False
         self._draft_s = draft_s
         return True

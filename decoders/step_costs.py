@@ -75,9 +75,9 @@ class StepCosts:
         return self.drafting * draft_s / greedy_s
 
     @property
-    def needs_greedy(self) -> bool:
-        """Whether the last greedy step that was observed is too long ago to compare others with."""
-        return self._steps - self._last_greedy >= self.MEMORY
+    def since_greedy(self) -> int:
+        """Steps observed since the last greedy one."""
+        return self._steps - self._last_greedy
 
     def observe(
         self, size_index: int, verify_s: float, draft_s: float | None, seconds: float

@@ -1,5 +1,6 @@
 """How many nodes `nodes=auto` verifies. Seconds are made up: one one-node step takes 1."""
 
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -154,6 +155,22 @@ def test_drafts_that_never_pay_take_a_fixed_part_of_the_time():
     granted = AutoBudget.START + 600 * AutoBudget.SLOWER
     # A draft costs 0.1, and 0.2 more where it is verified.
     assert granted / 0.3 - 1 <= drafts <= granted / 0.1
+
+
+def test_what_drafts_have_saved_pays_for_rarer_greedy_steps():
+    """They are taken to compare other steps with, and cost what drafting would save."""
+    budget = AutoBudget(StepTimes((1,), (1, 4), ((1.0, 1.5),)), {4: 0.1})
+    budget.start([1, 2, 3])
+    is_drafted, greedy = budget.decide_to_draft(), []
+    for step in range(1000):
+        nodes = budget.choose([1.0, 2.9] if is_drafted else [], length=10)
+        is_drafted = budget.decide_to_draft()
+        budget.learn(1 if nodes == 4 else 0)
+        budget.took((1.5 if nodes == 4 else 1.0) + 0.1 * is_drafted)
+        if nodes == 1 and not is_drafted:
+            greedy.append(step)
+    gaps = [after - before for before, after in pairwise(greedy)]
+    assert min(gaps) > StepCosts.MEMORY and gaps == sorted(gaps) and gaps[-1] > 8 * gaps[0]
 
 
 def test_the_first_step_of_a_turn_is_not_observed():

@@ -38,7 +38,7 @@ def test_without_observations_costs_are_those_measured():
     assert costs.of_sizes(MEASURED) == [0.0, 1.0]
     assert costs.of_draft(DRAFT, MEASURED[0]) == 0.5
     assert costs.of_sizes([1.0, 0.9]) == [0.0, 0.0]  # More nodes never take less time.
-    assert not costs.needs_greedy
+    assert costs.since_greedy == 0
 
 
 @pytest.mark.parametrize("slowness", [0.5, 1.0, 4.0])
@@ -82,16 +82,14 @@ def test_a_size_that_was_not_seen_for_long_is_believed_at_once():
     assert costs.of_sizes(MEASURED)[1] == pytest.approx(2, rel=0.02)
 
 
-def test_greedy_steps_are_needed_where_all_others_are_seen():
+def test_steps_since_a_greedy_one_are_counted():
     costs = StepCosts(2)
-    for _ in range(StepCosts.MEMORY):
-        assert not costs.needs_greedy
-        observed(costs, (1, True, 2.5))
-    assert costs.needs_greedy
+    observed(costs, (1, True, 2.5), times=3)
+    assert costs.since_greedy == 3
     observed(costs, (0, True, 1.5))  # It drafts, so it is no greedy step.
-    assert costs.needs_greedy
+    assert costs.since_greedy == 4
     observed(costs, (0, False, 1.0))
-    assert not costs.needs_greedy
+    assert costs.since_greedy == 0
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-300, 1e300])
