@@ -114,7 +114,7 @@ def marked(table: Table, unranked: Collection[str]) -> Table:
     names = [name for name in table.cells.decoder.unique() if name in unranked]
     if not names:
         return table
-    mark = f"{NOT_ALIKE}, so neither faster nor slower: {', '.join(names)}"
+    mark = f"{NOT_ALIKE}, and not ranked: {', '.join(names)}"
     return replace(table, caption="; ".join(filter(None, (table.caption, mark))))
 
 

@@ -125,7 +125,7 @@ def _wall_clock_ratio(
     not_alike = [label for label in compared if label in unranked]
     words = ["above 1 is faster"] if len(not_alike) < len(compared) else []
     if not_alike:
-        words.append(f"not alike, so neither faster nor slower: {', '.join(not_alike)}")
+        words.append(f"not alike, and not ranked: {', '.join(not_alike)}")
     caption = (
         f"Tokens per second over those of {against} on the same turns, prefill included; "
         f"{'; '.join(words)} ({interval_words(shown, [column])})."
