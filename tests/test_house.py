@@ -28,6 +28,9 @@ ALLOWED = {
         "bench.inputs.questions",
         "bench.inputs.published_sets",
         "decoders.spec",
+        # Which decoders have a shared option, such as --nodes.
+        "decoders.options",
+        "decoders.registry",
     ),
     "bench.running": ("bench.inputs", "bench.store", "bench.common", "decoders"),
 }

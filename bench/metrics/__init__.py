@@ -20,7 +20,7 @@ from bench.metrics.acceptance import (
     acceptance_by_depth,
     window_of,
 )
-from bench.metrics.frames import COLUMNS, answers_frame, frame, table
+from bench.metrics.frames import COLUMNS, answers_frame, frame, kept_lengths, table
 from bench.metrics.intervals import Estimate, pooled_interval
 from bench.metrics.rates import (
     equal_to_baseline,
@@ -61,6 +61,7 @@ __all__ = [
     "equal_to_baseline",
     "estimates",
     "frame",
+    "kept_lengths",
     "mean_accepted_tokens",
     "mean_tokens_per_second",
     "paired",

@@ -81,7 +81,7 @@ def answers_frame(answers: Iterable[Answer]) -> pd.DataFrame:
             "tokens": choice.tokens[turn],
             "steps": choice.steps[turn],
             "wall_s": choice.wall_s[turn] if choice.wall_s else None,
-            "accept_lengths": _kept_lengths(choice.accept_lengths[turn], choice.tokens[turn])
+            "accept_lengths": kept_lengths(choice.accept_lengths[turn], choice.tokens[turn])
             if choice.accept_lengths
             else None,
         }
@@ -93,7 +93,7 @@ def answers_frame(answers: Iterable[Answer]) -> pd.DataFrame:
     )
 
 
-def _kept_lengths(lengths: Sequence[int], tokens: int) -> np.ndarray:
+def kept_lengths(lengths: Sequence[int], tokens: int) -> np.ndarray:
     """Accept lengths of a turn [steps], the last one without what is beyond the turn's tokens.
 
     They stay as they are where that is not the reason why they do not add up.

@@ -26,10 +26,11 @@ def side_by_side(sources: Iterable[Source]) -> list[Source]:
     for source in sources:
         taken = {other.name for other in made}
         name, copy = source.name, 1
-        while name in taken:  # Two folders of one name.
+        while name in taken:  # Two folders of one name, or two answer files of one model.
             copy += 1
             name = f"{source.name} ({copy})"
-        made.append(_renamed(source, name))
+        namesake = source.name if copy > 1 else None
+        made.append(replace(_renamed(source, name), namesake=namesake))
     return made
 
 
@@ -40,7 +41,6 @@ def _renamed(source: Source, name: str) -> Source:
     turns = (turn for turn in source.turns if turn.decoder in labels)
     trees = (answer for answer in source.trees.values() if answer.decoder in labels)
     moved = [replace(answer, decoder=labels[answer.decoder]) for answer in trees]
-    differences = [each for each in source.differences or () if each.decoder in labels]
     return replace(
         source,
         name=name,
@@ -49,8 +49,11 @@ def _renamed(source: Source, name: str) -> Source:
         options={labels[label]: source.options[label] for label in source.labels},
         turns=tuple(replace(turn, decoder=labels[turn.decoder]) for turn in turns),
         trees={answer.key: answer for answer in moved},
-        differences=tuple(
-            each.model_copy(update={"decoder": labels[each.decoder]}) for each in differences
+        differences=source.differences
+        and tuple(
+            each.model_copy(update={"decoder": labels[each.decoder]})
+            for each in source.differences
+            if each.decoder in labels
         ),
     )
 
@@ -166,7 +169,7 @@ def _other_temperature(one: Source, other: Source) -> QuestionId | None:
 def incomparable(sources: Sequence[Source]) -> list[str]:
     """Warnings of all in which the sources differ."""
     first, *others = sources
-    warnings = []
+    warnings = _namesakes(sources)
     if differing := set_differently(sources):
         warnings.append(
             f"these runs were set differently, and none is said to lead: {'; '.join(differing)}"
@@ -190,6 +193,19 @@ def incomparable(sources: Sequence[Source]) -> list[str]:
                 f"{_example(first, other)}; only ratios of paired turns compare"
             )
     return warnings + _other_machines(sources) + _other_code(sources) + _not_recorded(sources)
+
+
+def _namesakes(sources: Sequence[Source]) -> list[str]:
+    """Which file or folder is which, where several have one name."""
+    shared = dict.fromkeys(source.namesake for source in sources if source.namesake is not None)
+    return [
+        "; ".join(
+            f"{source.name} is {source.path}"
+            for source in sources
+            if name in (source.name, source.namesake)
+        )
+        for name in shared
+    ]
 
 
 def _example(one: Source, other: Source) -> str:

@@ -2,36 +2,44 @@
 
 decoders    [decoders] names
 baselines   [decoders] index of the decoder that each is compared with, or null
-trees       "question/decoder/choice/turn" -> [steps][parent, token, log_prob, kept]
+trees       "question/decoder/choice/turn" -> {vocabulary, steps}
+            vocabulary: index into tokens
+            steps: [steps][parent, token, log_prob, kept]
             parent is 0 where the shape is that of the step before
-tokens      token id -> its text, for every token in the trees
-questions   [questions]{id, category, turns, answers}; see `_answer` for an answer
+tokens      [vocabularies] token id -> its text. Models of one vocabulary share an entry
+questions   [questions]{id, version, category, turns, answers}; see `_answer` for an answer
+            version: 1, or higher for further texts under the same id
 """
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 from bench.store.question_id import QuestionId, ranges
 from bench.store.trees import AnswerTrees, StepTree
 from bench.store.turn import Key, Turn, common_length
 
 MOST_TREE_BYTES = 8_000_000  # For all trees of a page.
+# What a question_id stands for in a source: its texts, turn by turn. Where they are not known, a
+# text that tells it from other questions of this id, or "".
+Asked = tuple[str, ...] | str
+_Key = TypeVar("_Key")
 LEAST_SHOWN = -99.0  # Log probability. page.js shows smaller ones like this one.
 
 
 def browser_data(
     turns: Sequence[Turn],
     baselines: Mapping[str, str | None],
-    questions: Mapping[QuestionId, Sequence[str]],
+    questions: Mapping[str, Mapping[QuestionId, Asked]],
     trees: Mapping[Key, AnswerTrees],
     room: int,
 ) -> tuple[bytes, list[str]]:
     """The data, in `room` bytes or a little more, and warnings of what had to be left out.
 
     baselines: decoder -> its baseline. Turns of decoders that are not in it are left out.
-    questions: question_id -> its texts, where they are known.
+    questions: decoder -> question_id -> what was asked. Answers to different texts stand apart.
     """
     warnings: list[str] = []
     index = {decoder: at for at, decoder in enumerate(baselines)}
@@ -45,13 +53,13 @@ def browser_data(
     entries = _questions(turns, baselines, questions)
     kept = _that_fit(entries, room - len(start))
     if len(kept) < len(entries):
-        left_out = entries.keys() - set(kept)
+        left_out = {question_id for question_id, _ in entries.keys() - set(kept)}
         warnings.append(
-            f"To keep this page below 30 MB, the answers to {len(left_out)} of {len(entries)} "
-            "questions are not in it; they are in the run's turns.jsonl, and in all numbers and "
-            f"figures. Left out: {ranges(left_out)}."
+            f"To keep this page below 30 MB, the answers to {len(entries) - len(kept)} of "
+            f"{len(entries)} questions are not in it; they are in the run's turns.jsonl, and in "
+            f"all numbers and figures. Left out: {ranges(left_out)}."
         )
-    asked = b",".join(entries[question_id] for question_id in kept)
+    asked = b",".join(entries[key] for key in kept)
     return start[:-1] + b',"questions":[' + asked + b"]}", warnings
 
 
@@ -66,26 +74,32 @@ def embedded(data: object) -> bytes:
 def _questions(
     turns: Sequence[Turn],
     baselines: Mapping[str, str | None],
-    questions: Mapping[QuestionId, Sequence[str]],
-) -> dict[QuestionId, bytes]:
-    """question_id -> its texts and all its answers, as JSON."""
+    questions: Mapping[str, Mapping[QuestionId, Asked]],
+) -> dict[tuple[QuestionId, int], bytes]:
+    """(question_id, version) -> its texts and all answers to them, as JSON."""
     by_key = {turn.key: turn for turn in turns}
     index = {decoder: at for at, decoder in enumerate(baselines)}
-    entries: dict[QuestionId, dict] = {}
+    entries: dict[tuple[QuestionId, int], dict] = {}
+    versions: dict[QuestionId, dict[Asked, int]] = {}
     for turn in turns:
         if turn.decoder not in index:
             continue
-        if turn.question_id not in entries:
-            entries[turn.question_id] = {
+        asked = questions.get(turn.decoder, {}).get(turn.question_id, "")
+        known = versions.setdefault(turn.question_id, {})
+        version = known.setdefault(asked, len(known) + 1)
+        key = turn.question_id, version
+        if key not in entries:
+            entries[key] = {
                 "id": turn.question_id,
+                "version": version,
                 "category": turn.category,
-                "turns": list(questions.get(turn.question_id, ())),
+                "turns": [] if isinstance(asked, str) else list(asked),
                 "answers": [],
             }
         base = by_key.get((turn.question_id, baselines[turn.decoder], turn.choice, turn.turn))
         answer = _answer(turn, index[turn.decoder], base)
-        entries[turn.question_id]["answers"].append(answer)
-    return {question_id: embedded(entry) for question_id, entry in entries.items()}
+        entries[key]["answers"].append(answer)
+    return {key: embedded(entry) for key, entry in entries.items()}
 
 
 def _answer(turn: Turn, decoder: int, base: Turn | None) -> list:
@@ -129,8 +143,8 @@ def _trees(
     trees: Mapping[Key, AnswerTrees], index: Mapping[str, int], room: int, warnings: list[str]
 ) -> dict:
     """`trees` and `tokens` of the data, in `room` bytes. Adds a warning where some do not fit."""
-    by_answer: dict[str, list] = {}
-    texts: dict[int, str] = {}
+    by_answer: dict[str, dict] = {}
+    vocabularies: list[dict[int, str]] = []
     for answer in trees.values():
         if answer.decoder not in index:
             continue
@@ -144,9 +158,22 @@ def _trees(
             )
             break
         key = (answer.question_id, index[answer.decoder], answer.choice, answer.turn)
-        by_answer["/".join(map(str, key))] = steps
-        texts |= answer.text
-    return {"trees": by_answer, "tokens": texts}
+        place = _vocabulary(vocabularies, answer.text)
+        by_answer["/".join(map(str, key))] = {"vocabulary": place, "steps": steps}
+    return {"trees": by_answer, "tokens": vocabularies}
+
+
+def _vocabulary(vocabularies: list[dict[int, str]], texts: Mapping[int, str]) -> int:
+    """The index of the first vocabulary that has no other text for a token. Adds these texts to it.
+
+    Two models have different texts for one token id.
+    """
+    for place, known in enumerate(vocabularies):
+        if all(known.get(token, text) == text for token, text in texts.items()):
+            known.update(texts)
+            return place
+    vocabularies.append(dict(texts))
+    return len(vocabularies) - 1
 
 
 def _steps(trees: Sequence[StepTree]) -> list[list]:
@@ -163,7 +190,7 @@ def _steps(trees: Sequence[StepTree]) -> list[list]:
     return steps
 
 
-def _that_fit(entries: Mapping[QuestionId, bytes], room: int) -> list[QuestionId]:
+def _that_fit(entries: Mapping[_Key, bytes], room: int) -> list[_Key]:
     """The keys of all entries, or of as many as fit into `room` bytes.
 
     They are evenly spaced, as question sets are often ordered by category.

@@ -15,6 +15,7 @@ from bench.common.errors import UserError, warn
 from bench.common.files import refuse_links, write_atomically, writing
 from bench.common.waiting import patience
 from bench.reporting import alike, drafting, report_tables, verdicts
+from bench.reporting.browser_data import Asked
 from bench.reporting.figures import Figure, draw_all, draw_drafting, draw_phases
 from bench.reporting.numbers import Numbers
 from bench.reporting.page import Page, conditions_of, remark_on, write_page
@@ -91,11 +92,24 @@ class Report(Numbers):
         return verdicts.sentences(self.frame, list(self.baselines), one_machine)
 
     def headline(self) -> Table:
-        return report_tables.headline(self.summary, self.unranked)
+        return report_tables.headline(self.summary, self.unranked, self._not_looked_for())
+
+    def _not_looked_for(self) -> list[str]:
+        """Labels with answers that differ from their run's greedy, and no record of where."""
+        differing = self.summary.equal_answers < self.summary.compared_answers
+        return [
+            label
+            for source in self.sources
+            for label in self.summary.decoder[differing & self.summary.decoder.isin(source.labels)]
+            if source.run is not None
+            and source.run.config.is_lossless
+            and source.differences is None
+            and self.baselines[label] == source.baseline
+        ]
 
     def tables(self) -> list[Table]:
         """All tables that have a number, the headline first."""
-        made = [self.headline()]
+        made = []
         if self.differences:
             made.append(report_tables.differences(self.differences, self._dtypes()))
         groups = {
@@ -115,7 +129,8 @@ class Report(Numbers):
         ]
         if self.drafting_rows is not None:
             made.append(report_tables.drafting(self.drafting_rows))
-        return [table for table in made if table.used_cells().shape[1] > 1]
+        shown = [self.headline(), *(report_tables.marked(each, self.unranked) for each in made)]
+        return [table for table in shown if table.used_cells().shape[1] > 1]
 
     @cached_property
     def drafting_rows(self) -> pd.DataFrame | None:
@@ -151,7 +166,8 @@ class Report(Numbers):
                 repeats = placed.count((home, own))  # A repeated sweep has a line of its own.
                 placed.append((home, own))
                 options[label] = own | {"run": f"{home} ({repeats + 1})" if repeats else home}
-        made = draw_all(folder, self.frame, self.summary, self.by_category, self.baselines, options)
+        tables = self.frame, self.summary, self.by_category
+        made = draw_all(folder, *tables, self.baselines, options, self.unranked)
         if self.drafting_rows is not None:
             made.append(draw_drafting(folder, self.drafting_rows))
         if self.steps is not None:
@@ -187,15 +203,29 @@ class Report(Numbers):
         fits = len(title) < LONGEST_TITLE
         return title if fits else f"{len(self.sources)} sources side by side"
 
-    def _questions(self) -> dict[QuestionId, Sequence[str]]:
-        """question_id -> its texts, where all sources that know them agree."""
-        versions: dict[QuestionId, set[tuple[str, ...]]] = {}
+    def _questions(self) -> dict[str, dict[QuestionId, Asked]]:
+        """Label -> question_id -> what its source asks.
+
+        A source that does not know its texts takes those of the sources that may ask the same,
+        where these agree.
+        """
+        made: dict[str, dict[QuestionId, Asked]] = {}
         for source in self.sources:
-            for question_id, texts in source.questions.items():
-                versions.setdefault(question_id, set()).add(tuple(texts))
-        return {
-            question_id: texts.pop() for question_id, texts in versions.items() if len(texts) == 1
-        }
+            known = [source]
+            if not source.questions:
+                known = [each for each in self.sources if not alike.asks_other_texts(each, source)]
+            # Of a run without texts, the digest of its file tells its questions from others.
+            digest = source.run.questions.sha256 if source.run is not None else None
+            asked: dict[QuestionId, Asked] = {}
+            for question_id in source.asked:
+                versions = {
+                    tuple(each.questions[question_id])
+                    for each in known
+                    if question_id in each.questions
+                }
+                asked[question_id] = versions.pop() if len(versions) == 1 else digest or ""
+            made |= dict.fromkeys(source.labels, asked)
+        return made
 
     # --- Output -----------------------------------------------------------------------------------
 

@@ -170,3 +170,24 @@ def missing_turns(
         f"{name}: {len(short)} answers lack a turn, first question {question_id}, turn {turn}; "
         "what is missing is in no number"
     ]
+
+
+def without_counts(answers: Sequence[Answer], name: str) -> list[str]:
+    """A warning where answers say not how many tokens and steps they took, and others do."""
+    answered = [
+        (answer.question_id, choice)
+        for answer in answers
+        for choice in answer.choices
+        if choice.answered(1)
+    ]
+    unknown = [
+        question_id
+        for question_id, choice in answered
+        if choice.tokens is None or choice.steps is None
+    ]
+    if not unknown:
+        return []
+    return [
+        f"{name}: {len(unknown)} of {len(answered)} answers have no counts of tokens and steps, "
+        f"first question {unknown[0]}; they are in no number"
+    ]

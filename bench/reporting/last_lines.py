@@ -1,7 +1,5 @@
 """The last lines of a run: what its numbers mean on this machine, and what to try next."""
 
-import pandas as pd
-
 from bench.common.media import one_line
 from bench.reporting.comparison import Report
 from bench.reporting.page import remark_on
@@ -23,7 +21,7 @@ def last_lines(report: Report) -> list[str]:
         _threads(source),
         _without_baseline(source),
         _busy(source),
-        _slower_trees(report.summary, source),
+        _slower_trees(report, source),
         remark_on([source.run]),
     ]
     return [one_line(line) for line in lines if line]
@@ -63,12 +61,13 @@ def _busy(source: Source) -> str:
     )
 
 
-def _slower_trees(summary: pd.DataFrame, source: Source) -> str:
+def _slower_trees(report: Report, source: Source) -> str:
     """Why a decoder with more tokens a step is slower, and what is faster.
 
-    Empty: none is, beyond chance.
+    Empty: none is, beyond chance, or its speed is not ranked.
     """
-    rows = summary.to_dict("records")
+    records = report.summary.to_dict("records")
+    rows = [row for row in records if row["decoder"] not in report.unranked]
     auto = [label for label in source.labels if source.options[label].get("nodes") == AUTO]
     fixed = [row for row in rows if row["decoder"] not in auto]
     drafting = [row for row in fixed if estimate_of(row, "tpi_ratio").words == "higher"]

@@ -18,7 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from bench.common.files import write_atomically
-from bench.reporting.browser_data import browser_data
+from bench.reporting.browser_data import Asked, browser_data
 from bench.reporting.figures import Figure
 from bench.reporting.tables import Table
 from bench.store.question_id import QuestionId
@@ -48,8 +48,8 @@ class Page:
     # Decoder -> its baseline, in the order shown.
     baselines: Mapping[str, str | None]
     turns: Sequence[Turn]  # Failed ones included.
-    # question_id -> what the user says, turn by turn; where that is known.
-    questions: Mapping[QuestionId, Sequence[str]]
+    # Decoder -> question_id -> what its source asks under this id.
+    questions: Mapping[str, Mapping[QuestionId, Asked]]
     trees: Mapping[Key, AnswerTrees]
     verdicts: Sequence[str] = ()  # Sentences on which decoder leads.
     warnings: Sequence[str] = ()

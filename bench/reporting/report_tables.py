@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,18 +18,23 @@ LENGTHS = 12  # Accept lengths from here on are one number in a table.
 MOST_DEPTHS = 10  # Columns of a table. Where there are more depths, powers of two have columns.
 NOT_ALIKE = "not alike"  # Shown in place of "faster" or "slower".
 SPEED_WORDS = {"higher": "faster", "lower": "slower"}
+BELOW = f"below {SLOWER}x"  # A column of "By question".
+OF_SPEED = ("wall-clock ratio", "decoding only", "speed-up", BELOW)  # Columns of speed-ups.
 GROUPS = {"answer_class": "answer"}  # Columns of `metrics.by` that are called otherwise in tables.
 
 
-def headline(summary: pd.DataFrame, unranked: Collection[str] = ()) -> Table:
+def headline(
+    summary: pd.DataFrame, unranked: Collection[str] = (), not_looked_for: Collection[str] = ()
+) -> Table:
     """The comparison: one row for each decoder. `summary` has `metrics.decoder_row`s.
 
-    unranked: decoders that are not said to be faster or slower.
+    unranked: decoders that are not said to be faster or slower. not_looked_for: decoders with
+    answers that differ from the baseline's, where the table of differences lacks theirs.
     """
     cells = headline_cells(summary, unranked).drop(columns="decoding tokens/s")
     if not _has_own_tpi_ratio(summary):
         cells = cells.drop(columns="TPI ratio")
-    return Table("Comparison", cells, _caption(summary, unranked))
+    return Table("Comparison", cells, _caption(summary, unranked, not_looked_for))
 
 
 def headline_cells(summary: pd.DataFrame, unranked: Collection[str] = ()) -> pd.DataFrame:
@@ -58,13 +64,18 @@ def _has_own_tpi_ratio(summary: pd.DataFrame) -> bool:
     return not np.isclose(known.tpi_ratio, known.tokens_per_inference, rtol=1e-3).all()
 
 
-def _caption(summary: pd.DataFrame, unranked: Collection[str]) -> str:
+def _caption(
+    summary: pd.DataFrame, unranked: Collection[str], not_looked_for: Collection[str]
+) -> str:
     parts = ["whole turns, prefill included; in parentheses: 95 % intervals over questions"]
     baselines = summary.baseline.dropna().unique()
     if len(baselines) == 1:
         parts.append(f"ratios and equal answers: to {baselines[0]}")
     if (summary.compared_answers > 0).any():
         parts.append("equal: answers with the same tokens in all turns")
+    if not_looked_for:
+        names = ", ".join(not_looked_for)
+        parts.append(f"where the others of {names} first differ: not looked for yet")
     if unranked:
         parts.append(
             f"{NOT_ALIKE}: of other settings, questions or machine than the baseline, or of a run "
@@ -91,6 +102,20 @@ def _repeating(summary: pd.DataFrame) -> str:
         f"{turns} of {of_all} turns repeat over {limit:.0f} % of their 4-grams, and hold "
         f"{share:.0f} % of the tokens{where}"
     )
+
+
+def marked(table: Table, unranked: Collection[str]) -> Table:
+    """A table other than the headline, whose caption names the decoders that are not ranked.
+
+    unranked: as in `headline`. A table without speed-ups of such decoders stays as it is.
+    """
+    if not table.cells.columns.intersection(OF_SPEED).size:
+        return table
+    names = [name for name in table.cells.decoder.unique() if name in unranked]
+    if not names:
+        return table
+    mark = f"{NOT_ALIKE}, and not ranked: {', '.join(names)}"
+    return replace(table, caption="; ".join(filter(None, (table.caption, mark))))
 
 
 def differences(found: Sequence[Difference], dtypes: Mapping[str, str | None]) -> Table:
@@ -170,7 +195,7 @@ def by_question(ratios: Mapping[str, pd.Series], repeatability: Mapping[str, pd.
                     heading: _number(known.quantile(quantile), "{:.2f}x")
                     for heading, quantile in quantiles.items()
                 },
-                f"below {SLOWER}x": str((known < SLOWER).sum()),
+                BELOW: str((known < SLOWER).sum()),
                 "slowest question": str(known.idxmin()),
             }
         )

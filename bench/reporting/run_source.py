@@ -11,10 +11,12 @@ from bench.common.errors import UserError
 from bench.common.files import shown
 from bench.reporting import counts
 from bench.reporting.source import Source, shown_category, untimed
-from bench.store.run_record import RUN_FILE, Config, Run, read_run
+from bench.store.run_record import RUN_FILE, Run, read_run
 from bench.store.trees import TREES_FILE, AnswerTrees, read_trees
 from bench.store.turn import Key, Turn, read_turns, turn_in_words, turns_file
-from decoders.spec import SHARED_OPTIONS, Spec
+from decoders.options import written_options
+from decoders.registry import BUILT_IN
+from decoders.spec import AUTO, SHARED_OPTIONS, Spec
 
 # Comparable runs may differ in these settings: what is compared, how much of it, and what
 # `_conditions` or the environment record. All others must be equal, also those of later versions.
@@ -40,7 +42,11 @@ MAY_DIFFER = {
     "static_shapes",
     "compile",
     "trust_remote_code",
+    "step_times",
 }
+# A digest of the times of --step-times. It decides drafts, and tokens only where these depend on
+# what was drafted.
+DRAFTS_ONLY = "step_times_sha256"
 
 
 def open_run(folder: Path) -> Source:
@@ -76,7 +82,7 @@ def open_run(folder: Path) -> Source:
             "numbers pool both; none of its decoders is said to lead"
         )
     options = {
-        label: _options(run.config, Spec.parse(text), frame)
+        label: _options(run, Spec.parse(text), frame)
         for label, text in zip(decoders, run.config.decoders, strict=True)
     }
     return Source(
@@ -109,6 +115,10 @@ def _conditions(run: Run) -> dict[str, object]:
     """
     set_to = run.config.as_json()
     made = {name: value for name, value in set_to.items() if name not in MAY_DIFFER}
+    if run.config.is_lossless:
+        made.pop(DRAFTS_ONLY, None)
+    elif "step_times" in set_to:
+        made.setdefault(DRAFTS_ONLY, None)  # Its drafts follow the clock.
     made["model"] = run.model.name
     recorded = {
         "model files": run.model.identity,
@@ -221,20 +231,31 @@ def _has_moved(run: Run) -> bool:
     return any(environment != found[0] for environment in found)
 
 
-def _options(config: Config, spec: Spec, frame: pd.DataFrame) -> dict:
+def _options(run: Run, spec: Spec, frame: pd.DataFrame) -> dict:
     """`decoder` (its name), its options as far as they are known, `temperature` and `acceptance`.
 
-    Where `nodes` was not given, it is the largest tree that was verified.
+    Where a decoder takes `nodes`, and none was given, it is the largest tree that was verified.
     """
-    trees = frame[frame.decoder == spec.label].nodes
-    largest = max((int(n.max(initial=0)) for n in trees), default=0)
-    options: dict[str, object] = {"nodes": largest}
-    for name in SHARED_OPTIONS if largest > 1 else ():  # Greedy has none of them.
-        if (value := getattr(config, name)) is not None:
-            options[name] = value
+    config = run.config
+    given = {name: getattr(config, name) for name in SHARED_OPTIONS}
+    if spec.name in BUILT_IN:
+        known = {option.name for option in written_options(BUILT_IN[spec.name])}
+        shared = {name: given[name] for name in given if name in known and given[name] is not None}
+        takes_nodes = "nodes" in known
+    else:
+        # A plug-in may not be installed here, so its options are not known. Of the shared ones it
+        # has nodes=auto where the run measured its drafting for it. A value that it may not have
+        # would make it a point of a sweep.
+        shared = {"nodes": AUTO} if spec.label in (run.draft_times or {}) else {}
+        takes_nodes = True
+    options: dict[str, object] = {}
+    if takes_nodes:
+        trees = frame[frame.decoder == spec.label].nodes
+        options["nodes"] = max((int(n.max(initial=0)) for n in trees), default=0)
     return {
         "decoder": spec.name,
         **options,
+        **shared,
         **spec.options,
         "temperature": config.temperature,
         "acceptance": config.acceptance,

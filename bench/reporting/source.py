@@ -34,6 +34,8 @@ class Source:
     has_moved: bool = False  # Whether they were on different machines or versions.
     warnings: tuple[str, ...] = ()
     folder: Path | None = None  # The run's folder. None: an answer file.
+    file: Path | None = None  # The answer file. None: a run.
+    namesake: str | None = None  # The earlier source that has its name. None: there is none.
     run: Run | None = None  # The run.json in `folder`.
     # Texts of all turns, failed ones included. Turns of an answer file have no numbers.
     turns: tuple[Turn, ...] = ()
@@ -42,6 +44,11 @@ class Source:
     differences: tuple[Difference, ...] | None = None
     # question_id -> what the user says, turn by turn; where that is known.
     questions: Mapping[QuestionId, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path | None:
+        """Where it was read."""
+        return self.folder or self.file
 
     def own_name(self, label: str) -> str:
         """A label of this source without the name of the source, which several sources need."""

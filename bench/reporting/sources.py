@@ -129,9 +129,10 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
         raise UserError(f"{path} has no numbers to report: {wrong[0]}")
     failures = _failures(path, answers)
     missing = counts.missing_turns(answers, asked, label)
+    uncounted = counts.without_counts(answers, label)
     odd = counts.doubtful(frame, turns, label)
     times = zeros or untimed(frame, "wall_s")
-    warnings = [*told, *guesses, *failures, *missing, *wrong, *odd, *misfits, *times]
+    warnings = [*told, *guesses, *failures, *missing, *uncounted, *wrong, *odd, *misfits, *times]
     if frame.category.isna().any():
         warnings.append(
             f"{label}: the categories of its questions are not known here; --questions of "
@@ -143,8 +144,9 @@ def open_answers(path: Path, questions: str | None = None) -> Source:
         labels=(label,),
         asked=asked,
         options={label: {"decoder": label}},
-        complete=not failures and not missing,
+        complete=not (failures or missing or uncounted or wrong),
         warnings=tuple(warnings),
+        file=path,
         turns=turns,
         questions={question_id: question.turns for question_id, question in known.items()},
     )
@@ -158,9 +160,6 @@ def _turns_of_answers(
         for number, choice in enumerate(answer.choices):
             for index, text in enumerate(choice.turns):
                 failed = not choice.answered(index + 1)
-                lengths = (
-                    () if failed or not choice.accept_lengths else choice.accept_lengths[index]
-                )
                 yield Turn(
                     question_id=answer.question_id,
                     category=answer.category or categories.get(answer.question_id, ""),
@@ -171,7 +170,7 @@ def _turns_of_answers(
                     seed=0,
                     prompt_tokens=0,
                     token_ids=[],
-                    accept_lengths=list(lengths),
+                    accept_lengths=[] if failed else _kept(choice, index),
                     nodes=[],
                     prefill_s=math.nan,
                     decode_s=math.nan,
@@ -179,6 +178,13 @@ def _turns_of_answers(
                     error="recorded as an error" if failed else None,
                     text=text,
                 )
+
+
+def _kept(choice: Choice, index: int) -> list[int]:
+    """Accept lengths of a turn as numbers have them. Empty: they are not known."""
+    if choice.accept_lengths is None or choice.tokens is None:
+        return []
+    return metrics.kept_lengths(choice.accept_lengths[index], choice.tokens[index]).tolist()
 
 
 def _failures(path: Path, answers: Iterable[Answer]) -> list[str]:

@@ -39,7 +39,7 @@ class Table:
         else:
             print_table(self._rich(_stacked, _heading))
         if self.caption:
-            console().print(Text(self.caption, style="dim"))
+            console().print(Text(media.visible(self.caption), style="dim"))
         print()
 
     def _rich(self, cell: Shape, heading: Shape) -> RichTable:

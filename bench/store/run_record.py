@@ -77,6 +77,11 @@ class Config(Record):
         """What tables and files call the decoders, in the order given."""
         return [Spec.parse(text).label for text in self.decoders]
 
+    @property
+    def is_lossless(self) -> bool:
+        """Whether all answers are to have greedy's tokens, whatever is drafted."""
+        return self.temperature == 0 or self.acceptance == "lossless"
+
 
 class Questions(Record):
     """The question set."""
@@ -215,7 +220,7 @@ class Run(Record):
     start: str  # ISO 8601. Also the time that the run's chat template is told, in every session.
     sessions: Annotated[list[Session], Field(fail_fast=True)]
     end: str | None = None  # ISO 8601. None: in progress, or interrupted.
-    # Turns of lossless decoders that differ from greedy's. None: not looked for.
+    # Turns of lossless decoders that differ from greedy's. None: not looked for yet.
     differences: Annotated[list[Difference], Field(fail_fast=True)] | None = None
 
     @property
@@ -270,11 +275,14 @@ class Run(Record):
     def resumed(self, config: dict, session: dict[str, object], **facts: object) -> "Run":
         """The same run with a further session, which may ask more questions.
 
-        config, facts: as in `begun`. The beginning stays that of the first session.
+        config, facts: as in `begun`. The beginning stays that of the first session. Differences are
+        looked for again once all is answered.
         """
         now = Run.begun(config, self.model.as_json(), session, **facts)
         asked = {name: getattr(now, name) for name in QUESTION_FIELDS}
         more = {"config": now.config, "sessions": [*self.sessions, *now.sessions], "end": None}
+        if self.differences is not None:
+            more["differences"] = None
         return self.model_copy(update=asked | more)
 
     @property

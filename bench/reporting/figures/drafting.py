@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 
 from bench.reporting.figures.style import (
-    INTERVAL,
     Figure,
     Names,
     canvas,
     end_axis,
+    interval_words,
     legend,
     line_style,
-    spread,
+    with_intervals,
 )
 
 
@@ -28,15 +28,9 @@ def draw_drafting(folder: Path, rows: pd.DataFrame) -> Figure:
     with canvas(folder, name, 6.4, 4.2) as (figure, axes):
         for at, row in enumerate(rows.to_dict("records")):
             values = np.array([[row[column] for column in columns]], dtype=float)
-            axes.errorbar(
-                100 * row["drafting"],
-                values[:, 0],
-                yerr=spread(values),
-                label=names[row["decoder"]],
-                capsize=2,
-                elinewidth=1,
-                **line_style(at) | {"linestyle": "none", "markersize": 7},
-            )
+            style = line_style(at) | {"linestyle": "none", "markersize": 7, "elinewidth": 1}
+            places = np.array([100 * row["drafting"]])
+            with_intervals(axes, places, values, label=names[row["decoder"]], **style)
         end_axis(axes, rows[columns[0]].to_numpy(float))
         axes.set_xlim(left=0)
         axes.set_xlabel("drafting in a step (% of a greedy step)")
@@ -44,8 +38,8 @@ def draw_drafting(folder: Path, rows: pd.DataFrame) -> Figure:
         axes.grid(color="0.85")
         legend(figure, axes)
     caption = (
-        f"Tokens per inference against the time that drafting takes in a step ({INTERVAL}). What "
-        f"verifying takes is not in it.{names.key}"
+        "Tokens per inference against the time that drafting takes in a step "
+        f"({interval_words(rows, columns[:1])}). What verifying takes is not in it.{names.key}"
     )
     title = "Tokens per inference against drafting"
     return Figure(name, title, caption, folder / f"{name}.png")

@@ -7,14 +7,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bench.reporting.figures.style import (
-    INTERVAL,
     Figure,
     Names,
     canvas,
     end_axis,
+    interval_words,
     legend,
     line_style,
-    spread,
+    with_intervals,
 )
 
 _AXES = {
@@ -43,8 +43,9 @@ def draw_quality(folder: Path, table: pd.DataFrame, baseline: str) -> Figure | N
         for axes, column in zip(panels[0], columns, strict=True):
             _draw_points(axes, table, column)
         legend(figure, panels[0][0])
+    words = interval_words(table[table[columns].notna().any(axis=1)], ["quality", *columns])
     caption = (
-        f"Speed against the mean grade; {INTERVAL}. Wall-clock ratios, prefill included, are to "
+        f"Speed against the mean grade; {words}. Wall-clock ratios, prefill included, are to "
         f"{baseline}.{names.key}"
     )
     return Figure(name, "Speed against judged quality", caption, folder / f"{name}.png")
@@ -57,19 +58,11 @@ def _draw_points(axes: Axes, table: pd.DataFrame, column: str) -> None:
             axes.axvline(row["quality"], label=f"{model} (speed not known)", **style)
             continue
         across, up = (
-            spread(np.array([[row[name], row[f"{name}_low"], row[f"{name}_high"]]]))
+            np.array([[row[name], row[f"{name}_low"], row[f"{name}_high"]]], dtype=float)
             for name in ("quality", column)
         )
-        axes.errorbar(
-            row["quality"],
-            row[column],
-            xerr=across,
-            yerr=up,
-            label=model,
-            capsize=2,
-            elinewidth=1,
-            **line_style(at) | {"linestyle": "none", "markersize": 7},
-        )
+        style = line_style(at) | {"linestyle": "none", "markersize": 7, "elinewidth": 1}
+        with_intervals(axes, across[:, 0], up, across, label=model, **style)
     end_axis(axes, table[column].to_numpy(float))
     if column == "wall_clock_ratio":
         axes.axhline(1, color="0.2", linewidth=0.9)

@@ -3,7 +3,7 @@
 They show numbers by category, accept lengths, acceptance by depth and along the answer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +13,13 @@ import pandas as pd
 from bench import metrics
 from bench.metrics.acceptance import FEWEST
 from bench.reporting.figures.style import (
-    INTERVAL,
     MOST_TICKS,
     Figure,
     Names,
     bar_style,
     canvas,
     dodged,
+    interval_words,
     legend,
     line_style,
     points,
@@ -38,12 +38,14 @@ def draw_all(
     by_category: pd.DataFrame,
     baselines: Mapping[str, str | None],
     options: Mapping[str, Mapping],
+    unranked: Collection[str] = (),
 ) -> list[Figure]:
     """Draw every figure that the turns have numbers for into `folder`.
 
     turns: a frame whose `decoder` holds labels. overall: a `metrics.decoder_row` for each label.
     by_category: of `metrics.by`. baselines: label -> the label that it is compared with. options:
-    label -> its decoder's name and options, which tell what is swept.
+    label -> its decoder's name and options, which tell what is swept. unranked: labels that are not
+    said to be faster or slower.
     """
     texts = [value for own in options.values() for value in own.values() if isinstance(value, str)]
     names = Names.of([*overall.decoder, *by_category.get("category", ()), *texts])
@@ -51,6 +53,7 @@ def draw_all(
         _renamed(table, names) for table in (turns, overall, by_category)
     )
     baselines = {names[label]: base and names[base] for label, base in baselines.items()}
+    unranked = {names[label] for label in unranked}
     options = {
         names[label]: {
             name: names[value] if isinstance(value, str) else value for name, value in own.items()
@@ -64,7 +67,7 @@ def draw_all(
         table = pd.concat([table, by_category], ignore_index=True)
     made = [
         _tokens_per_inference(folder, table, labels),
-        _wall_clock_ratio(folder, table, baselines),
+        _wall_clock_ratio(folder, table, baselines, unranked),
     ]
     if turns.accept_lengths.notna().any():
         made += [
@@ -92,12 +95,15 @@ def _tokens_per_inference(folder: Path, table: pd.DataFrame, labels: list[str]) 
     name = "tokens_per_inference"
     axis_label = "tokens per inference\n(tokens / step)"
     _by_category(folder, name, table, labels, range(len(labels)), name, axis_label)
-    caption = f"Committed tokens / verify forwards, by category ({INTERVAL})."
+    caption = f"Committed tokens / verify forwards, by category ({interval_words(table, [name])})."
     return Figure(name, "Tokens per inference", caption, folder / f"{name}.png")
 
 
 def _wall_clock_ratio(
-    folder: Path, table: pd.DataFrame, baselines: Mapping[str, str | None]
+    folder: Path,
+    table: pd.DataFrame,
+    baselines: Mapping[str, str | None],
+    unranked: Collection[str],
 ) -> Figure | None:
     """Draw the ratios of whole turns to the baselines. None: nothing to compare."""
     column = "wall_clock_ratio_with_prefill"
@@ -115,9 +121,14 @@ def _wall_clock_ratio(
     name = "wall_clock_ratio"
     axis_label = f"wall-clock ratio\n(tokens/s over {shortened(against, 26)}'s)"
     _by_category(folder, name, table, compared, styles, column, axis_label)
+    shown = table[table.decoder.isin(compared)]
+    not_alike = [label for label in compared if label in unranked]
+    words = ["above 1 is faster"] if len(not_alike) < len(compared) else []
+    if not_alike:
+        words.append(f"not alike, and not ranked: {', '.join(not_alike)}")
     caption = (
-        f"Tokens per second over those of {against} on the same turns, prefill included; above 1 "
-        f"is faster ({INTERVAL})."
+        f"Tokens per second over those of {against} on the same turns, prefill included; "
+        f"{'; '.join(words)} ({interval_words(shown, [column])})."
     )
     return Figure(name, "Wall-clock ratio", caption, folder / f"{name}.png")
 

@@ -13,6 +13,7 @@ from textwrap import wrap
 
 import matplotlib
 import numpy as np
+import pandas as pd
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -201,8 +202,8 @@ def points(
     for at, name in enumerate(series):
         values = drawn[at]  # [groups, 3]
         places = np.arange(len(groups)) + dodged(len(series), at)
-        style = line_style(styles[at]) | {"linestyle": "none", "capsize": 2, "elinewidth": 1.1}
-        axes.errorbar(places, values[:, 0], yerr=spread(values), label=name, **style)
+        style = line_style(styles[at]) | {"linestyle": "none", "elinewidth": 1.1}
+        with_intervals(axes, places, values, label=name, **style)
     for at in range(0, len(groups), 2):
         axes.axvspan(at - 0.5, at + 0.5, color="0.95", zorder=0)
     is_crowded = len(groups) * max(map(len, groups)) > 11 * axes.figure.get_figwidth()
@@ -236,10 +237,50 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
+def with_intervals(
+    axes: Axes,
+    places: np.ndarray,
+    values: np.ndarray,
+    across: np.ndarray | None = None,
+    **style: object,
+) -> None:
+    """Draw points at these places [n], with their intervals. A point without one is hollow.
+
+    values: [n, 3] of (value, low, high), upwards. NaN: there is no such number. across: the same of
+    `places`. None: these are exact. style: arguments of `Axes.errorbar`.
+    """
+    sideways = None if across is None else spread(across)
+    axes.errorbar(places, values[:, 0], yerr=spread(values), xerr=sideways, capsize=2, **style)
+    hollow = lacks_interval(values)
+    if across is not None:
+        hollow |= lacks_interval(across)
+    if hollow.any():
+        marks = {name: style[name] for name in ("color", "marker", "markersize")}
+        edge = {"markerfacecolor": "white", "markeredgecolor": style["color"], "zorder": 3}
+        axes.plot(np.asarray(places)[hollow], values[hollow, 0], linestyle="none", **marks | edge)
+
+
 def spread(values: np.ndarray) -> np.ndarray:
-    """Error bars as matplotlib wants them: [2, n] distances below and above, 0 where unknown.
+    """Error bars as matplotlib wants them: [2, n] distances below and above, NaN where unknown.
 
     values: [n, 3] of (value, low, high).
     """
     value, low, high = values.T
-    return np.nan_to_num(np.clip(np.stack((value - low, high - value)), 0, None))
+    return np.clip(np.stack((value - low, high - value)), 0, None)
+
+
+def lacks_interval(values: np.ndarray) -> np.ndarray:
+    """[n] Is there a value without an interval? values: [n, 3] of (value, low, high)."""
+    return np.isfinite(values[:, 0]) & ~np.isfinite(values[:, 1:]).all(1)
+
+
+def interval_words(table: pd.DataFrame, columns: Sequence[str]) -> str:
+    """What the intervals of these columns of a table are, for a caption.
+
+    Each column has others beside it, with _low and _high.
+    """
+    for column in columns:
+        ends = [column, f"{column}_low", f"{column}_high"]
+        if lacks_interval(table[ends].to_numpy(float)).any():
+            return f"{INTERVAL}; hollow: none, as of one question, or the baseline itself"
+    return INTERVAL

@@ -8,14 +8,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from bench.reporting.figures.style import (
-    INTERVAL,
     Figure,
     canvas,
     dodged,
     end_axis,
+    interval_words,
     legend,
     line_style,
-    spread,
+    with_intervals,
 )
 
 AXES = {
@@ -102,7 +102,7 @@ def _draw(folder: Path, table: pd.DataFrame, option: str, series: Series) -> Fig
     return Figure(
         name,
         f"{what} against {option}",
-        f"{what} against {AXES[option]} ({INTERVAL}).",
+        f"{what} against {AXES[option]} ({interval_words(table.loc[labels], list(columns))}).",
         folder / f"{name}.png",
     )
 
@@ -120,8 +120,7 @@ def _draw_lines(axes: Axes, table: pd.DataFrame, column: str, option: str, serie
         places = [
             value * 2**aside if is_logarithmic else value + aside * closest for value, _ in line
         ]
-        style = line_style(at) | {"label": name, "capsize": 2, "elinewidth": 1}
-        axes.errorbar(places, values[:, 0], yerr=spread(values), **style)
+        with_intervals(axes, places, values, label=name, elinewidth=1, **line_style(at))
     shown = [label for line in series.values() for _, label in line]
     end_axis(axes, table.loc[shown, column].to_numpy(float))
     if is_logarithmic:

@@ -49,6 +49,10 @@
 
   // --- Choosing a question, turn, choice and decoders --------------------------------------------
 
+  // A question as the list and the address name it. Runs may ask several under one number.
+  const nameOf = (question) =>
+    question.version > 1 ? `${question.id} (${question.version})` : String(question.id);
+
   function fillQuestions() {
     shown = at("differing").checked ? data.questions.filter(differs) : data.questions;
     at("question").replaceChildren();
@@ -63,19 +67,21 @@
       add(
         groups.get(question.category),
         "option",
-        `${question.id}${start && " \u2013 "}${start}`,
+        `${nameOf(question)}${start && " \u2013 "}${start}`,
       ).value = place;
     });
   }
 
   function buttons(where, values, label, pressed, press) {
-    const legend = where.querySelector("legend");
-    where.replaceChildren(legend);
-    values.forEach((value) => {
-      const button = add(where, "button", label(value));
+    // Buttons stay where they are, so that the one that was pressed keeps the focus.
+    const made = [...where.querySelectorAll("button")];
+    made.slice(values.length).forEach((button) => button.remove());
+    values.forEach((value, place) => {
+      const button = made[place] || add(where, "button");
+      button.textContent = label(value);
       button.type = "button";
       button.setAttribute("aria-pressed", pressed(value));
-      button.addEventListener("click", () => press(value));
+      button.onclick = () => press(value);
     });
     where.hidden = values.length < 2;
   }
@@ -112,6 +118,16 @@
     });
     if (!question.turns.length)
       add(at("asked"), "p", "The question's text was not recorded with this run.", "quiet");
+    const versions = data.questions.filter((each) => each.id === question.id);
+    if (versions.length > 1) {
+      const others = versions.filter((each) => each !== question).map(nameOf);
+      add(
+        at("asked"),
+        "p",
+        `Other texts, or one that was not recorded, have the same number: ${others.join(", ")}.`,
+        "quiet",
+      );
+    }
 
     const answers = question.answers
       .map(named)
@@ -130,11 +146,11 @@
   }
 
   // A question in the page's address.
-  const addressOf = (question) => `#question-${encodeURI(question.id)}`;
+  const addressOf = (question) => `#question-${encodeURI(nameOf(question))}`;
   // The question that an address names. A reader may type its characters as they are.
   const placeOf = (address) =>
     data.questions.findIndex(
-      (each) => address === addressOf(each) || address === `#question-${each.id}`,
+      (each) => address === addressOf(each) || address === `#question-${nameOf(each)}`,
     );
 
   // Show what is chosen, and name it in the page's address.
@@ -318,7 +334,7 @@
 
   // --- Trees -------------------------------------------------------------------------------------
 
-  function drawTree(where, trees, step) {
+  function drawTree(where, { vocabulary, steps: trees }, step) {
     let shape = step;
     while (trees[shape][0] === 0) shape -= 1; // 0: the shape of the step before.
     const parent = trees[shape][0];
@@ -337,7 +353,7 @@
       children[node].forEach((child, order) => placeNode(child, level + 1, order ? rows : ownRow));
     };
     placeNode(0, 0, 0);
-    const label = token.map((each) => data.tokens[each]);
+    const label = token.map((each) => data.tokens[vocabulary][each]);
     const note = token.map((_, node) => (logProb ? percent(100 * Math.exp(logProb[node])) : ""));
     const widths = [];
     label.forEach((text, node) => {

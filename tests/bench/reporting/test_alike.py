@@ -17,7 +17,8 @@ COMMIT = {"commit": "a" * 40, "dirty": False}
 def report(tmp_path: Path, turns=TURNS, config=None, baseline="a/greedy", **changes) -> Report:
     """A report of two runs, a and b. config and changes: of the run.json of b."""
     base = run_json(TURNS)["config"] | {"template": "vicuna", "seed": 0, "load_in_4bit": False}
-    model = {"name": "m", "identity": "x", "contents": "z", "prompt": "p"}
+    base |= {"max_new_tokens": 512, "top_p": None, "step_times": None}
+    model = {"name": "m", "identity": "x", "contents": "z", "prompt": "p", "tokenizer": "t"}
     facts = {"question_texts": TEXTS, "git": COMMIT, "model": model}
     facts["sessions"] = [{"git": COMMIT, "environment": ENVIRONMENT}]
     write_run(tmp_path / "a", TURNS, config=base, **facts)
@@ -53,7 +54,10 @@ def test_runs_that_are_alike_are_ranked(tmp_path):
         ({"config": {"load_in_4bit": True}}, "load_in_4bit False, True"),
         ({"config": {"seed": 1}}, "seed 0, 1"),
         ({"config": {"temperature": None}}, "temperature 0.0, by category"),
-        ({"config": {"max_new_tokens": 9} | {"seed": 3}}, "seed 0, 3"),
+        ({"config": {"max_new_tokens": 9}}, "max_new_tokens 512, 9"),
+        ({"config": {"acceptance": "typical"}}, "acceptance lossless, typical"),
+        ({"config": {"top_p": 0.9}}, "top_p none, 0.9"),
+        ({"model": {"name": "m", "identity": "x", "tokenizer": "u"}}, "tokenizer"),
         ({"environment": ENVIRONMENT | {"dtype": "bfloat16"}}, "dtype float32, bfloat16"),
     ],
 )
@@ -65,6 +69,63 @@ def test_what_is_unlike_is_said_and_neither_ranked_nor_equal(changes, said, tmp_
     assert row_of(made, "b/dynamic")["wall-clock ratio"].endswith("not alike")
     assert row_of(made, "b/dynamic")["equal"] == "-"
     assert row_of(made, "a/dynamic")["wall-clock ratio"].endswith("faster")
+
+
+def test_what_is_not_alike_is_neither_faster_nor_slower_anywhere(tmp_path):
+    """Only the headline said so. Other tables and the figure showed the same ratios without it."""
+    made = report(tmp_path, config={"seed": 1})
+    mark = "not alike, and not ranked: b/greedy, b/dynamic"
+    of_speed = ["By category", "By turn", "By question", "As Spec-Bench computes it"]
+    tables = {table.title: table for table in made.tables()}
+    assert [name for name, table in tables.items() if mark in table.caption] == of_speed
+    [figure] = [each for each in made.draw(tmp_path / "f") if each.name == "wall_clock_ratio"]
+    assert f"above 1 is faster; {mark} (bars" in figure.caption
+    whole = Report.of([open_run(tmp_path / "a")])
+    assert not any("not alike" in table.caption for table in whole.tables())
+    mixed = [{"git": {"commit": letter * 40, "dirty": False}} for letter in "ab"]
+    run = open_run(write_run(tmp_path / "mixed", TURNS, sessions=mixed))
+    [figure] = [
+        each for each in Report.of([run]).draw(tmp_path / "f") if each.name == "wall_clock_ratio"
+    ]
+    assert "ranked: dynamic (" in figure.caption and "above 1" not in figure.caption
+
+
+@pytest.mark.parametrize(
+    ("config", "is_ranked"),
+    [
+        ({}, True),
+        ({"step_times_sha256": "e" * 64}, True),
+        ({"temperature": 0.7, "step_times_sha256": "e" * 64}, True),
+        ({"temperature": 0.7, "acceptance": "typical"}, True),
+        ({"temperature": 0.7, "acceptance": "typical", "step_times_sha256": "e" * 64}, False),
+        ({"temperature": 0.7, "acceptance": "typical", "step_times": None}, False),
+        ({"step_times": None}, True),
+    ],
+)
+def test_step_times_matter_only_where_tokens_depend_on_drafts(tmp_path, config, is_ranked):
+    """The path of --step-times made two runs unlike that docs/running.md calls the same."""
+    turns = [replace(turn, temperature=config.get("temperature", 0.0)) for turn in TURNS]
+    times = {"step_times": "results/auto", "step_times_sha256": "d" * 64}
+    base = run_json(turns)["config"] | config
+    write_run(tmp_path / "b", turns, config=base | times, question_texts=TEXTS)
+    again = times | {"step_times": "results/b/run.json"} | base
+    if again["step_times"] is None:  # It measured them, and follows the clock.
+        del again["step_times_sha256"]
+    write_run(tmp_path / "c", turns, config=again, question_texts=TEXTS)
+    made = Report.of([open_run(tmp_path / name) for name in "bc"])
+    assert bool(made.verdicts()) == is_ranked
+    assert ("step_times_sha256" in " ".join(made.warnings)) != is_ranked
+    assert "results/" not in " ".join(made.warnings)
+
+
+def test_of_sources_of_one_name_it_is_said_which_is_which(tmp_path):
+    for name in ("old", "new"):
+        write_run(tmp_path / name / "run", TURNS)
+    write_run(tmp_path / "other", TURNS)
+    folders = [tmp_path / name for name in ("old/run", "other", "new/run")]
+    made = Report.of([open_run(folder) for folder in folders])
+    assert made.warnings[0] == f"run is {folders[0]}; run (2) is {folders[2]}"
+    assert not any(" is /" in each for each in Report.of(made.sources[:2]).warnings)
 
 
 def test_a_setting_of_a_later_version_must_be_alike_too(tmp_path):

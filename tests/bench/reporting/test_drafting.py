@@ -35,6 +35,14 @@ def test_steps_of_the_same_trees_are_put_beside_a_run(tmp_path):
     assert not made.warnings and "Drafting" in [table.title for table in made.tables()]
 
 
+def test_the_ratio_beside_drafting_is_of_whole_turns(tmp_path):
+    made = report(tmp_path / "run", steps_of(static=64, dynamic=64))
+    [table] = [each for each in made.tables() if each.title == "Drafting"]
+    ratios = made.summary.wall_clock_ratio_with_prefill
+    assert table.cells["wall-clock ratio"].tolist() == [f"{ratio:.2f}x" for ratio in ratios]
+    assert f"{ratios[2]:.2f}" != f"{made.summary.wall_clock_ratio[2]:.2f}"
+
+
 @pytest.mark.parametrize(("given", "words"), [({}, "64 nodes"), ({"nodes": "auto"}, "nodes=auto")])
 def test_steps_of_other_trees_are_not(tmp_path, given, words):
     """A label is the same where --nodes was given for all decoders."""

@@ -33,6 +33,86 @@ def test_figures_of_one_decoder_and_of_eight_with_a_category_missing(decoders, t
         assert drawn.startswith("<?xml") and "NaN" not in drawn
 
 
+@pytest.fixture
+def drawn(monkeypatch) -> dict[str, dict[str, tuple]]:
+    """Of all figures: label of the vertical axis -> name in the legend -> (heights, bars, hollow).
+
+    bars: [points](low, high) that are drawn. hollow: heights of points drawn without an interval.
+    """
+    found: dict[str, dict[str, tuple]] = {}
+    original = style.plt.close
+
+    def noted(figure):
+        for axes in figure.axes:
+            series = found.setdefault(axes.get_ylabel().partition("\n")[0], {})
+            hollow = [
+                float(height)
+                for line in axes.lines
+                if line.get_markerfacecolor() == "white"
+                for height in line.get_ydata()
+            ]
+            for made in axes.containers:
+                if made.get_label() and hasattr(made, "has_yerr"):
+                    points, _, (*_, bars) = made
+                    ends = [each[:, 1].tolist() for each in bars.get_segments() if len(each)]
+                    series[made.get_label()] = points.get_ydata().tolist(), ends, hollow
+        original(figure)
+
+    monkeypatch.setattr(style.plt, "close", noted)
+    return found
+
+
+RATIO = "wall_clock_ratio_with_prefill"
+
+
+def numbers(row: dict, column: str) -> tuple:
+    """What a figure draws of a column, where there is an interval."""
+    value, low, high = (pytest.approx(row[f"{column}{end}"]) for end in ("", "_low", "_high"))
+    return [value], [[low, high]], []
+
+
+def test_a_figure_shows_the_ratio_of_whole_turns_and_its_interval(tmp_path, drawn):
+    run = write_run(tmp_path / "run", random_turns(["greedy", "dynamic"], ("math",), 9))
+    made = Report.of([open_run(run)])
+    figures = {figure.name: figure for figure in made.draw(tmp_path / "figures")}
+    row = made.summary.to_dict("records")[1]
+    assert drawn["wall-clock ratio"]["dynamic"] == numbers(row, RATIO)
+    assert drawn["tokens per inference"]["dynamic"] == numbers(row, "tokens_per_inference")
+    # Both tests have bars of two lengths, and decoding alone has another ratio.
+    assert row[f"{RATIO}_high"] - row[RATIO] != pytest.approx(row[RATIO] - row[f"{RATIO}_low"])
+    assert row[RATIO] != pytest.approx(row["wall_clock_ratio"])
+    assert "hollow" not in figures["wall_clock_ratio"].caption
+
+
+def test_a_sweep_shows_the_ratio_of_whole_turns_and_its_interval(tmp_path, drawn):
+    table = pd.DataFrame(index=["a", "b"])
+    for column, value in (("tokens_per_inference", 2), (RATIO, 1.5), ("wall_clock_ratio", 9)):
+        for end, factor in (("", 1), ("_low", 0.9), ("_high", 1.3)):
+            table[f"{column}{end}"] = [value * factor, 2 * value * factor]
+    options = {name: {"decoder": "d", "nodes": at} for at, name in enumerate("ab", start=1)}
+    sweep.draw_sweeps(tmp_path, table, options)
+    for axis, column in (
+        ("wall-clock ratio", RATIO),
+        ("tokens per inference", "tokens_per_inference"),
+    ):
+        heights, bars, hollow = drawn[axis]["d"]
+        assert heights == table[column].tolist() and not hollow
+        assert np.allclose(bars, table[[f"{column}_low", f"{column}_high"]].to_numpy())
+
+
+def test_a_point_without_an_interval_is_hollow_and_has_no_bar(tmp_path, drawn):
+    """Its bar had no length, as that of the most certain point."""
+    run = write_run(tmp_path / "run", random_turns(["greedy", "dynamic"], ("math",), 1))
+    made = Report.of([open_run(run)])
+    figures = {figure.name: figure for figure in made.draw(tmp_path / "figures")}
+    row = made.summary.to_dict("records")[1]
+    heights, bars, hollow = drawn["wall-clock ratio"]["dynamic"]
+    assert heights == hollow == [pytest.approx(row[RATIO])] and not bars
+    for name in ("wall_clock_ratio", "tokens_per_inference"):
+        said = "hollow: none, as of one question, or the baseline itself)."
+        assert figures[name].caption.endswith(said)
+
+
 def test_the_same_numbers_draw_the_same_file(tmp_path):
     run = write_run(tmp_path / "run", random_turns(["greedy", "static", "dynamic"]))
     made = Report.of([open_run(run)])
@@ -69,7 +149,7 @@ def test_a_line_of_a_sweep_is_of_runs_that_are_alike(tmp_path, changes, is_swept
         write_run(tmp_path / f"of_{nodes}", turns, **more | {"config": config})
     made = Report.of([open_run(tmp_path / f"of_{nodes}") for nodes in (16, 64)])
     for source in made.sources:
-        assert source.options[f"{source.name}/greedy"]["nodes"] == 1
+        assert "nodes" not in source.options[f"{source.name}/greedy"]
     figures = {figure.name for figure in made.draw(tmp_path / "figures")}
     assert ("sweep_nodes" in figures) == is_swept
 

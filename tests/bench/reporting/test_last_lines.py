@@ -14,12 +14,17 @@ ON_CPU = ENVIRONMENT | {"device_type": "cpu", "threads": 3}
 
 
 def lines_of(
-    tmp_path, speeds: dict[str, float], model: str = "other", questions: int = 3, **prefills: float
+    tmp_path,
+    speeds: dict[str, float],
+    model: str = "other",
+    questions: int = 3,
+    changes: dict | None = None,
+    **prefills: float,
 ) -> list[str]:
     """The last lines of a run.
 
-    speeds: seconds of a turn of 8 tokens, by decoder. prefills: seconds of its prefill, where not
-    0.25.
+    speeds: seconds of a turn of 8 tokens, by decoder. changes: of its run.json. prefills: seconds
+    of its prefill, where not 0.25.
     """
     turns = [
         make_turn(Spec.parse(spec).label, accepts, seconds, question_id=number, prefill_s=prefill)
@@ -29,7 +34,8 @@ def lines_of(
         for number in range(1, questions + 1)
     ]
     config = run_json(turns)["config"] | {"model": model, "decoders": list(speeds)}
-    run = write_run(tmp_path / "run", turns, config=config, environment=ON_CPU)
+    facts = {"config": config, "environment": ON_CPU} | (changes or {})
+    run = write_run(tmp_path / "run", turns, **facts)
     return last_lines(Report.of([open_run(run)]))
 
 
@@ -56,6 +62,21 @@ def test_why_drafting_loses_the_clock_and_what_wins(tmp_path, speeds, says):
     first = next(iter(speeds))
     assert why.startswith(f"{first} commits 4.00 times greedy's tokens a step and is slower")
     assert why.partition("they ")[2].startswith(says) and "\n" not in why
+
+
+@pytest.mark.parametrize(
+    "sessions",
+    [
+        [{"git": {"commit": commit * 40, "dirty": False}} for commit in "ab"],
+        [{"environment": ENVIRONMENT | {"torch": version}} for version in ("2.9", "2.10")],
+    ],
+    ids=["other code", "another machine"],
+)
+def test_no_decoder_of_a_run_that_is_not_ranked_is_slower_or_wins(tmp_path, sessions):
+    """Its table said "not alike", and the line below it that one decoder wins."""
+    speeds = {"greedy": 1.0, "dynamic": 2.0, "small=dynamic:nodes=8": 0.5}
+    assert len(lines_of(tmp_path, speeds, changes={"sessions": sessions})) == 1
+    assert len(lines_of(tmp_path, speeds, changes={"sessions": sessions[:1]})) == 2
 
 
 def test_nothing_is_explained_that_may_be_chance(tmp_path):

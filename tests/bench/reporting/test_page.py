@@ -63,6 +63,9 @@ NEAR = StepTree([0, 0, 1], [7, 5, 6], None, [0])
 TREES = AnswerTrees(82, "dynamic", 0, 1, [FAR, NEAR], {5: "<i>$a" * 9, 6: "漢", 7: "␣c"})
 
 
+ASKED = {81: ("first <u>question</u>?", "second?"), 82: ("third?",)}
+
+
 @pytest.fixture
 def page(tmp_path) -> Path:
     (tmp_path / "dot.png").write_bytes(base64.b64decode(DOT))
@@ -78,7 +81,7 @@ def page(tmp_path) -> Path:
         conditions={"run": {"command": "python -m bench.run --model '<b>'"}},
         baselines={"greedy": "greedy", "dynamic": "greedy"},
         turns=TURNS,
-        questions={81: ["first <u>question</u>?", "second?"], 82: ["third?"]},
+        questions=dict.fromkeys(("greedy", "dynamic"), ASKED),
         trees={TREES.key: TREES},
         verdicts=["dynamic <wins>"],
         warnings=["a <note>"],
@@ -127,6 +130,63 @@ def test_a_page_that_would_be_too_large_says_what_is_left_out(page, tmp_path, mo
     left_out = re.search(r"Left out: ([\d, -]+)\.", html)[1]
     ranges = re.findall(r"(\d+)(?:-(\d+))?", left_out)
     assert sum(1 + int(last or first) - int(first) for first, last in ranges) == 100 - len(kept)
+
+
+def test_trees_have_the_words_of_their_own_model(tmp_path):
+    """The words of the last model stood in the trees of all."""
+    step = StepTree([0, 0], [5, 6], None, [0, 1])
+    texts = {"a": {5: "one", 6: "two"}, "b": {5: "eins", 6: "two"}, "c": {5: "one", 7: "three"}}
+    trees = [AnswerTrees(1, name, 0, 1, [step], own) for name, own in texts.items()]
+    turns = [turn(1, name) for name in texts]
+    headline = Table("", pd.DataFrame({"decoder": list(texts)}))
+    by_key = {answer.key: answer for answer in trees}
+    page = Page("t", [headline], [], {}, dict.fromkeys(texts), turns, {}, by_key)
+    write_page(tmp_path / "report.html", page)
+    data = page_data(tmp_path / "report.html")
+    places = [data["trees"][f"1/{at}/0/1"]["vocabulary"] for at in range(3)]
+    assert places == [0, 1, 0]  # Models of one vocabulary share its texts.
+    assert data["tokens"] == [{"5": "one", "6": "two", "7": "three"}, {"5": "eins", "6": "two"}]
+
+
+def entries(sources, path: Path) -> list[tuple]:
+    """(id, version, texts, decoders) of the questions on a page of these sources."""
+    write_page(path, Report.of(sources).page([]))
+    data = page_data(path)
+    return [
+        (
+            each["id"],
+            each["version"],
+            each["turns"],
+            [data["decoders"][answer[0]] for answer in each["answers"]],
+        )
+        for each in data["questions"]
+    ]
+
+
+def test_answers_to_different_texts_stand_apart(tmp_path):
+    """They shared a heading, which said that the text was not recorded."""
+    turns = [make_turn("greedy", question_id=number) for number in (1, 2)]
+    texts = {"a": "What is 2 + 2?", "b": "Name a river.", "c": "Name a river."}
+    for name, text in texts.items():
+        write_run(tmp_path / name, turns, question_texts={"1": [text], "2": ["Both?"]})
+    write_run(tmp_path / "old", turns)  # It recorded no texts.
+    a, b, c, old = (open_run(tmp_path / name) for name in (*texts, "old"))
+    page = tmp_path / "report.html"
+    assert entries([a, b, c, old], page) == [
+        (1, 1, ["What is 2 + 2?"], ["a/greedy"]),
+        (2, 1, ["Both?"], ["a/greedy", "b/greedy", "c/greedy", "old/greedy"]),
+        (1, 2, ["Name a river."], ["b/greedy", "c/greedy"]),
+        (1, 3, [], ["old/greedy"]),
+    ]
+    assert entries([b, old], page)[0] == (1, 1, ["Name a river."], ["b/greedy", "old/greedy"])
+    # Of older runs, the digests of their files tell whether they ask the same.
+    for name, digest in (("one", "1"), ("two", "2"), ("again", "1")):
+        write_run(tmp_path / name, turns[:1], questions={"name": "sample", "sha256": digest})
+    older = [open_run(tmp_path / name) for name in ("one", "two", "again")]
+    assert entries(older, page) == [
+        (1, 1, [], ["one/greedy", "again/greedy"]),
+        (1, 2, [], ["two/greedy"]),
+    ]
 
 
 # --- In a browser ---------------------------------------------------------------------------------
@@ -272,6 +332,43 @@ def test_steps_and_their_trees(opened):
     assert texts(opened, ".card.used .piece.now") == ["👩‍🚀"]
 
 
+def test_a_button_that_was_pressed_keeps_the_focus(opened):
+    """All buttons were made anew, and the next Tab began at the top of the page."""
+    focused = "return document.activeElement.textContent"
+    for group, name, pressed in (("turns", "2", "true"), ("decoders", "greedy", "false")):
+        place = texts(opened, f"#{group} button").index(name)
+        button = f"document.querySelectorAll('#{group} button')[{place}]"
+        opened.execute_script(f"{button}.focus()")
+        press(opened, "\ue007")  # Enter.
+        assert opened.execute_script(focused) == name
+        assert opened.execute_script(f"return {button}.ariaPressed") == pressed
+    assert texts(opened, ".card .text") == ["one three"]
+    press(opened, "\ue014")  # A question of one turn has no choice of turns.
+    assert texts(opened, "#turns button") == ["1"] and not opened.get_log("browser")
+    press(opened, "\ue012")
+    assert texts(opened, "#turns button") == ["1", "2"]
+
+
+def test_texts_of_one_number_are_two_questions_with_addresses(chromium, tmp_path):
+    turns = [make_turn("greedy", text=name) for name in "ab"]
+    for turn_of_run in turns:
+        text = turn_of_run.text
+        write_run(tmp_path / text, [turn_of_run], question_texts={"1": [f"{text}?"]})
+    page = tmp_path / "report.html"
+    entries([open_run(tmp_path / name) for name in "ab"], page)
+    chromium.get(page.as_uri())
+    assert texts(chromium, "#question option") == ["1 – a?", "1 (2) – b?"]
+    note = "Other texts, or one that was not recorded, have the same number: {}."
+    assert texts(chromium, "#asked *") == ["a?", note.format("1 (2)")]
+    press(chromium, "\ue014")
+    assert texts(chromium, "#asked *") == ["b?", note.format("1")]
+    address = chromium.current_url
+    assert address.endswith("#question-1%20(2)-1")
+    chromium.get("about:blank")
+    chromium.get(address)
+    assert texts(chromium, "#asked .user") == ["b?"] and texts(chromium, ".card .text") == ["b"]
+
+
 INSIDE = """
 const outer = document.querySelector(arguments[0]), parts = outer.querySelectorAll(arguments[1]);
 const frame = outer.getBoundingClientRect(), part = parts[parts.length - 1].getBoundingClientRect();
@@ -330,7 +427,7 @@ def test_the_address_names_a_question_whose_id_is_a_text(chromium, tmp_path):
     """The address was written, and could not be followed."""
     turns = [turn(each, "greedy", number, text=each) for each in TEXT_IDS for number in (1, 2)]
     headline = Table("", pd.DataFrame({"decoder": ["greedy"]}))
-    asked = {each: [f"{each}?", "and then?"] for each in TEXT_IDS}
+    asked = {"greedy": {each: (f"{each}?", "and then?") for each in TEXT_IDS}}
     shown = Page("t", [headline], [], {}, {"greedy": None}, turns, asked, {})
     write_page(tmp_path / "report.html", shown)
     address = (tmp_path / "report.html").as_uri()

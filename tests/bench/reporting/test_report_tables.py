@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 
 from bench.reporting import report_tables
 from bench.reporting.comparison import Report
 from bench.reporting.run_source import open_run
+from bench.reporting.tables import Table
 from bench.store.run_record import Difference
 from tests.helpers.runs import ENVIRONMENT, make_turn, random_turns, run_json, write_run
 
@@ -121,6 +123,34 @@ def test_every_difference_from_greedy_is_printed_with_its_gap(tmp_path):
     assert report_tables.differences(both.differences[-1:], {"half/dynamic": "float16"}).cells[
         "float32 tie"
     ].tolist() == ["-"]
+
+
+def test_differences_that_were_not_looked_for_are_told(tmp_path):
+    """The table showed those of the run before it went on, as if they were all."""
+    equal = [make_turn("greedy", [1] * 4), make_turn("dynamic", [4])]
+    turns = [*equal, make_turn("greedy", question_id=2), make_turn("dynamic", [9], question_id=2)]
+    said = "equal: answers with the same tokens in all turns; where the others of dynamic first"
+    run = write_run(tmp_path / "run", turns)
+    caption = Report.of([open_run(run)]).headline().caption
+    assert f"{said} differ: not looked for yet" in caption
+    both = Report.of([open_run(run), open_run(run)]).headline().caption
+    assert "others of run/dynamic, run (2)/dynamic first differ" in both
+    found = [Difference.of(turns[-1].key).as_json()]
+    looked = write_run(tmp_path / "looked", turns, differences=found)
+    typical = run_json(turns)["config"] | {"acceptance": "typical", "temperature": None}
+    unlike = write_run(tmp_path / "typical", turns, config=typical)
+    for folder in (looked, unlike, write_run(tmp_path / "equal", equal)):
+        assert "not looked for" not in Report.of([open_run(folder)]).headline().caption
+
+
+@pytest.mark.parametrize("place", ["title", "cell", "caption"])
+def test_no_part_of_a_table_steers_the_terminal(place, capsys):
+    """The caption did."""
+    texts = {"title": "t", "cell": "c" * 40, "caption": "d"} | {place: "owned\x1b[2J\u202e"}
+    cells = pd.DataFrame({"decoder": [texts["cell"]]})
+    Table(texts["title"], cells, texts["caption"]).print()
+    printed = capsys.readouterr().out
+    assert "owned\\x1b[2J\\u202e" in printed and not set(printed) & set("\x1b\u202e")
 
 
 def test_a_decoder_is_known_by_its_spec_and_not_by_its_label(tmp_path):

@@ -61,6 +61,31 @@ def test_turns_at_another_temperature_are_in_no_number(tmp_path):
     assert not open_run(write_run(tmp_path / "run", turns, config=config)).warnings
 
 
+SHARED = {"nodes": 16, "topk": 4, "depth": None, "tree": "mc_sim_7b_63"}
+
+
+@pytest.mark.parametrize(
+    ("decoder", "options"),
+    [
+        ("greedy", {}),
+        ("prompt-lookup", {}),
+        ("static", {"nodes": 16, "tree": "mc_sim_7b_63"}),
+        ("dynamic", {"nodes": 16, "topk": 4}),
+        ("dynamic:nodes=8", {"nodes": "8", "topk": 4}),
+        ("plug-in:topk=2", {"nodes": 64, "topk": "2"}),  # The largest tree that was verified.
+        ("measured", {"nodes": "auto"}),
+    ],
+)
+def test_a_shared_option_is_of_the_decoders_that_have_it(decoder, options, tmp_path):
+    """A sweep over --topk had a line of static, and --nodes auto made prompt-lookup follow it."""
+    turns = [make_turn(decoder)]
+    config = run_json(turns)["config"] | SHARED
+    run = write_run(tmp_path / "run", turns, config=config, draft_times={"measured": {"2": 0.1}})
+    found = open_run(run).options[decoder]
+    own = {"decoder", "temperature", "acceptance"}
+    assert {name: found[name] for name in found if name not in own} == options
+
+
 def test_a_damaged_row_does_not_hide_the_others(tmp_path):
     run = written(tmp_path / "run", TURNS)
     first, second, *others = (run / "turns.jsonl").read_text().splitlines(keepends=True)

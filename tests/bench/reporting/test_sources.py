@@ -92,6 +92,48 @@ def test_of_many_failed_turns_the_first_are_named(tmp_path):
     assert warnings[3:] == ["m.jsonl: 997 more turns are recorded as an error; they are left out"]
 
 
+def test_answers_without_counts_are_told(tmp_path):
+    """They were in no number, without a word, and the file was called complete."""
+    bare = {"turns": ["x"]}
+    half = {"turns": ["x"], "new_tokens": [2]}
+    file = answers(tmp_path / "m.jsonl", choice("x"), bare, half, {"turns": ["ERROR"]}, choice("y"))
+    source = open_answers(file)
+    [warning] = [each for each in source.warnings if "no counts" in each]
+    assert warning == (
+        "m: 2 of 4 answers have no counts of tokens and steps, first question 2; they are in no "
+        "number"
+    )
+    assert len(source.frame) == 2 and not source.complete
+    whole = open_answers(answers(tmp_path / "m.jsonl", choice("x"), choice("y")))
+    assert whole.complete and not any("no counts" in each for each in whole.warnings)
+
+
+def test_answers_with_impossible_counts_are_not_complete(tmp_path):
+    impossible = {"turns": ["x"], "idxs": [8], "new_tokens": [2]}
+    source = open_answers(answers(tmp_path / "m.jsonl", choice("x"), impossible))
+    assert "impossible counts" in " ".join(source.warnings) and not source.complete
+
+
+def test_the_page_has_the_accept_lengths_of_the_numbers(tmp_path):
+    """Of a last step it counted more tokens than the answer kept."""
+    cut = {
+        "turns": ["x", "y"],
+        "decoding_steps": [2, 1],
+        "new_tokens": [4, 2],
+        "accept_lengths": [3, 3, 2],
+    }
+    source = open_answers(answers(tmp_path / "m.jsonl", cut))
+    assert [turn.accept_lengths for turn in source.turns] == [[3, 1], [2]]
+    assert [each.tolist() for each in source.frame.accept_lengths] == [[3, 1], [2]]
+
+
+def test_of_two_files_of_one_model_it_is_said_which_is_which(tmp_path):
+    files = [answers(tmp_path / name, choice("x")) for name in ("a.jsonl", "b.jsonl", "c.jsonl")]
+    made = Report.of([open_answers(file) for file in files])
+    assert list(made.baselines) == ["m", "m (2)", "m (3)"]
+    assert f"m is {files[0]}; m (2) is {files[1]}; m (3) is {files[2]}" in made.warnings
+
+
 def test_answers_of_no_named_model_are_called_as_their_file(tmp_path):
     file = answers(tmp_path / "mine.jsonl", choice("x"), model=None)
     assert open_answers(file).labels == ("mine",)

@@ -6,7 +6,14 @@ import pytest
 from pydantic import ValidationError
 
 from bench.common.errors import UserError
-from bench.store.run_record import QUESTION_FIELDS, Run, holds_run, read_run, through_json
+from bench.store.run_record import (
+    QUESTION_FIELDS,
+    Difference,
+    Run,
+    holds_run,
+    read_run,
+    through_json,
+)
 from tests.helpers.runs import ENVIRONMENT, make_turn, run_json
 
 SESSION = {
@@ -67,6 +74,15 @@ def test_a_further_session_may_ask_more_questions():
     assert second.questions.count == 2 and second.question_turns == {1: 2, 7: 1}
     assert second.question_texts == {1: ["Hello?"], 7: ["Bye"]}
     assert (second.start_unix, second.start) == (first.start_unix, first.start)
+
+
+def test_differences_are_looked_for_again_after_a_further_session():
+    """Those of the questions before stood in a run that asks more."""
+    first = begun(limit=1).model_copy(
+        update={"differences": [Difference.of((1, "dynamic", 0, 1)).model_dump()]}
+    )
+    second = first.resumed(first.config.as_json() | {"limit": 2}, SESSION, **FACTS)
+    assert first.differences and second.differences is None
 
 
 def test_an_older_run_with_unknown_fields_survives_being_resumed(tmp_path):
