@@ -68,6 +68,7 @@ class AutoBudget:
         self.draft_s: dict[int, float] = draft_s or {0: 0.0}
         self.costs = StepCosts(len(times.sizes))
         self.credit = self.START  # Greedy steps that the conversation can afford to lose.
+        self._greedy_wait = float(StepCosts.MEMORY)  # Steps until the next greedy one.
         self._conversation = Conversation()
         self._last_nodes: dict[torch.device, Tensor] = {}
 
@@ -90,9 +91,10 @@ class AutoBudget:
     def decide_to_draft(self) -> bool:
         """Whether to draft for the next step. Asked before the first step, and once in each."""
         draft_s = self.draft_s[self.depth]
-        # A greedy step to compare with costs what drafting saves. The more is saved, the longer a
-        # wrong comparison can be borne.
-        if self.costs.since_greedy >= max(StepCosts.MEMORY, self.credit):
+        # A greedy step shows what other steps cost beside it, and loses what drafting would have
+        # saved. Where much has been saved, a wrong estimate may stand for longer.
+        if self.costs.since_greedy >= self._greedy_wait:
+            self._greedy_wait = max(float(StepCosts.MEMORY), self.credit)
             return False
         if not self._can_afford(draft_s):
             return False

@@ -7,13 +7,12 @@ import ast
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import packages_distributions
-from importlib.util import find_spec, module_from_spec, resolve_name
+from importlib.util import find_spec
 from pathlib import Path
-from types import FunctionType, ModuleType
 
 from bench.common.files import digest_of
 from bench.inputs.identity import contents_of
@@ -106,21 +105,21 @@ def plugin_digests(decoders: Mapping[str, Decoder]) -> dict[str, str]:
 
 def _files_behind(decoder: Decoder) -> dict[str, Path]:
     """The files of a decoder's package and of its own helper modules, by name."""
-    first = [sys.modules.get(cls.__module__) for cls in type(decoder).__mro__]
-    waiting = [module for module in first if module is not None]
+    waiting = [_top(cls.__module__) for cls in type(decoder).__mro__]
     packages = packages_distributions()
     own = set(packages.get(_top(type(decoder).__module__), ()))
     seen: set[str] = set()
     files: dict[str, Path] = {}
     while waiting:
-        module = waiting.pop()
-        top = _top(module.__name__)
+        top = waiting.pop()
         is_known = top in OURS or top in sys.stdlib_module_names
-        if module.__name__ in seen or is_known or set(packages.get(top, ())) - own:
+        if top in seen or is_known or set(packages.get(top, ())) - own:
             continue
-        seen.add(module.__name__)
-        files |= _files_of(module, top)
-        waiting += _imported_by(module)
+        seen.add(top)
+        found = _files_of(top)
+        files |= found
+        for path in found.values():
+            waiting += _imported_by(path)
     return files
 
 
@@ -133,67 +132,42 @@ def _top(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _files_of(module: ModuleType, top: str) -> dict[str, Path]:
-    """The file of a module, or the files of the package that it lies in.
+def _files_of(top: str) -> dict[str, Path]:
+    """The file of a module, or all files of a package. Python's caches and hidden files are not.
 
-    Python's caches and hidden files are left out.
+    top: a name without dots. Nothing is imported.
     """
-    folders = [Path(folder) for folder in getattr(sys.modules.get(top), "__path__", ())]
+    folders, file = _place_of(top)
     found = {
         f"{top}/{path.relative_to(folder).as_posix()}": path
-        for folder in folders
+        for folder in map(Path, folders)
         for path in folder.rglob("*")
         if path.is_file() and not any(map(_is_left_out, path.relative_to(folder).parts))
     }
-    file = getattr(module, "__file__", None)
     if not found and file and Path(file).is_file():
         found[top] = Path(file)
     return found
 
 
-def _imported_by(module: ModuleType) -> list[ModuleType]:
-    """The modules that a module's names or its source lead to."""
-    found = []
-    for value in list(vars(module).values()):
-        if isinstance(value, ModuleType):
-            found.append(value)
-        elif isinstance(value, (type, FunctionType)) and value.__module__ in sys.modules:
-            found.append(sys.modules[value.__module__])
-    return found + _imported_in_source(module)
-
-
-def _imported_in_source(module: ModuleType) -> list[ModuleType]:
-    """The modules that a module's source imports, in its functions, too.
-
-    The names of a module do not lead to all of them: a table or a cached function has no module.
-    """
-    names: set[str] = set()
-    for node in ast.walk(_parsed(module)):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            relative = "." * node.level + (node.module or "")
-            with suppress(ImportError):  # A relative import outside a package.
-                base = resolve_name(relative, module.__package__)
-                names.update((base, *(f"{base}.{alias.name}" for alias in node.names)))
-    return [found for name in sorted(names) if (found := _module_of(name)) is not None]
-
-
-def _parsed(module: ModuleType) -> ast.AST:
-    """The syntax tree of a module. Empty where it has no source."""
-    try:
-        return ast.parse(Path(module.__file__).read_bytes())
-    except (OSError, TypeError, AttributeError, ValueError, SyntaxError):
-        return ast.Module([], [])
-
-
-def _module_of(name: str) -> ModuleType | None:
-    """The module of a name, not executed if nothing has imported it. None: there is none."""
-    if name in sys.modules:
-        return sys.modules[name]
-    if "." in name:  # To look for it would import its package, all of whose files count anyway.
-        return None
+def _place_of(top: str) -> tuple[Iterable[str], str | None]:
+    """The folders of a package, or none and a module's file. None: there is no such file."""
+    if (module := sys.modules.get(top)) is not None:
+        return getattr(module, "__path__", ()), getattr(module, "__file__", None)
     with suppress(ImportError, ValueError):
-        spec = find_spec(name)
-        return None if spec is None else module_from_spec(spec)
-    return None
+        if (spec := find_spec(top)) is not None:
+            return spec.submodule_search_locations or (), spec.origin
+    return (), None
+
+
+def _imported_by(path: Path) -> set[str]:
+    """The names, up to the first dot, of what a file of Python imports, in its functions, too."""
+    if path.suffix != ".py":
+        return set()
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except (OSError, ValueError, SyntaxError):
+        return set()
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    # Relative imports lead to the same package.
+    names += [each.module for each in nodes if isinstance(each, ast.ImportFrom) and not each.level]
+    return set(map(_top, names))

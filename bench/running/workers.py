@@ -224,12 +224,12 @@ class Workers:
             )
 
     def _check_replacement(self, facts: dict) -> None:
-        """UserError where a worker that took a dead one's place answers as another one would."""
+        """UserError where the worker that replaces a dead one has another model or other code."""
         self._check_code(facts)
         if facts["model"] != self._facts[0]["model"]:
             raise UserError(
-                f"the files of model {self.config.model!r} have changed since the run began: a "
-                "worker that was replaced has others; every finished turn is kept"
+                f"model {self.config.model!r} has changed since the run began: the worker that "
+                "replaces a dead one has another model or tokenizer; every finished turn is kept"
             )
 
     def facts(self) -> dict[str, object]:

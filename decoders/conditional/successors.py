@@ -98,11 +98,10 @@ class Successors:
 
         The first token is left out, as nothing stands before it.
         """
-        last = len(text) - 1
-        for start in reversed(range(0, last, CHUNK)):  # From the last token on, backwards.
-            rows = slice(max(1, last - start - CHUNK + 1), last - start + 1)
-            above = slice(rows.start - 1, rows.stop - 1)
-            self._learn(text[above].flip(0), text[rows].flip(0), logits[rows].flip(0))
+        for stop in reversed(range(len(text), 1, -CHUNK)):  # Groups are counted from the end.
+            start = max(1, stop - CHUNK)
+            before, rows = text[start - 1 : stop - 1], slice(start, stop)
+            self._learn(before.flip(0), text[rows].flip(0), logits[rows].flip(0))
 
     def learn(self, before: Tensor, token: Tensor, logits: Tensor) -> None:
         """Take in the base model's `logits` [rows, vocab] at tokens [rows] after others [rows].

@@ -35,8 +35,7 @@ class SuffixPath:
         token, parent = draft.token.tolist(), draft.tree.parent.tolist()
         path = []
         if length >= SHORTEST:
-            # No more of it can stand in the draft.
-            count = min(followed_for(length), len(token) + self.most)
+            count = min(followed_for(length), len(token) - 1)  # No more of it fits.
             path = continuation(self._automaton.text, end, count)
         child = {(parent[node], token[node]): node for node in range(1, len(token))}
         # Remove as few of the last nodes as the missing part of the path needs. A removed node may

@@ -29,6 +29,8 @@ class _State:
 class SuffixAutomaton:
     """All substrings of `text`, with the latest `most` occurrences of each.
 
+    Of suffixes beyond the MOST_NOTED longest, older occurrences may stand instead.
+
     >>> automaton = SuffixAutomaton(most=2)
     >>> for token in (1, 2, 9, 1, 2, 8, 3, 2):
     ...     automaton.append(token)

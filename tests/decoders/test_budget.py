@@ -171,6 +171,9 @@ def test_what_drafts_have_saved_pays_for_rarer_greedy_steps():
             greedy.append(step)
     gaps = [after - before for before, after in pairwise(greedy)]
     assert min(gaps) > StepCosts.MEMORY and gaps == sorted(gaps) and gaps[-1] > 8 * gaps[0]
+    for _ in range(3):  # A new conversation begins without credit, and drafts at once all the same.
+        budget.start([9, 9])
+        assert budget.decide_to_draft()
 
 
 def test_the_first_step_of_a_turn_is_not_observed():

@@ -375,9 +375,14 @@ def test_a_wait_that_is_too_long_is_not_kept():
 def test_a_slow_judge_is_asked_twice_a_call(longest):
     """Each try may cost money. Other troubles of the call do not count."""
     end = Event()
-    judge = Judge({"ask": [fails(500), fails(500), lambda request: end.wait(20)]})
-    with client(judge, timeout_s=0.8) as (asked, _):
-        said = r"no whole reply within 0\.8 s; a larger --timeout"
+
+    def slow(request: object) -> None:
+        asked.timeout_s = 0.2
+        return fails(500)(request)
+
+    judge = Judge({"ask": [fails(500), slow, lambda request: end.wait(20)]})
+    with client(judge, timeout_s=20) as (asked, _):
+        said = r"no whole reply within 0\.2 s; a larger --timeout"
         with pytest.raises(CallFailed, match=said):
             asked.ask("grade", "ask")
         end.set()

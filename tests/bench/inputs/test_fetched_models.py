@@ -3,7 +3,6 @@
 import hashlib
 import json
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -79,15 +78,16 @@ def test_of_two_processes_that_fetch_a_model_the_later_one_waits(tiny, monkeypat
     folder = published_models.model_folder("tiny")
     folder.parent.mkdir(parents=True)
     monkeypatch.setattr(fetched_models, "FETCH_S", 0.0)
-    with sole_writer(folder), ThreadPoolExecutor(1) as other:
-        with pytest.raises(UserError, match=r"tiny-1\.0 is being written by"):
-            other.submit(fetched_model, "tiny").result()
-        monkeypatch.setattr(fetched_models, "FETCH_S", 60.0)
-        monkeypatch.setattr(fetched_models, "_download", lambda *_: pytest.fail("downloaded"))
-        later = other.submit(fetched_model, "tiny")
+    with sole_writer(folder), pytest.raises(UserError, match=r"tiny-1\.0 is being written by"):
+        fetched_model("tiny")
+
+    def fetched_meanwhile(what: str) -> None:
         folder.mkdir()
         (folder / published_models.RECORD).write_text("{}")
-    assert later.result() == folder
+
+    monkeypatch.setattr(fetched_models, "check_package", fetched_meanwhile)
+    monkeypatch.setattr(fetched_models, "_download", lambda *_: pytest.fail("downloaded"))
+    assert fetched_model("tiny") == folder
 
 
 def test_its_heads_end_in_the_models_own_projection(tiny):

@@ -255,8 +255,13 @@ def test_the_files_behind_a_decoder_are_in_the_digest(plugin, model, questions, 
         "def later():\n    import own_table\n",  # Imported only when it is called.
     ],
 )
-def test_what_only_the_source_imports_is_in_the_digest(plugin, model, questions, imports):
-    helper = plugin.with_name("own_table.py")
+@pytest.mark.parametrize("file", ["own_table.py", "own_table/__init__.py", "own_table/sub.py"])
+def test_what_only_the_source_imports_is_in_the_digest(plugin, model, questions, imports, file):
+    helper = plugin.parent / file
+    helper.parent.mkdir(exist_ok=True)
+    if file.endswith("sub.py"):
+        (helper.parent / "__init__.py").write_text("TABLE, cached = [1], dict")
+        imports = imports.replace("import own_table", "import own_table.sub")
     text = "from functools import lru_cache\nTABLE = [1]\n@lru_cache\ndef cached(): return {}\n"
     plugin.write_text(imports + PLUGIN)
 

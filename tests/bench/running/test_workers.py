@@ -166,7 +166,7 @@ def test_workers_with_other_models_are_refused(two):
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
-        ({"model": {"name": "demo", "identity": "b"}}, "files of model 'demo' have changed"),
+        ({"model": {"name": "demo", "identity": "b"}}, "model 'demo' has changed since the run"),
         ({"code": {"trees": {"static": "b"}}}, r"what decoders use \(trees\)"),
     ],
 )
