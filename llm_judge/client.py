@@ -225,7 +225,8 @@ class JudgeClient:
             if isinstance(error.__cause__, CallFailed):  # `BoundedClient` refused the response.
                 raise error.__cause__ from error
             said = str(error.__cause__ or error)
-            # After an answer it is the way to the endpoint that is broken for a while.
+            # If the judge has answered before, the host is right, and the network is down for a
+            # while.
             if _is_lasting(error) and not self._has_answered:
                 raise Unreachable(said) from error
             raise EndpointTrouble(f"{self.where} cannot be reached ({said})") from error

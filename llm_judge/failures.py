@@ -57,9 +57,11 @@ class CutOff(CallFailed):
 
     def __init__(self, finish: str) -> None:
         """finish: the finish_reason."""
-        said = f"(finish_reason {finish}); a larger --max-tokens or --max-completion-tokens"
-        advice = f"cuts off one reply after another {said} makes room"
-        super().__init__(f"the reply was cut off {said} makes room", advice, GIVE_UP_AFTER)
+        why = (
+            f"(finish_reason {finish}); a larger --max-tokens or --max-completion-tokens makes room"
+        )
+        advice = f"cuts off one reply after another {why}"
+        super().__init__(f"the reply was cut off {why}", advice, GIVE_UP_AFTER)
 
 
 class EmptyReply(CallFailed):
@@ -96,12 +98,15 @@ class TooSlow(EndpointTrouble):
 
 
 class Unreachable(EndpointTrouble):
-    """A host has no address or a wrong certificate. Unlike one that is down, it will stay so."""
+    """A host has no address, or a certificate that is not trusted. It is no matter of moments."""
 
     most_tries = 3
 
     def __init__(self, said: str) -> None:
-        advice = f"cannot be reached ({said}); --api-base takes the endpoint's URL"
+        advice = (
+            f"cannot be reached ({said}); --api-base takes the endpoint's URL, and SSL_CERT_FILE "
+            "names a file of further authorities"
+        )
         super().__init__(f"the endpoint cannot be reached ({said})", advice, calls=1)
 
 

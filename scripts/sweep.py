@@ -36,12 +36,14 @@ def main() -> int:
     add("--out", type=Path, required=True, help="folder of the runs, their table and figures")
     args, rest = parser.parse_known_args()
     # Imported late: it loads decoders, and so torch, which takes seconds.
-    from measuring.sweeps import sweep
+    from measuring.sweeps import SOME_FAILED, sweep
 
     options = {name: getattr(args, name) for name in OPTIONS if getattr(args, name)}
     run_wide = {name: getattr(args, name) for name in RUN_WIDE if getattr(args, name)}
     status, folders = sweep(args.decoder, options, run_wide, args.out, rest)
-    return status or report.main([*map(str, folders), "--out", str(args.out)])
+    if status not in (0, SOME_FAILED):
+        return status
+    return report.main([*map(str, folders), "--out", str(args.out)]) or status
 
 
 if __name__ == "__main__":

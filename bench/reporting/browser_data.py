@@ -22,8 +22,8 @@ from bench.store.trees import AnswerTrees, StepTree
 from bench.store.turn import Key, Turn, common_length
 
 MOST_TREE_BYTES = 8_000_000  # For all trees of a page.
-# What a question_id stands for in a source: its texts, turn by turn. Where they are not known, a
-# text that tells it from other questions of this id, or "".
+# What a source asks under a question_id: its texts, turn by turn. If they are not recorded, the
+# digest of its question file, or "".
 Asked = tuple[str, ...] | str
 _Key = TypeVar("_Key")
 LEAST_SHOWN = -99.0  # Log probability. page.js shows smaller ones like this one.

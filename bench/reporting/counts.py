@@ -173,7 +173,7 @@ def missing_turns(
 
 
 def without_counts(answers: Sequence[Answer], name: str) -> list[str]:
-    """A warning where answers say not how many tokens and steps they took, and others do."""
+    """A warning of answers without counts of tokens and steps, where others have them."""
     answered = [
         (answer.question_id, choice)
         for answer in answers

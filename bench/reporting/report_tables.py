@@ -75,7 +75,7 @@ def _caption(
         parts.append("equal: answers with the same tokens in all turns")
     if not_looked_for:
         names = ", ".join(not_looked_for)
-        parts.append(f"where the others of {names} first differ: not looked for yet")
+        parts.append(f"where answers of {names} differ from greedy's: not looked for yet")
     if unranked:
         parts.append(
             f"{NOT_ALIKE}: of other settings, questions or machine than the baseline, or of a run "

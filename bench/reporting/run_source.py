@@ -246,7 +246,9 @@ def _options(run: Run, spec: Spec, frame: pd.DataFrame) -> dict:
         # A plug-in may not be installed here, so its options are not known. Of the shared ones it
         # has nodes=auto where the run measured its drafting for it. A value that it may not have
         # would make it a point of a sweep.
-        shared = {"nodes": AUTO} if spec.label in (run.draft_times or {}) else {}
+        facts = [run.draft_times, *(each.get("draft_times") for each in run.workers or ())]
+        is_auto = any(spec.label in (measured or {}) for measured in facts)
+        shared = {"nodes": AUTO} if is_auto else {}
         takes_nodes = True
     options: dict[str, object] = {}
     if takes_nodes:

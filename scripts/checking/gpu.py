@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -77,6 +78,11 @@ def check_gpu(settings: GpuSettings) -> list[Check]:
     """
     if not torch.cuda.is_available():
         raise UserError("this machine has no GPU with CUDA, which is what is checked here")
+    if "kernels" in settings.part and find_spec("triton") is None:
+        raise UserError(
+            "Triton is not installed, and without it the tests of our kernels are skipped; install "
+            "it, or leave kernels out of --part"
+        )
     for part in settings.part:
         for name, _, _ in commands(part, settings):
             if (settings.out / name).exists():

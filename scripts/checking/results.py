@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = Path("results", "reference")
 TABLES_FILE = "tables.md"
 PAGES = ("README.md", "docs/*.md", "results/reference/README.md")
+MARK = "<!-- numbers:"
 # A table of numbers: the folders of its runs, and its lines.
 _NUMBERS = re.compile(
     r"(?P<mark><!-- numbers: (?P<folders>[^>]+) -->\n\n)(?P<lines>(?:\|.*\n)+)", re.MULTILINE
@@ -53,6 +54,12 @@ def with_right_numbers(text: str, runs: Mapping[str, Path], page: str) -> str:
 
     runs: name of a published run, as pages name it -> its folder. UserError as in `expected_texts`.
     """
+
+    if (marks := text.count(MARK)) != (tables := len(_NUMBERS.findall(text))):
+        raise UserError(
+            f"{page} has {marks} marks of numbers ({MARK} ...), and {tables} tables that follow "
+            "one after one blank line; no other table is checked"
+        )
 
     def remade(match: re.Match) -> str:
         names = match["folders"].split()

@@ -24,14 +24,22 @@ def specs(decoders: Sequence[str], values: Values) -> list[str]:
     ['greedy', 'dynamic:nodes=8:topk=4', 'dynamic:nodes=16:topk=4']
     """
     made = [Spec.parse(BASELINE)]
+    unused = set(values)
     for text in decoders:
         try:
             spec = Spec.parse(text)
             is_open = registry.options(spec.name) - spec.options.keys()
         except ValueError as error:
             raise UserError(str(error)) from error
-        for chosen in combinations({name: values[name] for name in values if name in is_open}):
-            made.append(Spec(spec.name, spec.options | chosen))
+        own = {name: values[name] for name in values if name in is_open}
+        unused -= own.keys()
+        for chosen in combinations(own):
+            label = spec.own_label
+            if label is not None and chosen:
+                label = "-".join((label, *(f"{name}{value}" for name, value in chosen.items())))
+            made.append(Spec(spec.name, spec.options | chosen, label))
+    if unused:
+        raise UserError(f"--{min(unused)} has no effect on {', '.join(decoders)}; leave it out")
     return list(dict.fromkeys(map(str, made)))
 
 
@@ -51,10 +59,12 @@ def sweep(
     """Do the runs, one for each combination of `run_wide`.
 
     options: of decoders. flags: further ones of bench.run. Returns the exit status of the first run
-    that could not be done, else 0, and the folders of the runs.
+    that could not be done, else SOME_FAILED where turns have failed, else 0; and the folders of the
+    runs.
     """
     texts = specs(decoders, options)
     folders: list[Path] = []
+    worst = 0
     for chosen in combinations(run_wide):
         folder = out / safe_name("-".join(chosen.values()) or "run")
         line = [sys.executable, "-m", "bench.run", "--decoder", ",".join(texts)]
@@ -64,7 +74,8 @@ def sweep(
         status = subprocess.run(line).returncode
         if status == SOME_FAILED:
             warn("some turns failed; the same command tries them again")
+            worst = status
         elif status != 0:
             return status, folders
         folders.append(folder)
-    return 0, folders
+    return worst, folders

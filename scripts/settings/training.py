@@ -54,7 +54,7 @@ class HeadsSettings(ModelSettings):
     )
     tokens: float = flag(4e6, "answer tokens to train on, all sessions together", parse=positive)
     minutes: float | None = flag(
-        None, "end training after so many minutes, fully decayed", parse=positive
+        None, "end this session after so many minutes, fully decayed", parse=positive
     )
     examples: int = flag(20000, "the first so many answers of the corpus", parse=whole(1))
     distill: int = flag(0, "answers of the model itself to learn from", parse=whole(0))

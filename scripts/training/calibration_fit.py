@@ -73,10 +73,7 @@ def calibrate(settings: CalibrationSettings) -> CalibrationFit:
         raise UserError("the answers are too short to fit anything to; give more --prompts")
     after = fit(Notes.joined(halves[0]), loaded.model.num_heads)
     unseen = Notes.joined(halves[1])
-    judged = [
-        judge(loaded, each, unseen, prompts[1], settings.nodes, settings.new_tokens)
-        for each in (before, after)
-    ]
+    judged = [judge(loaded, each, unseen, prompts[1], settings) for each in (before, after)]
     kept = _better_there(settings.out / FILE, after, unseen, loaded.model.num_heads)
     figure = None
     if kept is None:
@@ -211,20 +208,16 @@ def judge(
     calibration: Calibration,
     notes: Notes,
     prompts: list[list[int]],
-    nodes: int,
-    tokens: int,
+    settings: CalibrationSettings,
 ) -> Judgement:
-    """How good a calibration is, on prompts and on the notes of their answers.
-
-    nodes: size of the trees. tokens: most tokens of an answer.
-    """
-    decoder = Conditional(nodes=nodes)
+    """How good a calibration is, on prompts and on the notes of their answers."""
+    decoder = Conditional(nodes=settings.nodes, topk=settings.topk)
     decoder.take({FILE: calibration})
     decoder.setup(loaded.model)
     committed = steps = 0
     predicted, is_accepted = [], []
     for prompt in tqdm(prompts, desc="judging", unit="answer"):
-        for step in steps_of(loaded, decoder, prompt, tokens):
+        for step in steps_of(loaded, decoder, prompt, settings.new_tokens):
             committed += len(step.tokens)
             steps += 1
             if step.finish is not None:  # The last step is cut.

@@ -36,7 +36,8 @@ def read_chats(path: Path) -> Iterator[tuple[str, list[dict[str, str]]]]:
     UserError names the row that is no conversation.
     """
     for where, row in _rows(path):
-        source = row.get("source", "") if isinstance(row, dict) else ""
+        source = row.get("source") if isinstance(row, dict) else None
+        source = "" if source is None else source
         try:
             if not isinstance(source, str):
                 raise ValueError("its source is no text")
@@ -73,7 +74,8 @@ def _turns(row: object) -> list[dict[str, str]]:
     """The turns of a row, with our names for roles. ValueError says why it is no conversation."""
     messages = row
     if isinstance(row, dict):
-        messages = next((row[name] for name in LISTS if name in row), None)
+        # Exports of tables have null where a row has no such field.
+        messages = next((row[name] for name in LISTS if row.get(name) is not None), None)
     if not isinstance(messages, list):
         raise ValueError("it has no list of turns")
     turns = []
@@ -96,13 +98,19 @@ def _turn(message: object) -> dict[str, str]:
     """A message as one of ours. ValueError says why it is none."""
     if not isinstance(message, dict):
         raise ValueError("it is no object")
-    role = message.get("role", message.get("from"))
+    role = _either(message, "role", "from")
     if not isinstance(role, str) or role not in ROLES:
         raise ValueError(f"its role is {shown(role)}, not one of {', '.join(ROLES)}")
-    content = message.get("content", message.get("value"))
+    content = _either(message, "content", "value")
     if not isinstance(content, str):
         raise ValueError(f"its content is {shown(content)}, not a text")
     return {"role": ROLES[role], "content": content}
+
+
+def _either(message: dict, name: str, other: str) -> object:
+    """The value of a field, or of another one where that is absent or null."""
+    value = message.get(name)
+    return message.get(other) if value is None else value
 
 
 def corpus_examples(path: Path, chat: Chat) -> Iterator[Example]:

@@ -1,5 +1,6 @@
 """Medusa heads in training: the loss, starting weights, and files."""
 
+import sys
 from pathlib import Path
 
 import torch
@@ -80,11 +81,15 @@ def starting_heads(
     made = MedusaHeads(heads, hidden, vocab, layers, shared).to(projection.weight.device)
     own = loaded.model.heads.state_dict() if loaded.model.heads is not None else {}
     shapes = {name: tensor.shape for name, tensor in own.items()}
+    begins = "new heads: those of the model are of another number or shape"
     if shapes == {name: tensor.shape for name, tensor in made.state_dict().items()}:
         made.load_state_dict(own)
+        begins = "the model's own heads"
     elif not share_projection:
         with torch.no_grad():
             made.out_weight.copy_(projection.weight.expand_as(made.out_weight))
+    if own:
+        print(f"the training begins with {begins}", file=sys.stderr)
     return made.float()
 
 

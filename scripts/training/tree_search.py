@@ -111,7 +111,10 @@ def ranks_of(loaded: Loaded, ids: list[int], start: int) -> Tensor:
     for head, logits in enumerate(heads(before_roots)):  # [positions, vocab]
         first = start + 1 + head
         target = text[first : first + positions].unsqueeze(1)
-        ranks.append((logits > logits.gather(1, target)).sum(-1))
+        score = logits.gather(1, target)
+        # Of equal logits, which are common in half precision, the token with the lower id is first.
+        is_earlier = torch.arange(logits.shape[-1], device=target.device) < target
+        ranks.append(((logits > score) | ((logits == score) & is_earlier)).sum(-1))
     return torch.stack(ranks, dim=1).cpu()
 
 

@@ -282,5 +282,5 @@ def interval_words(table: pd.DataFrame, columns: Sequence[str]) -> str:
     for column in columns:
         ends = [column, f"{column}_low", f"{column}_high"]
         if lacks_interval(table[ends].to_numpy(float)).any():
-            return f"{INTERVAL}; hollow: none, as of one question, or the baseline itself"
+            return f"{INTERVAL}; a hollow point has none: it is of one question, or of the baseline"
     return INTERVAL

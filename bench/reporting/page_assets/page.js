@@ -124,7 +124,7 @@
       add(
         at("asked"),
         "p",
-        `Other texts, or one that was not recorded, have the same number: ${others.join(", ")}.`,
+        `Other questions have the same number: ${others.join(", ")}.`,
         "quiet",
       );
     }

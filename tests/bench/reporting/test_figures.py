@@ -109,7 +109,7 @@ def test_a_point_without_an_interval_is_hollow_and_has_no_bar(tmp_path, drawn):
     heights, bars, hollow = drawn["wall-clock ratio"]["dynamic"]
     assert heights == hollow == [pytest.approx(row[RATIO])] and not bars
     for name in ("wall_clock_ratio", "tokens_per_inference"):
-        said = "hollow: none, as of one question, or the baseline itself)."
+        said = "a hollow point has none: it is of one question, or of the baseline)."
         assert figures[name].caption.endswith(said)
 
 

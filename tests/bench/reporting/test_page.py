@@ -358,7 +358,7 @@ def test_texts_of_one_number_are_two_questions_with_addresses(chromium, tmp_path
     entries([open_run(tmp_path / name) for name in "ab"], page)
     chromium.get(page.as_uri())
     assert texts(chromium, "#question option") == ["1 – a?", "1 (2) – b?"]
-    note = "Other texts, or one that was not recorded, have the same number: {}."
+    note = "Other questions have the same number: {}."
     assert texts(chromium, "#asked *") == ["a?", note.format("1 (2)")]
     press(chromium, "\ue014")
     assert texts(chromium, "#asked *") == ["b?", note.format("1")]

@@ -129,12 +129,12 @@ def test_differences_that_were_not_looked_for_are_told(tmp_path):
     """The table showed those of the run before it went on, as if they were all."""
     equal = [make_turn("greedy", [1] * 4), make_turn("dynamic", [4])]
     turns = [*equal, make_turn("greedy", question_id=2), make_turn("dynamic", [9], question_id=2)]
-    said = "equal: answers with the same tokens in all turns; where the others of dynamic first"
+    said = "equal: answers with the same tokens in all turns; where answers of dynamic differ"
     run = write_run(tmp_path / "run", turns)
     caption = Report.of([open_run(run)]).headline().caption
-    assert f"{said} differ: not looked for yet" in caption
+    assert f"{said} from greedy's: not looked for yet" in caption
     both = Report.of([open_run(run), open_run(run)]).headline().caption
-    assert "others of run/dynamic, run (2)/dynamic first differ" in both
+    assert "answers of run/dynamic, run (2)/dynamic differ" in both
     found = [Difference.of(turns[-1].key).as_json()]
     looked = write_run(tmp_path / "looked", turns, differences=found)
     typical = run_json(turns)["config"] | {"acceptance": "typical", "temperature": None}

@@ -21,6 +21,7 @@ from tests.helpers.runs import make_turn, write_run
 def a_gpu(monkeypatch):
     """check_gpu.py believes that there is one."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "find_spec", lambda name: name)
 
 
 def shape_report(
@@ -122,6 +123,13 @@ def test_without_a_gpu_nothing_is_ok(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert script(check_gpu.main, "--out", tmp_path / "gpu", "--part", "graphs,kernels") == 2
     assert "this machine has no GPU with CUDA" in capsys.readouterr().err
+
+
+def test_without_triton_the_kernels_are_not_said_to_be_right(tmp_path, monkeypatch, capsys):
+    """All their tests are skipped there, and pytest ends with 0."""
+    monkeypatch.setattr(gpu, "find_spec", lambda name: None)
+    assert script(check_gpu.main, "--out", tmp_path / "gpu", "--part", "kernels") == 2
+    assert "Triton is not installed" in capsys.readouterr().err
 
 
 def test_a_run_of_an_earlier_check_is_not_judged_again(tmp_path, monkeypatch, capsys):

@@ -75,6 +75,15 @@ def test_a_table_of_what_is_not_published_is_refused(checkout, old, new, message
         expected_texts(checkout)
 
 
+@pytest.mark.parametrize("between", ["\n", "\n\n\n", " \n\n"])
+def test_a_marked_table_that_is_not_found_is_refused(checkout, between):
+    """It was not checked, and the page was said to agree."""
+    page = checkout / "README.md"
+    page.write_text(page.read_text().replace("made -->\n\n", f"made -->{between}"))
+    with pytest.raises(UserError, match=r"1 marks of numbers .* and 0 tables"):
+        expected_texts(checkout)
+
+
 def test_rows_that_are_cut_off_are_no_results(checkout):
     rows = checkout / PUBLISHED / "made" / "turns.jsonl.gz"
     rows.write_bytes(rows.read_bytes()[:-20])

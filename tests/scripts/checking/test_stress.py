@@ -40,11 +40,16 @@ def test_a_failed_turn_is_told():
 
 
 def test_what_is_not_as_it_should_be_is_listed():
-    row = {"load": "always", "decoder": AUTO, "ratio": 0.9, "turns": 4, "equal": 4}
+    row = {"load": "always", "decoder": AUTO, "ratio": 0.9, "later_ratio": 0.9}
+    row |= {"turns": 4, "equal": 4}
     assert faults([row], least=0.9) == []
-    slow, different = row | {"ratio": 0.89}, row | {"equal": 3}
+    slow, later, different = row | {"ratio": 0.89}, row | {"later_ratio": 0.8}, row | {"equal": 3}
     assert faults([slow], 0.9) == [
-        f"{AUTO}, busy: always: 0.89 of greedy's speed, expected 0.9 or more"
+        f"{AUTO}, busy: always: 0.89 of greedy's speed over all turns, expected 0.9 or more"
+    ]
+    assert faults([later], 0.9) == [
+        f"{AUTO}, busy: always: 0.80 of greedy's speed over the later half of them, expected 0.9 or"
+        " more"
     ]
     assert faults([different], 0.9) == [f"{AUTO}, busy: always: 1 answers are not greedy's"]
 
@@ -62,7 +67,7 @@ def test_every_load_and_decoder_has_a_row(least, model, questions, tmp_path, mon
     assert rows == [(load, name, 2, 2) for load in ("never", "first") for name in (AUTO, "short")]
     said = capsys.readouterr()
     assert "later half" in said.out
-    assert said.err.count("of greedy's speed, expected") == (4 if least else 0)
+    assert said.err.count("of greedy's speed over") == (8 if least else 0)
 
 
 def test_loads_that_are_done_are_kept(model, questions, tmp_path, monkeypatch):

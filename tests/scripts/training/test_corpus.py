@@ -57,6 +57,13 @@ LAYOUTS = {
     "messages": {"messages": MESSAGES},
     "a list": MESSAGES,
     "with a system message": {"messages": SYSTEM + MESSAGES},
+    "nulls, as tables export them": {
+        "source": None,
+        "turns": None,
+        "conversations": [
+            {"role": None, "content": None, **turn} for turn in SHARE["conversations"]
+        ],
+    },
 }
 
 

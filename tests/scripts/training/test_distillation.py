@@ -2,15 +2,18 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from bench.common.errors import UserError
 from bench.common.files import sole_writer
 from bench.inputs.loader import load
+from decoders.step import Stop
 from tests.helpers.checkpoints import write_base
 from tests.helpers.models import tiny_tokenizer
-from training.distillation import own_answers
+from training.distillation import generate, own_answers
 from training.models import kept_time
 
 PROMPTS = [([1, *range(5, 5 + length)], 1 + length) for length in (3, 4, 5, 6, 7)]
@@ -97,3 +100,18 @@ def test_an_answer_ends_at_a_stop_string(tmp_path):
     expected = [ids[start:] for ids, start in whole]
     assert found == [ids[:3] if ids[:3] == longest[:3] else ids for ids in expected]
     assert len(longest) > 3 and longest[:3] in found
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_own_answers_are_drawn_from_the_models_whole_distribution(temperature):
+    asked = {}
+
+    def answer(ids, **options):
+        asked.update(options)
+        return ids
+
+    lm = SimpleNamespace(generate=answer, device=torch.device("cpu"))
+    assert generate(lm, [[1, 2], [3]], Stop(frozenset(), 5), temperature) == [[], []]
+    assert asked["do_sample"] == (temperature > 0)
+    if temperature:
+        assert (asked["temperature"], asked["top_k"]) == (temperature, 0)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import calibrate
 import pytest
@@ -12,7 +13,7 @@ from bench.inputs.fitted import read_fitted
 from decoders.static.rank_tree import RankTree
 from tests.helpers.checkpoints import write_merged
 from tests.helpers.commands import script
-from training.tree_search import best_paths, tokens_per_step
+from training.tree_search import best_paths, ranks_of, tokens_per_step
 
 
 def arguments(folder, corpus) -> list[object]:
@@ -67,3 +68,25 @@ def test_frequent_paths_by_hand():
     assert best_paths(ranks, topk=3, limit=10) == [
         ((0,), 0.6), ((0, 0), 0.4), ((1,), 0.2), ((0, 1), 0.2), ((1, 0), 0.2),
     ]  # fmt: skip
+
+
+def test_a_rank_counts_the_guesses_before_the_true_token():
+    """Of equal logits, the token with the lower id comes first. Ties are common in bfloat16."""
+    vocab, ids, start = 6, [1, 2, 3, 4, 5, 0], 2
+
+    class Heads(list):
+        def __call__(self, hidden_states):
+            # [heads, positions, vocab]: head k's best guess is token 4 - k, all others are equal.
+            logits = torch.zeros(2, len(hidden_states), vocab)
+            for head in range(2):
+                logits[head, :, 4 - head] = 1.0
+            return logits
+
+    model = SimpleNamespace(
+        heads=Heads([None, None]),
+        device=torch.device("cpu"),
+        hidden_states_of=lambda text: torch.zeros(1, text.shape[1], 3),
+    )
+    found = ranks_of(SimpleNamespace(model=model), ids, start)
+    # The answer is 3 4 5 0. Head 0 is asked for 4 and 5, head 1 for 5 and 0.
+    assert found.tolist() == [[0, 5], [5, 1]]
