@@ -1,5 +1,6 @@
 """Tokens per inference and per second, and their ratios to a baseline."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -115,5 +116,6 @@ def _pooled(turns: pd.DataFrame, column: str) -> float:
 
 
 def ratio(above: float, below: float) -> float:
-    """above / below. NaN where there is nothing to divide by."""
-    return float(above / below) if below else float("nan")
+    """above / below. NaN where there is nothing to divide by, or far too little."""
+    value = float(above) / float(below) if below else math.nan
+    return value if math.isfinite(value) else math.nan

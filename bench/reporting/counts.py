@@ -18,6 +18,7 @@ from bench.store.turn import KEY, Turn
 # UNSEEN_TOKENS allows for special tokens, which leave no characters in the text.
 MOST_TOKENS_PER_BYTE, UNSEEN_TOKENS = 4, 64
 MOST_CHARACTERS_PER_TOKEN = 200
+SHORTEST_S = 1e-6  # No turn takes less. A file with such a time did not measure it.
 
 
 def impossible(tokens: int, steps: int, text: str) -> str:
@@ -83,25 +84,31 @@ def doubtful(frame: pd.DataFrame, turns: Iterable[Turn], name: str) -> list[str]
 
 
 def with_known_times(answers: Iterable[Answer], name: str) -> tuple[list[Answer], list[str]]:
-    """The same answers with NaN for times of 0 s, and a warning where there are some."""
+    """The same answers with NaN for times below SHORTEST_S, and a warning where there are some."""
     known, zero = [], []
     for answer in answers:
         choices = []
         for choice in answer.choices:
             times = choice.wall_s
             if times is not None and any(
-                not time and choice.answered(turn) for turn, time in enumerate(times, start=1)
+                time < SHORTEST_S and choice.answered(turn)
+                for turn, time in enumerate(times, start=1)
             ):
                 zero.append(answer.question_id)
-                choice = replace(choice, wall_s=tuple(time or math.nan for time in times))
+                choice = replace(choice, wall_s=tuple(_known(time) for time in times))
             choices.append(choice)
         known.append(replace(answer, choices=tuple(choices)))
     if not zero:
         return known, []
     return known, [
-        f"{name}: {len(zero)} answers have turns of 0 s, first question {zero[0]}; their times are "
-        "taken to be unknown"
+        f"{name}: {len(zero)} answers have turns of less than a microsecond, first question "
+        f"{zero[0]}; their times are taken to be unknown"
     ]
+
+
+def _known(time: float) -> float:
+    """A turn's seconds. NaN: too short to be true."""
+    return math.nan if time < SHORTEST_S else time
 
 
 def with_fitting_lengths(answers: Iterable[Answer], name: str) -> tuple[list[Answer], list[str]]:
