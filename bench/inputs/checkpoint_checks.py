@@ -5,20 +5,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.common.errors import UserError
+from bench.common.files import shown
 from bench.inputs.bounds import check_layers, check_zip, tensor_names
 from bench.inputs.checkpoints import (
     BASE,
     OWN_HEAD_FILES,
     WEIGHT_FILES,
     WHOLE_FILES,
+    file_of_heads,
     find,
     read_config,
     read_index,
+    read_json,
 )
 from bench.inputs.head_layouts import unwrapped
 from decoders.model.heads import MERGED_PREFIX
 
 ADAPTER_FILE = "adapter_config.json"
+HEADS_ONLY = "medusa"  # The model_type of a configuration that is about heads alone, as in vLLM.
 # Git LFS leaves a small pointer file in place of a large one: its beginning, and its most bytes.
 POINTER, LONGEST_POINTER = b"version https://git-lfs", 1024
 # Names of files of tokenizers, which transformers knows by class.
@@ -60,6 +64,37 @@ def check_config(where: str) -> None:
         if path.suffix != ".safetensors":
             check_zip(path)
     check_layers(where, read_config(where), list(index) or tensor_names(paths))
+
+
+def check_base(where: str, base: str) -> None:
+    """UserError where the base model that a checkpoint names is a checkpoint of heads itself."""
+    config = read_json(base, "config.json")
+    if config is not None and BASE in config:
+        raise UserError(
+            f"config.json of {where!r} names {base!r} as its base model, which holds heads itself "
+            f"and names {shown(config[BASE])}; {BASE} must be a language model"
+        )
+
+
+def check_weights_exist(where: str, config: dict) -> None:
+    """UserError where a checkpoint that names no base model has no language model's weights.
+
+    config: its config.json. Of a hub id, nothing else is looked at.
+    """
+    is_folder = Path(where).is_dir()
+    has_weights = not is_folder or any((Path(where) / name).exists() for name in WEIGHT_FILES)
+    has_heads = file_of_heads(where) is not None
+    if config.get("model_type") == HEADS_ONLY or (has_heads and not has_weights):
+        raise UserError(
+            f"{where!r} holds Medusa heads, but its config.json names no base model; add the entry "
+            f'"{BASE}": the folder or hub id of the model that the heads were trained for'
+        )
+    if not has_weights:
+        gguf = min(Path(where).glob("*.gguf"), default=None)
+        hint = f"; to use its GGUF file, name that: {str(gguf)!r}" if gguf else ""
+        raise UserError(
+            f"the folder {where!r} has no weights: expected {' or '.join(WEIGHT_FILES)}{hint}"
+        )
 
 
 def refuse_adapter(where: str) -> None:

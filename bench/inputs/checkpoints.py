@@ -25,7 +25,6 @@ from bench.inputs.tensor_files import PICKLES, read_tensors, refuse_differing
 from decoders.model.heads import MERGED_PREFIX
 
 BASE = "base_model_name_or_path"  # The entry of config.json that makes it a Medusa-1 checkpoint.
-HEADS_ONLY = "medusa"  # The model_type of a configuration that is about heads alone, as in vLLM.
 # The last is vLLM's, in a folder whose config names a base model.
 HEAD_FILES = ("medusa_lm_head.safetensors", "medusa_lm_head.pt", "model.safetensors")
 OWN_HEAD_FILES = HEAD_FILES[:2]  # Those that hold heads alone.
@@ -117,37 +116,6 @@ def base_of(where: str, config: dict) -> str:
             f"the base model of {where!r}, {base!r}, is not a folder; correct its config.json"
         )
     return base
-
-
-def check_base(where: str, base: str) -> None:
-    """UserError where the base model that a checkpoint names is a checkpoint of heads itself."""
-    config = read_json(base, "config.json")
-    if config is not None and BASE in config:
-        raise UserError(
-            f"config.json of {where!r} names {base!r} as its base model, which holds heads itself "
-            f"and names {shown(config[BASE])}; {BASE} must be a language model"
-        )
-
-
-def check_weights_exist(where: str, config: dict) -> None:
-    """UserError where a checkpoint that names no base model has no language model's weights.
-
-    config: its config.json. Of a hub id, nothing else is looked at.
-    """
-    is_folder = Path(where).is_dir()
-    has_weights = not is_folder or any((Path(where) / name).exists() for name in WEIGHT_FILES)
-    has_heads = file_of_heads(where) is not None
-    if config.get("model_type") == HEADS_ONLY or (has_heads and not has_weights):
-        raise UserError(
-            f"{where!r} holds Medusa heads, but its config.json names no base model; add the entry "
-            f'"{BASE}": the folder or hub id of the model that the heads were trained for'
-        )
-    if not has_weights:
-        gguf = min(Path(where).glob("*.gguf"), default=None)
-        hint = f"; to use its GGUF file, name that: {str(gguf)!r}" if gguf else ""
-        raise UserError(
-            f"the folder {where!r} has no weights: expected {' or '.join(WEIGHT_FILES)}{hint}"
-        )
 
 
 def read_index(where: str) -> dict[str, str]:

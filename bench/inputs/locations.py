@@ -9,15 +9,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from bench.common.errors import UserError
-from bench.inputs.checkpoint_checks import refuse_adapter, refuse_pointers
-from bench.inputs.checkpoints import (
-    BASE,
-    base_of,
+from bench.inputs.checkpoint_checks import (
     check_base,
     check_weights_exist,
-    file_of_heads,
-    read_config,
+    refuse_adapter,
+    refuse_pointers,
 )
+from bench.inputs.checkpoints import BASE, base_of, file_of_heads, read_config
 from bench.inputs.fetched_models import fetched_model
 from bench.inputs.gguf_files import GGUF, find_gguf
 from bench.inputs.head_layouts import shares_projection
