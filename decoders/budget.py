@@ -68,7 +68,7 @@ class AutoBudget:
         self.draft_s: dict[int, float] = draft_s or {0: 0.0}
         self.costs = StepCosts(len(times.sizes))
         self.credit = self.START  # Greedy steps that the conversation can afford to lose.
-        self._greedy_wait = float(StepCosts.MEMORY)  # Steps until the next greedy one.
+        self._greedy_wait = float(StepCosts.MEMORY)  # Steps from one greedy step to the next.
         self._conversation = Conversation()
         self._last_nodes: dict[torch.device, Tensor] = {}
 
@@ -93,10 +93,7 @@ class AutoBudget:
         draft_s = self.draft_s[self.depth]
         # A greedy step shows what other steps cost beside it, and loses what drafting would have
         # saved. Where much has been saved, a wrong estimate may stand for longer.
-        if self.costs.since_greedy >= self._greedy_wait:
-            self._greedy_wait = max(float(StepCosts.MEMORY), self.credit)
-            return False
-        if not self._can_afford(draft_s):
+        if self.costs.since_greedy >= self._greedy_wait or not self._can_afford(draft_s):
             return False
         self._draft_s = draft_s
         return True
@@ -167,6 +164,8 @@ class AutoBudget:
         if not self._is_first:  # A turn's first step makes its own draft as well.
             verify_s = self._measured[self._size_index]
             self.costs.observe(self._size_index, verify_s, self._draft_s, seconds)
+            if self.costs.since_greedy == 0:
+                self._greedy_wait = max(float(StepCosts.MEMORY), self.credit)
         self._is_first = False
 
 

@@ -68,7 +68,7 @@ def test_a_machine_that_is_busy_now_and_then(load, heads, every_s):
 
 def turns(heads: Heads, measured: Load, with_clock: bool = True) -> list[list[float]]:
     """Ratios of the turns of some runs on a quiet machine."""
-    simulations = [Simulation(lambda clock: QUIET, heads, measured, seed) for seed in range(4)]
+    simulations = [Simulation(lambda clock: QUIET, heads, measured, seed) for seed in range(12)]
     return [[each.answer(TOKENS, with_clock) for _ in range(8)] for each in simulations]
 
 

@@ -141,7 +141,7 @@ def test_it_drafts_up_to_the_end_of_the_draft_models_context():
     drafting = draft_model(model, max_position_embeddings=40)
     verify = drafting.verify
     drafting.verify = lambda draft, first=0: (
-        read.append(drafting.length + draft.tree.max_depth),
+        read.append(drafting.length + int(draft.tree.depth.max())),
         verify(draft, first),
     )[1]
     decoder = bound(model, drafting, nodes=6, topk=2, depth=3)
