@@ -22,11 +22,10 @@ def projected(projection: nn.Linear, hidden_states: Tensor) -> Tensor:
 
 
 def scale_between(projected: Tensor, logits: Tensor) -> float:
-    """The factor by which a model's logits differ from its output projection's.
+    """The factor from the output projection's logits to the model's own. Both: [rows, vocab].
 
-    Some families scale logits (Cohere, Granite). Others cap them (Gemma 2), for which the factor is
-    an approximation. 1 where it is within 1 %, or where none can be told. Both tensors: [rows,
-    vocab].
+    Some families scale logits (Cohere, Granite). Others cap them (Gemma 2); the factor is then an
+    approximation. A factor within 1 % of 1 counts as 1. So does one that cannot be computed.
     """
     if projected.shape != logits.shape:
         return 1.0

@@ -20,8 +20,7 @@ from tests.helpers.machines import (
 )
 
 TOKENS = 150  # Of a turn, some 100 steps.
-LEAST = 0.69  # Of any turn. The worst is of boastful heads, on a machine busy now and then.
-USUAL = 0.94  # Of half of the turns.
+LEAST = 0.78  # Of any turn.
 BUSY_S = 20.0  # How long the machine is busy at the start, where it is.
 ALL_HEADS = pytest.mark.parametrize("heads", [GOOD, FAIR, POOR, BOASTFUL])
 ALL_LOADS = pytest.mark.parametrize("load", [WAITING, SLOW, STEEP])
@@ -32,7 +31,7 @@ def ratios(
 ) -> list[float]:
     """Tokens over greedy's in the same time, turn by turn."""
     found = []
-    for seed in range(4):
+    for seed in range(2):
         simulation = Simulation(load_at, heads, measured, seed)
         while simulation.clock < until_s:
             found.append(simulation.answer(TOKENS))
@@ -44,7 +43,7 @@ def ratios(
 def test_a_busy_start_is_forgotten(load, heads):
     """Steps are measured while the machine is busy, which it is for 20 s."""
     found = ratios(lambda clock: load if clock < BUSY_S else QUIET, heads, measured=load)
-    assert min(found) > LEAST and statistics.median(found) > USUAL
+    assert min(found) > LEAST and statistics.median(found) > 0.95
 
 
 @ALL_HEADS
@@ -53,7 +52,7 @@ def test_a_busy_start_is_forgotten(load, heads):
 def test_a_machine_that_is_busy_all_the_time(load, heads, was_busy):
     """Whether it was so while steps were measured, or not yet."""
     found = ratios(lambda clock: load, heads, measured=load if was_busy else QUIET)
-    assert min(found) > LEAST and statistics.median(found) > USUAL
+    assert min(found) > LEAST and statistics.median(found) > 0.95
 
 
 @ALL_HEADS
@@ -63,7 +62,7 @@ def test_a_machine_that_is_busy_now_and_then(load, heads, every_s):
     found = ratios(
         lambda clock: load if clock % every_s < every_s / 2 else QUIET, heads, measured=QUIET
     )
-    assert min(found) > LEAST and statistics.median(found) > USUAL
+    assert min(found) > LEAST and statistics.median(found) > 0.95
 
 
 def turns(heads: Heads, measured: Load, with_clock: bool = True) -> list[list[float]]:
